@@ -1,0 +1,96 @@
+//! The [`Backbone`] trait, what it returns, and the configuration of those that come along.
+
+use burn::module::{Module, ModuleDisplay};
+use burn::tensor::{Tensor, backend::Backend};
+use serde::{Deserialize, Serialize};
+
+use crate::ResNetFpnConfig;
+
+/// Named feature maps, highest resolution first, as torchvision's `OrderedDict` of them.
+#[derive(Debug, Clone)]
+pub struct FeatureMaps<B: Backend>(Vec<(String, Tensor<B, 4>)>);
+
+impl<B: Backend> FeatureMaps<B> {
+    /// Feature maps `[N, C, H, W]` with their names, highest resolution first.
+    pub fn new(maps: Vec<(String, Tensor<B, 4>)>) -> Self {
+        Self(maps)
+    }
+
+    /// A single map, under the name `"0"` that torchvision gives it.
+    pub fn single(map: Tensor<B, 4>) -> Self {
+        Self(vec![("0".to_string(), map)])
+    }
+
+    /// The map of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor<B, 4>> {
+        self.iter().find(|(n, _)| *n == name).map(|(_, map)| map)
+    }
+
+    /// Names and maps, highest resolution first.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor<B, 4>)> {
+        self.0.iter().map(|(name, map)| (name.as_str(), map))
+    }
+}
+
+/// A network that turns images into feature maps: torchvision's "anything with `out_channels`".
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::conv::Conv2d;
+/// use burn::tensor::{Tensor, activation::relu, backend::Backend};
+/// use rcnn_backbone::{Backbone, FeatureMaps};
+///
+/// #[derive(Module, Debug)]
+/// struct Tiny<B: Backend> {
+///     conv: Conv2d<B>,
+/// }
+///
+/// impl<B: Backend> Backbone<B> for Tiny<B> {
+///     fn forward(&self, images: Tensor<B, 4>) -> FeatureMaps<B> {
+///         FeatureMaps::single(relu(self.conv.forward(images)))
+///     }
+///
+///     fn out_channels(&self) -> usize {
+///         self.conv.weight.dims()[0]
+///     }
+/// }
+/// ```
+pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
+    /// Computes the feature maps of a batch of images.
+    ///
+    /// # Shapes
+    /// - images: `[N, 3, H, W]`, normalised
+    /// - output: maps `[N, out_channels, H / stride, W / stride]`
+    fn forward(&self, images: Tensor<B, 4>) -> FeatureMaps<B>;
+
+    /// Channels of every feature map.
+    fn out_channels(&self) -> usize;
+
+    /// What rebuilds this backbone when a saved model is opened. A backbone that this project does
+    /// not know stays [`BackboneConfig::Custom`] and is passed in again by hand.
+    fn config(&self) -> BackboneConfig {
+        BackboneConfig::Custom
+    }
+}
+
+/// Describes a backbone completely.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum BackboneConfig {
+    /// A ResNet with a feature pyramid network.
+    ResnetFpn(ResNetFpnConfig),
+    /// A type of the user's own.
+    Custom,
+}
+
+/// A backbone configuration that describes no network.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackboneConfigError {
+    /// `returned_layers` is empty, out of order or out of range.
+    #[error("returned_layers = {0:?}: expected one or more of 1, 2, 3, 4, in ascending order")]
+    ReturnedLayers(Vec<usize>),
+    /// `out_channels` is zero.
+    #[error("out_channels = 0: a feature map needs at least one channel")]
+    OutChannels,
+}

@@ -1,0 +1,88 @@
+//! A convolution and, perhaps, a norm: torchvision's `Conv2dNormActivation` without the activation.
+
+use burn::module::Initializer;
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::{BatchNorm2d, BatchNorm2dConfig, NormKind};
+
+/// An `nn.Sequential` of convolution (`0`) and norm (`1`). A tuple, because Burn names its parts
+/// `0` and `1` as torchvision does.
+pub type ConvNorm<B> = (Conv2d<B>, Option<BatchNorm2d<B>>);
+
+/// Applies a [`ConvNorm`].
+///
+/// # Shapes
+/// - input: `[N, C, H, W]`
+/// - output: `[N, C', H', W']`
+pub fn conv_norm<B: Backend>((conv, norm): &ConvNorm<B>, input: Tensor<B, 4>) -> Tensor<B, 4> {
+    let output = conv.forward(input);
+    match norm {
+        Some(norm) => norm.forward(output),
+        None => output,
+    }
+}
+
+/// Makes a [`ConvNorm`] that keeps the image size (divided by the stride). The convolution has a
+/// bias only where there is no norm.
+#[derive(Debug, Clone)]
+pub struct ConvNormConfig {
+    /// Input and output channels.
+    pub channels: [usize; 2],
+    /// Side of the kernel, odd.
+    pub kernel_size: usize,
+    /// Stride along both axes.
+    pub stride: usize,
+    /// Groups of the convolution.
+    pub groups: usize,
+    /// Kind and epsilon of the norm, if there is one.
+    pub norm: Option<(NormKind, f64)>,
+    /// Initial weights of the convolution.
+    pub initializer: Initializer,
+}
+
+impl ConvNormConfig {
+    /// Stride 1, one group, no norm, Kaiming's normal initialisation.
+    pub fn new(channels: [usize; 2], kernel_size: usize) -> Self {
+        Self {
+            channels,
+            kernel_size,
+            stride: 1,
+            groups: 1,
+            norm: None,
+            initializer: Initializer::KaimingNormal {
+                gain: std::f64::consts::SQRT_2,
+                fan_out_only: true,
+            },
+        }
+    }
+
+    /// Makes the module.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> ConvNorm<B> {
+        let padding = self.kernel_size / 2;
+        let conv = Conv2dConfig::new(self.channels, [self.kernel_size; 2])
+            .with_stride([self.stride; 2])
+            .with_groups(self.groups)
+            .with_padding(PaddingConfig2d::Explicit(
+                padding, padding, padding, padding,
+            ))
+            .with_bias(false)
+            .with_initializer(self.initializer.clone());
+        let mut conv = conv.init(device);
+        let num_features = self.channels[1];
+        let norm = self.norm.map(|(kind, eps)| {
+            BatchNorm2dConfig {
+                num_features,
+                kind,
+                eps,
+            }
+            .init(device)
+        });
+        if norm.is_none() {
+            // torchvision starts these at zero.
+            conv.bias = Some(Initializer::Zeros.init([num_features], device));
+        }
+        (conv, norm)
+    }
+}

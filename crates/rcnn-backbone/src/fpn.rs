@@ -1,0 +1,186 @@
+//! The feature pyramid network, and the backbone that it makes of a ResNet.
+//!
+//! Lin et al. 2016 (<https://arxiv.org/abs/1612.03144>), as in `torchvision.ops`.
+
+use burn::module::{Initializer, Module};
+use burn::nn::interpolate::{Interpolate2dConfig, InterpolateMode};
+use burn::nn::pool::MaxPool2dConfig;
+use burn::tensor::{Tensor, backend::Backend};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Backbone, BackboneConfig, BackboneConfigError, ConvNorm, ConvNormConfig, FeatureMaps, NormKind,
+    ResNet, ResNetArch, ResNetConfig, conv_norm,
+};
+
+/// A ResNet with a feature pyramid: torchvision's `resnet_fpn_backbone`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResNetFpnConfig {
+    /// The body.
+    pub arch: ResNetArch,
+    /// The body's norms.
+    pub norm: NormKind,
+    /// Epsilon of all norms.
+    pub norm_eps: f64,
+    /// Stages that feed the pyramid, ascending, of 1 to 4.
+    pub returned_layers: Vec<usize>,
+    /// Channels of every level.
+    pub out_channels: usize,
+    /// Norm of the pyramid's convolutions: none, or `BatchNorm2d` in `fasterrcnn_resnet50_fpn_v2`.
+    pub fpn_norm: Option<NormKind>,
+    /// Whether a level `pool` follows, the last one subsampled by two (`LastLevelMaxPool`).
+    pub max_pool_level: bool,
+}
+
+impl Default for ResNetFpnConfig {
+    /// `fasterrcnn_resnet50_fpn`'s backbone.
+    fn default() -> Self {
+        Self {
+            arch: ResNetArch::ResNet50,
+            norm: NormKind::FrozenBatchNorm2d,
+            norm_eps: 1e-5,
+            returned_layers: vec![1, 2, 3, 4],
+            out_channels: 256,
+            fpn_norm: None,
+            max_pool_level: true,
+        }
+    }
+}
+
+impl ResNetFpnConfig {
+    /// Whether the configuration describes a network.
+    ///
+    /// # Errors
+    /// Names the field at fault.
+    pub fn check(&self) -> Result<(), BackboneConfigError> {
+        let layers = &self.returned_layers;
+        let valid = layers.iter().all(|l| (1..=4).contains(l)) && layers.is_sorted_by(|a, b| a < b);
+        if layers.is_empty() || !valid {
+            return Err(BackboneConfigError::ReturnedLayers(layers.clone()));
+        }
+        if self.out_channels == 0 {
+            return Err(BackboneConfigError::OutChannels);
+        }
+        Ok(())
+    }
+
+    /// Feature maps that the backbone returns.
+    pub fn num_levels(&self) -> usize {
+        self.returned_layers.len() + usize::from(self.max_pool_level)
+    }
+
+    /// Makes the module.
+    ///
+    /// # Panics
+    /// Panics where [`check`](Self::check) fails.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> BackboneWithFpn<B> {
+        self.check().unwrap_or_else(|error| panic!("{error}"));
+        let body = ResNetConfig {
+            arch: self.arch,
+            norm: self.norm,
+            norm_eps: self.norm_eps,
+            stages: self.returned_layers[self.returned_layers.len() - 1],
+        };
+        let block = |channels, kernel_size| ConvNormConfig {
+            norm: self.fpn_norm.map(|kind| (kind, self.norm_eps)),
+            initializer: Initializer::KaimingUniform {
+                gain: 1.0,
+                fan_out_only: false,
+            },
+            ..ConvNormConfig::new([channels, self.out_channels], kernel_size)
+        };
+        let inner = |&stage: &usize| block(self.arch.stage_channels(stage), 1).init(device);
+        let layer = |_: &usize| block(self.out_channels, 3).init(device);
+        BackboneWithFpn {
+            body: body.init(device),
+            fpn: FeaturePyramidNetwork {
+                inner_blocks: self.returned_layers.iter().map(inner).collect(),
+                layer_blocks: self.returned_layers.iter().map(layer).collect(),
+            },
+            config: self.clone(),
+        }
+    }
+}
+
+/// A body and a pyramid over it (`torchvision.models.detection.backbone_utils.BackboneWithFPN`).
+#[derive(Module, Debug)]
+pub struct BackboneWithFpn<B: Backend> {
+    /// The ResNet.
+    pub body: ResNet<B>,
+    /// The pyramid.
+    pub fpn: FeaturePyramidNetwork<B>,
+    #[module(skip)]
+    config: ResNetFpnConfig,
+}
+
+impl<B: Backend> Backbone<B> for BackboneWithFpn<B> {
+    fn forward(&self, images: Tensor<B, 4>) -> FeatureMaps<B> {
+        let stages = self.body.forward(images);
+        let returned = &self.config.returned_layers;
+        let inputs = returned
+            .iter()
+            .map(|layer| stages[layer - 1].clone())
+            .collect();
+        let mut levels = self.fpn.forward(inputs);
+        let mut names: Vec<String> = (0..levels.len()).map(|i| i.to_string()).collect();
+        if self.config.max_pool_level {
+            let pool = MaxPool2dConfig::new([1, 1]).with_strides([2, 2]).init();
+            levels.push(pool.forward(levels[levels.len() - 1].clone()));
+            names.push("pool".to_string());
+        }
+        FeatureMaps::new(names.into_iter().zip(levels).collect())
+    }
+
+    fn out_channels(&self) -> usize {
+        self.config.out_channels
+    }
+
+    fn config(&self) -> BackboneConfig {
+        BackboneConfig::ResnetFpn(self.config.clone())
+    }
+}
+
+/// Merges maps of several strides top-down (`torchvision.ops.FeaturePyramidNetwork`).
+#[derive(Module, Debug)]
+pub struct FeaturePyramidNetwork<B: Backend> {
+    /// 1x1 convolutions that bring each input to the common number of channels.
+    pub inner_blocks: Vec<ConvNorm<B>>,
+    /// 3x3 convolutions that smooth each merged map.
+    pub layer_blocks: Vec<ConvNorm<B>>,
+}
+
+impl<B: Backend> FeaturePyramidNetwork<B> {
+    /// # Shapes
+    /// - inputs: one `[N, C, H, W]` a level, highest resolution first
+    /// - output: as many maps of the same sizes, all with `out_channels` channels
+    pub fn forward(&self, inputs: Vec<Tensor<B, 4>>) -> Vec<Tensor<B, 4>> {
+        let mut merged: Option<Tensor<B, 4>> = None;
+        let blocks = self.inner_blocks.iter().zip(&self.layer_blocks);
+        let mut levels: Vec<_> = inputs
+            .into_iter()
+            .zip(blocks)
+            .rev()
+            .map(|(input, (inner, layer))| {
+                let lateral = conv_norm(inner, input);
+                let sum = match merged.take() {
+                    Some(above) => upsample(above, lateral.dims()) + lateral,
+                    None => lateral,
+                };
+                merged = Some(sum.clone());
+                conv_norm(layer, sum)
+            })
+            .collect();
+        levels.reverse();
+        levels
+    }
+}
+
+/// Nearest-neighbour upsampling to the size of `[_, _, height, width]`.
+fn upsample<B: Backend>(input: Tensor<B, 4>, [_, _, height, width]: [usize; 4]) -> Tensor<B, 4> {
+    Interpolate2dConfig::new()
+        .with_output_size(Some([height, width]))
+        .with_mode(InterpolateMode::Nearest)
+        .init()
+        .forward(input)
+}

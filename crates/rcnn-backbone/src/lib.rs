@@ -1,0 +1,17 @@
+//! Backbones: what turns a batch of images into feature maps.
+//!
+//! The first stage of a two-stage detector. [`Backbone`] is the seam where a network of your own
+//! plugs in; [`BackboneWithFpn`] over [`ResNet`] is what torchvision's detectors use.
+//! Modules carry torchvision's parameter names, so that its checkpoints fit as they are.
+
+mod backbone;
+mod conv_norm;
+mod fpn;
+mod norm;
+mod resnet;
+
+pub use backbone::{Backbone, BackboneConfig, BackboneConfigError, FeatureMaps};
+pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm};
+pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, ResNetFpnConfig};
+pub use norm::{BatchNorm2d, BatchNorm2dConfig, NormKind};
+pub use resnet::{BasicBlock, Block, Bottleneck, ResNet, ResNetArch, ResNetConfig};

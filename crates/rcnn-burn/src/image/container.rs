@@ -1,0 +1,123 @@
+//! What the decoders of `image` do not tell of a file, read from its bytes.
+
+use image::metadata::Orientation;
+
+/// Whether a JPEG file has its end-of-image marker.
+///
+/// Segments tell their length, and coded data escape whatever looks like a marker.
+pub(super) fn jpeg_ends(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[first, marker]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        at += match (first, marker) {
+            (0xff, 0xd9) => return true,
+            (0xff, 0xff) => 1,
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => 2,
+            (0xff, _) => match bytes.get(at + 2..).and_then(|rest| rest.first_chunk()) {
+                Some(&length) => 2 + usize::from(u16::from_be_bytes(length)),
+                None => return false,
+            },
+            _ => 1,
+        };
+    }
+    false
+}
+
+/// Whether a WebP file is as long as its header says.
+pub(super) fn webp_ends(bytes: &[u8]) -> bool {
+    match bytes.get(4..).and_then(|rest| rest.first_chunk()) {
+        Some(&length) => bytes.len() as u64 >= 8 + u64::from(u32::from_le_bytes(length)),
+        None => false,
+    }
+}
+
+/// The EXIF data of a PNG, also where it comes after the pixels.
+pub(super) fn png_exif(bytes: &[u8]) -> Option<&[u8]> {
+    let mut at = 8;
+    loop {
+        let length = u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
+        let (name, data) = bytes.get(at + 4..at.checked_add(8 + length)?)?.split_at(4);
+        if name == b"eXIf" {
+            return Some(data);
+        }
+        at += 12 + length;
+    }
+}
+
+/// The colour of a GIF's transparent pixels and of those its first frame does not cover.
+pub(super) fn gif_fill(bytes: &[u8]) -> Option<[u8; 3]> {
+    // A flags byte tells of a palette of 2^(n+1) colours behind it.
+    let palette_bytes = |flags: u8| match flags & 0x80 {
+        0 => 0,
+        _ => 6usize << (flags & 7),
+    };
+    let (mut palette, mut index) = (13, 0);
+    let mut at = palette + palette_bytes(*bytes.get(10)?);
+    loop {
+        match *bytes.get(at)? {
+            0x21 => {
+                if bytes.get(at + 1)? == &0xf9 && bytes.get(at + 3)? & 1 == 1 {
+                    index = usize::from(*bytes.get(at + 6)?);
+                }
+                at += 2;
+                while let length @ 1.. = *bytes.get(at)? {
+                    at += 1 + usize::from(length);
+                }
+                at += 1;
+            }
+            0x2c => {
+                if palette_bytes(*bytes.get(at + 9)?) > 0 {
+                    palette = at + 10;
+                }
+                return bytes.get(palette + 3 * index..)?.first_chunk().copied();
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// Turns an 8-bit palette TIFF, which `image` does not read, into a grey one of its indices.
+pub(super) fn tiff_palette(bytes: &mut [u8]) -> Option<Vec<[u8; 3]>> {
+    let (little, read) = match bytes.first_chunk()? {
+        b"II*\0" => (true, &*bytes),
+        b"MM\0*" => (false, &*bytes),
+        _ => return None,
+    };
+    let number = |at: usize, length: usize| {
+        let field = read.get(at..at.checked_add(length)?)?;
+        let join = |sum, &byte| sum << 8 | usize::from(byte);
+        Some(if little {
+            field.iter().rev().fold(0, join)
+        } else {
+            field.iter().fold(0, join)
+        })
+    };
+    let directory = number(4, 4)?;
+    let (mut bits, mut photometric, mut colours) = (1, None, None);
+    for entry in (0..number(directory, 2)?).map(|i| directory + 2 + 12 * i) {
+        match number(entry, 2)? {
+            258 => bits = number(entry + 8, 2)?,
+            262 if number(entry + 8, 2)? == 3 => photometric = Some(entry + 8),
+            320 if number(entry + 4, 4)? == 3 * 256 => colours = Some(number(entry + 8, 4)?),
+            _ => {}
+        }
+    }
+    let (photometric, colours) = (photometric.filter(|_| bits == 8)?, colours?);
+    let plane = |index: usize, plane: usize| {
+        Some((number(colours + 2 * (256 * plane + index), 2)? >> 8) as u8)
+    };
+    let palette = (0..256)
+        .map(|i| Some([plane(i, 0)?, plane(i, 1)?, plane(i, 2)?]))
+        .collect::<Option<_>>()?;
+    bytes[photometric..photometric + 2].copy_from_slice(if little { &[1, 0] } else { &[0, 1] });
+    Some(palette)
+}
+
+/// The orientation in an XMP packet, which PIL honours where EXIF has none.
+pub(super) fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
+    const KEY: &[u8] = b"tiff:Orientation";
+    let at = xmp.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
+    let value = xmp[at..]
+        .strip_prefix(b"=\"")
+        .or_else(|| xmp[at..].strip_prefix(b">"))?;
+    Orientation::from_exif(value.first()?.checked_sub(b'0')?)
+}

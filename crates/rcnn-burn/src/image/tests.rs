@@ -1,0 +1,196 @@
+//! Pictures of every kind against the RGB that PIL makes of them.
+//!
+//! `tests/reference/make_images.py` makes both.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image::{ImageFormat, RgbImage};
+
+use super::sniff::{Content, sniff};
+use super::{ImageError, decode, open_rgb};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images")
+}
+
+/// Every picture and its name, in the order of the names.
+fn pictures() -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut pictures: Vec<_> = entries
+        .filter(|path| path.is_file())
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_str().unwrap().to_string(),
+                path,
+            )
+        })
+        .collect();
+    pictures.sort();
+    assert!(pictures.len() > 70, "pictures are missing");
+    pictures
+}
+
+fn load(path: &Path) -> (Vec<u8>, ImageFormat) {
+    let bytes = fs::read(path).unwrap();
+    match sniff(&bytes) {
+        Content::Readable(format) => (bytes, format),
+        other => panic!("{}: {other:?}", path.display()),
+    }
+}
+
+/// Decodes; a panic that a decoder's guard had to catch fails the test all the same.
+fn decoded(bytes: &[u8], format: ImageFormat) -> Result<RgbImage, ImageError> {
+    let result = decode(Path::new("picture"), bytes.to_vec(), format);
+    if let Err(ImageError::Decode { reason, .. }) = &result {
+        assert!(!reason.contains("gave up"), "a decoder panicked");
+    }
+    result
+}
+
+#[test]
+fn every_kind_is_as_pil_gives_it() {
+    for (name, path) in pictures() {
+        if name == "float.tiff" {
+            let error = open_rgb(&path).unwrap_err();
+            assert!(matches!(error, ImageError::Unsupported { .. }), "{error}");
+            continue;
+        }
+        let expected = match name.starts_with("exif-") {
+            true => "expected/exif.png".into(),
+            false => format!("expected/{name}.png"),
+        };
+        let expected = image::open(folder().join(expected)).unwrap().into_rgb8();
+        // Decoders of JPEG round differently, most where they enlarge the chroma.
+        let tolerance = match name.as_str() {
+            "rgb.jpg" | "progressive.jpg" => 3,
+            "cmyk.tiff" => 1,
+            _ if name.ends_with(".jpg") => 2,
+            _ => 0,
+        };
+        let picture = open_rgb(&path).unwrap();
+        assert_eq!(picture.dimensions(), expected.dimensions(), "{name}");
+        let difference = picture
+            .iter()
+            .zip(expected.iter())
+            .map(|(a, b)| a.abs_diff(*b))
+            .max();
+        assert!(
+            difference <= Some(tolerance),
+            "{name} differs by {difference:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_cut_short_gives_an_error_or_the_whole_picture() {
+    for (name, path) in pictures() {
+        let (bytes, format) = load(&path);
+        let Ok(whole) = decoded(&bytes, format) else {
+            continue;
+        };
+        for length in 0..bytes.len() {
+            let Ok(picture) = decoded(&bytes[..length], format) else {
+                continue;
+            };
+            assert!(
+                picture == whole,
+                "{name} differs when cut to {length} bytes"
+            );
+            assert_ne!(format, ImageFormat::Jpeg, "{name} cut to {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn damaged_bytes_do_not_panic() {
+    let mut seed = 1u64;
+    let mut random = |below: usize| {
+        seed = seed
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (seed >> 33) as usize % below
+    };
+    for (_, path) in pictures() {
+        let (bytes, format) = load(&path);
+        for _ in 0..100 {
+            let mut bytes = bytes.clone();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                bytes[at] ^= 1 << random(8);
+            }
+            let _ = decoded(&bytes, format);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_picture_is_named() {
+    let other = |bytes: &[u8]| match sniff(bytes) {
+        Content::Other(looks_like) => looks_like,
+        content => panic!("{content:?}"),
+    };
+    assert_eq!(other(b"%PDF-1.7\n"), "a PDF document");
+    assert_eq!(
+        other(b"\n<!DOCTYPE HTML><title>404</title>"),
+        "an HTML page"
+    );
+    assert_eq!(other(b"BMW 320d, 1998\n"), "text");
+    assert_eq!(other("größer als".as_bytes()), "text");
+    assert_eq!(other(b"{\"boxes\": []}"), "JSON text");
+    assert_eq!(
+        other(b"version https://git-lfs.github.com/spec/v1"),
+        "a Git LFS pointer, its content not fetched"
+    );
+    assert_eq!(
+        other(b"\0\x01\x02"),
+        "unknown data (first bytes [00, 01, 02])"
+    );
+    assert_eq!(
+        sniff(b"\0\0\0\x20ftypavif\0\0\0\0"),
+        Content::Picture("AVIF")
+    );
+    assert_eq!(sniff(b""), Content::Empty);
+}
+
+#[test]
+fn errors_name_the_file() {
+    let folder = std::env::temp_dir().join(format!("rcnn-burn-images-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let message = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        fs::write(&path, bytes).unwrap();
+        let message = open_rgb(&path).unwrap_err().to_string();
+        assert!(message.contains(path.to_str().unwrap()), "{message}");
+        message
+    };
+    let missing = open_rgb(folder.join("missing.png")).unwrap_err();
+    assert!(matches!(&missing, ImageError::Io { .. }), "{missing}");
+    assert!(missing.to_string().contains("missing.png"), "{missing}");
+    assert!(message("empty.jpg", b"").ends_with("is empty (0 bytes)"));
+    assert!(message("page.jpg", b"<html>").contains("is not a picture but an HTML page"));
+    assert!(message("photo.heic", b"\0\0\0\x18ftypheic").contains("the HEIC format"));
+    assert!(message("cut.jpg", b"\xff\xd8\xff\xe0").ends_with("the JPEG data is cut short"));
+    // The header of a BMP of 40000 x 40000 pixels.
+    let mut header =
+        b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x40\x9c\0\0\x40\x9c\0\0\x01\0\x18\0".to_vec();
+    header.resize(54, 0);
+    assert!(message("huge.bmp", &header).contains("40000x40000 pixels"));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn extreme_shapes_are_read() {
+    for (width, height) in [(1, 1), (30000, 10), (10, 30000)] {
+        let picture = RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 7]));
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        assert!(decoded(bytes.get_ref(), ImageFormat::Png).unwrap() == picture);
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+        let jpeg = decoded(bytes.get_ref(), ImageFormat::Jpeg).unwrap();
+        assert_eq!(jpeg.dimensions(), (width, height));
+    }
+}

@@ -1,0 +1,264 @@
+//! Draws detections on a picture: boxes coloured by class, each with a legible tag.
+
+use ab_glyph::{Font, FontRef, PxScaleFont, ScaleFont, point};
+use image::{Rgb, RgbImage};
+
+#[cfg(test)]
+mod tests;
+
+/// DejaVu Sans 2.37 cut down to Latin, Greek, Cyrillic and punctuation, without hints and layout.
+static FONT: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
+
+/// The colours of the classes, of which the first is the background's; early ones differ the most.
+const PALETTE: [[u8; 3]; 20] = [
+    [128, 128, 128],
+    [0, 110, 220],
+    [255, 225, 25],
+    [60, 200, 75],
+    [230, 25, 75],
+    [245, 130, 48],
+    [145, 30, 180],
+    [70, 240, 240],
+    [240, 50, 230],
+    [210, 245, 60],
+    [0, 128, 128],
+    [250, 190, 212],
+    [170, 110, 40],
+    [220, 190, 255],
+    [128, 0, 0],
+    [170, 255, 195],
+    [128, 128, 0],
+    [255, 215, 180],
+    [0, 0, 128],
+    [255, 250, 200],
+];
+
+/// A box to draw and what to write on it.
+pub(crate) struct Label<'a> {
+    /// Left, top, right and bottom in pixels.
+    pub(crate) bounds: [f32; 4],
+    /// The text of its tag.
+    pub(crate) text: &'a str,
+    /// Its class, which picks the colour.
+    pub(crate) class: usize,
+}
+
+/// Draws labels, the most important first: those lie on top and place their tags first.
+///
+/// Boxes are cut to the picture; those outside of it or with a coordinate that is NaN are left out,
+/// as are tags of which another would hide more than a third.
+pub(crate) fn draw(image: &mut RgbImage, labels: &[Label]) {
+    let style = Style::new(image);
+    let (boxes, labels): (Vec<Rect>, Vec<&Label>) = labels
+        .iter()
+        .filter_map(|label| Some((Rect::visible(label.bounds, style.picture)?, label)))
+        .unzip();
+    let tags = style.place_tags(&boxes, &labels);
+
+    for (area, label) in boxes.iter().zip(&labels).rev() {
+        let colour = colour(label.class);
+        frame(image, *area, style.line + style.edge, shade(colour));
+        frame(image, *area, style.line, colour);
+    }
+    for (tag, label) in tags.iter().zip(&labels).rev() {
+        let Some(tag) = *tag else { continue };
+        let colour = colour(label.class);
+        fill(image, tag, colour);
+        frame(image, tag, style.edge, shade(colour));
+        style.write(image, tag, label.text, contrast(colour));
+    }
+}
+
+/// The colour of a class.
+fn colour(class: usize) -> [u8; 3] {
+    PALETTE[class % PALETTE.len()]
+}
+
+/// A dark shade of a colour, which keeps boxes and tags of one class apart.
+fn shade(colour: [u8; 3]) -> [u8; 3] {
+    colour.map(|v| v / 2)
+}
+
+/// Black or white, whichever contrasts more with a colour (by the relative luminance of WCAG 2).
+fn contrast(colour: [u8; 3]) -> [u8; 3] {
+    let [r, g, b] = colour.map(|v| (f32::from(v) / 255.0).powf(2.2));
+    let luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    if luminance > 0.179 { [0; 3] } else { [255; 3] }
+}
+
+fn fill(image: &mut RgbImage, area: Rect, colour: [u8; 3]) {
+    for y in area.top..area.bottom {
+        for x in area.left..area.right {
+            image.put_pixel(x as u32, y as u32, Rgb(colour));
+        }
+    }
+}
+
+/// Draws the edges of an area, `line` pixels wide, within it.
+fn frame(image: &mut RgbImage, area: Rect, line: i64, colour: [u8; 3]) {
+    let Rect {
+        left,
+        top,
+        right,
+        bottom,
+    } = area;
+    for edge in [
+        Rect::new(left, top, right, bottom.min(top + line)),
+        Rect::new(left, top.max(bottom - line), right, bottom),
+        Rect::new(left, top, right.min(left + line), bottom),
+        Rect::new(left.max(right - line), top, right, bottom),
+    ] {
+        fill(image, edge, colour);
+    }
+}
+
+/// Pixels from `left` and `top` up to, but not including, `right` and `bottom`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Rect {
+    left: i64,
+    top: i64,
+    right: i64,
+    bottom: i64,
+}
+
+impl Rect {
+    fn new(left: i64, top: i64, right: i64, bottom: i64) -> Self {
+        Self {
+            left,
+            top,
+            right,
+            bottom,
+        }
+    }
+
+    /// The part of a box within the picture, at least a pixel large.
+    fn visible(bounds: [f32; 4], picture: Rect) -> Option<Self> {
+        let [x1, y1, x2, y2] = bounds;
+        let (width, height) = (picture.right as f32, picture.bottom as f32);
+        // No comparison holds for NaN.
+        let inside = x1 < width && y1 < height && x2 >= 0.0 && y2 >= 0.0;
+        if picture.area() == 0 || !inside || !(x1 <= x2 && y1 <= y2) {
+            return None;
+        }
+        let left = (x1.round() as i64).clamp(0, picture.right - 1);
+        let top = (y1.round() as i64).clamp(0, picture.bottom - 1);
+        let right = (x2.round() as i64).clamp(left + 1, picture.right);
+        let bottom = (y2.round() as i64).clamp(top + 1, picture.bottom);
+        Some(Self::new(left, top, right, bottom))
+    }
+
+    fn area(&self) -> i64 {
+        (self.right - self.left) * (self.bottom - self.top)
+    }
+
+    /// The number of pixels shared with another.
+    fn overlap(&self, other: &Self) -> i64 {
+        let width = self.right.min(other.right) - self.left.max(other.left);
+        let height = self.bottom.min(other.bottom) - self.top.max(other.top);
+        width.max(0) * height.max(0)
+    }
+}
+
+/// The sizes that suit a picture, in pixels.
+struct Style {
+    picture: Rect,
+    font: PxScaleFont<FontRef<'static>>,
+    line: i64,
+    edge: i64,
+    padding: i64,
+    tag_height: i64,
+}
+
+impl Style {
+    fn new(image: &RgbImage) -> Self {
+        let (width, height) = image.dimensions();
+        let size = (width.min(height) as f32 / 40.0).clamp(10.0, 64.0);
+        let font = FontRef::try_from_slice(FONT).expect("the embedded font is sound");
+        let em = font.units_per_em().expect("the embedded font is sound");
+        let scale = size * font.height_unscaled() / em;
+        let font = font.into_scaled(scale);
+        Self {
+            picture: Rect::new(0, 0, width.into(), height.into()),
+            line: (size / 7.0).round() as i64,
+            edge: (size / 24.0).ceil() as i64,
+            padding: (size / 4.0).round() as i64,
+            tag_height: font.height().ceil() as i64,
+            font,
+        }
+    }
+
+    /// The places of the tags, each chosen with regard to the boxes and to the tags before it.
+    fn place_tags(&self, boxes: &[Rect], labels: &[&Label]) -> Vec<Option<Rect>> {
+        let mut tags: Vec<Option<Rect>> = Vec::with_capacity(boxes.len());
+        for (area, label) in boxes.iter().zip(labels) {
+            let placed = || tags.iter().flatten();
+            // Tags must not hide each other and should not hide small boxes.
+            let cost = |(rank, tag): (usize, Rect)| {
+                let size = tag.area() as f32;
+                let tags: i64 = placed().map(|other| tag.overlap(other)).sum();
+                let small = |other: &Rect| (size / other.area() as f32).min(1.0).powi(2);
+                let boxes: f32 = boxes.iter().map(|b| tag.overlap(b) as f32 * small(b)).sum();
+                (20.0 * tags as f32 + boxes + 0.03 * size * rank as f32, tag)
+            };
+            let places = self.places(area, label.text);
+            let costs = places.into_iter().enumerate().map(cost);
+            let best = costs.min_by(|a, b| a.0.total_cmp(&b.0)).map(|best| best.1);
+            let hidden = |tag: &Rect| placed().any(|other| 3 * tag.overlap(other) > tag.area());
+            tags.push(best.filter(|tag| !label.text.is_empty() && !hidden(tag)));
+        }
+        tags
+    }
+
+    /// Where the tag of a box may be, the most usual places first.
+    fn places(&self, area: &Rect, text: &str) -> Vec<Rect> {
+        let advance = |c| self.font.h_advance(self.font.glyph_id(c));
+        let width = text.chars().map(advance).sum::<f32>().ceil() as i64 + 2 * self.padding;
+        let width = width.min(self.picture.right);
+        let height = self.tag_height.min(self.picture.bottom);
+
+        let lowest = self.picture.bottom - height;
+        let within = area.top.clamp(0, lowest);
+        let (above, inside) = (area.top - height, area.bottom - height);
+        let rows = [above, area.top, area.bottom, inside, within];
+        let free = area.right - area.left - width;
+        let along = [0, 4, 2, 1, 3].map(|quarter| area.left + free * quarter / 4);
+        let over = [area.left - width / 3, area.right - width * 2 / 3];
+        let columns = [&along[..], &over].concat();
+        let fitting = rows.iter().filter(|row| (0..=lowest).contains(*row));
+        let places = fitting.flat_map(|&top| {
+            columns.iter().map(move |&x| {
+                let left = x.clamp(0, self.picture.right - width);
+                Rect::new(left, top, left + width, top + height)
+            })
+        });
+        places.collect()
+    }
+
+    /// Writes a text into its tag.
+    fn write(&self, image: &mut RgbImage, tag: Rect, text: &str, colour: [u8; 3]) {
+        let mut x = (tag.left + self.padding) as f32;
+        let baseline = tag.top as f32 + self.font.ascent();
+        for character in text.chars() {
+            // What the font lacks is drawn as an empty box.
+            let id = self.font.glyph_id(character);
+            let glyph = id.with_scale_and_position(self.font.scale(), point(x, baseline));
+            x += self.font.h_advance(id);
+            let Some(outline) = self.font.outline_glyph(glyph) else {
+                continue;
+            };
+            let corner = outline.px_bounds().min;
+            outline.draw(|dx, dy, coverage| {
+                let x = corner.x as i64 + i64::from(dx);
+                let y = corner.y as i64 + i64::from(dy);
+                if !(tag.left..tag.right).contains(&x) || !(tag.top..tag.bottom).contains(&y) {
+                    return;
+                }
+                let pixel = &mut image.get_pixel_mut(x as u32, y as u32).0;
+                for (old, new) in pixel.iter_mut().zip(colour) {
+                    let (from, to) = (f32::from(*old), f32::from(new));
+                    *old = (from + (to - from) * coverage).round() as u8;
+                }
+            });
+        }
+    }
+}

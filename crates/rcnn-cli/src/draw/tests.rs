@@ -1,0 +1,159 @@
+//! What a drawn picture shows, pixel by pixel.
+
+use super::*;
+
+const BLANK: Rgb<u8> = Rgb([200, 180, 190]);
+
+fn blank(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_pixel(width, height, BLANK)
+}
+
+fn label(bounds: [f32; 4], text: &str, class: usize) -> Label<'_> {
+    Label {
+        bounds,
+        text,
+        class,
+    }
+}
+
+fn contains(area: &Rect, x: u32, y: u32) -> bool {
+    let (x, y) = (i64::from(x), i64::from(y));
+    area.overlap(&Rect::new(x, y, x + 1, y + 1)) == 1
+}
+
+#[test]
+fn one_box_changes_its_line_and_its_tag_only() {
+    let mut image = blank(640, 480);
+    let style = Style::new(&image);
+    let labels = [label([100.0, 200.4, 300.0, 399.6], "RBC 0.98", 1)];
+    draw(&mut image, &labels);
+
+    let area = Rect::new(100, 200, 300, 400);
+    let tag = style.place_tags(&[area], &[&labels[0]])[0].unwrap();
+    assert_eq!(
+        (tag.left, tag.bottom),
+        (area.left, area.top),
+        "the tag stands on the box"
+    );
+    let line = style.line + style.edge;
+    let inner = Rect::new(100 + line, 200 + line, 300 - line, 400 - line);
+    for (x, y, pixel) in image.enumerate_pixels() {
+        let drawn = contains(&tag, x, y) || contains(&area, x, y) && !contains(&inner, x, y);
+        assert_eq!(*pixel != BLANK, drawn, "{x},{y}");
+    }
+    for (x, y) in [(100, 300), (299, 300), (200, 200), (200, 399)] {
+        assert_eq!(image.get_pixel(x, y).0, colour(1), "{x},{y}");
+    }
+    let count = |like: fn(&Rgb<u8>) -> bool| {
+        let pixels = image.enumerate_pixels();
+        pixels
+            .filter(|(x, y, pixel)| contains(&tag, *x, *y) && like(pixel))
+            .count() as i64
+    };
+    assert!(
+        count(|pixel| pixel.0 == colour(1)) > tag.area() / 3,
+        "the background of the tag"
+    );
+    assert!(
+        count(|pixel| pixel.0.iter().all(|v| *v > 160)) > 40,
+        "the strokes of the text"
+    );
+}
+
+#[test]
+fn what_is_not_in_the_picture_is_left_out() {
+    let mut image = blank(60, 40);
+    let (nan, infinite) = (f32::NAN, f32::INFINITY);
+    let nowhere = [
+        [nan, 1.0, 9.0, 9.0],
+        [1.0, 1.0, 9.0, nan],
+        [70.0, 1.0, 90.0, 9.0],
+        [1.0, -9.0, 9.0, -1.0],
+        [9.0, 9.0, 1.0, 1.0],
+        [infinite, infinite, infinite, infinite],
+    ];
+    draw(&mut image, &nowhere.map(|bounds| label(bounds, "out", 2)));
+    assert!(image == blank(60, 40));
+    draw(
+        &mut RgbImage::new(0, 0),
+        &[label([-1.0, -1.0, 1.0, 1.0], "none", 2)],
+    );
+    draw(
+        &mut image,
+        &[label([-1e30, -infinite, infinite, 1e30], "", 2)],
+    );
+    assert_eq!(
+        (image.get_pixel(0, 0).0, image.get_pixel(59, 39).0),
+        (colour(2), colour(2))
+    );
+}
+
+#[test]
+fn no_size_is_too_extreme() {
+    for (width, height) in [(1, 1), (3, 2), (30000, 10), (10, 30000), (64, 48)] {
+        let mut image = blank(width, height);
+        let (right, bottom) = (width as f32, height as f32);
+        let boxes = [
+            [0.0, 0.0, right, bottom],
+            [-50.0, -50.0, 0.4, 0.4],
+            [right - 0.3, bottom - 0.3, 1e9, 1e9],
+            [right / 2.0, bottom / 2.0, right / 2.0, bottom / 2.0],
+        ];
+        draw(
+            &mut image,
+            &boxes.map(|bounds| label(bounds, "Żółć 日本 \n 🩸 0.50", 3)),
+        );
+        assert!(image != blank(width, height), "{width} x {height}");
+    }
+}
+
+#[test]
+fn crowded_tags_do_not_hide_each_other() {
+    let style = Style::new(&blank(640, 480));
+    for n in [8, 12] {
+        let bounds = |i: i64| [200 + 9 * i, 150 + 6 * i, 310 + 8 * i, 240 + 7 * i];
+        let boxes: Vec<_> = (0..n)
+            .map(bounds)
+            .map(|[a, b, c, d]| Rect::new(a, b, c, d))
+            .collect();
+        let labels: Vec<_> = (0..n).map(|_| label([0.0; 4], "RBC 0.98", 1)).collect();
+        let tags = style.place_tags(&boxes, &labels.iter().collect::<Vec<_>>());
+        let tags: Vec<_> = tags
+            .into_iter()
+            .map(|tag| tag.expect("room for all"))
+            .collect();
+        for (i, tag) in tags.iter().enumerate() {
+            assert_eq!(
+                tag.overlap(&style.picture),
+                tag.area(),
+                "within the picture"
+            );
+            assert!(
+                tags[..i].iter().all(|other| tag.overlap(other) == 0),
+                "{tag:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_first_label_lies_on_top() {
+    let mut image = blank(640, 480);
+    let (tall, wide) = ([300.0, 50.0, 340.0, 450.0], [100.0, 200.0, 500.0, 260.0]);
+    draw(&mut image, &[label(tall, "a", 1), label(wide, "b", 2)]);
+    assert_eq!(image.get_pixel(300, 200).0, colour(1));
+    draw(&mut image, &[label(wide, "b", 2), label(tall, "a", 1)]);
+    assert_eq!(image.get_pixel(300, 200).0, colour(2));
+}
+
+#[test]
+fn classes_differ_and_texts_contrast() {
+    for class in 0..PALETTE.len() {
+        assert!((0..class).all(|other| colour(other) != colour(class)));
+        assert_eq!(colour(class), colour(class + PALETTE.len()));
+    }
+    assert_eq!(
+        (contrast(colour(1)), contrast(colour(2))),
+        ([255; 3], [0; 3])
+    );
+}

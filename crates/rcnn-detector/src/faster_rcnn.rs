@@ -1,0 +1,135 @@
+//! The detector and its stages.
+
+use burn::module::Module;
+use burn::tensor::{Tensor, backend::Backend};
+use rcnn_backbone::{Backbone, BackboneWithFpn, FeatureMaps};
+use rcnn_ops::{BBox, DetectionBackend};
+use rcnn_roi::{ClassScores, Detections, RoiHeads};
+use rcnn_rpn::{Proposals, RegionProposalNetwork};
+
+use crate::{DetectError, FasterRcnnConfig, GeneralizedRcnnTransform, ImageList};
+
+/// Faster R-CNN (Ren et al. 2015, <https://arxiv.org/abs/1506.01497>) over any [`Backbone`], as
+/// `torchvision.models.detection.FasterRCNN`. Made by [`FasterRcnnConfig`].
+///
+/// ```
+/// use burn::tensor::{Distribution, Tensor};
+/// use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
+/// use rcnn_detector::FasterRcnnConfig;
+/// use rcnn_ops::backend_types::Flex;
+///
+/// let device = Default::default();
+/// let backbone = ResNetFpnConfig { arch: ResNetArch::ResNet18, ..Default::default() };
+/// let mut config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+/// config.transform.min_size = vec![64];
+/// let model = config.init::<Flex>(&device)?;
+/// let image = Tensor::random([3, 48, 64], Distribution::Uniform(0.0, 1.0), &device);
+/// for (bbox, label, score) in model.detect(&[image])?[0].iter() {
+///     println!("class {label} at {bbox:?}: {score}");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Module, Debug)]
+pub struct FasterRcnn<B: Backend, N> {
+    /// Makes feature maps.
+    pub backbone: N,
+    /// Makes proposals.
+    pub rpn: RegionProposalNetwork<B>,
+    /// Makes detections.
+    pub roi_heads: RoiHeads<B>,
+    /// Resizing and normalisation; may be changed at any time.
+    #[module(skip)]
+    pub transform: GeneralizedRcnnTransform,
+    /// Name of each class, background first; empty when unknown.
+    #[module(skip)]
+    pub class_names: Vec<String>,
+}
+
+/// A detector over the backbones that come along.
+pub type StandardFasterRcnn<B> = FasterRcnn<B, BackboneWithFpn<B>>;
+
+impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
+    /// Finds the objects in each image. The same images give the same detections, bit for bit.
+    ///
+    /// # Shapes
+    /// - images: each `[3, H, W]`, RGB from 0 to 1, of any sizes
+    /// - output: one [`Detections`] an image, boxes in its pixels
+    ///
+    /// # Errors
+    /// When an image has another number of channels or no pixels.
+    pub fn detect(&self, images: &[Tensor<B, 3>]) -> Result<Vec<Detections>, DetectError> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let images = self.transform.forward(images)?;
+        let features = self.features(&images);
+        let proposals = self.proposals(&images, &features);
+        let mut detections =
+            self.roi_heads
+                .forward(&features, &boxes(&proposals), &images.image_sizes);
+        for (i, detections) in detections.iter_mut().enumerate() {
+            let (resized, original) = (images.image_sizes[i], images.original_sizes[i]);
+            GeneralizedRcnnTransform::postprocess(detections, resized, original);
+        }
+        Ok(detections)
+    }
+
+    /// First stage by itself: the feature maps of a batch.
+    pub fn features(&self, images: &ImageList<B>) -> FeatureMaps<B> {
+        self.backbone.forward(images.tensors.clone())
+    }
+
+    /// Second stage by itself: where each image might have objects.
+    pub fn proposals(&self, images: &ImageList<B>, features: &FeatureMaps<B>) -> Vec<Proposals> {
+        self.rpn
+            .forward(features, images.padded_size(), &images.image_sizes)
+    }
+
+    /// Third stage by itself: the features of every proposal, image after image.
+    ///
+    /// # Shapes
+    /// - output: `[K, channels, pooled height, pooled width]`
+    pub fn pooled_features(
+        &self,
+        images: &ImageList<B>,
+        features: &FeatureMaps<B>,
+        proposals: &[Proposals],
+    ) -> Tensor<B, 4> {
+        self.roi_heads
+            .pool(features, &boxes(proposals), &images.image_sizes)
+    }
+
+    /// Fourth stage by itself: probability and box of every class for every proposal, before
+    /// thresholds and suppression, in pixels of the resized images.
+    pub fn class_scores(
+        &self,
+        images: &ImageList<B>,
+        pooled: Tensor<B, 4>,
+        proposals: &[Proposals],
+    ) -> Vec<ClassScores> {
+        let predictions = self.roi_heads.predict(pooled);
+        self.roi_heads
+            .class_scores(predictions, &boxes(proposals), &images.image_sizes)
+    }
+
+    /// What describes this detector as it is now, changed thresholds included.
+    pub fn config(&self) -> FasterRcnnConfig {
+        FasterRcnnConfig {
+            num_classes: self.num_classes(),
+            class_names: self.class_names.clone(),
+            backbone: self.backbone.config(),
+            transform: self.transform.clone(),
+            rpn: self.rpn.config.clone(),
+            roi_heads: self.roi_heads.config.clone(),
+        }
+    }
+
+    /// Classes, background included.
+    pub fn num_classes(&self) -> usize {
+        self.roi_heads.box_predictor.cls_score.weight.dims()[1]
+    }
+}
+
+fn boxes(proposals: &[Proposals]) -> Vec<&[BBox]> {
+    proposals.iter().map(|p| p.boxes.as_slice()).collect()
+}

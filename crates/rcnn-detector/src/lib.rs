@@ -1,0 +1,13 @@
+//! Faster R-CNN, assembled from its stages, with the configuration that describes it.
+//!
+//! The pipeline of `torchvision.models.detection.FasterRCNN` in inference:
+//! images -> [`GeneralizedRcnnTransform`] -> backbone -> RPN -> RoI heads -> boxes in the pixels of
+//! the original images. [`FasterRcnn::detect`] runs it whole; every stage can be called by itself.
+
+mod config;
+mod faster_rcnn;
+mod transform;
+
+pub use config::{ConfigError, FasterRcnnConfig};
+pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
+pub use transform::{DetectError, GeneralizedRcnnTransform, ImageList, ImageSize};

@@ -1,0 +1,169 @@
+//! From images of any size to one padded batch, and boxes back to the images.
+
+use burn::tensor::module::interpolate;
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+use rcnn_roi::Detections;
+use serde::{Deserialize, Serialize};
+
+/// Height and width in pixels.
+pub type ImageSize = (usize, usize);
+
+/// Normalises, resizes and pads images
+/// (`torchvision.models.detection.transform.GeneralizedRCNNTransform`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GeneralizedRcnnTransform {
+    /// Length in pixels that the shorter side is brought to. Inference takes the last of several,
+    /// training one at random.
+    pub min_size: Vec<usize>,
+    /// Most pixels of the longer side.
+    pub max_size: usize,
+    /// Mean of each channel, subtracted.
+    pub image_mean: [f32; 3],
+    /// Deviation of each channel, divided by.
+    pub image_std: [f32; 3],
+    /// Height and width of the batch are padded to a multiple of this.
+    pub size_divisible: usize,
+    /// Width and height to resize to, whatever the image's shape.
+    pub fixed_size: Option<(usize, usize)>,
+    /// Whether training takes the images as they are. Inference resizes all the same.
+    #[serde(rename = "_skip_resize")]
+    pub skip_resize: bool,
+}
+
+impl Default for GeneralizedRcnnTransform {
+    fn default() -> Self {
+        Self {
+            min_size: vec![800],
+            max_size: 1333,
+            image_mean: [0.485, 0.456, 0.406],
+            image_std: [0.229, 0.224, 0.225],
+            size_divisible: 32,
+            fixed_size: None,
+            skip_resize: false,
+        }
+    }
+}
+
+/// Images that a detector can't take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DetectError {
+    /// An image is not `[3, H, W]` with at least one pixel.
+    #[error(
+        "image {index} has shape {found:?}; expected [3, height, width] with at least one pixel"
+    )]
+    ImageShape {
+        /// Position of the image in the list.
+        index: usize,
+        /// Its shape.
+        found: [usize; 3],
+    },
+}
+
+/// A padded batch of resized images (`torchvision.models.detection.image_list.ImageList`).
+#[derive(Debug, Clone)]
+pub struct ImageList<B: Backend> {
+    /// `[N, 3, H, W]`, zeros at right and bottom of smaller images.
+    pub tensors: Tensor<B, 4>,
+    /// Size of each image in the batch, without padding.
+    pub image_sizes: Vec<ImageSize>,
+    /// Size of each image before resizing.
+    pub original_sizes: Vec<ImageSize>,
+}
+
+impl<B: Backend> ImageList<B> {
+    /// Height and width of the batch, padding included.
+    pub fn padded_size(&self) -> ImageSize {
+        let [_, _, height, width] = self.tensors.dims();
+        (height, width)
+    }
+}
+
+impl GeneralizedRcnnTransform {
+    /// Size that an image is resized to in inference.
+    ///
+    /// torchvision fails where a side would fall below one pixel (a 30000x10 image); here it is one.
+    pub fn resized(&self, (height, width): ImageSize) -> ImageSize {
+        if let Some((fixed_width, fixed_height)) = self.fixed_size {
+            return (fixed_height, fixed_width);
+        }
+        let min_size = self.min_size.last().copied().unwrap_or(1) as f64;
+        let shorter = height.min(width) as f64;
+        let longer = height.max(width) as f64;
+        let scale = (min_size / shorter).min(self.max_size as f64 / longer);
+        let side = |length: usize| ((length as f64 * scale).floor() as usize).max(1);
+        (side(height), side(width))
+    }
+
+    /// Makes a batch of images.
+    ///
+    /// # Shapes
+    /// - images: each `[3, H, W]`, RGB from 0 to 1, at least one
+    ///
+    /// # Errors
+    /// When an image has another number of channels or no pixels.
+    pub fn forward<B: Backend>(
+        &self,
+        images: &[Tensor<B, 3>],
+    ) -> Result<ImageList<B>, DetectError> {
+        for (index, image) in images.iter().enumerate() {
+            let found @ [channels, height, width] = image.dims();
+            if channels != 3 || height == 0 || width == 0 {
+                return Err(DetectError::ImageShape { index, found });
+            }
+        }
+        let size = |image: &Tensor<B, 3>| (image.dims()[1], image.dims()[2]);
+        let original_sizes: Vec<ImageSize> = images.iter().map(size).collect();
+        let resized: Vec<_> = images
+            .iter()
+            .map(|image| self.normalize_and_resize(image))
+            .collect();
+        let image_sizes: Vec<ImageSize> = resized.iter().map(size).collect();
+
+        let padded = |side: fn(&ImageSize) -> usize| {
+            let most = image_sizes.iter().map(side).max().unwrap_or(0);
+            most.next_multiple_of(self.size_divisible.max(1))
+        };
+        let (height, width) = (padded(|s| s.0), padded(|s| s.1));
+        let batch = resized
+            .into_iter()
+            .zip(&image_sizes)
+            .map(|(image, &(h, w))| {
+                let image: Tensor<B, 4> = image.unsqueeze();
+                image.pad((0, width - w, 0, height - h), 0.0)
+            })
+            .collect();
+        Ok(ImageList {
+            tensors: Tensor::cat(batch, 0),
+            image_sizes,
+            original_sizes,
+        })
+    }
+
+    fn normalize_and_resize<B: Backend>(&self, image: &Tensor<B, 3>) -> Tensor<B, 3> {
+        let [_, height, width] = image.dims();
+        let device = image.device();
+        let channels = |values: [f32; 3]| {
+            Tensor::<B, 3>::from_data(TensorData::new(values.to_vec(), [3, 1, 1]), &device)
+        };
+        let image = (image.clone() - channels(self.image_mean)) / channels(self.image_std);
+        let (to_height, to_width) = self.resized((height, width));
+        if (to_height, to_width) == (height, width) {
+            return image;
+        }
+        let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_align_corners(false);
+        interpolate(image.unsqueeze(), [to_height, to_width], options).squeeze_dim(0)
+    }
+
+    /// Brings boxes from the pixels of a resized image to those of the original
+    /// (torchvision's `resize_boxes`).
+    pub fn postprocess(detections: &mut Detections, resized: ImageSize, original: ImageSize) {
+        let y = original.0 as f32 / resized.0 as f32;
+        let x = original.1 as f32 / resized.1 as f32;
+        for b in &mut detections.boxes {
+            *b = [b[0] * x, b[1] * y, b[2] * x, b[3] * y];
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The extension of Burn's [`Backend`] that detectors are generic over.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::{FloatTensor, IntTensor};
+
+use crate::{RoiAlignOptions, RoiPoolOptions, roi_align, roi_pool};
+
+/// A Burn backend that can run detectors.
+///
+/// Every method has a default body composed of Burn operations, so a backend of your own needs
+/// nothing but `impl DetectionBackend for MyBackend {}`. Those bodies are also the reference that
+/// hand-written kernels are tested against.
+pub trait DetectionBackend: Backend {
+    /// RoIAlign's forward pass; see [`roi_align`](crate::roi_align()).
+    ///
+    /// # Shapes
+    /// - features: `[N, C, H, W]`, rois: `[K, 5]` (image index, then xyxy)
+    /// - output: `[K, C, output height, output width]`
+    fn roi_align(
+        features: FloatTensor<Self>,
+        rois: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::forward::<Self>(features, rois, options)
+    }
+
+    /// RoIAlign's gradient with respect to features of shape `features`.
+    ///
+    /// # Shapes
+    /// - rois: `[K, 5]`, grad: `[K, C, output height, output width]`
+    /// - output: `[N, C, H, W]`
+    fn roi_align_backward(
+        features: [usize; 4],
+        rois: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::backward::<Self>(features, rois, grad, options)
+    }
+
+    /// RoIPool's forward pass with the position of each maximum; see [`roi_pool`](crate::roi_pool()).
+    ///
+    /// # Shapes
+    /// - features: `[N, C, H, W]`, rois: `[K, 5]` (image index, then xyxy)
+    /// - outputs: values and positions `y * W + x` (-1 for an empty bin),
+    ///   both `[K, C, output height, output width]`
+    fn roi_pool(
+        features: FloatTensor<Self>,
+        rois: FloatTensor<Self>,
+        options: RoiPoolOptions,
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        roi_pool::forward::<Self>(features, rois, options)
+    }
+
+    /// RoIPool's gradient with respect to features of shape `features`, given the positions of the
+    /// maxima from [`DetectionBackend::roi_pool`].
+    ///
+    /// # Shapes
+    /// - rois: `[K, 5]`, positions and grad: `[K, C, output height, output width]`
+    /// - output: `[N, C, H, W]`
+    fn roi_pool_backward(
+        features: [usize; 4],
+        rois: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        roi_pool::backward::<Self>(features, rois, positions, grad)
+    }
+}

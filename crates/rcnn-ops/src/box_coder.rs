@@ -1,0 +1,84 @@
+//! Boxes to regression deltas and back: Faster R-CNN's parametrisation of a box by its anchor.
+
+use burn::tensor::{Tensor, backend::Backend};
+
+/// Encodes and decodes boxes relative to reference boxes
+/// (`torchvision.models.detection._utils.BoxCoder`; Ren et al. 2015, section 3.1.2).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BoxCoder {
+    /// Weights of the deltas `dx, dy, dw, dh`.
+    pub weights: [f32; 4],
+}
+
+/// Bound of `dw` and `dh` before the exponential: a box grows at most 1000/16 times.
+const BBOX_XFORM_CLIP: f64 = 4.135_166_556_742_356;
+
+impl BoxCoder {
+    /// Deltas that turn each reference box into its target.
+    ///
+    /// # Shapes
+    /// - targets, references: `[N, 4]`, xyxy in pixels
+    /// - output: `[N, 4]`
+    pub fn encode<B: Backend>(
+        &self,
+        targets: Tensor<B, 2>,
+        references: Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        let [tx, ty, tw, th] = center_size(targets);
+        let [rx, ry, rw, rh] = center_size(references);
+        let [wx, wy, ww, wh] = self.weights;
+        Tensor::cat(
+            vec![
+                (tx - rx) / rw.clone() * wx,
+                (ty - ry) / rh.clone() * wy,
+                (tw / rw).log() * ww,
+                (th / rh).log() * wh,
+            ],
+            1,
+        )
+    }
+
+    /// Boxes that the deltas of each class make of the reference boxes.
+    ///
+    /// # Shapes
+    /// - deltas: `[N, 4 * C]`, class by class
+    /// - references: `[N, 4]`, xyxy in pixels
+    /// - output: `[N, C, 4]`, xyxy in pixels
+    pub fn decode<B: Backend>(
+        &self,
+        deltas: Tensor<B, 2>,
+        references: Tensor<B, 2>,
+    ) -> Tensor<B, 3> {
+        let [n, columns] = deltas.dims();
+        let deltas = deltas.reshape([n, columns / 4, 4]);
+        let [x, y, width, height] = center_size(references).map(|t| t.unsqueeze_dim::<3>(2));
+        let delta = |i: usize| deltas.clone().narrow(2, i, 1) / self.weights[i];
+        let size = |i: usize| delta(i).clamp_max(BBOX_XFORM_CLIP).exp();
+        let center_x = delta(0) * width.clone() + x;
+        let center_y = delta(1) * height.clone() + y;
+        let half_width = size(2) * width * 0.5;
+        let half_height = size(3) * height * 0.5;
+        Tensor::cat(
+            vec![
+                center_x.clone() - half_width.clone(),
+                center_y.clone() - half_height.clone(),
+                center_x + half_width,
+                center_y + half_height,
+            ],
+            2,
+        )
+    }
+}
+
+/// Centre x, centre y, width and height of boxes `[N, 4]`, each `[N, 1]`.
+fn center_size<B: Backend>(boxes: Tensor<B, 2>) -> [Tensor<B, 2>; 4] {
+    let column = |i: usize| boxes.clone().narrow(1, i, 1);
+    let width = column(2) - column(0);
+    let height = column(3) - column(1);
+    [
+        column(0) + width.clone() * 0.5,
+        column(1) + height.clone() * 0.5,
+        width,
+        height,
+    ]
+}

@@ -1,0 +1,34 @@
+//! Detection operations for [Burn](https://burn.dev), with torchvision's behaviour.
+//!
+//! This is the bottom of rcnn-burn: what the network's stages need beyond Burn's own operations.
+//! Boxes are `xyxy` in pixels throughout. What stays on the host (suppression, filtering) works on
+//! slices of [`BBox`]; what runs on the device works on tensors and goes through
+//! [`DetectionBackend`], whose default bodies are composed of Burn operations, so that any backend
+//! serves with one empty `impl`, and a backend with a kernel of its own overrides a method.
+
+mod backend;
+mod backends;
+mod box_coder;
+mod boxes;
+mod nms;
+mod roi_align;
+mod roi_pool;
+
+pub use backend::DetectionBackend;
+pub use box_coder::BoxCoder;
+pub use boxes::{BBox, box_area, box_iou, clip_box, clip_boxes_to_image, remove_small_boxes};
+pub use nms::{SoftNms, batched_nms, nms, soft_nms};
+pub use roi_align::{RoiAlignOptions, roi_align};
+pub use roi_pool::{RoiPoolOptions, roi_pool};
+
+/// The backends that this build offers, under the names that Burn users know.
+pub mod backend_types {
+    #[cfg(feature = "cuda")]
+    pub use burn_cuda::{Cuda, CudaDevice};
+    #[cfg(feature = "flex")]
+    pub use burn_flex::{Flex, FlexDevice};
+    #[cfg(feature = "ndarray")]
+    pub use burn_ndarray::{NdArray, NdArrayDevice};
+    #[cfg(feature = "wgpu")]
+    pub use burn_wgpu::{Wgpu, WgpuDevice};
+}

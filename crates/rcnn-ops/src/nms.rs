@@ -1,0 +1,141 @@
+//! Non-maximum suppression on the host: the last filter of both stages.
+
+use crate::{BBox, box_iou};
+
+/// Greedy non-maximum suppression (`torchvision.ops.nms`).
+///
+/// Returns the indices of the kept boxes, highest score first; among equal scores the earlier box
+/// wins. A box goes when its IoU with a kept one is greater than `iou_threshold`.
+pub fn nms(boxes: &[BBox], scores: &[f32], iou_threshold: f64) -> Vec<usize> {
+    suppress(boxes, scores, iou_threshold, |_, _| true)
+}
+
+/// [`nms`] within each group only: the level of a proposal, the class of a detection
+/// (`torchvision.ops.batched_nms`).
+pub fn batched_nms(
+    boxes: &[BBox],
+    scores: &[f32],
+    groups: &[usize],
+    iou_threshold: f64,
+) -> Vec<usize> {
+    suppress(boxes, scores, iou_threshold, |a, b| groups[a] == groups[b])
+}
+
+fn suppress(
+    boxes: &[BBox],
+    scores: &[f32],
+    iou_threshold: f64,
+    compete: impl Fn(usize, usize) -> bool,
+) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..boxes.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let mut keep: Vec<usize> = Vec::new();
+    for candidate in order {
+        // torchvision compares in double precision: 0.3f32 is above 0.3.
+        let overlaps = |&kept: &usize| {
+            compete(kept, candidate)
+                && f64::from(box_iou(&boxes[kept], &boxes[candidate])) > iou_threshold
+        };
+        if !keep.iter().any(overlaps) {
+            keep.push(candidate);
+        }
+    }
+    keep
+}
+
+/// How Soft-NMS lowers the score of a box that overlaps a better one by `iou`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SoftNms {
+    /// `score * (1 - iou)` where the IoU is above the threshold.
+    Linear,
+    /// `score * exp(-iou² / sigma)`, whatever the threshold.
+    Gaussian {
+        /// Spread of the decay; 0.5 in the paper.
+        sigma: f32,
+    },
+}
+
+/// Soft-NMS (Bodla et al. 2017, <https://arxiv.org/abs/1704.04503>), within each group.
+///
+/// Returns `(index, lowered score)` of every box whose score stays above `score_threshold`,
+/// highest lowered score first.
+pub fn soft_nms(
+    boxes: &[BBox],
+    scores: &[f32],
+    groups: &[usize],
+    method: SoftNms,
+    iou_threshold: f64,
+    score_threshold: f32,
+) -> Vec<(usize, f32)> {
+    let mut rest: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
+    let mut keep = Vec::new();
+    while let Some(best) = best(&rest) {
+        let (index, score) = rest.remove(best);
+        if score <= score_threshold {
+            break;
+        }
+        keep.push((index, score));
+        for (other, other_score) in &mut rest {
+            if groups[*other] != groups[index] {
+                continue;
+            }
+            let iou = box_iou(&boxes[index], &boxes[*other]);
+            match method {
+                SoftNms::Gaussian { sigma } if iou > 0.0 => {
+                    *other_score *= (-iou * iou / sigma).exp()
+                }
+                SoftNms::Linear if f64::from(iou) > iou_threshold => *other_score *= 1.0 - iou,
+                _ => {}
+            }
+        }
+    }
+    keep
+}
+
+/// Position of the highest score; the earlier box wins a tie.
+fn best(candidates: &[(usize, f32)]) -> Option<usize> {
+    (0..candidates.len()).max_by(|&a, &b| {
+        let ((index_a, score_a), (index_b, score_b)) = (candidates[a], candidates[b]);
+        score_a.total_cmp(&score_b).then(index_b.cmp(&index_a))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOXES: [BBox; 4] = [
+        [0.0, 0.0, 10.0, 10.0],
+        [1.0, 0.0, 11.0, 10.0],
+        [20.0, 0.0, 30.0, 10.0],
+        [0.0, 0.0, 10.0, 10.0],
+    ];
+
+    #[test]
+    fn keeps_the_best_and_the_earlier_of_equals() {
+        assert_eq!(nms(&BOXES, &[0.5, 0.9, 0.1, 0.5], 0.5), [1, 2]);
+        assert_eq!(nms(&BOXES, &[0.5, 0.5, 0.5, 0.5], 0.9), [0, 1, 2]);
+        assert!(nms(&[], &[], 0.5).is_empty());
+    }
+
+    #[test]
+    fn groups_do_not_compete() {
+        let keep = batched_nms(&BOXES, &[0.5, 0.9, 0.1, 0.4], &[0, 1, 0, 0], 0.5);
+        assert_eq!(keep, [1, 0, 2]);
+    }
+
+    #[test]
+    fn soft_nms_lowers_instead_of_dropping() {
+        let scores = [0.8, 0.9, 0.1, 0.5];
+        let gaussian = SoftNms::Gaussian { sigma: 0.5 };
+        let kept = soft_nms(&BOXES, &scores, &[0; 4], gaussian, 0.5, 0.01);
+        assert_eq!(kept[0], (1, 0.9));
+        let iou = box_iou(&BOXES[0], &BOXES[1]);
+        let expected = 0.8 * (-iou * iou / 0.5f32).exp();
+        assert_eq!(kept[1], (0, expected));
+        let linear = soft_nms(&BOXES, &scores, &[0; 4], SoftNms::Linear, 0.5, 0.0);
+        // The copy of box 0 falls to zero once box 0 is kept, so it is not listed.
+        let kept: Vec<usize> = linear.iter().map(|k| k.0).collect();
+        assert_eq!(kept, [1, 0, 2]);
+    }
+}

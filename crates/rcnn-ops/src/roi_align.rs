@@ -1,0 +1,218 @@
+//! RoIAlign: crops of a feature map at fractional boxes, resampled to a fixed grid.
+//!
+//! The reference body. Sampling is separable: a bin's value is a weighted sum over the rows that
+//! its samples touch times the columns that they touch. [`taps`] finds those rows (or columns) and
+//! their weights for one axis; the forward pass gathers, the backward pass scatters.
+
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{BasicOps, ElementConversion, IndexingUpdateOp, Int, Tensor, TensorPrimitive};
+
+use crate::DetectionBackend;
+
+/// What [`roi_align`] computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RoiAlignOptions {
+    /// Height and width of the output grid.
+    pub output_size: [usize; 2],
+    /// Feature pixels per unit of the boxes' coordinates: 1/16 for a stride of 16.
+    pub spatial_scale: f32,
+    /// Samples per bin and axis; 0 takes `ceil(box side / output side)`, box by box.
+    pub sampling_ratio: usize,
+    /// Whether boxes are shifted by half a feature pixel, so that they line up with pixel centres.
+    pub aligned: bool,
+}
+
+/// RoIAlign (`torchvision.ops.roi_align`; He et al. 2017, <https://arxiv.org/abs/1703.06870>).
+///
+/// Gradients flow to the features, not to the boxes.
+///
+/// # Shapes
+/// - features: `[N, C, H, W]`
+/// - rois: `[K, 5]`: index of the image in the batch, then xyxy
+/// - output: `[K, C, output height, output width]`
+pub fn roi_align<B: DetectionBackend>(
+    features: Tensor<B, 4>,
+    rois: Tensor<B, 2>,
+    options: RoiAlignOptions,
+) -> Tensor<B, 4> {
+    Tensor::from_primitive(TensorPrimitive::Float(B::roi_align(
+        features.into_primitive().tensor(),
+        rois.into_primitive().tensor(),
+        options,
+    )))
+}
+
+/// Rows of gathered features held at once, in elements: bounds the reference's memory.
+const CHUNK_ELEMENTS: usize = 1 << 24;
+
+pub(crate) fn forward<B: DetectionBackend>(
+    features: FloatTensor<B>,
+    rois: FloatTensor<B>,
+    options: RoiAlignOptions,
+) -> FloatTensor<B> {
+    let features = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(features));
+    let rois = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(rois));
+    let shape @ [n, c, h, w] = features.dims();
+    let [out_h, out_w] = options.output_size;
+    let pixels = features.permute([0, 2, 3, 1]).reshape([n * h * w, c]);
+    let mut pooled = vec![Tensor::zeros([0, c, out_h, out_w], &pixels.device())];
+    for rois in chunks(rois, shape, options) {
+        let (index, weight) = taps_2d(rois, shape, options);
+        let [bins, taps_y, _, taps_x] = weight.dims();
+        let values = pixels
+            .clone()
+            .select(0, index)
+            .reshape([bins, taps_y, out_w, taps_x * c]);
+        let weight = weight
+            .unsqueeze_dim::<5>(4)
+            .expand([bins, taps_y, out_w, taps_x, c]);
+        let values = values * weight.reshape([bins, taps_y, out_w, taps_x * c]);
+        let rows: Tensor<B, 4> = values.sum_dim(1);
+        let columns: Tensor<B, 3> = rows.reshape([bins * out_w, taps_x, c]).sum_dim(1);
+        let k = bins / out_h;
+        pooled.push(columns.reshape([k, out_h, out_w, c]).permute([0, 3, 1, 2]));
+    }
+    concat(pooled).into_primitive().tensor()
+}
+
+pub(crate) fn backward<B: DetectionBackend>(
+    shape: [usize; 4],
+    rois: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    options: RoiAlignOptions,
+) -> FloatTensor<B> {
+    let rois = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(rois));
+    let grad = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(grad));
+    let [n, c, h, w] = shape;
+    let [out_h, out_w] = options.output_size;
+    let mut pixels = Tensor::<B, 2>::zeros([n * h * w, c], &grad.device());
+    let mut start = 0;
+    for rois in chunks(rois, shape, options) {
+        let [k, _] = rois.dims();
+        let (index, weight) = taps_2d(rois, shape, options);
+        let [bins, taps_y, _, taps_x] = weight.dims();
+        let grad = grad.clone().narrow(0, start, k).permute([0, 2, 3, 1]);
+        let grad = grad
+            .reshape([k * out_h, 1, out_w, 1, c])
+            .expand([bins, taps_y, out_w, taps_x, c]);
+        let spread = grad * weight.unsqueeze_dim(4);
+        let spread = spread.reshape([bins * taps_y * out_w * taps_x, c]);
+        pixels = pixels.select_assign(0, index, spread, IndexingUpdateOp::Add);
+        start += k;
+    }
+    let grad = pixels.reshape([n, h, w, c]).permute([0, 3, 1, 2]);
+    grad.into_primitive().tensor()
+}
+
+/// Concatenates along the first axis, leaving out the empty first part unless it is all there is.
+pub(crate) fn concat<B: DetectionBackend, K: BasicOps<B>>(
+    mut parts: Vec<Tensor<B, 4, K>>,
+) -> Tensor<B, 4, K> {
+    if parts.len() > 1 {
+        parts.remove(0);
+    }
+    Tensor::cat(parts, 0)
+}
+
+fn chunks<B: DetectionBackend>(
+    rois: Tensor<B, 2>,
+    [_, c, _, _]: [usize; 4],
+    options: RoiAlignOptions,
+) -> Vec<Tensor<B, 2>> {
+    let [k, _] = rois.dims();
+    let [out_h, out_w] = options.output_size;
+    let samples = options.sampling_ratio.max(4);
+    let per_roi = out_h * out_w * 4 * samples * samples * c;
+    let size = (CHUNK_ELEMENTS / per_roi.max(1)).max(1);
+    (0..k)
+        .step_by(size)
+        .map(|start| rois.clone().narrow(0, start, size.min(k - start)))
+        .collect()
+}
+
+/// The pixels that each bin reads, as row indices into `[N * H * W, C]`, flattened, and their
+/// weights `[K * output height, taps y, output width, taps x]`, which the indices follow in order.
+fn taps_2d<B: DetectionBackend>(
+    rois: Tensor<B, 2>,
+    [_, _, h, w]: [usize; 4],
+    options: RoiAlignOptions,
+) -> (Tensor<B, 1, Int>, Tensor<B, 4>) {
+    let [k, _] = rois.dims();
+    let [out_h, out_w] = options.output_size;
+    let image = rois.clone().narrow(1, 0, 1).int().reshape([k, 1, 1]) * (h * w) as i64;
+    let (y, weight_y) = taps(&rois, 1, h, out_h, options);
+    let (x, weight_x) = taps(&rois, 0, w, out_w, options);
+    let ([_, _, taps_y], [_, _, taps_x]) = (y.dims(), x.dims());
+    let rows = (y * w as i64 + image).reshape([k, out_h * taps_y, 1]);
+    let index = rows.expand([k, out_h * taps_y, out_w * taps_x])
+        + x.reshape([k, 1, out_w * taps_x])
+            .expand([k, out_h * taps_y, out_w * taps_x]);
+    let weight =
+        weight_y.reshape([k, out_h * taps_y, 1]) * weight_x.reshape([k, 1, out_w * taps_x]);
+    (
+        index.reshape([k * out_h * taps_y * out_w * taps_x]),
+        weight.reshape([k * out_h, taps_y, out_w, taps_x]),
+    )
+}
+
+/// The positions along one axis (0 is x, 1 is y) of `length` pixels that each bin reads, and their
+/// weights; both `[K, bins, 2 * samples]`.
+fn taps<B: DetectionBackend>(
+    rois: &Tensor<B, 2>,
+    axis: usize,
+    length: usize,
+    bins: usize,
+    options: RoiAlignOptions,
+) -> (Tensor<B, 3, Int>, Tensor<B, 3>) {
+    let [k, _] = rois.dims();
+    let device = rois.device();
+    let offset = if options.aligned { 0.5 } else { 0.0 };
+    let edge = |i: usize| {
+        let column = rois.clone().narrow(1, 1 + axis + i, 1) * options.spatial_scale - offset;
+        column.reshape([k, 1, 1])
+    };
+    let start = edge(0);
+    let mut size = edge(2) - start.clone();
+    if !options.aligned {
+        // torchvision's legacy mode: a box is at least one pixel.
+        size = size.clamp_min(1.0);
+    }
+    let bin = size / bins as f32;
+    let (samples, count) = match options.sampling_ratio {
+        0 => {
+            let count = bin.clone().ceil();
+            let most = count.clone().max().into_scalar();
+            (most.elem::<f32>().max(1.0) as usize, count)
+        }
+        ratio => (ratio, Tensor::full([k, 1, 1], ratio as f32, &device)),
+    };
+
+    let steps = |n: usize| Tensor::<B, 1, Int>::arange(0..n as i64, &device).float();
+    let bin_index = steps(bins).reshape([1, bins, 1]);
+    let sample_index = steps(samples).reshape([1, 1, samples]);
+    let within = (sample_index.clone() + 0.5) * (bin.clone() / count.clone().clamp_min(1.0));
+    let position = start + bin_index * bin + within;
+
+    let last = (length - 1) as f32;
+    let inside = position.clone().greater_equal_elem(-1.0).int()
+        * position.clone().lower_equal_elem(length as f32).int()
+        * sample_index
+            .lower(count.clone())
+            .int()
+            .expand([k, bins, samples]);
+    let weight = inside.float() / count.clamp_min(1.0);
+    let position = position.clamp(0.0, last);
+    let low = position.clone().floor();
+    let fraction = position - low.clone();
+    let high = (low.clone() + 1.0).clamp_max(last);
+    (
+        Tensor::cat(vec![low.int(), high.int()], 2),
+        Tensor::cat(
+            vec![
+                weight.clone() * (fraction.clone() * -1.0 + 1.0),
+                weight * fraction,
+            ],
+            2,
+        ),
+    )
+}

@@ -1,0 +1,162 @@
+//! Box heads: from the pooled features of a proposal to one vector.
+
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Tensor, activation::relu, backend::Backend};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, conv_norm};
+use serde::{Deserialize, Serialize};
+
+/// Describes a [`BoxHead`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum BoxHeadConfig {
+    /// Two linear layers.
+    TwoMlp {
+        /// Width of both.
+        representation_size: usize,
+    },
+    /// 3x3 convolutions, then linear layers.
+    ConvFc {
+        /// Channels of each convolution.
+        conv_layers: Vec<usize>,
+        /// Width of each linear layer.
+        fc_layers: Vec<usize>,
+        /// Norm of the convolutions, with its epsilon.
+        norm: Option<(NormKind, f64)>,
+    },
+}
+
+impl Default for BoxHeadConfig {
+    fn default() -> Self {
+        Self::TwoMlp {
+            representation_size: 1024,
+        }
+    }
+}
+
+impl BoxHeadConfig {
+    /// The head of `fasterrcnn_resnet50_fpn_v2`: four convolutions with norm, one linear layer.
+    pub fn v2() -> Self {
+        Self::ConvFc {
+            conv_layers: vec![256; 4],
+            fc_layers: vec![1024],
+            norm: Some((NormKind::BatchNorm2d, 1e-5)),
+        }
+    }
+
+    /// Width of the vector that the head puts out.
+    pub fn out_features(&self) -> usize {
+        match self {
+            Self::TwoMlp {
+                representation_size,
+            } => *representation_size,
+            Self::ConvFc { fc_layers, .. } => fc_layers.last().copied().unwrap_or(0),
+        }
+    }
+
+    /// Makes the module for pooled features of shape `[channels, height, width]`.
+    pub fn init<B: Backend>(&self, input: [usize; 3], device: &B::Device) -> BoxHead<B> {
+        match self {
+            Self::TwoMlp {
+                representation_size: size,
+            } => BoxHead::TwoMlp(TwoMlpHead {
+                fc6: LinearConfig::new(input.iter().product(), *size).init(device),
+                fc7: LinearConfig::new(*size, *size).init(device),
+            }),
+            Self::ConvFc {
+                conv_layers,
+                fc_layers,
+                norm,
+            } => {
+                let [mut channels, height, width] = input;
+                let mut layers = Vec::new();
+                for &out in conv_layers {
+                    let conv = ConvNormConfig {
+                        norm: *norm,
+                        ..ConvNormConfig::new([channels, out], 3)
+                    };
+                    layers.push(BoxHeadLayer::Conv(conv.init(device)));
+                    channels = out;
+                }
+                layers.push(BoxHeadLayer::Flatten(0));
+                let mut features = channels * height * width;
+                for &out in fc_layers {
+                    layers.push(BoxHeadLayer::Linear(
+                        LinearConfig::new(features, out).init(device),
+                    ));
+                    layers.push(BoxHeadLayer::Relu(0));
+                    features = out;
+                }
+                BoxHead::ConvFc(layers)
+            }
+        }
+    }
+}
+
+/// Turns pooled features into one vector a proposal.
+#[derive(Module, Debug)]
+pub enum BoxHead<B: Backend> {
+    /// Two linear layers.
+    TwoMlp(TwoMlpHead<B>),
+    /// Convolutions, then linear layers.
+    ConvFc(FastRcnnConvFcHead<B>),
+}
+
+impl<B: Backend> BoxHead<B> {
+    /// # Shapes
+    /// - pooled: `[K, channels, height, width]`
+    /// - output: `[K, out_features]`
+    pub fn forward(&self, pooled: Tensor<B, 4>) -> Tensor<B, 2> {
+        match self {
+            Self::TwoMlp(head) => head.forward(pooled),
+            Self::ConvFc(layers) => conv_fc(layers, pooled),
+        }
+    }
+}
+
+/// Two linear layers (`torchvision.models.detection.faster_rcnn.TwoMLPHead`).
+#[derive(Module, Debug)]
+pub struct TwoMlpHead<B: Backend> {
+    /// First layer.
+    pub fc6: Linear<B>,
+    /// Second layer.
+    pub fc7: Linear<B>,
+}
+
+impl<B: Backend> TwoMlpHead<B> {
+    fn forward(&self, pooled: Tensor<B, 4>) -> Tensor<B, 2> {
+        let x = relu(self.fc6.forward(pooled.flatten(1, 3)));
+        relu(self.fc7.forward(x))
+    }
+}
+
+/// Convolutions, then linear layers (`torchvision.models.detection.faster_rcnn.FastRCNNConvFCHead`):
+/// an `nn.Sequential`, so parameters are named by the position of their layer.
+pub type FastRcnnConvFcHead<B> = Vec<BoxHeadLayer<B>>;
+
+/// A layer of a [`FastRcnnConvFcHead`]. Those without parameters hold their place in the names.
+#[derive(Module, Debug)]
+pub enum BoxHeadLayer<B: Backend> {
+    /// 3x3 convolution, norm, ReLU.
+    Conv(ConvNorm<B>),
+    /// `[K, C, H, W]` to `[K, C * H * W]`; the number means nothing.
+    Flatten(usize),
+    /// Linear layer.
+    Linear(Linear<B>),
+    /// ReLU; the number means nothing.
+    Relu(usize),
+}
+
+fn conv_fc<B: Backend>(layers: &[BoxHeadLayer<B>], pooled: Tensor<B, 4>) -> Tensor<B, 2> {
+    let convolved = layers.iter().fold(pooled, |x, layer| match layer {
+        BoxHeadLayer::Conv(conv) => relu(conv_norm(conv, x)),
+        _ => x,
+    });
+    layers
+        .iter()
+        .fold(convolved.flatten(1, 3), |x, layer| match layer {
+            BoxHeadLayer::Linear(linear) => linear.forward(x),
+            BoxHeadLayer::Relu(_) => relu(x),
+            _ => x,
+        })
+}

@@ -1,0 +1,87 @@
+//! Parameters of the second stage, under torchvision's names.
+
+use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
+
+use crate::{BoxHeadConfig, FastRcnnPredictor, MultiScaleRoiAlign, NmsMethod, RoiHeads};
+
+/// Parameters of the second stage. In files the fields carry the names of the keywords of
+/// torchvision's `FasterRCNN`: `box_score_thresh` for [`score_thresh`](Self::score_thresh).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoiHeadsConfig {
+    /// How proposals are cut from the feature maps.
+    pub box_roi_pool: MultiScaleRoiAlign,
+    /// Layers between pooled features and predictor.
+    pub box_head: BoxHeadConfig,
+    /// Score, 0 to 1, that a detection must exceed.
+    #[serde(rename = "box_score_thresh")]
+    pub score_thresh: f32,
+    /// IoU above which the lower-scored of two detections of a class goes.
+    #[serde(rename = "box_nms_thresh")]
+    pub nms_thresh: f64,
+    /// Most detections of an image.
+    #[serde(rename = "box_detections_per_img")]
+    pub detections_per_img: usize,
+    /// IoU with an object from which a proposal counts as one, in training.
+    #[serde(rename = "box_fg_iou_thresh")]
+    pub fg_iou_thresh: f64,
+    /// IoU with all objects below which a proposal counts as background, in training.
+    #[serde(rename = "box_bg_iou_thresh")]
+    pub bg_iou_thresh: f64,
+    /// Proposals of an image that the loss samples.
+    #[serde(rename = "box_batch_size_per_image")]
+    pub batch_size_per_image: usize,
+    /// Share of objects among them.
+    #[serde(rename = "box_positive_fraction")]
+    pub positive_fraction: f64,
+    /// Weights of the box deltas `dx, dy, dw, dh`.
+    pub bbox_reg_weights: [f32; 4],
+    /// Whether detections of different classes suppress each other too. torchvision: no.
+    #[serde(rename = "box_nms_class_agnostic")]
+    pub nms_class_agnostic: bool,
+    /// Whether overlapped detections are dropped (torchvision) or their scores lowered.
+    #[serde(rename = "box_nms_method")]
+    pub nms_method: NmsMethod,
+}
+
+impl Default for RoiHeadsConfig {
+    fn default() -> Self {
+        Self {
+            box_roi_pool: MultiScaleRoiAlign::default(),
+            box_head: BoxHeadConfig::default(),
+            score_thresh: 0.05,
+            nms_thresh: 0.5,
+            detections_per_img: 100,
+            fg_iou_thresh: 0.5,
+            bg_iou_thresh: 0.5,
+            batch_size_per_image: 512,
+            positive_fraction: 0.25,
+            bbox_reg_weights: [10.0, 10.0, 5.0, 5.0],
+            nms_class_agnostic: false,
+            nms_method: NmsMethod::Hard,
+        }
+    }
+}
+
+impl RoiHeadsConfig {
+    /// Makes the module for feature maps of `in_channels` channels.
+    pub fn init<B: Backend>(
+        &self,
+        in_channels: usize,
+        num_classes: usize,
+        device: &B::Device,
+    ) -> RoiHeads<B> {
+        let [height, width] = self.box_roi_pool.output_size;
+        let box_head = self.box_head.init([in_channels, height, width], device);
+        RoiHeads {
+            box_predictor: FastRcnnPredictor::new(
+                self.box_head.out_features(),
+                num_classes,
+                device,
+            ),
+            box_head,
+            config: self.clone(),
+        }
+    }
+}

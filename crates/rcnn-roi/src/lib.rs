@@ -1,0 +1,73 @@
+//! The second stage: looks into every proposal and says what it is and where exactly.
+//!
+//! As in `torchvision.models.detection.roi_heads`. K: proposals of all images of the batch together;
+//! C: classes, of which 0 is the background.
+
+mod box_head;
+mod config;
+mod pooler;
+mod postprocess;
+mod predictor;
+
+pub use box_head::{BoxHead, BoxHeadConfig, BoxHeadLayer, FastRcnnConvFcHead, TwoMlpHead};
+pub use config::RoiHeadsConfig;
+pub use pooler::{LevelMapper, MultiScaleRoiAlign};
+pub use postprocess::{ClassScores, Detections, NmsMethod};
+pub use predictor::{BoxPredictions, FastRcnnPredictor};
+
+use burn::module::Module;
+use burn::tensor::{Tensor, backend::Backend};
+use rcnn_backbone::FeatureMaps;
+use rcnn_ops::{BBox, DetectionBackend};
+
+/// Pools, classifies and refines proposals (`torchvision.models.detection.roi_heads.RoIHeads`).
+#[derive(Module, Debug)]
+pub struct RoiHeads<B: Backend> {
+    /// From pooled features to one vector a proposal.
+    pub box_head: BoxHead<B>,
+    /// From that vector to class logits and box deltas.
+    pub box_predictor: FastRcnnPredictor<B>,
+    /// Pooling, thresholds and counts; may be changed at any time.
+    #[module(skip)]
+    pub config: RoiHeadsConfig,
+}
+
+impl<B: DetectionBackend> RoiHeads<B> {
+    /// Features of every proposal, image after image.
+    ///
+    /// # Shapes
+    /// - proposals: one list a image, xyxy in pixels of the resized image
+    /// - output: `[K, channels, pooled height, pooled width]`
+    pub fn pool(
+        &self,
+        features: &FeatureMaps<B>,
+        proposals: &[&[BBox]],
+        image_sizes: &[(usize, usize)],
+    ) -> Tensor<B, 4> {
+        self.config
+            .box_roi_pool
+            .forward(features, proposals, image_sizes)
+    }
+
+    /// Class logits and box deltas of pooled features `[K, channels, pooled height, pooled width]`.
+    pub fn predict(&self, pooled: Tensor<B, 4>) -> BoxPredictions<B> {
+        self.box_predictor.forward(self.box_head.forward(pooled))
+    }
+
+    /// Detections of every image, in pixels of the resized image.
+    pub fn forward(
+        &self,
+        features: &FeatureMaps<B>,
+        proposals: &[&[BBox]],
+        image_sizes: &[(usize, usize)],
+    ) -> Vec<Detections> {
+        if proposals.iter().all(|p| p.is_empty()) {
+            return vec![Detections::default(); proposals.len()];
+        }
+        let predictions = self.predict(self.pool(features, proposals, image_sizes));
+        self.class_scores(predictions, proposals, image_sizes)
+            .iter()
+            .map(|scores| self.select_detections(scores))
+            .collect()
+    }
+}

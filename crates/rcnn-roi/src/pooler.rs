@@ -1,0 +1,154 @@
+//! RoIAlign over a feature pyramid: each box is cut from the level that fits its size.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use rcnn_backbone::FeatureMaps;
+use rcnn_ops::{BBox, DetectionBackend, RoiAlignOptions, box_area, roi_align};
+use serde::{Deserialize, Serialize};
+
+/// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`).
+///
+/// The scale of every level is inferred from the sizes of map and images, as torchvision does,
+/// but for each call: torchvision keeps those of the first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MultiScaleRoiAlign {
+    /// Feature maps to cut from; others are ignored.
+    pub featmap_names: Vec<String>,
+    /// Height and width of the cut.
+    pub output_size: [usize; 2],
+    /// Samples per bin and axis; 0 takes as many as the bin has pixels.
+    pub sampling_ratio: usize,
+    /// Side in pixels of the box that belongs to `canonical_level`.
+    pub canonical_scale: f32,
+    /// Level, counted as the logarithm of its stride, of such a box.
+    pub canonical_level: i32,
+}
+
+impl Default for MultiScaleRoiAlign {
+    fn default() -> Self {
+        Self {
+            featmap_names: ["0", "1", "2", "3"].map(String::from).into(),
+            output_size: [7, 7],
+            sampling_ratio: 2,
+            canonical_scale: 224.0,
+            canonical_level: 4,
+        }
+    }
+}
+
+impl MultiScaleRoiAlign {
+    /// Cuts every box of every image.
+    ///
+    /// # Shapes
+    /// - features: maps `[N, C, H, W]`
+    /// - boxes: N lists, xyxy in pixels of the images of `image_sizes` (height, width)
+    /// - output: `[K, C, output height, output width]`, image after image
+    ///
+    /// # Panics
+    /// Panics when none of the features has one of `featmap_names`.
+    pub fn forward<B: DetectionBackend>(
+        &self,
+        features: &FeatureMaps<B>,
+        boxes: &[&[BBox]],
+        image_sizes: &[(usize, usize)],
+    ) -> Tensor<B, 4> {
+        let levels: Vec<&Tensor<B, 4>> = features
+            .iter()
+            .filter(|(name, _)| self.featmap_names.iter().any(|n| n == name))
+            .map(|(_, map)| map)
+            .collect();
+        let names = &self.featmap_names;
+        assert!(
+            !levels.is_empty(),
+            "no feature map is named one of {names:?}"
+        );
+        let height = image_sizes.iter().map(|size| size.0).max().unwrap_or(1);
+        let scales: Vec<f32> = levels
+            .iter()
+            .map(|map| infer_scale(map.dims()[2], height))
+            .collect();
+        let mapper = self.level_mapper(&scales);
+
+        // Boxes by level; `order` remembers where each stood.
+        let mut rois = vec![Vec::new(); levels.len()];
+        let mut order = vec![Vec::new(); levels.len()];
+        let all = boxes
+            .iter()
+            .enumerate()
+            .flat_map(|(i, b)| b.iter().map(move |b| (i, b)));
+        for (position, (image, b)) in all.enumerate() {
+            let level = mapper.level(b);
+            rois[level].extend_from_slice(&[image as f32, b[0], b[1], b[2], b[3]]);
+            order[level].push(position);
+        }
+        let device = levels[0].device();
+        let cut = |level: usize| {
+            let rois = TensorData::new(rois[level].clone(), [order[level].len(), 5]);
+            let options = RoiAlignOptions {
+                output_size: self.output_size,
+                spatial_scale: scales[level],
+                sampling_ratio: self.sampling_ratio,
+                aligned: false,
+            };
+            let rois = Tensor::from_data(rois, &device);
+            roi_align(levels[level].clone(), rois, options)
+        };
+        let used: Vec<usize> = (0..levels.len())
+            .filter(|&l| !order[l].is_empty())
+            .collect();
+        if let [] | [_] = used[..] {
+            return cut(used.first().copied().unwrap_or(0));
+        }
+        let parts = used.into_iter().map(cut).collect();
+        let mut inverse = vec![0i32; order.iter().map(Vec::len).sum()];
+        for (row, position) in order.into_iter().flatten().enumerate() {
+            inverse[position] = row as i32;
+        }
+        let inverse = Tensor::<B, 1, Int>::from_ints(inverse.as_slice(), &device);
+        Tensor::cat(parts, 0).select(0, inverse)
+    }
+
+    fn level_mapper(&self, scales: &[f32]) -> LevelMapper {
+        let level = |scale: f32| -scale.log2() as i32;
+        LevelMapper {
+            k_min: level(scales[0]),
+            k_max: level(scales[scales.len() - 1]),
+            canonical_scale: self.canonical_scale,
+            canonical_level: self.canonical_level,
+        }
+    }
+}
+
+/// The power of two nearest to the ratio of a map's height to the images'.
+fn infer_scale(map_height: usize, image_height: usize) -> f32 {
+    (map_height as f32 / image_height as f32)
+        .log2()
+        .round_ties_even()
+        .exp2()
+}
+
+/// Which level of the pyramid a box belongs to: equation 1 of the FPN paper
+/// (`torchvision.ops.poolers.LevelMapper`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LevelMapper {
+    /// Logarithm of the first level's stride.
+    pub k_min: i32,
+    /// Logarithm of the last level's stride.
+    pub k_max: i32,
+    /// Side in pixels of the box that belongs to `canonical_level`.
+    pub canonical_scale: f32,
+    /// Logarithm of the stride that such a box belongs to.
+    pub canonical_level: i32,
+}
+
+impl LevelMapper {
+    /// Index of the box's level, 0 for the first.
+    pub fn level(&self, b: &BBox) -> usize {
+        const EPS: f32 = 1e-6;
+        let side = box_area(b).sqrt();
+        let level =
+            (self.canonical_level as f32 + (side / self.canonical_scale).log2() + EPS).floor();
+        // A NaN becomes 0 and so the first level.
+        ((level as i32).clamp(self.k_min, self.k_max) - self.k_min) as usize
+    }
+}

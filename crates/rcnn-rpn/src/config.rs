@@ -1,0 +1,83 @@
+//! Parameters of the region proposal network, under torchvision's names.
+
+use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
+
+use crate::{AnchorGenerator, RegionProposalNetwork, RpnHead};
+
+/// Parameters of the region proposal network. In files the fields carry the names of the keywords
+/// of torchvision's `FasterRCNN`: `rpn_nms_thresh` for [`nms_thresh`](Self::nms_thresh).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RpnConfig {
+    /// Sizes and ratios of the anchors.
+    #[serde(rename = "rpn_anchor_generator")]
+    pub anchor_generator: AnchorGenerator,
+    /// 3x3 convolutions in the head: 1, or 2 in `fasterrcnn_resnet50_fpn_v2`.
+    #[serde(rename = "rpn_conv_depth")]
+    pub conv_depth: usize,
+    /// Proposals kept of each level before suppression, in training.
+    #[serde(rename = "rpn_pre_nms_top_n_train")]
+    pub pre_nms_top_n_train: usize,
+    /// Proposals kept of each level before suppression, in inference.
+    #[serde(rename = "rpn_pre_nms_top_n_test")]
+    pub pre_nms_top_n_test: usize,
+    /// Proposals kept of an image after suppression, in training.
+    #[serde(rename = "rpn_post_nms_top_n_train")]
+    pub post_nms_top_n_train: usize,
+    /// Proposals kept of an image after suppression, in inference.
+    #[serde(rename = "rpn_post_nms_top_n_test")]
+    pub post_nms_top_n_test: usize,
+    /// IoU above which the lower-scored of two proposals of a level goes.
+    #[serde(rename = "rpn_nms_thresh")]
+    pub nms_thresh: f64,
+    /// IoU with an object from which an anchor counts as one, in training.
+    #[serde(rename = "rpn_fg_iou_thresh")]
+    pub fg_iou_thresh: f64,
+    /// IoU with all objects below which an anchor counts as background, in training.
+    #[serde(rename = "rpn_bg_iou_thresh")]
+    pub bg_iou_thresh: f64,
+    /// Anchors of an image that the loss samples.
+    #[serde(rename = "rpn_batch_size_per_image")]
+    pub batch_size_per_image: usize,
+    /// Share of objects among them.
+    #[serde(rename = "rpn_positive_fraction")]
+    pub positive_fraction: f64,
+    /// Objectness, 0 to 1, below which a proposal goes.
+    #[serde(rename = "rpn_score_thresh")]
+    pub score_thresh: f32,
+}
+
+impl Default for RpnConfig {
+    fn default() -> Self {
+        Self {
+            anchor_generator: AnchorGenerator::default(),
+            conv_depth: 1,
+            pre_nms_top_n_train: 2000,
+            pre_nms_top_n_test: 1000,
+            post_nms_top_n_train: 2000,
+            post_nms_top_n_test: 1000,
+            nms_thresh: 0.7,
+            fg_iou_thresh: 0.7,
+            bg_iou_thresh: 0.3,
+            batch_size_per_image: 256,
+            positive_fraction: 0.5,
+            score_thresh: 0.0,
+        }
+    }
+}
+
+impl RpnConfig {
+    /// Makes the module for feature maps of `in_channels` channels.
+    pub fn init<B: Backend>(
+        &self,
+        in_channels: usize,
+        device: &B::Device,
+    ) -> RegionProposalNetwork<B> {
+        let num_anchors = self.anchor_generator.num_anchors_per_location();
+        RegionProposalNetwork {
+            head: RpnHead::new(in_channels, num_anchors, self.conv_depth, device),
+            config: self.clone(),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The head of the region proposal network: objectness and box deltas of every anchor.
+
+use burn::module::{Initializer, Module};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::{Tensor, activation::relu, backend::Backend};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, conv_norm};
+
+/// 3x3 convolutions shared by two 1x1 heads (`torchvision.models.detection.rpn.RPNHead`).
+#[derive(Module, Debug)]
+pub struct RpnHead<B: Backend> {
+    /// 3x3 convolutions.
+    pub conv: Vec<ConvNorm<B>>,
+    /// Objectness, A channels.
+    pub cls_logits: Conv2d<B>,
+    /// Deltas, 4 A channels.
+    pub bbox_pred: Conv2d<B>,
+}
+
+/// What the head says of each level, raw.
+#[derive(Debug, Clone)]
+pub struct RpnOutput<B: Backend> {
+    /// Objectness logits, `[N, A, H, W]` a level.
+    pub objectness: Vec<Tensor<B, 4>>,
+    /// Box deltas, `[N, 4 * A, H, W]` a level.
+    pub deltas: Vec<Tensor<B, 4>>,
+}
+
+impl<B: Backend> RpnHead<B> {
+    pub(crate) fn new(
+        channels: usize,
+        anchors: usize,
+        conv_depth: usize,
+        device: &B::Device,
+    ) -> Self {
+        let initializer = Initializer::Normal {
+            mean: 0.0,
+            std: 0.01,
+        };
+        let conv = ConvNormConfig {
+            initializer: initializer.clone(),
+            ..ConvNormConfig::new([channels, channels], 3)
+        };
+        let head = |out: usize| {
+            let config = Conv2dConfig::new([channels, out], [1, 1]);
+            let mut head = config.with_initializer(initializer.clone()).init(device);
+            head.bias = Some(Initializer::Zeros.init([out], device));
+            head
+        };
+        Self {
+            conv: (0..conv_depth).map(|_| conv.init(device)).collect(),
+            cls_logits: head(anchors),
+            bbox_pred: head(anchors * 4),
+        }
+    }
+
+    /// Applies the head to every level.
+    pub fn forward(&self, features: &FeatureMaps<B>) -> RpnOutput<B> {
+        let (objectness, deltas) = features
+            .iter()
+            .map(|(_, map)| {
+                let x = self
+                    .conv
+                    .iter()
+                    .fold(map.clone(), |x, conv| relu(conv_norm(conv, x)));
+                (
+                    self.cls_logits.forward(x.clone()),
+                    self.bbox_pred.forward(x),
+                )
+            })
+            .unzip();
+        RpnOutput { objectness, deltas }
+    }
+}

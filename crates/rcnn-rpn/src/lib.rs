@@ -1,0 +1,45 @@
+//! The region proposal network: the first stage, which says where objects might be.
+//!
+//! Ren et al. 2015 (<https://arxiv.org/abs/1506.01497>), as in `torchvision.models.detection.rpn`.
+//! N: images in the batch; A: anchors per location; L: feature levels; K: proposals of an image.
+
+mod anchors;
+mod config;
+mod head;
+mod proposals;
+
+pub use anchors::AnchorGenerator;
+pub use config::RpnConfig;
+pub use head::{RpnHead, RpnOutput};
+pub use proposals::Proposals;
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use rcnn_backbone::FeatureMaps;
+
+/// Scores every anchor and keeps the best boxes
+/// (`torchvision.models.detection.rpn.RegionProposalNetwork`).
+#[derive(Module, Debug)]
+pub struct RegionProposalNetwork<B: Backend> {
+    /// The convolutions.
+    pub head: RpnHead<B>,
+    /// Anchors, thresholds and counts; may be changed at any time but for the anchors.
+    #[module(skip)]
+    pub config: RpnConfig,
+}
+
+impl<B: Backend> RegionProposalNetwork<B> {
+    /// Proposals of every image, ready for the second stage.
+    ///
+    /// `padded_size` is the height and width of the batch, `image_sizes` those of each image in it.
+    pub fn forward(
+        &self,
+        features: &FeatureMaps<B>,
+        padded_size: (usize, usize),
+        image_sizes: &[(usize, usize)],
+    ) -> Vec<Proposals> {
+        let output = self.head.forward(features);
+        let anchors = self.anchors(features, padded_size);
+        self.select_proposals(output, anchors, image_sizes)
+    }
+}

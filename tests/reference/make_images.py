@@ -1,0 +1,164 @@
+"""Writes pictures of every kind `rcnn_burn::image` reads, and the RGB that Pillow makes of each.
+
+Run with any Python that has Pillow and NumPy. The pictures go to crates/rcnn-burn/tests/images, what is
+expected of NAME to expected/NAME.png there; the pictures exif-* all share expected/exif.png.
+"""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+OUT = Path(__file__).parents[2] / "crates/rcnn-burn/tests/images"
+W, H = 23, 17
+
+
+def ramps(channels, top=255):
+    """A smooth picture with a different wave in each channel."""
+    y, x = np.mgrid[0:H, 0:W]
+    waves = [np.sin(x / (3 + c) + y / (7 - c) + c) for c in range(channels)]
+    samples = np.rint((np.stack(waves, -1) + 1) / 2 * top)
+    return samples.astype(np.uint16 if top > 255 else np.uint8)
+
+
+def png(depth, kind, rows, *chunks):
+    """A PNG of a kind that Pillow does not write."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    body = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows))
+    header = struct.pack(">IIBBBBB", W, H, depth, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", body), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def tiff16(samples, order):
+    """An uncompressed 16-bit TIFF of samples (H, W, C) in byte order "<" or ">"."""
+    channels = samples.shape[2]
+    data = samples.astype(order + "u2").tobytes()
+    tags = [(256, W), (257, H), (258, 16), (259, 1), (262, 2 if channels > 1 else 1), (273, 8),
+            (277, channels), (278, H), (279, len(data))]
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(data))
+    entries = b""
+    for tag, value in tags:
+        if tag == 258 and channels > 1:  # three depths do not fit the entry; they follow the directory
+            entries += struct.pack(order + "HHII", tag, 3, channels, 8 + len(data) + 6 + 12 * len(tags))
+        else:
+            entries += struct.pack(order + "HHII", tag, 4, 1, value)
+    return head + data + struct.pack(order + "H", len(tags)) + entries + bytes(4) + struct.pack(order + "3H", 16, 16, 16)
+
+
+def gif(palette, left, top, width, height, indices, transparent=None):
+    """A GIF whose first frame covers part of a 5 x 4 canvas; `palette` is local and has four colours."""
+    bits = "".join(f"{code:03b}"[::-1] for index in indices for code in (4, index)) + "001" + "101"
+    data = bytes(int(bits[i : i + 8].ljust(8, "0")[::-1], 2) for i in range(0, len(bits), 8))
+    out = b"GIF89a" + struct.pack("<HHBBB", 5, 4, 0x80, 1, 0) + bytes([9, 9, 9, 99, 99, 99])
+    if transparent is not None:
+        out += b"\x21\xf9\x04\x01\0\0" + bytes([transparent]) + b"\0"
+    out += b"\x2c" + struct.pack("<HHHHB", left, top, width, height, 0x81) + bytes(palette)
+    return out + b"\x02" + bytes([len(data)]) + data + b"\0\x3b"
+
+
+def saved(image, **options):
+    """The bytes Pillow writes for an image."""
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return buffer.getvalue()
+
+
+def kinds():
+    """(name, bytes) of each picture; (name, bytes, expected array) where Pillow's own RGB is useless."""
+    grey, grey_alpha, rgb, rgba = (Image.fromarray(ramps(c).squeeze()) for c in (1, 2, 3, 4))
+    palette = rgb.quantize(16)
+    colours = rgb.quantize(200)
+    bits = grey.convert("1")
+    cmyk = Image.fromarray(ramps(4), mode="CMYK")
+    grey16, colour16 = ramps(1, 65535), ramps(3, 65535)
+
+    yield "rgb.jpg", saved(rgb, format="JPEG", quality=90)
+    yield "rgb444.jpg", saved(rgb, format="JPEG", quality=90, subsampling=0)
+    yield "progressive.jpg", saved(rgb, format="JPEG", quality=90, progressive=True)
+    yield "grey.jpg", saved(grey, format="JPEG", quality=90)
+    yield "cmyk.jpg", saved(cmyk, format="JPEG", quality=90)
+
+    yield "rgb.png", saved(rgb, format="PNG")
+    yield "rgba.png", saved(rgba, format="PNG")
+    yield "grey.png", saved(grey, format="PNG")
+    yield "grey_alpha.png", saved(grey_alpha, format="PNG")
+    yield "bits.png", saved(bits, format="PNG")
+    yield "palette.png", saved(palette, format="PNG", bits=4)
+    yield "palette_alpha.png", saved(palette, format="PNG", transparency=bytes(range(0, 256, 16)))
+    yield "grey_key.png", saved(grey, format="PNG", transparency=128)
+    yield "rgb16.png", png(16, 2, colour16)
+    yield "rgba16.png", png(16, 6, ramps(4, 65535))
+    yield "grey_alpha16.png", png(16, 4, ramps(2, 65535))
+    high_byte = np.repeat(grey16 >> 8, 3, axis=2).astype(np.uint8)
+    yield "grey16.png", png(16, 0, grey16), high_byte
+    xmp = b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta tiff:Orientation=\"6\"/>"
+    yield "xmp.png", png(16, 2, colour16, (b"iTXt", xmp))
+
+    yield "lossless.webp", saved(rgba, format="WEBP", lossless=True, exact=True)
+    yield "lossy.webp", saved(rgb, format="WEBP", quality=90)
+    yield "animated.webp", saved(rgb, format="WEBP", lossless=True, save_all=True, append_images=[rgb.rotate(180)])
+
+    yield "rgb.bmp", saved(rgb, format="BMP")
+    yield "rgba.bmp", saved(rgba, format="BMP")
+    yield "bits.bmp", saved(bits, format="BMP")
+    yield "palette.bmp", saved(palette, format="BMP")
+
+    yield "rgb.tiff", saved(rgb, format="TIFF", compression="tiff_lzw")
+    yield "rgba.tiff", saved(rgba, format="TIFF", compression="tiff_adobe_deflate")
+    yield "big.tiff", saved(rgb, format="TIFF", big_tiff=True)
+    yield "bits.tiff", saved(bits, format="TIFF", compression="group4")
+    yield "palette.tiff", saved(colours, format="TIFF", compression="packbits")
+    yield "cmyk.tiff", saved(cmyk, format="TIFF", compression="tiff_lzw")
+    yield "rgb16.tiff", tiff16(colour16, "<")
+    yield "rgb16_be.tiff", tiff16(colour16, ">")
+    yield "grey16.tiff", tiff16(grey16, "<"), high_byte
+
+    yield "palette.gif", saved(palette, format="GIF")
+    yield "animated.gif", saved(palette, format="GIF", save_all=True, append_images=[palette.rotate(180)])
+    four = [10, 20, 30, 200, 0, 0, 0, 200, 0, 0, 0, 200]
+    yield "small.gif", gif(four, 1, 1, 3, 2, [1, 2, 3, 0, 1, 2])
+    yield "transparent.gif", gif(four, 1, 1, 3, 2, [1, 2, 3, 0, 1, 2], transparent=2)
+
+
+def oriented():
+    """(name, bytes) of one upright picture in each EXIF orientation, in each format that knows of them."""
+    upright = Image.fromarray(np.kron(np.array([[[250, 0, 0], [0, 250, 0], [0, 0, 250]],
+                                                [[250, 250, 0], [0, 250, 250], [250, 250, 250]]], np.uint8),
+                                      np.ones((8, 8, 1), np.uint8)))
+    undo = [None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_270]
+    for orientation, method in enumerate(undo, 1):
+        stored = upright if method is None else upright.transpose(method)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for extension, options in [("jpg", dict(format="JPEG", quality=95, subsampling=0)), ("png", dict(format="PNG")),
+                                   ("webp", dict(format="WEBP", lossless=True)),
+                                   ("tiff", dict(format="TIFF", compression="tiff_lzw"))]:
+            data = saved(stored, exif=exif, **options)
+            result = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")).astype(int)
+            assert abs(result - np.asarray(upright)).max() <= 2
+            yield f"exif-{orientation}.{extension}", data
+    expect("exif", np.asarray(upright))
+
+
+def expect(name, pixels):
+    """Writes what is expected of a picture."""
+    Image.fromarray(pixels).save(OUT / f"expected/{name}.png", optimize=True)
+
+
+(OUT / "expected").mkdir(parents=True, exist_ok=True)
+for name, data, *useful in kinds():
+    (OUT / name).write_bytes(data)
+    rgb = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    expect(name, useful[0] if useful else rgb)
+for name, data in oriented():
+    (OUT / name).write_bytes(data)
+# Float samples have no agreed white: an error is expected.
+Image.fromarray(ramps(1).squeeze().astype(np.float32)).save(OUT / "float.tiff")

@@ -1,0 +1,77 @@
+"""Detects objects with torchvision and writes what ``rcnn detect --format json`` writes.
+
+    python torchvision_detect.py --weights model.safetensors --arch resnet18 --num-classes 4 \\
+        --min-size 240 --max-size 480 --norm batch picture.png > torchvision.json
+"""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn_v2
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+
+
+def build(args):
+    options = {"num_classes": args.num_classes, "min_size": args.min_size, "max_size": args.max_size}
+    options |= {"box_score_thresh": args.score_thresh}
+    if args.v2:
+        model = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, **options)
+    else:
+        norm = FrozenBatchNorm2d if args.norm == "frozen" else nn.BatchNorm2d
+        model = FasterRCNN(resnet_fpn_backbone(backbone_name=args.arch, weights=None, norm_layer=norm), **options)
+    if args.norm_eps is not None:
+        for module in model.modules():
+            if isinstance(module, (FrozenBatchNorm2d, nn.BatchNorm2d)):
+                module.eps = args.norm_eps
+    if args.weights.endswith(".safetensors"):
+        state = load_file(args.weights)
+    else:
+        state = torch.load(args.weights, map_location="cpu", weights_only=True)
+        state = state.get("model", state)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        sys.exit(f"{args.weights} does not fit the model; missing {missing}, unexpected {unexpected}")
+    return model.eval()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, help=".safetensors, .pth or .pt with torchvision's names")
+    parser.add_argument("--arch", default="resnet50")
+    parser.add_argument("--v2", action="store_true", help="fasterrcnn_resnet50_fpn_v2")
+    parser.add_argument("--num-classes", type=int, default=91, help="the background counts")
+    parser.add_argument("--min-size", type=int, default=800)
+    parser.add_argument("--max-size", type=int, default=1333)
+    parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
+    parser.add_argument("--norm-eps", type=float, help="0 for the published resnet50 weights")
+    parser.add_argument("--score-thresh", type=float, default=0.05)
+    parser.add_argument("--names", help="a file with a class name per line, background first")
+    parser.add_argument("images", nargs="+")
+    args = parser.parse_args()
+
+    names = open(args.names).read().split("\n") if args.names else []
+    model, results = build(args), []
+    for path in args.images:
+        pixels = np.asarray(Image.open(path).convert("RGB"), np.float32) / np.float32(255)
+        with torch.no_grad():
+            found = model([torch.from_numpy(pixels).permute(2, 0, 1).contiguous()])[0]
+        detections = [
+            {"box": box, "label": label, "name": names[label] if label < len(names) else str(label), "score": score}
+            for box, label, score in zip(*(found[key].tolist() for key in ("boxes", "labels", "scores")))
+        ]
+        results.append({"image": path, "detections": detections})
+    json.dump(results, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()

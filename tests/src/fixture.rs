@@ -1,0 +1,114 @@
+//! Reference values: a safetensors file of tensors beside a JSON file of settings.
+
+use std::path::Path;
+
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+use rcnn_burn::ops::BBox;
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// Reference values of one case.
+pub struct Fixture {
+    bytes: Vec<u8>,
+    /// Settings of the case.
+    pub settings: Value,
+}
+
+impl Fixture {
+    /// Opens `fixtures/<name>.safetensors` and `fixtures/<name>.json`.
+    pub fn open(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        let read = |extension: &str| {
+            let path = folder.join(format!("{name}.{extension}"));
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let settings = serde_json::from_slice(&read("json")).expect("settings are JSON");
+        Self {
+            bytes: read("safetensors"),
+            settings,
+        }
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).expect("fixture is safetensors")
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors().tensor(name).is_ok()
+    }
+
+    /// Shape and values of an f32 tensor as stored.
+    pub fn floats(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let tensors = self.tensors();
+        let view = tensors
+            .tensor(name)
+            .unwrap_or_else(|_| panic!("no tensor {name}"));
+        let value = |b: &[u8]| f32::from_le_bytes(b.try_into().expect("four bytes"));
+        (
+            view.shape().to_vec(),
+            view.data().chunks_exact(4).map(value).collect(),
+        )
+    }
+
+    /// Values of an int64 tensor.
+    pub fn ints(&self, name: &str) -> Vec<usize> {
+        let tensors = self.tensors();
+        let view = tensors
+            .tensor(name)
+            .unwrap_or_else(|_| panic!("no tensor {name}"));
+        let value = |b: &[u8]| i64::from_le_bytes(b.try_into().expect("eight bytes")) as usize;
+        view.data().chunks_exact(8).map(value).collect()
+    }
+
+    /// A tensor on the device.
+    pub fn tensor<B: Backend, const D: usize>(
+        &self,
+        name: &str,
+        device: &B::Device,
+    ) -> Tensor<B, D> {
+        let (shape, values) = self.floats(name);
+        Tensor::from_data(TensorData::new(values, shape), device)
+    }
+
+    /// Boxes, `[N, 4]`.
+    pub fn boxes(&self, name: &str) -> Vec<BBox> {
+        let (_, values) = self.floats(name);
+        values
+            .chunks_exact(4)
+            .map(|b| [b[0], b[1], b[2], b[3]])
+            .collect()
+    }
+
+    /// Asserts that a tensor has the shape of the reference and, where the reference sampled it,
+    /// its values: within `tolerance` times the largest value of the reference.
+    pub fn assert_sampled<B: Backend, const D: usize>(
+        &self,
+        name: &str,
+        found: Tensor<B, D>,
+        tolerance: f32,
+    ) {
+        let shape = self.ints(&format!("{name}#shape"));
+        assert_eq!(found.dims().to_vec(), shape, "shape of {name}");
+        let stride = self.ints(&format!("{name}#stride"))[0];
+        let found: Vec<f32> = found.into_data().into_vec().expect("f32");
+        let found: Vec<f32> = found.into_iter().step_by(stride).collect();
+        assert_close(name, &found, &self.floats(name).1, tolerance);
+    }
+}
+
+/// Asserts that all values agree within `tolerance` times the largest expected value, or NaN.
+pub fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "number of values of {what}");
+    let largest = expected
+        .iter()
+        .fold(0.0f32, |m, v| m.max(v.abs()))
+        .max(f32::MIN_POSITIVE);
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let same = (f.is_nan() && e.is_nan()) || f == e || (f - e).abs() <= tolerance * largest;
+        assert!(
+            same,
+            "{what}[{i}]: found {f}, torchvision has {e} (largest {largest})"
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! What the parity tests share: reference values of torchvision and the rule for synthetic weights.
+
+mod fixture;
+pub mod synthetic;
+
+pub use fixture::{Fixture, assert_close};

@@ -1,0 +1,4 @@
+//! Every operation and every stage of the detectors against torchvision's values.
+
+mod models;
+mod ops;

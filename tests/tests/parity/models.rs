@@ -1,0 +1,270 @@
+//! Whole detectors, stage by stage: every stage starts from torchvision's output of the stage
+//! before where a selection lies between them, so that a break says where.
+
+use std::collections::HashMap;
+
+use burn::module::Module;
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::{Tensor, activation::relu, backend::Backend};
+use parity::{Fixture, assert_close, synthetic};
+use rcnn_burn::backbone::{Backbone, FeatureMaps, NormKind, ResNetFpnConfig};
+use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
+use rcnn_burn::ops::{BBox, DetectionBackend};
+use rcnn_burn::roi::Detections;
+use rcnn_burn::rpn::Proposals;
+use rcnn_burn::weights::{load_state_dict, parameter_shapes};
+use rcnn_burn::{FasterRcnn, FasterRcnnConfig};
+use serde_json::{Map, Value};
+
+/// Largest difference of features and raw outputs, relative to the largest value.
+const FEATURES: f32 = 1e-4;
+/// Largest difference of boxes in pixels.
+const PIXELS: f32 = 0.05;
+/// Largest difference of scores.
+const SCORES: f32 = 1e-3;
+
+/// The configuration that a case's settings describe.
+fn config(case: &Value) -> FasterRcnnConfig {
+    let text = |name: &str| case[name].as_str().expect("a string");
+    let num_classes = case["num_classes"].as_u64().expect("a number") as usize;
+    let mut config = match text("variant") {
+        "custom" => FasterRcnnConfig::custom(num_classes),
+        "v2" => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(num_classes),
+        _ => {
+            let norm = match text("norm") {
+                "batch" => NormKind::BatchNorm2d,
+                _ => NormKind::FrozenBatchNorm2d,
+            };
+            let mut backbone = ResNetFpnConfig {
+                arch: text("arch").parse().expect("a ResNet"),
+                norm,
+                ..Default::default()
+            };
+            if let Some(layers) = case.get("returned_layers") {
+                backbone.returned_layers = serde_json::from_value(layers.clone()).expect("stages");
+            }
+            FasterRcnnConfig::resnet_fpn(backbone, num_classes)
+        }
+    };
+    // The options carry torchvision's names, as the configuration's JSON does.
+    let mut json = serde_json::to_value(&config).expect("JSON");
+    merge(
+        json.as_object_mut().expect("an object"),
+        case["options"].as_object().expect("an object"),
+    );
+    config = serde_json::from_value(json).expect("a configuration");
+    config.check().expect("a valid configuration");
+    config
+}
+
+fn merge(into: &mut Map<String, Value>, options: &Map<String, Value>) {
+    for (name, value) in options {
+        match (into.get_mut(name), value) {
+            (Some(Value::Object(inner)), Value::Object(value)) => merge(inner, value),
+            _ => {
+                into.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn run<B: DetectionBackend, N: Backbone<B>>(
+    fixture: &Fixture,
+    mut model: FasterRcnn<B, N>,
+    device: &B::Device,
+    torch_name: impl Fn(&str) -> String,
+) {
+    let case = &fixture.settings;
+    let gains: HashMap<String, f32> = serde_json::from_value(case["gains"].clone()).expect("gains");
+    let weights = synthetic::state_dict(&parameter_shapes(&model), &gains, torch_name);
+    load_state_dict(&mut model, weights, true).expect("the rule covers every parameter");
+
+    let images: Vec<Tensor<B, 3>> = case["images"]
+        .as_array()
+        .expect("images")
+        .iter()
+        .map(|image| {
+            let side = |name: &str| image[name].as_u64().expect("a number") as usize;
+            let name = image["name"].as_str().expect("a name");
+            synthetic::image(name, side("height"), side("width"), device)
+        })
+        .collect();
+
+    let batch = model.transform.forward(&images).expect("images");
+    fixture.assert_sampled("transform.images", batch.tensors.clone(), 1e-5);
+    let sizes: Vec<usize> = batch
+        .image_sizes
+        .iter()
+        .flat_map(|&(h, w)| [h, w])
+        .collect();
+    assert_eq!(sizes, fixture.ints("transform.sizes"));
+
+    let features = model.features(&batch);
+    for (name, map) in features.iter() {
+        fixture.assert_sampled(&format!("features.{name}"), map.clone(), FEATURES);
+    }
+    let raw = model.rpn.head.forward(&features);
+    for (level, (objectness, deltas)) in raw.objectness.iter().zip(&raw.deltas).enumerate() {
+        fixture.assert_sampled(
+            &format!("rpn.objectness.{level}"),
+            objectness.clone(),
+            FEATURES,
+        );
+        fixture.assert_sampled(&format!("rpn.deltas.{level}"), deltas.clone(), FEATURES);
+    }
+    let anchors = model.rpn.anchors(&features, batch.padded_size());
+    fixture.assert_sampled("rpn.anchors", Tensor::cat(anchors.clone(), 0), 0.0);
+
+    let proposals = model.rpn.select_proposals(raw, anchors, &batch.image_sizes);
+    let mut expected = Vec::new();
+    for (i, found) in proposals.iter().enumerate() {
+        let boxes = fixture.boxes(&format!("proposals.{i}"));
+        let scores = fixture.floats(&format!("proposal_scores.{i}")).1;
+        let labels = vec![0; boxes.len()];
+        let reference = Detections {
+            boxes,
+            labels,
+            scores,
+        };
+        let labels = vec![0; found.boxes.len()];
+        let (boxes, scores) = (found.boxes.clone(), found.scores.clone());
+        assert_same(
+            &format!("proposals of image {i}"),
+            &Detections {
+                boxes,
+                labels,
+                scores,
+            },
+            &reference,
+        );
+        expected.push(Proposals {
+            boxes: reference.boxes,
+            scores: reference.scores,
+        });
+    }
+
+    // From here on with torchvision's proposals, in torchvision's order.
+    let boxes: Vec<&[BBox]> = expected.iter().map(|p| p.boxes.as_slice()).collect();
+    let pooled = model.pooled_features(&batch, &features, &expected);
+    fixture.assert_sampled("pooled", pooled.clone(), FEATURES);
+    let head = model.roi_heads.box_head.forward(pooled);
+    fixture.assert_sampled("box_head", head.clone(), FEATURES);
+    let predictions = model.roi_heads.box_predictor.forward(head);
+    fixture.assert_sampled("class_logits", predictions.class_logits.clone(), FEATURES);
+    fixture.assert_sampled(
+        "box_regression",
+        predictions.box_regression.clone(),
+        FEATURES,
+    );
+    let scores = model
+        .roi_heads
+        .class_scores(predictions, &boxes, &batch.image_sizes);
+    assert_eq!(scores.len(), images.len());
+
+    let detections = model.detect(&images).expect("images");
+    assert_eq!(detections.len(), images.len());
+    for (i, found) in detections.iter().enumerate() {
+        let part = |name: &str| format!("detections.{i}.{name}");
+        let expected = Detections {
+            boxes: fixture.boxes(&part("boxes")),
+            labels: fixture.ints(&part("labels")),
+            scores: fixture.floats(&part("scores")).1,
+        };
+        assert_same(&format!("detections of image {i}"), found, &expected);
+    }
+    assert_eq!(
+        detections,
+        model.detect(&images).expect("images"),
+        "two runs differ"
+    );
+}
+
+/// The same boxes, labels and scores, in the same order but for scores closer than the tolerance.
+fn assert_same(what: &str, found: &Detections, expected: &Detections) {
+    assert_eq!(found.len(), expected.len(), "number of {what}");
+    let mut left: Vec<_> = found.iter().collect();
+    for (bbox, label, score) in expected.iter() {
+        let close = |f: &(BBox, usize, f32)| {
+            f.1 == label
+                && (f.2 - score).abs() <= SCORES
+                && f.0.iter().zip(&bbox).all(|(f, e)| (f - e).abs() <= PIXELS)
+        };
+        let position = left.iter().position(close);
+        let position = position.unwrap_or_else(|| {
+            panic!("{what}: torchvision has class {label} at {bbox:?} with {score}; left: {left:?}")
+        });
+        left.remove(position);
+    }
+    assert_close(what, &found.scores, &expected.scores, SCORES);
+}
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            let fixture = Fixture::open(stringify!($name));
+            let device = FlexDevice;
+            let model = config(&fixture.settings).init::<Flex>(&device).expect("a model");
+            run(&fixture, model, &device, str::to_string);
+        }
+    )*};
+}
+
+cases!(resnet18_frozen);
+
+/// torchvision's "anything with `out_channels`": convolutions, one feature map, no pyramid.
+#[derive(Module, Debug)]
+struct Plain<B: Backend> {
+    convs: Vec<Conv2d<B>>,
+}
+
+impl<B: Backend> Plain<B> {
+    fn new(device: &B::Device) -> Self {
+        let conv = |channels: [usize; 2]| {
+            Conv2dConfig::new(channels, [3, 3])
+                .with_stride([2, 2])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .init(device)
+        };
+        Self {
+            convs: [[3, 16], [16, 32], [32, 64], [64, 64]].map(conv).into(),
+        }
+    }
+}
+
+impl<B: Backend> Backbone<B> for Plain<B> {
+    fn forward(&self, images: Tensor<B, 4>) -> FeatureMaps<B> {
+        FeatureMaps::single(
+            self.convs
+                .iter()
+                .fold(images, |x, conv| relu(conv.forward(x))),
+        )
+    }
+
+    fn out_channels(&self) -> usize {
+        64
+    }
+}
+
+#[test]
+fn custom_backbone() {
+    let fixture = Fixture::open("custom_backbone");
+    let device = FlexDevice;
+    let config = config(&fixture.settings);
+    let model = config
+        .init_with_backbone(Plain::<Flex>::new(&device), &device)
+        .expect("a model");
+    // In the `nn.Sequential` every second layer is a ReLU.
+    let torch_name = |name: &str| match name.strip_prefix("backbone.convs.") {
+        Some(rest) => {
+            let (index, parameter) = rest.split_once('.').expect("a parameter");
+            format!(
+                "backbone.{}.{parameter}",
+                2 * index.parse::<usize>().expect("a number")
+            )
+        }
+        None => name.to_string(),
+    };
+    run(&fixture, model, &device, torch_name);
+}

@@ -1,0 +1,18 @@
+//! Model weights from files: torchvision's checkpoints and this project's own, and where torchvision publishes them.
+
+mod checkpoint;
+#[cfg(feature = "download")]
+pub mod download;
+mod error;
+mod flat;
+mod pickle;
+pub mod published;
+mod pytorch;
+mod rebuild;
+mod state_dict;
+mod storage;
+
+pub use checkpoint::{Checkpoint, Format};
+pub use error::CheckpointError;
+pub use state_dict::{LoadReport, StateDict, entry, load_state_dict, parameter_shapes, state_dict};
+pub use storage::StoredTensor;

@@ -1,0 +1,202 @@
+//! A module's parameters under torchvision's names and in torch's layouts, out and in.
+//!
+//! Modules are laid out so that their paths are torchvision's names; what is left to translate,
+//! and only here, is the layout of linear weights: `[out, in]` in torch, `[in, out]` in Burn.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use burn_store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, TensorSnapshot};
+
+/// Tensors in torch's layouts by torchvision's names; their data is read when asked for.
+pub type StateDict = BTreeMap<String, TensorSnapshot>;
+
+/// All parameters and buffers of a module, as torch's `module.state_dict()` names them.
+/// `num_batches_tracked`, which inference has no use for, is not among them.
+pub fn state_dict<B: Backend, M: Module<B>>(module: &M) -> StateDict {
+    let snapshots = module.collect(None, Some(Box::new(BurnToPyTorchAdapter)), true);
+    snapshots.into_iter().map(|s| (s.full_path(), s)).collect()
+}
+
+/// Names and shapes of all parameters and buffers of a module, in torch's layouts and in the order
+/// of the layers. Weights that were never used stay uninitialised, so this is cheap.
+pub fn parameter_shapes<B: Backend, M: Module<B>>(module: &M) -> Vec<(String, Vec<usize>)> {
+    let mut visitor = ShapeVisitor::default();
+    module.visit(&mut visitor);
+    visitor.shapes
+}
+
+#[derive(Default)]
+struct ShapeVisitor {
+    path: Vec<String>,
+    containers: Vec<String>,
+    shapes: Vec<(String, Vec<usize>)>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for ShapeVisitor {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.containers.push(container_type.to_string());
+        if !container_type.starts_with("Enum:") {
+            self.path.push(name.to_string());
+        }
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.containers.pop();
+        if !container_type.starts_with("Enum:") {
+            self.path.pop();
+        }
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let mut shape = param.lazy_shape().to_vec();
+        if D == 2 && self.containers.iter().any(|c| c == "Struct:Linear") {
+            shape.reverse();
+        }
+        self.shapes.push((self.path.join("."), shape));
+    }
+}
+
+/// An entry of a [`StateDict`] from data in memory.
+pub fn entry(name: &str, data: TensorData) -> (String, TensorSnapshot) {
+    let (dtype, shape) = (data.dtype, data.shape.to_vec());
+    let snapshot = snapshot(name, dtype, shape, Rc::new(move || Ok(data.clone())));
+    (name.to_string(), snapshot)
+}
+
+type DataFn = Rc<dyn Fn() -> Result<TensorData, burn_store::TensorSnapshotError>>;
+
+pub(crate) fn snapshot(
+    name: &str,
+    dtype: DType,
+    shape: Vec<usize>,
+    data: DataFn,
+) -> TensorSnapshot {
+    let path = name.split('.').map(String::from).collect();
+    TensorSnapshot::from_closure(
+        data,
+        dtype,
+        shape.into(),
+        path,
+        Vec::new(),
+        Default::default(),
+    )
+}
+
+/// What became of the keys of a load, all in torchvision's names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LoadReport {
+    /// Loaded.
+    pub loaded: Vec<String>,
+    /// Wanted by the model, not in the checkpoint, with their shapes.
+    pub missing: Vec<(String, Vec<usize>)>,
+    /// In the checkpoint, unknown to the model.
+    pub unexpected: Vec<String>,
+    /// In both, with the shape that the model expects and the one found.
+    pub mismatched: Vec<(String, Vec<usize>, Vec<usize>)>,
+    /// In both, but unreadable, with the reason.
+    pub unreadable: Vec<(String, String)>,
+}
+
+impl LoadReport {
+    /// Whether every key of model and checkpoint met its match.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.fits()
+    }
+
+    fn fits(&self) -> bool {
+        self.mismatched.is_empty() && self.unreadable.is_empty()
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut section = |title: &str, lines: Vec<String>| {
+            const MOST: usize = 20;
+            if lines.is_empty() {
+                return Ok(());
+            }
+            writeln!(f, "{title} ({}):", lines.len())?;
+            for line in lines.iter().take(MOST) {
+                writeln!(f, "  {line}")?;
+            }
+            match lines.len() {
+                n if n > MOST => writeln!(f, "  ... and {} more", n - MOST),
+                _ => Ok(()),
+            }
+        };
+        let missing = self
+            .missing
+            .iter()
+            .map(|(name, shape)| format!("{name} {shape:?}"));
+        section("missing from the checkpoint", missing.collect())?;
+        section("unexpected in the checkpoint", self.unexpected.clone())?;
+        let shapes = self.mismatched.iter().map(|(name, expected, found)| {
+            format!("{name}: the model expects {expected:?}, the checkpoint has {found:?}")
+        });
+        section("wrong shape", shapes.collect())?;
+        let reasons = self
+            .unreadable
+            .iter()
+            .map(|(name, reason)| format!("{name}: {reason}"));
+        section("unreadable", reasons.collect())
+    }
+}
+
+/// Loads tensors into a module, converted to f32.
+///
+/// # Errors
+/// When `strict` and the keys differ, or shapes do, or data can't be read: the module is then as it
+/// was, and the report says what is wrong. Without `strict` what fits is loaded.
+pub fn load_state_dict<B: Backend, M: Module<B>>(
+    module: &mut M,
+    tensors: StateDict,
+    strict: bool,
+) -> Result<LoadReport, LoadReport> {
+    let mut report = LoadReport::default();
+    let expected: BTreeMap<String, Vec<usize>> = parameter_shapes(module).into_iter().collect();
+    let mut fitting = Vec::new();
+    for (name, tensor) in &tensors {
+        let Some(shape) = expected.get(name) else {
+            report.unexpected.push(name.clone());
+            continue;
+        };
+        let found = tensor.shape.to_vec();
+        if *shape != found {
+            report.mismatched.push((name.clone(), shape.clone(), found));
+            continue;
+        }
+        let data = tensor.clone_data_fn();
+        let data: DataFn = Rc::new(move || Ok(data()?.convert_dtype(DType::F32)));
+        fitting.push(snapshot(name, DType::F32, found, data));
+    }
+    let absent = expected
+        .iter()
+        .filter(|(name, _)| !tensors.contains_key(*name));
+    report.missing = absent
+        .map(|(name, shape)| (name.clone(), shape.clone()))
+        .collect();
+    if strict && !report.is_complete() {
+        return Err(report);
+    }
+
+    let mut loaded = module.clone();
+    let result = loaded.apply(fitting, None, Some(Box::new(PyTorchToBurnAdapter)), true);
+    report.unreadable = result
+        .errors
+        .into_iter()
+        .map(|error| match error {
+            burn_store::ApplyError::LoadError { path, message } => (path, message),
+            other => (String::new(), other.to_string()),
+        })
+        .collect();
+    if strict && !report.is_complete() {
+        return Err(report);
+    }
+    report.loaded = result.applied;
+    *module = loaded;
+    Ok(report)
+}

@@ -1,0 +1,179 @@
+"""Writes the checkpoints in fixtures/ and expected.json, which says what torch itself reads from them.
+
+Run with torch and safetensors installed: python make_fixtures.py
+"""
+
+import argparse
+import collections
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+HERE = Path(__file__).parent / "fixtures"
+EXPECTED = {}
+
+
+class Labelled(torch.Tensor):
+    """A tensor subclass: saved through `torch._tensor._rebuild_from_type_v2`."""
+
+
+class Net(nn.Module):
+    """A small network with the layers of a detector: convolution, batch norm, linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3, bias=False)
+        self.bn = nn.BatchNorm2d(3)
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.fc(self.bn(self.conv(x)).mean((2, 3)))
+
+
+def flat(value, path=""):
+    """Every tensor of nested dicts and lists, in order, by its dotted path."""
+    if isinstance(value, torch.Tensor):
+        yield path, value
+    elif isinstance(value, (dict, list, tuple)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from flat(inner, f"{path}.{key}" if path else str(key))
+
+
+def burn_name(dtype):
+    """`torch.bfloat16` is `bf16`, `torch.uint8` is `u8`."""
+    return str(dtype).removeprefix("torch.").replace("float", "f").replace("uint", "u").replace("int", "i")
+
+
+def expect(file, format, value, metadata=None):
+    tensors = [
+        {
+            "name": name,
+            "dtype": burn_name(t.dtype),
+            "shape": list(t.shape),
+            "values": t.detach().as_subclass(torch.Tensor).to(torch.float64).flatten().tolist(),
+        }
+        for name, t in flat(value)
+    ]
+    EXPECTED[file] = {"format": format, "metadata": metadata or {}, "tensors": tensors}
+
+
+def save(name, value, refused=False, **options):
+    """Saves in today's format and in that of before PyTorch 1.6."""
+    torch.save(value, HERE / f"{name}.pth", **options)
+    torch.save(value, HERE / f"{name}_legacy.pth", _use_new_zipfile_serialization=False, **options)
+    if not refused:
+        expect(f"{name}.pth", "PyTorch zip", value)
+        expect(f"{name}_legacy.pth", "PyTorch legacy", value)
+
+
+def no_source(_):
+    raise OSError("keeps the source code of classes out of the old format's files")
+
+
+def rounded(value):
+    """The same, its fractions cut to a few bits: short in JSON, and the same number after any parser."""
+    with torch.no_grad():
+        for _, t in flat(value):
+            if t.is_floating_point():
+                t.copy_((t * 256).round() / 256)
+    return value
+
+
+def count(*shape, dtype=torch.float32):
+    return torch.arange(1, 1 + torch.Size(shape).numel(), dtype=torch.float32).reshape(shape).to(dtype)
+
+
+def repack(source, target, compression=zipfile.ZIP_STORED, replace=None):
+    """The same archive under another top folder, compressed or with some entries replaced, without debug notes."""
+    with zipfile.ZipFile(HERE / source) as old, zipfile.ZipFile(HERE / target, "w") as new:
+        for info in old.infolist():
+            inner = info.filename.split("/", 1)[1]
+            if inner.endswith(".debug_pkl"):
+                continue
+            entry = zipfile.ZipInfo(f"any name/{inner}")  # dated 1980: the same bytes each time
+            new.writestr(entry, (replace or {}).get(inner, old.read(info)), compression)
+
+
+def main():
+    HERE.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    torch.serialization.get_source_lines_and_file = no_source
+    net = Net()
+
+    save("state_dict", rounded(net.state_dict()))
+    save("channels_last", rounded(Net().to(memory_format=torch.channels_last).state_dict()))
+
+    base = count(4, 6)
+    volume = count(2, 3, 2, 2)
+    save(
+        "views",
+        {
+            "base": base,
+            "shared_row": base[2],
+            "transposed": base.t(),
+            "strided": base[1::2, 1::3],
+            "expanded": count(3).reshape(3, 1).expand(3, 4),
+            "scalar_expanded": torch.tensor(2.5).expand(2, 2),
+            "channels_last": volume.contiguous(memory_format=torch.channels_last),
+            "permuted": volume.permute(3, 1, 0, 2),
+            "zero_dim": torch.tensor(7),
+            "empty": torch.zeros(0, 3),
+            "parameter": nn.Parameter(count(2, 2)),
+            "labelled": count(2).as_subclass(Labelled),
+        },
+    )
+
+    names = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "uint16", "bool"]
+    save("dtypes", {name: (count(2, 3) % 4).to(getattr(torch, name)) for name in names})
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net(count(1, 2, 5, 5)).sum().backward()
+    optimizer.step()
+    save(
+        "nested",
+        {
+            "model": collections.OrderedDict(fc=collections.OrderedDict(weight=count(2, 2))),
+            "optimizer": rounded(optimizer.state_dict()),
+            "history": [count(2), {"last": count(1)}],
+            "counts": collections.defaultdict(int, seen=3),
+            "args": argparse.Namespace(lr=0.1, device="cpu"),
+            "epoch": 3,
+            "big": 2**200,
+        },
+    )
+    save("protocol5", {"weight": count(2, 3)}, pickle_protocol=5)
+
+    # What must be refused, each for its own reason.
+    save("module", net, refused=True)
+    save("wrapped_module", {"model": net, "epoch": 1}, refused=True)
+    save("tensor", count(2), refused=True)
+    save("no_tensors", {"epoch": 1}, refused=True)
+    save("complex", {"inner": {"weight": torch.zeros(2, dtype=torch.complex64)}}, refused=True)
+    save("sparse", {"weight": count(2, 2).to_sparse()}, refused=True)
+    torch.jit.script(nn.Linear(1, 1)).save(HERE / "raw_script.pth")
+    repack("raw_script.pth", "script.pth")
+    (HERE / "raw_script.pth").unlink()
+    (HERE / "plain.pkl").write_bytes(pickle.dumps({"weight": [1.0]}))
+    repack("protocol5.pth", "big_endian.pth", replace={"byteorder": b"big"})
+
+    repack("state_dict.pth", "deflated.pth", zipfile.ZIP_DEFLATED)
+    expect("deflated.pth", "PyTorch zip", torch.load(HERE / "state_dict.pth"))
+
+    metadata = {"format": "pt", "classes": "RBC,WBC"}
+    tensors = {"b.weight": count(2, 3), "a.bias": count(3, dtype=torch.float16), "n": torch.tensor(4)}
+    save_file(tensors, HERE / "small.safetensors", metadata)
+    (HERE / "small.safetensors").chmod(0o644)
+    # The file lays its tensors out by falling alignment, then by name.
+    expect("small.safetensors", "safetensors", {k: tensors[k] for k in ["n", "b.weight", "a.bias"]}, metadata)
+
+    (HERE / "expected.json").write_text(json.dumps(EXPECTED, indent=None, separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    main()
