@@ -37,11 +37,11 @@ CASES = [
         gains(0.25, 0.0625, 0.25, 0.25, bias=16, fpn=HIGH),
     ),
     case(
-        "resnet18_batchnorm", "resnet18", 91, [("batchnorm~0", 120, 97)],
+        "resnet18_batchnorm", "resnet18", 91, [("batchnorm~2", 120, 97)],
         gains(0.25, 0.0625, 0.5, 0.25, bias=16, fpn=HIGH), norm="batch",
     ),
     case(
-        "resnet50_frozen", "resnet50", 91, [("resnet50/a~0", 140, 101), ("resnet50/b~0", 96, 131)],
+        "resnet50_frozen", "resnet50", 91, [("resnet50/a~2", 140, 101), ("resnet50/b~2", 96, 131)],
         gains(0.5, 0.0625, 2.0, 0.25, bias=128, fpn=HIGH), {"rpn_post_nms_top_n_test": 40},
     ),
     case(
@@ -49,7 +49,7 @@ CASES = [
         gains(1.0, 0.25, 32, 4.0, bias=8, fpn=HIGH), {"rpn_post_nms_top_n_test": 40}, norm="batch", variant="v2",
     ),
     case(
-        "resnet101_frozen", "resnet101", 4, [("resnet101~0", 130, 90)],
+        "resnet101_frozen", "resnet101", 4, [("resnet101~4", 130, 90)],
         gains(0.25, 0.0625, 0.5, 0.25, bias=16, fpn=HIGH),
     ),
     case(
@@ -77,7 +77,7 @@ CASES = [
     ),
     case(
         "resnet18_shapes", "resnet18", 4,
-        [("shapes/wide~0", 7, 300), ("shapes/dot~0", 1, 1), ("shapes/small~0", 33, 32)],
+        [("shapes/wide~7", 7, 300), ("shapes/dot~7", 1, 1), ("shapes/small~7", 33, 32)],
         gains(0.5, 0.125, 0.25, 0.25, bias=16, fpn=HIGH),
     ),
     case(
@@ -107,8 +107,8 @@ CASES = [
         gains(0.25, 0.0625, 0.25, 0.25, bias=16, fpn=HIGH), {"fixed_size": [160, 128]},
     ),
     case(
-        "resnet18_levels", "resnet18", 4, [("levels~0", 260, 340)],
-        gains(0.125, 0.03125, 0.25, 0.125, bias=16, fpn=(1, 4, 8, 32)), {"min_size": [256], "max_size": 352},
+        "resnet18_levels", "resnet18", 4, [("levels~6", 260, 340)],
+        gains(0.125, 0.03125, 0.25, 0.125, bias=16, fpn=(1, 4, 8, 16)), {"min_size": [256], "max_size": 352},
     ),
     case(
         "custom_backbone", "custom", 4, [("custom/a~0", 110, 140), ("custom/b~0", 128, 96)],

@@ -129,14 +129,16 @@ impl<'s> Archive<'s> {
                 let start = file
                     .data_start()
                     .ok_or_else(|| broken(&"it has no place"))?;
-                let held = (source.bytes().len() as u64).saturating_sub(start);
-                if size > held {
-                    return Err(source
-                        .truncated(format!("{size} bytes of zip entry `{name}`"), held as usize));
+                let held = source.bytes().len() as u64;
+                match start.checked_add(size) {
+                    Some(end) if end <= held => {
+                        Ok(Some(Region::Mapped(start as usize..end as usize)))
+                    }
+                    _ => Err(source.truncated(
+                        format!("{size} bytes of zip entry `{name}`"),
+                        held.saturating_sub(start) as usize,
+                    )),
                 }
-                Ok(Some(Region::Mapped(
-                    start as usize..(start + size) as usize,
-                )))
             }
             CompressionMethod::Deflated => {
                 drop(file);

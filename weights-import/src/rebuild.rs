@@ -13,9 +13,11 @@ use crate::storage::{Region, Source, StoredTensor, View};
 
 /// How deep dicts may lie in dicts; a training checkpoint has five levels.
 const MAX_DEPTH: usize = 64;
-/// How long a dotted name may be, and how many tensors there may be: bounds for a hostile file.
+/// How long a dotted name may be and how many tensors there may be: bounds for a hostile file.
 const MAX_NAME: usize = 1024;
 const MAX_TENSORS: usize = 100_000;
+/// The dimensions that a tensor of torch can have.
+const MAX_DIMENSIONS: usize = 64;
 
 /// A storage as the pickle refers to it: `("storage", type, key, location, count, view)`.
 pub(crate) struct StorageRef<'a> {
@@ -234,24 +236,33 @@ impl<'a> Walk<'_, 'a> {
         if depth == MAX_DEPTH {
             return Err(damaged());
         }
-        match (module, function, args) {
-            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3", _) => {
+        let of_torch = matches!(module, "torch._utils" | "torch._tensor" | "torch.tensor");
+        match (function, args) {
+            _ if !of_torch || !function.starts_with("_rebuild") => Ok(None),
+            ("_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3", _) => {
                 self.strided(function, args).ok_or_else(damaged)?.map(Some)
             }
-            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state", [data, ..]) => {
+            ("_rebuild_parameter" | "_rebuild_parameter_with_state", [data, ..]) => {
                 match &self.pickle[*data] {
                     Value::Object(data) => self.tensor(data, depth + 1),
                     _ => Err(damaged()),
                 }
             }
-            ("torch._tensor", "_rebuild_from_type_v2", &[callable, _, args, ..]) => {
-                self.tensor(&Object { callable, args, state: None, items: vec![] }, depth + 1)
+            // The call behind a tensor of another class.
+            ("_rebuild_from_type" | "_rebuild_from_type_v2", &[callable, _, args, ..]) => {
+                let (state, items) = (None, vec![]);
+                let call = Object {
+                    callable,
+                    args,
+                    state,
+                    items,
+                };
+                self.tensor(&call, depth + 1)
             }
-            ("torch._utils", kind, _) if kind.starts_with("_rebuild") => Err(self.source.unsupported(format!(
-                "`{}` is not a dense tensor (torch.{kind}): sparse, quantized and other special tensors are not read",
+            _ => Err(self.source.unsupported(format!(
+                "`{}` is not a dense tensor but one of {module}.{function}, which is not read",
                 self.name
             ))),
-            _ => Ok(None),
         }
     }
 
@@ -269,11 +280,11 @@ impl<'a> Walk<'_, 'a> {
         };
         let storage = StorageRef::read(self.pickle, storage)?;
         let sizes = |id: &Id| -> Option<Vec<usize>> {
-            self.pickle
-                .sequence(*id)?
-                .iter()
-                .map(|&part| self.pickle.size(part))
-                .collect()
+            let parts = self
+                .pickle
+                .sequence(*id)
+                .filter(|parts| parts.len() <= MAX_DIMENSIONS)?;
+            parts.iter().map(|&part| self.pickle.size(part)).collect()
         };
         let mut view = View {
             offset: self.pickle.size(*offset)?,

@@ -10,9 +10,10 @@ use std::rc::Rc;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use burn_store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, TensorSnapshot};
+use indexmap::IndexMap;
 
 /// Tensors in torch's layouts by torchvision's names; their data is read when asked for.
-pub type StateDict = BTreeMap<String, TensorSnapshot>;
+pub type StateDict = IndexMap<String, TensorSnapshot>;
 
 /// All parameters and buffers of a module, as torch's `module.state_dict()` names them.
 /// `num_batches_tracked`, which inference has no use for, is not among them.

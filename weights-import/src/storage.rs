@@ -152,7 +152,7 @@ impl StoredTensor {
     ) -> Result<Self, CheckpointError> {
         let needed =
             element_count(&shape).and_then(|count| count.checked_mul(element_size(dtype)?));
-        if needed != Some(range.len()) {
+        if range.start > range.end || needed != Some(range.len()) {
             let found = range.len();
             return Err(source.corrupt(format!(
                 "tensor `{key}` of shape {shape:?} and type {dtype:?} has {found} bytes"

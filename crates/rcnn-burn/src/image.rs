@@ -12,6 +12,7 @@ use std::io::{self, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 use image::metadata::Orientation;
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
@@ -138,6 +139,20 @@ pub fn open_rgb(path: impl AsRef<Path>) -> Result<RgbImage, ImageError> {
     };
     file.read_to_end(&mut bytes).map_err(io)?;
     decode(path, bytes, format)
+}
+
+/// A picture as detectors take it.
+///
+/// # Shapes
+/// - output: `[3, height, width]`, RGB from 0 to 1
+pub fn to_tensor<B: Backend>(picture: &RgbImage, device: &B::Device) -> Tensor<B, 3> {
+    let (width, height) = picture.dimensions();
+    let channel = |c: usize| picture.as_raw().iter().skip(c).step_by(3);
+    let values = (0..3)
+        .flat_map(channel)
+        .map(|&value| f32::from(value) / 255.0);
+    let shape = [3, height as usize, width as usize];
+    Tensor::from_data(TensorData::new(values.collect(), shape), device)
 }
 
 /// A file being decoded, for its errors.

@@ -1,5 +1,23 @@
 //! Two-stage object detection in pure Rust on [Burn](https://burn.dev): Faster R-CNN with
 //! torchvision's weights, torchvision's names and torchvision's numbers.
+//!
+//! ```no_run
+//! use rcnn_burn::weights::Weights;
+//! use rcnn_burn::{Flex, image};
+//!
+//! let device = Default::default();
+//! let model = Weights::open("fasterrcnn.pth")?.load::<Flex>(&device)?;
+//! let photo = image::open_rgb("photo.jpg")?;
+//! let found = model.detect(&[image::to_tensor(&photo, &device)])?;
+//! for (bbox, label, score) in found[0].iter() {
+//!     println!("class {label} at {bbox:?}: {score:.2}");
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! This crate is the front of several: [`ops`] (boxes, NMS, RoIAlign), [`backbone`] (ResNets, FPN,
+//! and the trait for one of your own), [`rpn`], [`roi`], and [`weights`] (checkpoints in and out).
+//! The detector itself, [`FasterRcnn`], and what describes it, [`FasterRcnnConfig`], stand here.
 
 pub use rcnn_backbone as backbone;
 pub use rcnn_ops as ops;
@@ -7,7 +25,9 @@ pub use rcnn_roi as roi;
 pub use rcnn_rpn as rpn;
 pub use weights_import as weights;
 
+pub use burn::tensor::{Tensor, backend::Backend};
 pub use rcnn_detector::*;
+pub use rcnn_ops::backend_types::*;
 
 #[cfg(feature = "image")]
 pub mod image;

@@ -1,2 +1,66 @@
+//! The `rcnn` command: a thin front over the `rcnn-burn` library.
+
+mod backend;
+mod convert;
+mod detect;
 mod draw;
-fn main() {}
+mod inputs;
+mod inspect;
+mod output;
+mod source;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Two-stage object detection with torchvision's weights.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit status: 0 all went well; 1 nothing could be done; 2 wrong usage; \
+                        3 some of several images failed."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Detect(detect::DetectArgs),
+    Convert(convert::ConvertArgs),
+    Inspect(inspect::InspectArgs),
+    /// List torchvision's published weights that can be given by name.
+    Weights,
+}
+
+/// How a command that did not fail ended.
+enum Outcome {
+    Done,
+    SomeFailed,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Detect(args) => detect::run(args),
+        Command::Convert(args) => convert::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Weights => source::list().map(|()| Outcome::Done),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(3),
+        // The reader of our output had enough: `rcnn detect ... | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,10 +1,13 @@
 //! Downloads from a server of a few lines, on this machine.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
+use super::transfer::ATTEMPTS;
 use super::*;
 use crate::published::Metric;
 

@@ -16,6 +16,8 @@ pub(super) struct Machine<'a> {
     /// Heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// Pairs copied into dicts from lists, which may be the same list each time.
+    copied: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -27,6 +29,7 @@ impl<'a> Machine<'a> {
             stack: vec![],
             marks: vec![],
             memo: HashMap::new(),
+            copied: 0,
         }
     }
 
@@ -340,15 +343,21 @@ impl<'a> Machine<'a> {
                 name: "OrderedDict" | "defaultdict"
             }
         );
-        Ok(match is_dict {
-            true => Value::Dict(self.pairs_of(args)),
-            false => Value::Object(Object {
+        if !is_dict {
+            let (state, items) = (None, vec![]);
+            return Ok(Value::Object(Object {
                 callable,
                 args,
-                state: None,
-                items: vec![],
-            }),
-        })
+                state,
+                items,
+            }));
+        }
+        let pairs = self.pairs_of(args);
+        self.copied += pairs.len();
+        if self.copied > MAX_VALUES {
+            return Err(self.bad(format!("more than {MAX_VALUES} values")));
+        }
+        Ok(Value::Dict(pairs))
     }
 
     /// Python 2 made an `OrderedDict` of `([[key, value], ...],)`.

@@ -1,0 +1,136 @@
+//! Runs a job on the device that the user named, on whichever backend that is.
+
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::str::FromStr;
+
+use anyhow::{Result, anyhow, bail};
+use rcnn_burn::Backend;
+use rcnn_burn::ops::DetectionBackend;
+
+/// A device as the command line names it: `flex`, `wgpu`, `cuda:1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeviceName {
+    backend: &'static str,
+    index: Option<usize>,
+}
+
+/// Backends that this binary was built with, the default first.
+const BUILT: &[&str] = &[
+    #[cfg(feature = "flex")]
+    "flex",
+    #[cfg(feature = "ndarray")]
+    "ndarray",
+    #[cfg(feature = "wgpu")]
+    "wgpu",
+    #[cfg(feature = "cuda")]
+    "cuda",
+];
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, index) = match text.split_once(':') {
+            Some((name, index)) => (name, Some(index)),
+            None => (text, None),
+        };
+        let built = BUILT.join(", ");
+        let Some(backend) = BUILT.iter().copied().find(|backend| *backend == name) else {
+            return Err(match ["flex", "ndarray", "wgpu", "cuda"].contains(&name) {
+                true => format!("this binary was built with {built}; build with --features {name}"),
+                false => format!("no such device; this binary has {built}"),
+            });
+        };
+        let index = match index {
+            Some(_) if matches!(backend, "flex" | "ndarray") => {
+                return Err(format!("{backend} is the one CPU; it takes no number"));
+            }
+            Some(index) => Some(
+                index
+                    .parse()
+                    .map_err(|_| format!("`{index}` is no number"))?,
+            ),
+            None => None,
+        };
+        Ok(Self { backend, index })
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.index {
+            Some(index) => write!(f, "{}:{index}", self.backend),
+            None => f.write_str(self.backend),
+        }
+    }
+}
+
+/// The device that is used when none is named.
+pub(crate) fn default_device() -> DeviceName {
+    DeviceName {
+        backend: BUILT.first().copied().unwrap_or("none"),
+        index: None,
+    }
+}
+
+/// Work that runs on any backend.
+pub(crate) trait Job {
+    /// What it gives.
+    type Output;
+
+    /// Does it.
+    fn run<B: DetectionBackend>(self, device: B::Device) -> Result<Self::Output>;
+}
+
+/// Runs a job on a device.
+pub(crate) fn run_on<J: Job>(name: &DeviceName, job: J) -> Result<J::Output> {
+    match name.backend {
+        #[cfg(feature = "flex")]
+        "flex" => job.run::<rcnn_burn::Flex>(Default::default()),
+        #[cfg(feature = "ndarray")]
+        "ndarray" => job.run::<rcnn_burn::NdArray>(Default::default()),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => {
+            use rcnn_burn::WgpuDevice;
+            let device = match name.index {
+                Some(index) => WgpuDevice::DiscreteGpu(index),
+                None => WgpuDevice::DefaultDevice,
+            };
+            run_probed::<rcnn_burn::Wgpu, J>(name, device, job)
+        }
+        #[cfg(feature = "cuda")]
+        "cuda" => {
+            let device = rcnn_burn::CudaDevice::new(name.index.unwrap_or(0));
+            run_probed::<rcnn_burn::Cuda, J>(name, device, job)
+        }
+        _ => bail!("this binary was built without any backend; build with --features flex"),
+    }
+}
+
+/// GPU backends panic on first use where there is no driver or no such device: an error here.
+#[cfg_attr(not(any(feature = "wgpu", feature = "cuda")), expect(dead_code))]
+fn run_probed<B: DetectionBackend, J: Job>(
+    name: &DeviceName,
+    device: B::Device,
+    job: J,
+) -> Result<J::Output> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let probe = panic::catch_unwind(AssertUnwindSafe(|| {
+        let one = rcnn_burn::Tensor::<B, 1>::ones([1], &device);
+        <B as Backend>::sync(&device).map(|()| one.into_data())
+    }));
+    panic::set_hook(hook);
+    match probe {
+        Ok(Ok(_)) => job.run::<B>(device),
+        Ok(Err(error)) => Err(anyhow!("device {name} can't be used: {error}")),
+        Err(payload) => {
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text
+                .or(payload.downcast_ref::<&str>().copied())
+                .unwrap_or("no driver");
+            Err(anyhow!("device {name} can't be used: {text}"))
+        }
+    }
+}

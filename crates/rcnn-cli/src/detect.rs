@@ -1,0 +1,269 @@
+//! `rcnn detect`: finds objects in pictures.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use image::RgbImage;
+use indicatif::{ProgressBar, ProgressStyle};
+use rcnn_burn::image::{open_rgb, to_tensor};
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::roi::NmsMethod;
+use rcnn_burn::weights::Weights;
+use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
+
+use crate::Outcome;
+use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::inputs;
+use crate::output::{ClassNames, Format, PictureFolder, Printer};
+use crate::source::ModelArgs;
+
+/// Find objects in pictures
+///
+/// Reads JPEG, PNG, WebP, BMP, TIFF and GIF (first frame). A picture that can't be read is
+/// reported, the rest goes on.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  rcnn detect --weights fasterrcnn.pth photo.jpg
+  rcnn detect --weights COCO_V1 --score-thresh 0.5 --output out/ holiday/
+  rcnn detect --weights cells.bpk --classes WBC --format jsonl 'plates/*.png' > found.jsonl")]
+pub(crate) struct DetectArgs {
+    /// Weights: a .pth, .safetensors or .bpk file, or the name of published ones such as COCO_V1
+    /// (`rcnn weights` lists them), which are downloaded once
+    #[arg(long, short, value_name = "FILE|NAME")]
+    weights: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Where to compute: flex, ndarray, wgpu[:N] or cuda[:N], as far as built in
+    #[arg(long, value_name = "D", default_value_t = default_device())]
+    device: DeviceName,
+    /// Lowest score of a detection, 0 to 1 [default: the model's; torchvision's is 0.05]
+    #[arg(long, value_name = "F", value_parser = unit)]
+    score_thresh: Option<f32>,
+    /// IoU above which the lower-scored of two detections of a class goes [default: the model's;
+    /// torchvision's is 0.5]
+    #[arg(long, value_name = "F", value_parser = unit)]
+    nms_thresh: Option<f32>,
+    /// Let detections of different classes suppress each other
+    #[arg(long)]
+    class_agnostic_nms: bool,
+    /// Lower the scores of overlapped detections instead of dropping them (Gaussian Soft-NMS)
+    #[arg(long)]
+    soft_nms: bool,
+    /// Report these classes only, by name or number
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    classes: Vec<String>,
+    /// Most detections of an image [default: the model's; torchvision's is 100]
+    #[arg(long, value_name = "N")]
+    detections_per_img: Option<usize>,
+    /// Pixels that the shorter side is resized to [default: the model's; torchvision's is 800]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    min_size: Option<usize>,
+    /// Most pixels of the longer side after resizing [default: the model's; torchvision's is 1333]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    max_size: Option<usize>,
+    /// Images computed together
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
+    batch_size: usize,
+    /// Write each picture with its detections drawn in into this folder
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Pictures: files, folders or patterns
+    #[arg(required = true, value_name = "IMAGE|DIR|GLOB")]
+    images: Vec<String>,
+}
+
+fn unit(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("expected a number from 0 to 1".to_string()),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(value) if value > 0 => Ok(value),
+        _ => Err("expected a whole number from 1".to_string()),
+    }
+}
+
+pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
+    let Some(source) = &args.weights else {
+        bail!(
+            "no weights given; pass --weights FILE, or --weights COCO_V1 to download torchvision's"
+        );
+    };
+    let images = inputs::expand(&args.images)?;
+    let mut weights = args.model.open(source)?;
+    args.apply(&mut weights.config);
+    let classes = args.wanted_classes(&weights.config)?;
+    let folder = args
+        .output
+        .as_deref()
+        .map(PictureFolder::create)
+        .transpose()?;
+    let printer = Printer::new(args.format, ClassNames(weights.config.class_names.clone()));
+    let device = args.device.clone();
+    run_on(
+        &device,
+        Detect {
+            args,
+            weights,
+            images,
+            classes,
+            printer,
+            folder,
+        },
+    )
+}
+
+impl DetectArgs {
+    fn apply(&self, config: &mut FasterRcnnConfig) {
+        let roi_heads = &mut config.roi_heads;
+        if let Some(score_thresh) = self.score_thresh {
+            roi_heads.score_thresh = score_thresh;
+        }
+        if let Some(nms_thresh) = self.nms_thresh {
+            roi_heads.nms_thresh = f64::from(nms_thresh);
+        }
+        if let Some(most) = self.detections_per_img {
+            roi_heads.detections_per_img = most;
+        }
+        roi_heads.nms_class_agnostic |= self.class_agnostic_nms;
+        if self.soft_nms {
+            roi_heads.nms_method = NmsMethod::SoftGaussian { sigma: 0.5 };
+        }
+        if let Some(min_size) = self.min_size {
+            config.transform.min_size = vec![min_size];
+        }
+        if let Some(max_size) = self.max_size {
+            config.transform.max_size = max_size;
+        }
+    }
+
+    /// Numbers of the classes to report; none means all.
+    fn wanted_classes(&self, config: &FasterRcnnConfig) -> Result<Option<Vec<usize>>> {
+        if self.classes.is_empty() {
+            return Ok(None);
+        }
+        let number = |wanted: &String| {
+            let wanted = wanted.trim();
+            let named = config.class_names.iter().position(|name| name == wanted);
+            let number = || {
+                wanted
+                    .parse()
+                    .ok()
+                    .filter(|n| (1..config.num_classes).contains(n))
+            };
+            named.or_else(number).with_context(|| {
+                let names = config.class_names.iter().skip(1).map(String::as_str);
+                let known: Vec<&str> = names.filter(|name| *name != "N/A").collect();
+                match known.is_empty() {
+                    true => format!(
+                        "--classes {wanted}: the weights carry no names; give numbers from 1 to \
+                         {}, or names with --labels",
+                        config.num_classes - 1
+                    ),
+                    false => format!("--classes {wanted}: the model knows {}", known.join(", ")),
+                }
+            })
+        };
+        self.classes
+            .iter()
+            .map(number)
+            .collect::<Result<_>>()
+            .map(Some)
+    }
+}
+
+struct Detect {
+    args: DetectArgs,
+    weights: Weights,
+    images: Vec<PathBuf>,
+    classes: Option<Vec<usize>>,
+    printer: Printer,
+    folder: Option<PictureFolder>,
+}
+
+impl Job for Detect {
+    type Output = Outcome;
+
+    fn run<B: DetectionBackend>(mut self, device: B::Device) -> Result<Outcome> {
+        let model = self.weights.load::<B>(&device)?;
+        let progress = progress_bar(self.images.len());
+        let mut failed = 0;
+        for paths in std::mem::take(&mut self.images).chunks(self.args.batch_size) {
+            let mut batch: Vec<(&Path, RgbImage)> = Vec::new();
+            for path in paths {
+                match open_rgb(path) {
+                    Ok(image) => batch.push((path, image)),
+                    Err(error) => {
+                        progress.suspend(|| eprintln!("error: {error}"));
+                        failed += 1;
+                    }
+                }
+            }
+            progress.suspend(|| self.batch(&model, batch, &device))?;
+            progress.inc(paths.len() as u64);
+        }
+        progress.finish_and_clear();
+        self.printer.finish()?;
+        let total = progress.length().unwrap_or(0);
+        match failed {
+            0 => Ok(Outcome::Done),
+            n if n < total => Ok(Outcome::SomeFailed),
+            1 => bail!("the picture could not be read"),
+            n => bail!("none of the {n} pictures could be read"),
+        }
+    }
+}
+
+impl Detect {
+    fn batch<B: DetectionBackend>(
+        &mut self,
+        model: &StandardFasterRcnn<B>,
+        batch: Vec<(&Path, RgbImage)>,
+        device: &B::Device,
+    ) -> Result<()> {
+        let tensors: Vec<_> = batch
+            .iter()
+            .map(|(_, image)| to_tensor::<B>(image, device))
+            .collect();
+        for ((path, mut image), mut found) in batch.into_iter().zip(model.detect(&tensors)?) {
+            if let Some(classes) = &self.classes {
+                found.retain(|_, label, _| classes.contains(&label));
+            }
+            self.printer.image(path, &image, &found)?;
+            if let Some(folder) = &mut self.folder {
+                self.printer.draw(&mut image, &found);
+                folder.write(path, &image)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bar for several images on a terminal, else nothing.
+fn progress_bar(images: usize) -> ProgressBar {
+    if images < 2 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden().with_length_of(images);
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(images as u64).with_style(style)
+}
+
+trait WithLength {
+    fn with_length_of(self, length: usize) -> Self;
+}
+
+impl WithLength for ProgressBar {
+    fn with_length_of(self, length: usize) -> Self {
+        self.set_length(length as u64);
+        self
+    }
+}

@@ -1,0 +1,185 @@
+//! Where weights come from: a file, or torchvision's published ones by name.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rcnn_burn::FasterRcnnConfig;
+use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_burn::weights::{Weights, WeightsError, download, published};
+
+/// Which network the weights belong to, where the file does not say.
+#[derive(Args)]
+pub(crate) struct ModelArgs {
+    /// Network of the weights, where they do not tell: fasterrcnn_resnet50_fpn,
+    /// fasterrcnn_resnet50_fpn_v2, or a backbone such as resnet18 or resnext50_32x4d
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Classes of the model, background included; with --model
+    #[arg(long, value_name = "N")]
+    num_classes: Option<usize>,
+    /// JSON file of parameters under torchvision's names (min_size, rpn_nms_thresh,
+    /// rpn_anchor_generator, ...), which override those of the weights
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Class names, one a line, without the background (or with it as first line)
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// Opens the weights with the configuration that file and arguments give together.
+    pub(crate) fn open(&self, source: &str) -> Result<Weights> {
+        let path = resolve(source)?;
+        let overrides = self.config.as_deref().map(read_json).transpose()?;
+        let mut weights = match &self.model {
+            Some(model) => {
+                let classes = self
+                    .num_classes
+                    .context("--model wants --num-classes too")?;
+                Weights::open_with(&path, named_config(model, classes)?)?
+            }
+            None => match (Weights::open(&path), &overrides) {
+                // The configuration file may hold what the names do not tell.
+                (Err(WeightsError::Unrecognized { .. }), Some(json))
+                    if json.get("backbone").is_some() =>
+                {
+                    Weights::open_with(&path, FasterRcnnConfig::default())?
+                }
+                (weights, _) => weights?,
+            },
+        };
+        if let Some(json) = overrides {
+            let file = self.config.as_deref().unwrap_or(Path::new("--config"));
+            weights.config = overridden(&weights.config, json)
+                .with_context(|| format!("{}: no configuration", file.display()))?;
+        }
+        if self.model.is_none()
+            && let Some(asked) = self.num_classes
+            && asked != weights.config.num_classes
+        {
+            let found = weights.config.num_classes;
+            bail!(
+                "{}: the weights have {found} classes, not {asked}",
+                path.display()
+            );
+        }
+        if let Some(file) = &self.labels {
+            weights.config.class_names = read_labels(file, weights.config.num_classes)?;
+        }
+        Ok(weights)
+    }
+}
+
+/// The file that a path or the name of published weights means.
+pub(crate) fn resolve(source: &str) -> Result<PathBuf> {
+    let path = Path::new(source);
+    if path.is_file() {
+        return Ok(path.into());
+    }
+    if path.is_dir() {
+        bail!("{source} is a folder; expected a file of weights");
+    }
+    let name_like = !source.contains(['/', '\\']) && path.extension().is_none_or(|e| e.len() > 11);
+    let published = match published::find(source) {
+        Ok(published) => published,
+        Err(unknown) if name_like => bail!("{unknown}; and there is no such file"),
+        Err(_) => bail!("{source}: no such file"),
+    };
+    let options = download::DownloadOptions {
+        progress: true,
+        ..Default::default()
+    };
+    Ok(download::fetch(published, &options)?)
+}
+
+fn named_config(model: &str, num_classes: usize) -> Result<FasterRcnnConfig> {
+    Ok(match model {
+        "fasterrcnn_resnet50_fpn" => FasterRcnnConfig::fasterrcnn_resnet50_fpn(num_classes),
+        "fasterrcnn_resnet50_fpn_v2" => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(num_classes),
+        name => {
+            let name = name.strip_suffix("_fpn").unwrap_or(name);
+            let Ok(arch) = name.parse::<ResNetArch>() else {
+                let known = ResNetArch::ALL.map(ResNetArch::name).join(", ");
+                bail!(
+                    "--model {model}: known are fasterrcnn_resnet50_fpn, \
+                     fasterrcnn_resnet50_fpn_v2, {known}"
+                );
+            };
+            let backbone = ResNetFpnConfig {
+                arch,
+                ..Default::default()
+            };
+            FasterRcnnConfig::resnet_fpn(backbone, num_classes)
+        }
+    })
+}
+
+fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| format!("{}: no JSON object", path.display()))
+}
+
+fn overridden(
+    config: &FasterRcnnConfig,
+    overrides: serde_json::Map<String, serde_json::Value>,
+) -> Result<FasterRcnnConfig> {
+    let mut json = serde_json::to_value(config)?;
+    let fields = json
+        .as_object_mut()
+        .context("a configuration is an object")?;
+    for (name, value) in overrides {
+        if !fields.contains_key(&name) {
+            let known: Vec<&str> = fields.keys().map(String::as_str).collect();
+            bail!("unknown parameter {name}; known are {}", known.join(", "));
+        }
+        fields.insert(name, value);
+    }
+    let config: FasterRcnnConfig = serde_json::from_value(json)?;
+    config.check()?;
+    Ok(config)
+}
+
+fn read_labels(path: &Path, num_classes: usize) -> Result<Vec<String>> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
+    while names.last().is_some_and(String::is_empty) {
+        names.pop();
+    }
+    if names.len() + 1 == num_classes {
+        names.insert(0, "__background__".to_string());
+    }
+    if names.len() != num_classes {
+        bail!(
+            "{}: {} names, but the model has {} classes besides the background",
+            path.display(),
+            names.len(),
+            num_classes - 1
+        );
+    }
+    Ok(names)
+}
+
+/// Prints the published weights.
+pub(crate) fn list() -> Result<()> {
+    let mut out = io::stdout().lock();
+    for p in &published::PUBLISHED {
+        let size = format!("{:.0} MiB", p.file_size);
+        let use_for = if p.norm_eps.is_some() || p.builder.starts_with("faster") {
+            "detect"
+        } else {
+            "backbone"
+        };
+        writeln!(
+            out,
+            "{:<56} {use_for:<9} {:<16} {:>4} classes {size:>9}  {}",
+            p.full_name(),
+            p.metric.to_string(),
+            p.num_classes,
+            p.url
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! A detector's weights with the configuration that they belong to: opened, loaded, written.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn_store::TensorSnapshotError;
+use rcnn_backbone::{Backbone, BackboneWithFpn, ResNetArch};
+use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_ops::DetectionBackend;
+
+use crate::names::torchvision_names;
+use crate::published::{self, COCO_CATEGORIES};
+use crate::recognize::{Recognized, Shapes};
+use crate::state_dict::snapshot;
+use crate::{
+    Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict, state_dict,
+};
+
+/// Key of the configuration in the metadata of the files that this project writes.
+pub(crate) const CONFIG_KEY: &str = "rcnn_burn_config";
+
+/// Why weights could not be opened, loaded or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The file can't be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The file is sound, but of no known network.
+    #[error("{}: architecture not recognised: {saw}", path.display())]
+    Unrecognized {
+        /// The file.
+        path: PathBuf,
+        /// What was seen and what to pass.
+        saw: String,
+    },
+    /// The weights are an image classifier's.
+    #[error(
+        "{}: these are the weights of an image classifier ({arch}); they fit the backbone alone \
+         and detect nothing by themselves: load them with `load_backbone` to train from",
+        path.display()
+    )]
+    Classifier {
+        /// The file.
+        path: PathBuf,
+        /// Its network.
+        arch: ResNetArch,
+    },
+    /// The configuration stored in the file is unreadable.
+    #[error("{}: the configuration in the file is damaged: {reason}", path.display())]
+    StoredConfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The configuration describes no detector.
+    #[error("{}: {source}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// Keys of model and file differ.
+    #[error("{}: the weights do not fit the model\n{report}", path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is missing, unexpected or of another shape.
+        report: Box<LoadReport>,
+    },
+    /// The file can't be written.
+    #[error("{}: could not be written: {reason}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// The tensors of a detector, in torch's layouts under torchvision's names, and its configuration.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// The file they come from; empty for those of a model in memory.
+    pub path: PathBuf,
+    /// The network that they belong to. What is no shape (thresholds, sizes of images) may be
+    /// changed before loading.
+    pub config: FasterRcnnConfig,
+    /// The tensors, still in the file; `num_batches_tracked` included where the file has it.
+    pub tensors: StateDict,
+}
+
+impl Weights {
+    /// Opens a checkpoint of any format and recognises its network, by the configuration that this
+    /// project's own files carry, else by names and shapes.
+    ///
+    /// # Errors
+    /// When the file is unreadable or its network unknown; the error says what was seen.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
+        let path = path.as_ref();
+        let checkpoint = Checkpoint::open(path)?;
+        let tensors = torchvision_names(&checkpoint);
+        let config = match checkpoint.metadata.get(CONFIG_KEY) {
+            Some(json) => stored_config(path, json)?,
+            None => recognize(path, &tensors)?,
+        };
+        Ok(Self {
+            path: path.into(),
+            config,
+            tensors: lazy(tensors),
+        })
+    }
+
+    /// Opens a checkpoint for a network that is already known.
+    ///
+    /// # Errors
+    /// When the file is unreadable. Whether it fits shows when it is loaded.
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        config: FasterRcnnConfig,
+    ) -> Result<Self, WeightsError> {
+        let path = path.as_ref();
+        let tensors = torchvision_names(&Checkpoint::open(path)?);
+        Ok(Self {
+            path: path.into(),
+            config,
+            tensors: lazy(tensors),
+        })
+    }
+
+    /// The weights of a model in memory.
+    pub fn of_model<B: DetectionBackend, N: Backbone<B>>(model: &FasterRcnn<B, N>) -> Self {
+        Self {
+            path: PathBuf::new(),
+            config: model.config(),
+            tensors: state_dict(model),
+        }
+    }
+
+    /// Makes the detector and loads every weight into it.
+    ///
+    /// # Errors
+    /// When keys are missing, unexpected or of another shape, with a list in torchvision's names.
+    pub fn load<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<StandardFasterRcnn<B>, WeightsError> {
+        let mut model = self.init(device)?;
+        self.load_into(&mut model)?;
+        Ok(model)
+    }
+
+    /// Makes the detector, loads what fits and reports the rest, which keeps its random start.
+    ///
+    /// # Errors
+    /// When the configuration describes no detector.
+    pub fn load_partial<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<(StandardFasterRcnn<B>, LoadReport), WeightsError> {
+        let mut model = self.init(device)?;
+        let report = load_state_dict(&mut model, self.parameters(), false);
+        let report = report.unwrap_or_else(|report| report);
+        Ok((model, report))
+    }
+
+    /// Loads every weight into a model of the caller's, one with a custom backbone for example.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); the model is then as it was.
+    pub fn load_into<B: Backend, M: Module<B>>(&self, model: &mut M) -> Result<(), WeightsError> {
+        match load_state_dict(model, self.parameters(), true) {
+            Ok(_) => Ok(()),
+            Err(report) => Err(keys_error(&self.path, report)),
+        }
+    }
+
+    fn init<B: Backend>(&self, device: &B::Device) -> Result<StandardFasterRcnn<B>, WeightsError> {
+        let path = &self.path;
+        let error = |source| WeightsError::Config {
+            path: path.clone(),
+            source,
+        };
+        self.config.init(device).map_err(error)
+    }
+
+    /// The tensors without the counters that only training reads.
+    fn parameters(&self) -> StateDict {
+        let tensors = self
+            .tensors
+            .iter()
+            .filter(|(name, _)| !name.ends_with(".num_batches_tracked"));
+        tensors
+            .map(|(name, tensor)| (name.clone(), tensor.clone()))
+            .collect()
+    }
+}
+
+/// Loads the body of a backbone from an ImageNet classification checkpoint (`resnet50-....pth`), or
+/// from a detector's. The pyramid stays as it is.
+///
+/// # Errors
+/// When the file is unreadable or its body is not this one; the backbone is then as it was.
+pub fn load_backbone<B: Backend>(
+    path: impl AsRef<Path>,
+    backbone: &mut BackboneWithFpn<B>,
+) -> Result<(), WeightsError> {
+    let path = path.as_ref();
+    let tensors = torchvision_names(&Checkpoint::open(path)?);
+    let detector = tensors
+        .iter()
+        .any(|(name, _)| name.starts_with("backbone.body."));
+    let body = tensors.into_iter().filter_map(|(name, tensor)| {
+        let name = match detector {
+            true => name.strip_prefix("backbone.body.")?.to_string(),
+            false => name,
+        };
+        let counter = name.ends_with(".num_batches_tracked") || name.starts_with("fc.");
+        (!counter).then_some((name, tensor))
+    });
+    // Stages that the backbone was cut before have no use for their weights.
+    let wanted = |name: &str| !name.starts_with("layer") || name_in_stages(name, &backbone.body);
+    let body: Vec<_> = body.filter(|(name, _)| wanted(name)).collect();
+    match load_state_dict(&mut backbone.body, lazy(body), true) {
+        Ok(_) => Ok(()),
+        Err(report) => Err(keys_error(path, report)),
+    }
+}
+
+fn name_in_stages<B: Backend>(name: &str, body: &rcnn_backbone::ResNet<B>) -> bool {
+    let stages = [&body.layer1, &body.layer2, &body.layer3, &body.layer4];
+    let built = stages.iter().filter(|stage| !stage.is_empty()).count();
+    (1..=built).any(|stage| name.starts_with(&format!("layer{stage}.")))
+}
+
+fn keys_error(path: &Path, report: LoadReport) -> WeightsError {
+    WeightsError::Keys {
+        path: path.into(),
+        report: Box::new(report),
+    }
+}
+
+fn stored_config(path: &Path, json: &str) -> Result<FasterRcnnConfig, WeightsError> {
+    serde_json::from_str(json).map_err(|error| WeightsError::StoredConfig {
+        path: path.into(),
+        reason: error.to_string(),
+    })
+}
+
+fn recognize(
+    path: &Path,
+    tensors: &[(String, StoredTensor)],
+) -> Result<FasterRcnnConfig, WeightsError> {
+    let shapes = tensors
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
+    let mut config = match Shapes(shapes.collect()).recognize() {
+        Ok(Recognized::Detector(config)) => *config,
+        Ok(Recognized::Classifier(arch)) => {
+            return Err(WeightsError::Classifier {
+                path: path.into(),
+                arch,
+            });
+        }
+        Err(saw) => {
+            return Err(WeightsError::Unrecognized {
+                path: path.into(),
+                saw,
+            });
+        }
+    };
+    let published = published::by_file_name(path);
+    if let Some(eps) = published.and_then(|p| p.norm_eps)
+        && let rcnn_backbone::BackboneConfig::ResnetFpn(backbone) = &mut config.backbone
+    {
+        backbone.norm_eps = eps;
+    }
+    // Nobody but COCO, as torchvision numbers it, has 91.
+    if config.num_classes == COCO_CATEGORIES.len() {
+        config.class_names = COCO_CATEGORIES.map(String::from).into();
+    }
+    Ok(config)
+}
+
+fn lazy(tensors: Vec<(String, StoredTensor)>) -> StateDict {
+    let entry = |(name, tensor): (String, StoredTensor)| {
+        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+        let data = move || {
+            tensor
+                .data()
+                .map_err(|error| TensorSnapshotError::IoError(error.to_string()))
+        };
+        (name.clone(), snapshot(&name, dtype, shape, Rc::new(data)))
+    };
+    tensors.into_iter().map(entry).collect()
+}
