@@ -77,14 +77,17 @@ pub(crate) fn snapshot(
     data: DataFn,
 ) -> TensorSnapshot {
     let path = name.split('.').map(String::from).collect();
-    TensorSnapshot::from_closure(
+    let mut snapshot = TensorSnapshot::from_closure(
         data,
         dtype,
         shape.into(),
         path,
         Vec::new(),
         Default::default(),
-    )
+    );
+    // A random id would make every written file differ.
+    snapshot.tensor_id = None;
+    snapshot
 }
 
 /// What became of the keys of a load, all in torchvision's names.

@@ -83,8 +83,12 @@ impl Weights {
         header.resize(header.len().next_multiple_of(8), b' ');
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        for tensor in self.tensors.values() {
+        for (name, tensor) in &self.tensors {
             let data = tensor.to_data().map_err(|error| error.to_string())?;
+            let (expected, found) = (tensor.data_len(), data.as_bytes().len());
+            if expected != found {
+                return Err(format!("{name}: {expected} bytes expected, {found} found").into());
+            }
             file.write_all(data.as_bytes())?;
         }
         Ok(())

@@ -211,7 +211,20 @@ macro_rules! cases {
     )*};
 }
 
-cases!(resnet18_frozen);
+cases!(
+    resnet101_frozen,
+    resnet18_batchnorm,
+    resnet18_fixed_size,
+    resnet18_frozen,
+    resnet18_levels,
+    resnet18_options,
+    resnet18_shapes,
+    resnet34_layers23,
+    resnet50_frozen,
+    resnet50_v2,
+    resnext50_32x4d_frozen,
+    wide_resnet50_2_frozen,
+);
 
 /// torchvision's "anything with `out_channels`": convolutions, one feature map, no pyramid.
 #[derive(Module, Debug)]

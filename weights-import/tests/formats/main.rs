@@ -2,6 +2,7 @@
 //! are cut, damaged, hostile or something else: an error that says which, never a panic, never a huge allocation.
 
 mod damaged;
+mod models;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;

@@ -1,0 +1,389 @@
+//! The `rcnn` command from outside: what it prints, and that nothing makes it panic.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use image::{ImageFormat, Rgb, RgbImage};
+use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_burn::roi::BoxHeadConfig;
+use rcnn_burn::weights::{Precision, Weights};
+use rcnn_burn::{FasterRcnnConfig, Flex};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder with a small model of random weights and a few pictures, made once.
+static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder");
+    let backbone = ResNetFpnConfig {
+        arch: ResNetArch::ResNet18,
+        returned_layers: vec![1],
+        out_channels: 8,
+        ..Default::default()
+    };
+    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+    config.rpn.anchor_generator.sizes = vec![vec![32.0], vec![64.0]];
+    config.rpn.anchor_generator.aspect_ratios = vec![vec![0.5, 1.0, 2.0]; 2];
+    config.rpn.post_nms_top_n_test = 50;
+    config.roi_heads.box_head = BoxHeadConfig::TwoMlp {
+        representation_size: 16,
+    };
+    config.roi_heads.detections_per_img = 10;
+    config.transform.min_size = vec![64];
+    config.transform.max_size = 128;
+    config.class_names = ["__background__", "RBC", "WBC", "Platelets"]
+        .map(String::from)
+        .into();
+    let model = config.init::<Flex>(&Default::default()).expect("a model");
+    let weights = Weights::of_model(&model);
+    weights
+        .write_burnpack(folder.path().join("model.bpk"), Precision::F32)
+        .expect("written");
+
+    let picture = |width, height| {
+        RgbImage::from_fn(width, height, |x, y| {
+            Rgb([(x * 7) as u8, (y * 5) as u8, (x * y) as u8])
+        })
+    };
+    fs::create_dir(folder.path().join("pictures")).expect("a folder");
+    picture(80, 60)
+        .save(folder.path().join("pictures/a.png"))
+        .expect("a picture");
+    picture(50, 70)
+        .save(folder.path().join("pictures/b.jpg"))
+        .expect("a picture");
+    picture(1, 1)
+        .save(folder.path().join("dot.png"))
+        .expect("a picture");
+    picture(3000, 2)
+        .save(folder.path().join("line.png"))
+        .expect("a picture");
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    picture(80, 60)
+        .write_to(&mut jpeg, ImageFormat::Jpeg)
+        .expect("a picture");
+    let jpeg = jpeg.into_inner();
+    fs::write(folder.path().join("cut.jpg"), &jpeg[..jpeg.len() / 2]).expect("a file");
+    fs::write(folder.path().join("empty.jpg"), "").expect("a file");
+    fs::write(folder.path().join("text.jpg"), "this is no picture").expect("a file");
+    fs::create_dir(folder.path().join("nothing")).expect("a folder");
+    let model = fs::read(folder.path().join("model.bpk")).expect("a model");
+    fs::write(folder.path().join("cut.bpk"), &model[..model.len() / 2]).expect("a file");
+    folder
+});
+
+fn path(name: &str) -> PathBuf {
+    FOLDER.path().join(name)
+}
+
+/// Runs the command in the folder.
+fn rcnn(arguments: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_rcnn"))
+        .args(arguments)
+        .current_dir(FOLDER.path())
+        .output()
+        .expect("the command starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!errors.contains("panicked"), "{arguments:?}: {errors}");
+    output
+}
+
+fn detect(arguments: &[&str]) -> Output {
+    rcnn(&[&["detect", "--weights", "model.bpk"], arguments].concat())
+}
+
+fn stdout(output: &Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "failed: {errors}");
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&stdout(output)).expect("JSON")
+}
+
+/// Asserts that the command failed with this status and said this.
+fn assert_fails(output: &Output, code: i32, says: &str) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    assert!(errors.contains(says), "`{says}` is not in: {errors}");
+}
+
+#[test]
+fn json_has_an_object_for_each_image() {
+    let found = json(&detect(&["--format", "json", "pictures"]));
+    let images = found.as_array().expect("an array");
+    assert_eq!(images.len(), 2);
+    let first = &images[0];
+    assert_eq!(first["image"], "pictures/a.png");
+    assert_eq!(
+        (first["width"].as_u64(), first["height"].as_u64()),
+        (Some(80), Some(60))
+    );
+    let detections = first["detections"].as_array().expect("an array");
+    assert!(!detections.is_empty(), "random weights find something");
+    for d in detections {
+        let b: Vec<f64> = serde_json::from_value(d["box"].clone()).expect("four numbers");
+        assert!(0.0 <= b[0] && b[0] < b[2] && b[2] <= 80.0, "{b:?}");
+        assert!(0.0 <= b[1] && b[1] < b[3] && b[3] <= 60.0, "{b:?}");
+        let label = d["label"].as_u64().expect("a label") as usize;
+        assert_eq!(d["name"], ["RBC", "WBC", "Platelets"][label - 1]);
+        assert!(d["score"].as_f64().expect("a score") > 0.05);
+    }
+    let batched = json(&detect(&[
+        "--format",
+        "json",
+        "--batch-size",
+        "2",
+        "pictures",
+    ]));
+    assert_eq!(batched.as_array().expect("an array").len(), 2);
+    let again = json(&detect(&["--format", "json", "pictures"]));
+    assert_eq!(again, found, "two runs differ");
+}
+
+#[test]
+fn jsonl_coco_and_table() {
+    let lines = stdout(&detect(&["--format", "jsonl", "pictures/*"]));
+    assert_eq!(lines.lines().count(), 2);
+    let first: Value = serde_json::from_str(lines.lines().next().expect("a line")).expect("JSON");
+    let coco = json(&detect(&["--format", "coco", "pictures/a.png"]));
+    let (b, d) = (&coco[0]["bbox"], &first["detections"][0]);
+    let side = |i: usize| d["box"][i + 2].as_f64().unwrap() - d["box"][i].as_f64().unwrap();
+    assert!((b[2].as_f64().unwrap() - side(0)).abs() < 1e-4);
+    assert!((b[3].as_f64().unwrap() - side(1)).abs() < 1e-4);
+    assert_eq!(coco[0]["category_id"], d["label"]);
+    let table = stdout(&detect(&["pictures/a.png"]));
+    assert!(table.starts_with("pictures/a.png  80x60  "), "{table}");
+    let nothing = stdout(&detect(&[
+        "--score-thresh",
+        "1",
+        "--format",
+        "json",
+        "pictures/a.png",
+    ]));
+    let nothing: Value = serde_json::from_str(&nothing).expect("JSON");
+    assert_eq!(nothing[0]["detections"].as_array().map(Vec::len), Some(0));
+    let nothing = stdout(&detect(&[
+        "--score-thresh",
+        "1",
+        "--format",
+        "coco",
+        "pictures/a.png",
+    ]));
+    assert_eq!(nothing.trim(), "[]");
+}
+
+#[test]
+fn classes_labels_and_counts() {
+    let args = ["--format", "json", "pictures/a.png"];
+    let found = json(&detect(&[&["--classes", "WBC,3"], &args[..]].concat()));
+    let labels = found[0]["detections"].as_array().expect("an array").iter();
+    assert!(labels.clone().all(|d| d["label"] != 1));
+    let one = json(&detect(
+        &[&["--detections-per-img", "1"], &args[..]].concat(),
+    ));
+    assert_eq!(one[0]["detections"].as_array().map(Vec::len), Some(1));
+    assert_fails(
+        &detect(&["--classes", "cat", "dot.png"]),
+        1,
+        "the model knows RBC, WBC",
+    );
+    fs::write(path("labels.txt"), "red\nwhite\nplate\n").expect("a file");
+    let named = json(&detect(&[&["--labels", "labels.txt"], &args[..]].concat()));
+    let name = named[0]["detections"][0]["name"].as_str().expect("a name");
+    assert!(["red", "white", "plate"].contains(&name));
+    fs::write(path("two.txt"), "red\nwhite\n").expect("a file");
+    assert_fails(
+        &detect(&["--labels", "two.txt", "dot.png"]),
+        1,
+        "2 names, but the model has 3",
+    );
+}
+
+#[test]
+fn pictures_are_drawn() {
+    stdout(&detect(&[
+        "--output",
+        "drawn",
+        "pictures",
+        "pictures/a.png",
+    ]));
+    for (name, size) in [
+        ("a.png", (80, 60)),
+        ("b.jpg", (50, 70)),
+        ("a_2.png", (80, 60)),
+    ] {
+        let drawn = image::open(path("drawn").join(name))
+            .expect("a picture")
+            .into_rgb8();
+        assert_eq!(drawn.dimensions(), size);
+    }
+    let drawn = image::open(path("drawn/a.png"))
+        .expect("a picture")
+        .into_rgb8();
+    let original = image::open(path("pictures/a.png"))
+        .expect("a picture")
+        .into_rgb8();
+    assert_ne!(drawn, original);
+}
+
+#[test]
+fn odd_shapes_are_ordinary() {
+    let found = json(&detect(&["--format", "json", "dot.png", "line.png"]));
+    assert_eq!(found.as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_bad_picture_is_reported_and_the_rest_goes_on() {
+    for (bad, says) in [
+        ("empty.jpg", "is empty"),
+        ("text.jpg", "is not a picture but"),
+        ("cut.jpg", "cut short"),
+        ("missing.jpg", "missing.jpg"),
+    ] {
+        assert_fails(&detect(&["--format", "json", bad]), 1, says);
+        let output = detect(&["--format", "json", bad, "pictures/a.png"]);
+        assert_fails(&output, 3, says);
+        let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(found.as_array().map(Vec::len), Some(1), "{bad}");
+    }
+    assert_fails(&detect(&["nothing"]), 1, "no pictures in this folder");
+    assert_fails(&detect(&["nothing/*.png"]), 1, "no file matches");
+}
+
+#[test]
+fn bad_weights_are_told_apart() {
+    let with = |weights: &str| rcnn(&["detect", "--weights", weights, "dot.png"]);
+    assert_fails(&with("cut.bpk"), 1, "cut off");
+    assert_fails(&with("empty.jpg"), 1, "the file is empty");
+    assert_fails(&with("text.jpg"), 1, "this is text");
+    assert_fails(&with("missing.pth"), 1, "missing.pth: no such file");
+    assert_fails(&with("RESNET9000"), 1, "no published weights; known are");
+    assert_fails(&with("."), 1, "is a folder");
+    assert_fails(&rcnn(&["detect", "dot.png"]), 1, "no weights given");
+    assert_fails(
+        &detect(&["--model", "vgg", "--num-classes", "4", "dot.png"]),
+        1,
+        "known are",
+    );
+    let other = ["--model", "resnet50", "--num-classes", "4", "dot.png"];
+    assert_fails(&detect(&other), 1, "missing from the checkpoint");
+    assert_fails(
+        &detect(&["--num-classes", "9", "dot.png"]),
+        1,
+        "4 classes, not 9",
+    );
+    assert_fails(
+        &detect(&["--device", "tpu", "dot.png"]),
+        2,
+        "no such device",
+    );
+    assert_fails(
+        &detect(&["--score-thresh", "2", "dot.png"]),
+        2,
+        "from 0 to 1",
+    );
+}
+
+#[test]
+fn an_unwritable_folder_is_told_before_the_work() {
+    // A file where the folder should be: not even root can write there.
+    assert_fails(&detect(&["--output", "dot.png", "pictures"]), 1, "dot.png");
+    assert_fails(
+        &rcnn(&["convert", "model.bpk", "-o", "dot.png/m.bpk"]),
+        1,
+        "dot.png/m.bpk",
+    );
+    assert_fails(
+        &rcnn(&["convert", "model.bpk", "-o", "m.onnx"]),
+        1,
+        ".bpk or .safetensors",
+    );
+}
+
+#[test]
+fn convert_and_back() {
+    stdout(&rcnn(&["convert", "model.bpk", "-o", "there.safetensors"]));
+    stdout(&rcnn(&["convert", "there.safetensors", "-o", "back.bpk"]));
+    assert_eq!(
+        fs::read(path("back.bpk")).expect("a file"),
+        fs::read(path("model.bpk")).expect("a file")
+    );
+    let found = |weights: &str| {
+        json(&rcnn(&[
+            "detect",
+            "--weights",
+            weights,
+            "--format",
+            "json",
+            "pictures",
+        ]))
+    };
+    assert_eq!(found("there.safetensors"), found("model.bpk"));
+    stdout(&rcnn(&[
+        "convert",
+        "model.bpk",
+        "-o",
+        "half.bpk",
+        "--dtype",
+        "f16",
+    ]));
+    let size = |name: &str| fs::metadata(path(name)).expect("a file").len();
+    assert!(size("half.bpk") < size("model.bpk") * 6 / 10);
+}
+
+#[test]
+fn inspect_tells_architecture_and_parameters() {
+    let report = json(&rcnn(&["inspect", "model.bpk", "--format", "json"]));
+    assert_eq!(report["format"], "burnpack");
+    assert_eq!(report["num_classes"], 4);
+    assert_eq!(report["config"]["min_size"][0], 64);
+    let tensors = report["tensors"].as_array().expect("an array");
+    let conv1 = tensors
+        .iter()
+        .find(|t| t["name"] == "backbone.body.conv1.weight")
+        .expect("conv1");
+    assert_eq!(conv1["shape"], serde_json::json!([64, 3, 7, 7]));
+    let count: u64 = tensors
+        .iter()
+        .map(|t| t["count"].as_u64().expect("a count"))
+        .sum();
+    assert_eq!(report["parameters"], count);
+    let table = stdout(&rcnn(&["inspect", "model.bpk", "--depth", "1"]));
+    for text in [
+        "resnet18-FPN",
+        "3 and the background: RBC, WBC, Platelets",
+        "roi_heads",
+    ] {
+        assert!(table.contains(text), "{text} is not in: {table}");
+    }
+    assert!(!table.contains("cls_score"));
+    assert_fails(&rcnn(&["inspect", "cut.bpk"]), 1, "cut off");
+}
+
+#[test]
+fn a_parameter_file_overrides_and_is_checked() {
+    fs::write(path("config.json"), r#"{"box_detections_per_img": 2}"#).expect("a file");
+    let found = json(&detect(&[
+        "--config",
+        "config.json",
+        "--format",
+        "json",
+        "pictures/a.png",
+    ]));
+    assert_eq!(found[0]["detections"].as_array().map(Vec::len), Some(2));
+    fs::write(path("typo.json"), r#"{"box_detection_per_img": 2}"#).expect("a file");
+    assert_fails(
+        &detect(&["--config", "typo.json", "dot.png"]),
+        1,
+        "box_detections_per_img",
+    );
+    fs::write(path("wrong.json"), r#"{"min_size": [0]}"#).expect("a file");
+    assert_fails(
+        &detect(&["--config", "wrong.json", "dot.png"]),
+        1,
+        "min_size",
+    );
+}

@@ -1,0 +1,314 @@
+//! Weights of detectors: recognised by names and shapes, strict, and the same bits after a round
+//! trip.
+
+use std::path::Path;
+
+use burn::tensor::{TensorData, Tolerance};
+use rcnn_backbone::{BackboneConfig, NormKind, ResNetArch, ResNetFpnConfig};
+use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_ops::backend_types::{Flex, FlexDevice};
+use rcnn_roi::BoxHeadConfig;
+use weights_import::{
+    Precision, Weights, WeightsError, entry, load_backbone, parameter_shapes, state_dict,
+};
+
+const DEVICE: FlexDevice = FlexDevice;
+
+/// A detector of a single stage, small enough to write many of.
+fn small() -> FasterRcnnConfig {
+    let backbone = ResNetFpnConfig {
+        arch: ResNetArch::ResNet18,
+        returned_layers: vec![1],
+        out_channels: 8,
+        ..Default::default()
+    };
+    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+    config.rpn.anchor_generator.sizes = vec![vec![32.0], vec![64.0]];
+    config.rpn.anchor_generator.aspect_ratios = vec![vec![0.5, 1.0, 2.0]; 2];
+    config.roi_heads.box_head = BoxHeadConfig::TwoMlp {
+        representation_size: 16,
+    };
+    config.class_names = ["__background__", "RBC", "WBC", "Platelets"]
+        .map(String::from)
+        .into();
+    config
+}
+
+fn small_model() -> StandardFasterRcnn<Flex> {
+    small().init(&DEVICE).expect("a model")
+}
+
+/// A file of tensors with these names, all zeros and tiny on disk: safetensors have no sparse form,
+/// so shapes are kept and the values are of one byte.
+fn write_shapes(path: &Path, shapes: &[(String, Vec<usize>)]) {
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, shape) in shapes {
+        let start = end;
+        end += shape.iter().product::<usize>();
+        let info = serde_json::json!({"dtype": "U8", "shape": shape, "data_offsets": [start, end]});
+        header.insert(name.clone(), info);
+    }
+    let mut header = serde_json::to_vec(&header).expect("JSON");
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    std::fs::write(path, bytes).expect("a file");
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("a file");
+    let length = file.metadata().expect("metadata").len() + end as u64;
+    file.set_len(length).expect("a sparse file");
+}
+
+/// The names that torch would write: with counters where norms are trainable.
+fn torch_shapes(config: &FasterRcnnConfig) -> Vec<(String, Vec<usize>)> {
+    let model = config.init::<Flex>(&DEVICE).expect("a model");
+    let BackboneConfig::ResnetFpn(backbone) = &config.backbone else {
+        unreachable!()
+    };
+    let mut shapes = parameter_shapes(&model);
+    if backbone.norm == NormKind::BatchNorm2d {
+        let means = shapes
+            .iter()
+            .filter_map(|(name, _)| name.strip_suffix("running_mean"));
+        let counters: Vec<_> = means
+            .map(|prefix| (format!("{prefix}num_batches_tracked"), vec![]))
+            .collect();
+        shapes.extend(counters);
+    }
+    shapes
+}
+
+#[test]
+fn recognizes_every_network() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    let mut configs = vec![
+        FasterRcnnConfig::fasterrcnn_resnet50_fpn(91),
+        FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(7),
+    ];
+    for arch in ResNetArch::ALL {
+        for norm in [NormKind::FrozenBatchNorm2d, NormKind::BatchNorm2d] {
+            let backbone = ResNetFpnConfig {
+                arch,
+                norm,
+                ..Default::default()
+            };
+            configs.push(FasterRcnnConfig::resnet_fpn(backbone, 4));
+        }
+    }
+    for mut expected in configs {
+        write_shapes(&path, &torch_shapes(&expected));
+        let found = Weights::open(&path).expect("a detector").config;
+        if expected.num_classes == 91 {
+            expected.class_names = found.class_names.clone();
+            assert_eq!(found.class_names[18], "dog");
+        }
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn says_what_it_does_not_recognize() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    let message = |shapes: &[(String, Vec<usize>)]| {
+        write_shapes(&path, shapes);
+        Weights::open(&path).expect_err("no detector").to_string()
+    };
+    let whole = torch_shapes(&FasterRcnnConfig::fasterrcnn_resnet50_fpn(91));
+    let foreign = message(&[(
+        "backbone.bottom_up.stem.conv1.weight".into(),
+        vec![64, 3, 7, 7],
+    )]);
+    assert!(
+        foreign.contains("detectron2") && foreign.contains("model.safetensors"),
+        "{foreign}"
+    );
+    let mut mask = whole.clone();
+    mask.push((
+        "roi_heads.mask_head.0.0.weight".into(),
+        vec![256, 256, 3, 3],
+    ));
+    assert!(message(&mask).contains("Mask R-CNN"));
+    let no_rpn: Vec<_> = whole
+        .iter()
+        .filter(|(n, _)| !n.starts_with("rpn."))
+        .cloned()
+        .collect();
+    assert!(message(&no_rpn).contains("rpn.head"));
+    let mut anchors = whole.clone();
+    for (name, shape) in &mut anchors {
+        if name.starts_with("rpn.head.cls_logits") {
+            shape[0] = 15;
+        }
+    }
+    let anchors = message(&anchors);
+    assert!(
+        anchors.contains("15 anchors") && anchors.contains("--config"),
+        "{anchors}"
+    );
+    let classifier: Vec<_> = whole
+        .iter()
+        .filter_map(|(n, s)| Some((n.strip_prefix("backbone.body.")?.to_string(), s.clone())))
+        .collect();
+    assert!(message(&classifier).contains("image classifier (resnet50)"));
+}
+
+#[test]
+fn round_trips_change_no_bit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let mut original = Weights::of_model(&small_model());
+    // A counter has no dimensions and no place in the model, but must survive.
+    let counter = "backbone.body.bn1.num_batches_tracked";
+    let (name, tensor) = entry(counter, TensorData::new(vec![730i64], [0usize; 0]));
+    original.tensors.insert(name, tensor);
+
+    original
+        .write_burnpack(file("a.bpk"), Precision::F32)
+        .expect("written");
+    let burnpack = Weights::open(file("a.bpk")).expect("opens by itself");
+    burnpack
+        .write_safetensors(file("b.safetensors"))
+        .expect("written");
+    let safetensors = Weights::open(file("b.safetensors")).expect("opens by itself");
+    for copy in [&burnpack, &safetensors] {
+        assert_eq!(copy.config, small());
+        assert_eq!(copy.tensors.len(), original.tensors.len());
+        for (name, tensor) in &original.tensors {
+            let copied = copy.tensors[name].to_data().expect("data");
+            assert_eq!(copied, tensor.to_data().expect("data"), "{name}");
+        }
+    }
+    let reloaded = state_dict(&safetensors.load::<Flex>(&DEVICE).expect("a model"));
+    for (name, tensor) in &reloaded {
+        let (found, expected) = (tensor.to_data(), original.tensors[name].to_data());
+        assert_eq!(found.expect("data"), expected.expect("data"), "{name}");
+    }
+}
+
+#[test]
+fn f16_halves_the_file_and_loads_as_f32() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let original = Weights::of_model(&small_model());
+    original
+        .write_burnpack(file("a.bpk"), Precision::F32)
+        .expect("written");
+    original
+        .write_burnpack(file("b.bpk"), Precision::F16)
+        .expect("written");
+    let size = |name: &str| std::fs::metadata(file(name)).expect("a file").len() as f64;
+    assert!(size("b.bpk") < 0.6 * size("a.bpk"));
+    let half = Weights::open(file("b.bpk"))
+        .expect("opens")
+        .load::<Flex>(&DEVICE)
+        .expect("a model");
+    for (name, tensor) in &state_dict(&half) {
+        let (found, expected) = (tensor.to_data(), original.tensors[name].to_data());
+        let tolerance = Tolerance::absolute(1e-3);
+        found
+            .expect("data")
+            .assert_approx_eq::<f32>(&expected.expect("data"), tolerance);
+    }
+}
+
+#[test]
+fn strict_lists_what_does_not_fit_and_partial_loads_the_rest() {
+    let mut weights = Weights::of_model(&small_model());
+    weights.tensors.shift_remove("rpn.head.cls_logits.bias");
+    let (name, tensor) = entry("rpn.head.extra", TensorData::new(vec![1.0f32], [1]));
+    weights.tensors.insert(name, tensor);
+    let fc7 = "roi_heads.box_head.fc7.weight";
+    let (name, tensor) = entry(fc7, TensorData::new(vec![0.0f32; 6], [2, 3]));
+    weights.tensors.insert(name, tensor);
+
+    let error = weights
+        .load::<Flex>(&DEVICE)
+        .expect_err("strict")
+        .to_string();
+    for part in [
+        "rpn.head.cls_logits.bias [3]",
+        "rpn.head.extra",
+        "roi_heads.box_head.fc7.weight: the model expects [16, 16], the checkpoint has [2, 3]",
+    ] {
+        assert!(error.contains(part), "{part} is not in: {error}");
+    }
+    let (model, report) = weights.load_partial::<Flex>(&DEVICE).expect("partial");
+    assert_eq!(report.loaded.len() + 2, parameter_shapes(&model).len());
+    assert_eq!(
+        (
+            report.missing.len(),
+            report.unexpected.len(),
+            report.mismatched.len()
+        ),
+        (1, 1, 1)
+    );
+    let name = "roi_heads.box_head.fc6.weight";
+    let (found, expected) = (&state_dict(&model)[name], &weights.tensors[name]);
+    assert_eq!(
+        found.to_data().expect("data"),
+        expected.to_data().expect("data")
+    );
+}
+
+#[test]
+fn a_classifier_loads_into_the_backbone_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("resnet18.safetensors");
+    let mut classifier = Weights::of_model(&small_model());
+    let body = classifier.tensors.iter().filter_map(|(name, tensor)| {
+        Some((
+            name.strip_prefix("backbone.body.")?.to_string(),
+            tensor.clone(),
+        ))
+    });
+    classifier.tensors = body.collect();
+    for name in [
+        "fc.weight",
+        "layer4.0.conv1.weight",
+        "bn1.num_batches_tracked",
+    ] {
+        let (name, tensor) = entry(name, TensorData::new(vec![0.0f32], [1]));
+        classifier.tensors.insert(name, tensor);
+    }
+    classifier.write_safetensors(&path).expect("written");
+
+    let mut model = small_model();
+    load_backbone(&path, &mut model.backbone).expect("fits");
+    let name = "conv1.weight";
+    let found = &state_dict(&model)[&format!("backbone.body.{name}")];
+    let expected = &classifier.tensors[name];
+    assert_eq!(
+        found.to_data().expect("data"),
+        expected.to_data().expect("data")
+    );
+}
+
+#[test]
+fn what_can_not_be_written_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut weights = Weights::of_model(&small_model());
+    let nowhere = folder.path().join("no/such/folder/model.bpk");
+    let error = weights
+        .write_burnpack(&nowhere, Precision::F32)
+        .expect_err("no folder");
+    assert!(
+        matches!(&error, WeightsError::Write { path, .. } if *path == nowhere),
+        "{error}"
+    );
+    // A tensor whose data is not what its shape says.
+    let (name, tensor) = entry("bad", TensorData::new(vec![0.0f32; 2], [2]));
+    weights.tensors.insert(name, tensor);
+    weights.tensors["bad"].shape = [3].into();
+    let path = folder.path().join("model.bpk");
+    assert!(weights.write_burnpack(&path, Precision::F32).is_err());
+    assert!(weights.write_safetensors(&path).is_err());
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("a folder").count(),
+        0
+    );
+}
