@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rcnn_burn::ops::BBox;
 use safetensors::SafeTensors;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Reference values of one case.
@@ -17,16 +18,17 @@ pub struct Fixture {
 impl Fixture {
     /// Opens `fixtures/<name>.safetensors` and `fixtures/<name>.json`.
     pub fn open(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-        let read = |extension: &str| {
-            let path = folder.join(format!("{name}.{extension}"));
-            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        };
-        let settings = serde_json::from_slice(&read("json")).expect("settings are JSON");
+        let settings = Self::json(name);
         Self {
-            bytes: read("safetensors"),
+            bytes: read(&format!("{name}.safetensors")),
             settings,
         }
+    }
+
+    /// Reads `fixtures/<name>.json`.
+    pub fn json<T: DeserializeOwned>(name: &str) -> T {
+        let bytes = read(&format!("{name}.json"));
+        serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{name}.json: {error}"))
     }
 
     fn tensors(&self) -> SafeTensors<'_> {
@@ -95,6 +97,13 @@ impl Fixture {
         let found: Vec<f32> = found.into_iter().step_by(stride).collect();
         assert_close(name, &found, &self.floats(name).1, tolerance);
     }
+}
+
+fn read(file: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(file);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Asserts that all values agree within `tolerance` times the largest expected value, or NaN.

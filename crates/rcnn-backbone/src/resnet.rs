@@ -281,8 +281,6 @@ impl<B: Backend> ResNet<B> {
 
 /// A residual block.
 #[derive(Module, Debug)]
-// Modules are few and live long: a box would cost more than the size difference.
-#[allow(clippy::large_enum_variant)]
 pub enum Block<B: Backend> {
     /// Two 3x3 convolutions.
     Basic(BasicBlock<B>),

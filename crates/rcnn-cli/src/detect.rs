@@ -35,7 +35,8 @@ pub(crate) struct DetectArgs {
     weights: Option<String>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Where to compute: flex, ndarray, wgpu[:N] or cuda[:N], as far as built in
+    /// Where to compute, as far as built in: flex, ndarray, wgpu or cuda, the latter two with a
+    /// number for another card than the first, such as cuda:1
     #[arg(long, value_name = "D", default_value_t = default_device())]
     device: DeviceName,
     /// Lowest score of a detection, 0 to 1 [default: the model's; torchvision's is 0.05]

@@ -314,8 +314,10 @@ mod tests {
                 ..Default::default()
             })
         };
-        let mut config = FasterRcnnConfig::default();
-        config.backbone = backbone(&[3, 2]);
+        let config = FasterRcnnConfig {
+            backbone: backbone(&[3, 2]),
+            ..Default::default()
+        };
         assert!(config.check().unwrap_err().to_string().contains("[3, 2]"));
     }
 }

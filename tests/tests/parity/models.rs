@@ -1,7 +1,7 @@
 //! Whole detectors, stage by stage: every stage starts from torchvision's output of the stage
 //! before where a selection lies between them, so that a break says where.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
@@ -225,6 +225,29 @@ cases!(
     resnext50_32x4d_frozen,
     wide_resnet50_2_frozen,
 );
+
+/// Every parameter of every architecture has torchvision's name and shape.
+#[test]
+fn state_dicts() {
+    let archs: Map<String, Value> = Fixture::json("state_dicts");
+    for (name, expected) in archs {
+        let config = match name.parse() {
+            Ok(arch) => {
+                let backbone = ResNetFpnConfig {
+                    arch,
+                    ..Default::default()
+                };
+                FasterRcnnConfig::resnet_fpn(backbone, 91)
+            }
+            Err(_) => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(91),
+        };
+        let model = config.init::<Flex>(&FlexDevice).expect("a model");
+        let found: BTreeMap<_, _> = parameter_shapes(&model).into_iter().collect();
+        let expected: BTreeMap<String, Vec<usize>> =
+            serde_json::from_value(expected).expect("shapes");
+        assert_eq!(found, expected, "{name}");
+    }
+}
 
 /// torchvision's "anything with `out_channels`": convolutions, one feature map, no pyramid.
 #[derive(Module, Debug)]
