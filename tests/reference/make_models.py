@@ -190,13 +190,13 @@ def rounded(value):
     return float(f"{value:.2e}")
 
 
-def sampled(out):
-    """The stored form: ``flat[::stride]`` and the full shape beside it. The stride has no factor in
-    common with a dimension, so that every row, column and channel is met."""
+def sampled(out, keep=KEEP):
+    """The stored form: ``flat[::stride]`` and the full shape beside it, about ``keep`` elements. The
+    stride has no factor in common with a dimension, so that every row, column and channel is met."""
     tensors = {}
     for name, value in out.items():
         full = name.startswith(("proposal", "detections", "class_logits"))
-        stride = 1 if full else max(1, math.ceil(value.numel() / KEEP))
+        stride = 1 if full else max(1, math.ceil(value.numel() / keep))
         while stride > 1 and math.gcd(stride, 2 * math.prod(value.shape)) > 1:
             stride += 1
         tensors[name] = value.flatten()[::stride].clone()
