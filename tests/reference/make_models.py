@@ -64,7 +64,7 @@ def build(case):
                 returned_layers=case.get("returned_layers"),
             )
         model = FasterRCNN(backbone, case["num_classes"], **options)
-    return synthetic.fill(model.eval(), case["gains"])
+    return synthetic.fill(model.eval(), case["gains"], case.get("body_bias", 0.0))
 
 
 def pictures(case):

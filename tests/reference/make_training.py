@@ -5,144 +5,29 @@ gradient of their sum by every parameter, on the rule's weights and images.
     python make_training.py --measure [CASE ...]  only prints what the gains are chosen by
     python make_training.py --search CASE         tries image suffixes until the case is robust
 
-Sampling is fixed, not random: `FirstSampler` takes the first positives and the first negatives by
-index, in torchvision's numbers. The ground truth is `ground_truth` of the case's own proposals.
+Sampling is fixed, not random: the first positives and the first negatives by index, in torchvision's
+numbers (`FirstSampler`). The ground truth is made of the case's own proposals (`ground_truth`).
 """
 
 import argparse
 import copy
 import json
 import math
-from types import SimpleNamespace
-from unittest import mock
 
 import torch
 from safetensors.torch import save
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
-from torchvision.models.detection.roi_heads import fastrcnn_loss
-from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import box_iou
 
-import cases
-from make_models import FIXTURES, ROBUST_NOISE, build, noisy, pictures, rounded, sampled
+from make_models import FIXTURES, ROBUST_NOISE, ROBUST_SHIFT, noisy, pictures, rounded, sampled
+from training_cases import CASES
+from training_step import LOSSES, run, step, training
 
-LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+ROUNDING = 1e-7  # relative weight noise that moves results as another order of summation does
 LOSS_SHIFT = 1e-5  # relative, of a loss under ROBUST_NOISE
+GRADIENT_SHIFT = 2e-4  # relative, of a gradient under ROUNDING
 IOU_MARGIN = 1e-5  # of an IoU to a threshold, and of a best IoU to the next
-SIDES = (0, 48, 80, 120, 1000)  # bounds of sqrt(area) in which ground truth is looked for
+SIDES = (14, 22, 40, 75, 110, 1000)  # bounds of sqrt(area) in which ground truth is looked for
 GRADIENT_KEEP, MAP_KEEP = 64, 256
-TRAINING = {
-    "rpn_pre_nms_top_n_train": 200,
-    "rpn_post_nms_top_n_train": 100,
-    "rpn_batch_size_per_image": 64,
-    "box_batch_size_per_image": 64,
-}
-
-
-def case(name, arch, images, gains, norm="frozen", boxes=(6, 5)):
-    """``boxes`` is how many ground-truth boxes each image gets."""
-    images = [(n, *size) for n, size in zip(images, ((90, 141), (150, 100)))]
-    found = cases.case(f"train_{name}", arch, 4, images, gains, TRAINING, norm)
-    return {**found, "trainable_layers": 3, "boxes": list(boxes)}
-
-
-CASES = [
-    case(
-        "resnet18_frozen", "resnet18", ("train18/a~0", "train18/b~0"),
-        cases.gains(0.25, 0.0625, 0.25, 0.25, fpn=cases.HIGH),
-    ),
-    case(
-        "resnet18_batchnorm", "resnet18", ("train18/a~0", "train18/b~0"),
-        cases.gains(0.25, 0.0625, 0.25, 0.25, fpn=cases.HIGH), norm="batch",
-    ),
-    case(
-        "resnet18_empty", "resnet18", ("empty/a~0", "empty/b~0"),
-        cases.gains(0.25, 0.0625, 0.25, 0.25, fpn=cases.HIGH), boxes=(6, 0),
-    ),
-    case(
-        "resnet50_frozen", "resnet50", ("train50/a~0", "train50/b~0"),
-        cases.gains(0.5, 0.0625, 2.0, 0.25, fpn=cases.HIGH),
-    ),
-    case(
-        "resnet50_batchnorm", "resnet50", ("train50/a~0", "train50/b~0"),
-        cases.gains(0.5, 0.0625, 2.0, 0.25, fpn=cases.HIGH), norm="batch",
-    ),
-]
-
-
-class FirstSampler(BalancedPositiveNegativeSampler):
-    """torchvision's sampler with ``arange`` for ``randperm``; keeps what it took, per image."""
-
-    def __call__(self, labels):
-        with mock.patch("torch.randperm", torch.arange):
-            self.masks = super().__call__(labels)
-        self.positive, self.negative = ([torch.where(mask)[0] for mask in kind] for kind in self.masks)
-        return self.masks
-
-
-def training(case):
-    model = build(case).train()
-    for part, options in ((model.rpn, "rpn"), (model.roi_heads, "box")):
-        size = case["options"][f"{options}_batch_size_per_image"]
-        part.fg_bg_sampler = FirstSampler(size, part.fg_bg_sampler.positive_fraction)
-    return model
-
-
-def step(model, images, targets):
-    """One training step of a copy of ``model``, the same calls as GeneralizedRCNN.forward: stages by
-    name, losses, and what is needed to judge them."""
-    model, out = copy.deepcopy(model), {}
-    rpn, heads = model.rpn, model.roi_heads
-    batch, targets = model.transform(images, targets)
-    out["transform.images"], out["transform.sizes"] = batch.tensors, torch.tensor(batch.image_sizes)
-    features = model.backbone(batch.tensors)
-    for name, feature in features.items():
-        out[f"features.{name}"] = feature
-
-    objectness, deltas = rpn.head(list(features.values()))
-    for level, (o, d) in enumerate(zip(objectness, deltas)):
-        out[f"rpn.objectness.{level}"], out[f"rpn.deltas.{level}"] = o, d
-    per_level = [o[0].numel() for o in objectness]
-    anchors = rpn.anchor_generator(batch, list(features.values()))
-    objectness, deltas = concat_box_prediction_layers(objectness, deltas)
-    boxes = rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
-    proposals, _ = rpn.filter_proposals(boxes, objectness, batch.image_sizes, per_level)
-    labels, matched = rpn.assign_targets_to_anchors(anchors, targets)
-    codes = rpn.box_coder.encode(matched, anchors)
-    losses = dict(zip(LOSSES, rpn.compute_loss(objectness, deltas, labels, codes)))
-    for i, target in enumerate(targets):
-        out[f"targets.{i}.boxes"] = target["boxes"]
-        out[f"rpn.positive.{i}"] = torch.where(labels[i] == 1)[0]
-        out[f"rpn.ignored.{i}"] = torch.where(labels[i] == -1)[0]
-        positive = out[f"rpn.sampled_positive.{i}"] = rpn.fg_bg_sampler.positive[i]
-        out[f"rpn.sampled_negative.{i}"] = rpn.fg_bg_sampler.negative[i]
-        out[f"rpn.regression_targets.{i}"] = codes[i][positive]
-
-    truth = [t["boxes"] for t in targets]
-    joined = heads.add_gt_proposals(proposals, truth)
-    matched, labels = heads.assign_targets_to_proposals(joined, truth, [t["labels"] for t in targets])
-    chosen, _, chosen_labels, codes = heads.select_training_samples(proposals, targets)
-    out["pooled"] = heads.box_roi_pool(features, chosen, batch.image_sizes)
-    out["roi.levels"] = heads.box_roi_pool.map_levels(chosen)
-    out["box_head"] = heads.box_head(out["pooled"])
-    out["class_logits"], out["box_regression"] = heads.box_predictor(out["box_head"])
-    found = fastrcnn_loss(out["class_logits"], out["box_regression"], chosen_labels, codes)
-    losses |= zip(LOSSES[2:], found)
-    for i in range(len(images)):
-        out[f"proposals.{i}"], out[f"roi.labels.{i}"], out[f"roi.matched_idxs.{i}"] = joined[i], labels[i], matched[i]
-        out[f"roi.sampled.{i}"] = torch.where(heads.fg_bg_sampler.masks[0][i] | heads.fg_bg_sampler.masks[1][i])[0]
-        out[f"roi.regression_targets.{i}"] = codes[i][chosen_labels[i] > 0]
-    stages = {name: value.detach() for name, value in out.items()}
-    return SimpleNamespace(model=model, stages=stages, losses=losses, anchors=anchors, per_level=per_level)
-
-
-def run(model, images, targets):
-    """A step with ``values`` of the losses and ``gradients`` of their sum."""
-    found = step(model, images, targets)
-    found.values = {name: loss.item() for name, loss in found.losses.items()}
-    sum(found.losses.values()).backward()
-    found.gradients = {n: p.grad for n, p in found.model.named_parameters() if p.requires_grad}
-    return found
 
 
 @torch.no_grad()
@@ -196,36 +81,45 @@ def iou_margin(found):
     return least
 
 
-def compare(a, b):
-    """(sampling agrees, worst relative change of a loss, of a gradient's norm, of a gradient's largest)."""
-    for name in a.stages:
-        decision = name.startswith("rpn.") and name.split(".")[1] in ("positive", "ignored", "sampled_positive", "sampled_negative")
-        if (decision or name.startswith(("roi.s", "roi.l", "roi.m"))) and not torch.equal(a.stages[name], b.stages[name]):
-            return False, math.inf, math.inf, math.inf
-    losses = max(abs(a.values[n] - b.values[n]) / abs(a.values[n]) for n in LOSSES)
+def compare(a, b, shift=GRADIENT_SHIFT):
+    """What changed between two runs; raises if one samples differently or a gradient moves far."""
+    box = 0.0
+    for name, value in a.stages.items():
+        decision = not value.is_floating_point()
+        if decision and not torch.equal(value, b.stages[name]) or value.shape != b.stages[name].shape:
+            raise ValueError(f"another {name}")
+        if name.startswith("proposals"):
+            box = max(box, (value.double() - b.stages[name].double()).abs().max().item())
+    loss, worst = max((abs(a.values[n] - b.values[n]) / abs(a.values[n]), n) for n in LOSSES)
+    if box > ROBUST_SHIFT or loss > LOSS_SHIFT:
+        raise ValueError(f"a proposal moves by {box:.3g} px, {worst} by {loss:.3g} of itself")
     norm = largest = 0.0
     for name, gradient in a.gradients.items():
-        gradient, shift = gradient.double(), b.gradients[name].double() - gradient.double()
-        norm = max(norm, (shift.norm() / gradient.norm()).item())
-        largest = max(largest, (shift.abs().max() / gradient.abs().max()).item())
-    return True, losses, norm, largest
+        if not gradient.any():
+            raise ValueError(f"no gradient of {name}")
+        change = b.gradients[name].double() - gradient.double()
+        norm = max(norm, (change.norm() / gradient.double().norm()).item())
+        largest = max(largest, (change.abs().max() / gradient.abs().max()).item())
+    if max(norm, largest) > shift:
+        raise ValueError(f"a gradient moves by {norm:.3g} of its norm, {largest:.3g} of its largest element")
+    return {k: rounded(v) for k, v in zip(("box_px", "loss", "gradient_norm", "gradient_largest"), (box, loss, norm, largest))}
 
 
 def margins(model, images, targets, found):
-    """How far the case is from another sampling; raises if it is not robust."""
-    result = {"iou": rounded(iou_margin(found))}
-    if result["iou"] < IOU_MARGIN:
-        raise ValueError(f"an IoU within {result['iou']:g} of another decision")
+    """How far the case is from another sampling; raises if it is not robust. Changes of losses and
+    gradients are relative, of a gradient to its norm and to its largest element."""
+    iou = iou_margin(found)
+    if iou < IOU_MARGIN:
+        raise ValueError(f"an IoU within {iou:.3g} of another decision")
+
+    def worst(noise, **limit):
+        models = (noisy(model, noise, seed) for seed in range(3))
+        found_changes = [compare(found, run(m, images, targets), **limit) for m in models]
+        return {"relative": noise} | {k: max(c[k] for c in found_changes) for k in found_changes[0]}
+
+    result = {"iou": rounded(iou), "rounding": worst(ROUNDING), "noise": worst(ROBUST_NOISE, shift=math.inf)}
     double = run(copy.deepcopy(model).double(), [i.double() for i in images], doubled(targets))
-    changes = {"f64": compare(found, double)}
-    noises = [compare(found, run(noisy(model, ROBUST_NOISE, seed), images, targets)) for seed in range(3)]
-    changes["noise"] = tuple(map(max, zip(*noises))) if all(n[0] for n in noises) else (False,) + (math.inf,) * 3
-    for name, (agree, losses, norm, largest) in changes.items():
-        if not agree or losses > LOSS_SHIFT:
-            raise ValueError(f"{name} samples differently or moves a loss ({losses:.3g})")
-        result[name] = {"loss": rounded(losses), "gradient_norm": rounded(norm), "gradient_largest": rounded(largest)}
-    result["noise"]["relative"] = ROBUST_NOISE
-    return result, double
+    return result | {"f64": compare(found, double)}, double
 
 
 def counts(found):
@@ -263,6 +157,15 @@ def describe(model, images, targets):
     return "\n".join(lines + [f"  {c}" for c in counts(found)] + [f"  RoIs by level {levels}"])
 
 
+def covers(found):
+    """Whether the sampled positives come from four levels and all classes, and all are sampled once."""
+    images = counts(found)
+    levels = torch.tensor([c["sampled_positive_by_level"] for c in images])
+    labels = torch.tensor([c["sampled_rois_by_label"] for c in images])
+    whole = any(0 < c["rois_positive"] <= 16 for c in images)  # then with the ground truth, which comes last
+    return whole and (levels.sum(0) > 0).sum() >= 4 and (labels.sum(0) > 0).all()
+
+
 def search(case):
     """Tries one image-name suffix after another."""
     model = training(case)
@@ -271,8 +174,11 @@ def search(case):
         for image, name in zip(case["images"], names):
             image["name"] = f"{name}~{suffix}"
         images, targets = pictures(case), ground_truth(case, model)
+        found = run(model, images, targets)
         try:
-            print(f"{case['case']}: ~{suffix}", margins(model, images, targets, run(model, images, targets))[0], flush=True)
+            if not covers(found):
+                raise ValueError("not all levels and classes")
+            print(f"{case['case']}: ~{suffix}", margins(model, images, targets, found)[0], flush=True)
             print(describe(model, images, targets), flush=True)
             return
         except ValueError as error:

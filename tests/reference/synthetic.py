@@ -21,6 +21,7 @@ The rule, which the Rust tests repeat bit for bit:
   2-D and 4-D ``*.weight``          0       f32(sqrt(6 / product(shape[1:])))
   ================================  ======  =====================================
 
+* The base of ``backbone.body.*.bias``, the body's norms, is the case's ``body_bias`` if it has one.
 * ``scale`` is then multiplied by the tensor's gain, a power of two (1 unless the case lists one).
 * Image ``name``: channel ``c`` of pixel ``(y, x)`` is ``(3 * coarse + fine) // 4``, where
   ``coarse`` is ``z >> 56`` of key ``name/coarse`` at ``i = ((y // 8) * 4096 + x // 8) * 3 + c``
@@ -76,19 +77,21 @@ def base_and_scale(key, shape):
     raise ValueError(f"the rule does not cover {key} {list(shape)}")
 
 
-def weight(key, shape, gain=1.0):
+def weight(key, shape, gain=1.0, body_bias=0.0):
     base, scale = base_and_scale(key, shape)
+    if key.startswith("backbone.body.") and key.endswith(".bias"):
+        base = body_bias
     values = np.float32(scale) * np.float32(gain) * signed(key, shape)
     return torch.from_numpy(np.float32(base) + values)
 
 
-def fill(model, gains=None):
+def fill(model, gains=None, body_bias=0.0):
     """Gives every parameter and buffer of ``model`` its value from the rule."""
     gains = dict(gains or {})
     state = model.state_dict()
     for key in state:
         if not key.endswith("num_batches_tracked"):
-            state[key] = weight(key, tuple(state[key].shape), gains.pop(key, 1.0))
+            state[key] = weight(key, tuple(state[key].shape), gains.pop(key, 1.0), body_bias)
     assert not gains, f"gains for unknown tensors: {list(gains)}"
     model.load_state_dict(state)
     return model

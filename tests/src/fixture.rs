@@ -35,6 +35,24 @@ impl Fixture {
         SafeTensors::deserialize(&self.bytes).expect("fixture is safetensors")
     }
 
+    /// Runs a check on every case `<operation>/...` of the settings, of which there is at least one.
+    pub fn for_cases(&self, operation: &str, check: impl Fn(&str)) {
+        let cases = self.settings.as_object().expect("an object");
+        let prefix = format!("{operation}/");
+        let cases: Vec<_> = cases
+            .keys()
+            .filter(|name| name.starts_with(&prefix))
+            .collect();
+        assert!(!cases.is_empty(), "no case of {operation}");
+        cases.into_iter().for_each(|name| check(name));
+    }
+
+    /// A setting of a case.
+    pub fn setting<T: DeserializeOwned>(&self, case: &str, name: &str) -> T {
+        let value = self.settings[case][name].clone();
+        serde_json::from_value(value).unwrap_or_else(|error| panic!("{case}: {name}: {error}"))
+    }
+
     /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors().tensor(name).is_ok()
@@ -92,9 +110,14 @@ impl Fixture {
     ) {
         let shape = self.ints(&format!("{name}#shape"));
         assert_eq!(found.dims().to_vec(), shape, "shape of {name}");
-        let stride = self.ints(&format!("{name}#stride"))[0];
         let found: Vec<f32> = found.into_data().into_vec().expect("f32");
-        let found: Vec<f32> = found.into_iter().step_by(stride).collect();
+        self.assert_sampled_values(name, &found, tolerance);
+    }
+
+    /// [`assert_sampled`](Self::assert_sampled) on the values alone.
+    pub fn assert_sampled_values(&self, name: &str, found: &[f32], tolerance: f32) {
+        let stride = self.ints(&format!("{name}#stride"))[0];
+        let found: Vec<f32> = found.iter().copied().step_by(stride).collect();
         assert_close(name, &found, &self.floats(name).1, tolerance);
     }
 }

@@ -19,13 +19,14 @@ fn fnv1a(key: &str) -> u64 {
 }
 
 /// The rule's value of every element of a tensor, in torch's layout.
-fn weight(key: &str, shape: &[usize], gain: f32) -> Vec<f32> {
+fn weight(key: &str, shape: &[usize], gain: f32, body_bias: f32) -> Vec<f32> {
     let (base, scale) = if key.ends_with("running_var") {
         (1.0f32, 0.5f32)
     } else if key.ends_with("running_mean") {
         (0.0, 0.1)
     } else if key.ends_with(".bias") {
-        (0.0, 0.05)
+        let body = key.starts_with("backbone.body.");
+        (if body { body_bias } else { 0.0 }, 0.05)
     } else if shape.len() == 1 {
         (0.6, 0.12)
     } else {
@@ -42,19 +43,28 @@ fn weight(key: &str, shape: &[usize], gain: f32) -> Vec<f32> {
         .collect()
 }
 
+/// What a case changes of the rule.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Factors of the scale, by name.
+    pub gains: HashMap<String, f32>,
+    /// Base of the biases of the body's norms.
+    pub body_bias: f32,
+}
+
 /// A state dict of the rule's weights for parameters of these names and shapes, which
 /// `torch_name` translates to those that torchvision has.
 pub fn state_dict(
     shapes: &[(String, Vec<usize>)],
-    gains: &HashMap<String, f32>,
+    changes: &Changes,
     torch_name: impl Fn(&str) -> String,
 ) -> StateDict {
     let values = |(name, shape): &(String, Vec<usize>)| {
         let key = torch_name(name);
-        let gain = gains.get(&key).copied().unwrap_or(1.0);
+        let gain = changes.gains.get(&key).copied().unwrap_or(1.0);
         entry(
             name,
-            TensorData::new(weight(&key, shape, gain), shape.clone()),
+            TensorData::new(weight(&key, shape, gain, changes.body_bias), shape.clone()),
         )
     };
     shapes.iter().map(values).collect()

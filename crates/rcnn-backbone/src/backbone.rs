@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use crate::ResNetFpnConfig;
+use crate::{Phase, ResNetFpnConfig};
 
 /// Named feature maps, highest resolution first, as torchvision's `OrderedDict` of them.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl<B: Backend> FeatureMaps<B> {
 /// use burn::module::Module;
 /// use burn::nn::conv::Conv2d;
 /// use burn::tensor::{Tensor, activation::relu, backend::Backend};
-/// use rcnn_backbone::{Backbone, FeatureMaps};
+/// use rcnn_backbone::{Backbone, FeatureMaps, Phase};
 ///
 /// #[derive(Module, Debug)]
 /// struct Tiny<B: Backend> {
@@ -46,7 +46,7 @@ impl<B: Backend> FeatureMaps<B> {
 /// }
 ///
 /// impl<B: Backend> Backbone<B> for Tiny<B> {
-///     fn forward(&self, images: Tensor<B, 4>) -> FeatureMaps<B> {
+///     fn forward(&self, images: Tensor<B, 4>, _phase: Phase) -> FeatureMaps<B> {
 ///         FeatureMaps::single(relu(self.conv.forward(images)))
 ///     }
 ///
@@ -56,12 +56,13 @@ impl<B: Backend> FeatureMaps<B> {
 /// }
 /// ```
 pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
-    /// Computes the feature maps of a batch of images.
+    /// Computes the feature maps of a batch of images. What the pass is for matters to layers that
+    /// train differently, batch norms for one.
     ///
     /// # Shapes
     /// - images: `[N, 3, H, W]`, normalised
     /// - output: maps `[N, out_channels, H / stride, W / stride]`
-    fn forward(&self, images: Tensor<B, 4>) -> FeatureMaps<B>;
+    fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> FeatureMaps<B>;
 
     /// Channels of every feature map.
     fn out_channels(&self) -> usize;

@@ -5,7 +5,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::{BatchNorm2d, BatchNorm2dConfig, NormKind};
+use crate::{BatchNorm2d, BatchNorm2dConfig, NormKind, Phase};
 
 /// An `nn.Sequential` of convolution (`0`) and norm (`1`). A tuple, because Burn names its parts
 /// `0` and `1` as torchvision does.
@@ -16,10 +16,14 @@ pub type ConvNorm<B> = (Conv2d<B>, Option<BatchNorm2d<B>>);
 /// # Shapes
 /// - input: `[N, C, H, W]`
 /// - output: `[N, C', H', W']`
-pub fn conv_norm<B: Backend>((conv, norm): &ConvNorm<B>, input: Tensor<B, 4>) -> Tensor<B, 4> {
+pub fn conv_norm<B: Backend>(
+    (conv, norm): &ConvNorm<B>,
+    input: Tensor<B, 4>,
+    phase: Phase,
+) -> Tensor<B, 4> {
     let output = conv.forward(input);
     match norm {
-        Some(norm) => norm.forward(output),
+        Some(norm) => norm.forward(output, phase),
         None => output,
     }
 }

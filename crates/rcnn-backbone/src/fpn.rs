@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Backbone, BackboneConfig, BackboneConfigError, ConvNorm, ConvNormConfig, FeatureMaps, NormKind,
-    ResNet, ResNetArch, ResNetConfig, conv_norm,
+    Phase, ResNet, ResNetArch, ResNetConfig, conv_norm,
 };
 
 /// A ResNet with a feature pyramid: torchvision's `resnet_fpn_backbone`.
@@ -115,14 +115,14 @@ pub struct BackboneWithFpn<B: Backend> {
 }
 
 impl<B: Backend> Backbone<B> for BackboneWithFpn<B> {
-    fn forward(&self, images: Tensor<B, 4>) -> FeatureMaps<B> {
-        let stages = self.body.forward(images);
+    fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> FeatureMaps<B> {
+        let stages = self.body.forward(images, phase);
         let returned = &self.config.returned_layers;
         let inputs = returned
             .iter()
             .map(|layer| stages[layer - 1].clone())
             .collect();
-        let mut levels = self.fpn.forward(inputs);
+        let mut levels = self.fpn.forward(inputs, phase);
         let mut names: Vec<String> = (0..levels.len()).map(|i| i.to_string()).collect();
         if self.config.max_pool_level {
             let pool = MaxPool2dConfig::new([1, 1]).with_strides([2, 2]).init();
@@ -154,7 +154,7 @@ impl<B: Backend> FeaturePyramidNetwork<B> {
     /// # Shapes
     /// - inputs: one `[N, C, H, W]` a level, highest resolution first
     /// - output: as many maps of the same sizes, all with `out_channels` channels
-    pub fn forward(&self, inputs: Vec<Tensor<B, 4>>) -> Vec<Tensor<B, 4>> {
+    pub fn forward(&self, inputs: Vec<Tensor<B, 4>>, phase: Phase) -> Vec<Tensor<B, 4>> {
         let mut merged: Option<Tensor<B, 4>> = None;
         let blocks = self.inner_blocks.iter().zip(&self.layer_blocks);
         let mut levels: Vec<_> = inputs
@@ -162,13 +162,13 @@ impl<B: Backend> FeaturePyramidNetwork<B> {
             .zip(blocks)
             .rev()
             .map(|(input, (inner, layer))| {
-                let lateral = conv_norm(inner, input);
+                let lateral = conv_norm(inner, input, phase);
                 let sum = match merged.take() {
                     Some(above) => upsample(above, lateral.dims()) + lateral,
                     None => lateral,
                 };
                 merged = Some(sum.clone());
-                conv_norm(layer, sum)
+                conv_norm(layer, sum, phase)
             })
             .collect();
         levels.reverse();

@@ -1,6 +1,7 @@
-//! Batch norm with fixed statistics, as a detector uses it: a scale and a shift for each channel.
+//! Batch norm as a detector uses it: with fixed statistics, a scale and a shift for each channel;
+//! with those of the batch only where a trainable norm is trained.
 
-use burn::module::{Initializer, Module, Param};
+use burn::module::{Initializer, Module, Param, RunningState};
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,16 @@ pub enum NormKind {
     FrozenBatchNorm2d,
     /// `torch.nn.BatchNorm2d`: weights are trainable, statistics are counted while training.
     BatchNorm2d,
+}
+
+/// What a forward pass is for. Only a trainable batch norm tells the difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Detections: running statistics.
+    #[default]
+    Inference,
+    /// Losses: [`NormKind::BatchNorm2d`] takes the statistics of the batch, and counts them.
+    Training,
 }
 
 /// Makes a [`BatchNorm2d`].
@@ -37,17 +48,18 @@ impl BatchNorm2dConfig {
         BatchNorm2d {
             weight: constant(Initializer::Ones).set_require_grad(trainable),
             bias: constant(Initializer::Zeros).set_require_grad(trainable),
-            running_mean: constant(Initializer::Zeros),
-            running_var: constant(Initializer::Ones),
+            running_mean: RunningState::new(Tensor::zeros(shape, device)),
+            running_var: RunningState::new(Tensor::ones(shape, device)),
             eps: self.eps,
+            kind: self.kind,
         }
     }
 }
 
 /// Batch norm over the channels of `[N, C, H, W]` with torchvision's parameter names.
 ///
-/// Burn's own `BatchNorm` switches to batch statistics whenever its backend tracks gradients;
-/// this one always uses the running statistics.
+/// Burn's own `BatchNorm` takes batch statistics whenever its backend tracks gradients; this one when
+/// it is told to.
 #[derive(Module, Debug)]
 pub struct BatchNorm2d<B: Backend> {
     /// Scale, `[C]`.
@@ -55,23 +67,55 @@ pub struct BatchNorm2d<B: Backend> {
     /// Shift, `[C]`.
     pub bias: Param<Tensor<B, 1>>,
     /// Mean that is subtracted, `[C]`.
-    pub running_mean: Param<Tensor<B, 1>>,
+    pub running_mean: RunningState<Tensor<B, 1>>,
     /// Variance that is divided by, `[C]`.
-    pub running_var: Param<Tensor<B, 1>>,
+    pub running_var: RunningState<Tensor<B, 1>>,
     /// Added to the variance.
     pub eps: f64,
+    #[module(skip)]
+    kind: NormKind,
 }
 
+/// Weight of a batch in the running statistics.
+const MOMENTUM: f64 = 0.1;
+
 impl<B: Backend> BatchNorm2d<B> {
-    /// Normalises with the running statistics.
+    /// Normalises with the running statistics, or with the batch's (see [`Phase`]).
     ///
     /// # Shapes
     /// - input, output: `[N, C, H, W]`
-    pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
-        let channels = input.dims()[1];
-        let scale = self.weight.val() / (self.running_var.val() + self.eps).sqrt();
-        let shift = self.bias.val() - self.running_mean.val() * scale.clone();
+    pub fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
+        let [n, channels, h, w] = input.dims();
+        let (mean, var) = match (phase, self.kind) {
+            (Phase::Training, NormKind::BatchNorm2d) => self.batch_statistics(&input, n * h * w),
+            _ => (
+                self.running_mean.value_sync(),
+                self.running_var.value_sync(),
+            ),
+        };
+        let scale = self.weight.val() / (var + self.eps).sqrt();
+        let shift = self.bias.val() - mean * scale.clone();
         let per_channel = |t: Tensor<B, 1>| t.reshape([1, channels, 1, 1]);
         input * per_channel(scale) + per_channel(shift)
+    }
+
+    /// Mean and variance of a batch of `count` values a channel, which the running ones follow.
+    fn batch_statistics(&self, input: &Tensor<B, 4>, count: usize) -> (Tensor<B, 1>, Tensor<B, 1>) {
+        let channels = input.dims()[1];
+        let values = input.clone().swap_dims(0, 1).reshape([channels, count]);
+        let mean = values.clone().mean_dim(1);
+        let var = (values - mean.clone())
+            .powi_scalar(2)
+            .mean_dim(1)
+            .reshape([channels]);
+        let mean = mean.reshape([channels]);
+        let follow = |running: &RunningState<Tensor<B, 1>>, batch: Tensor<B, 1>| {
+            running.update(running.value_sync() * (1.0 - MOMENTUM) + batch.detach() * MOMENTUM);
+        };
+        follow(&self.running_mean, mean.clone());
+        // torch counts the unbiased variance.
+        let unbiased = count as f64 / (count as f64 - 1.0).max(1.0);
+        follow(&self.running_var, var.clone() * unbiased);
+        (mean, var)
     }
 }

@@ -13,7 +13,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use crate::{BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, conv_norm};
+use crate::{BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm};
 
 /// A member of the family, under torchvision's builder name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -265,14 +265,16 @@ impl<B: Backend> ResNet<B> {
     /// # Shapes
     /// - images: `[N, 3, H, W]`
     /// - output: one `[N, C, H / stride, W / stride]` a stage
-    pub fn forward(&self, images: Tensor<B, 4>) -> Vec<Tensor<B, 4>> {
-        let stem = relu(self.bn1.forward(self.conv1.forward(images)));
+    pub fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> Vec<Tensor<B, 4>> {
+        let stem = relu(self.bn1.forward(self.conv1.forward(images), phase));
         let mut x = self.maxpool.forward(stem);
         [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
             .into_iter()
             .filter(|stage| !stage.is_empty())
             .map(|stage| {
-                x = stage.iter().fold(x.clone(), |x, block| block.forward(x));
+                x = stage
+                    .iter()
+                    .fold(x.clone(), |x, block| block.forward(x, phase));
                 x.clone()
             })
             .collect()
@@ -292,10 +294,10 @@ impl<B: Backend> Block<B> {
     /// # Shapes
     /// - input: `[N, C, H, W]`
     /// - output: `[N, C', H / stride, W / stride]`
-    pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
+    pub fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
         match self {
-            Self::Basic(block) => block.forward(input),
-            Self::Bottleneck(block) => block.forward(input),
+            Self::Basic(block) => block.forward(input, phase),
+            Self::Bottleneck(block) => block.forward(input, phase),
         }
     }
 }
@@ -312,10 +314,10 @@ pub struct BasicBlock<B: Backend> {
 }
 
 impl<B: Backend> BasicBlock<B> {
-    fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
-        let x = relu(self.bn1.forward(self.conv1.forward(input.clone())));
-        let x = self.bn2.forward(self.conv2.forward(x));
-        relu(x + shortcut(&self.downsample, input))
+    fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
+        let x = relu(self.bn1.forward(self.conv1.forward(input.clone()), phase));
+        let x = self.bn2.forward(self.conv2.forward(x), phase);
+        relu(x + shortcut(&self.downsample, input, phase))
     }
 }
 
@@ -333,17 +335,21 @@ pub struct Bottleneck<B: Backend> {
 }
 
 impl<B: Backend> Bottleneck<B> {
-    fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
-        let x = relu(self.bn1.forward(self.conv1.forward(input.clone())));
-        let x = relu(self.bn2.forward(self.conv2.forward(x)));
-        let x = self.bn3.forward(self.conv3.forward(x));
-        relu(x + shortcut(&self.downsample, input))
+    fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
+        let x = relu(self.bn1.forward(self.conv1.forward(input.clone()), phase));
+        let x = relu(self.bn2.forward(self.conv2.forward(x), phase));
+        let x = self.bn3.forward(self.conv3.forward(x), phase);
+        relu(x + shortcut(&self.downsample, input, phase))
     }
 }
 
-fn shortcut<B: Backend>(downsample: &Option<ConvNorm<B>>, input: Tensor<B, 4>) -> Tensor<B, 4> {
+fn shortcut<B: Backend>(
+    downsample: &Option<ConvNorm<B>>,
+    input: Tensor<B, 4>,
+    phase: Phase,
+) -> Tensor<B, 4> {
     match downsample {
-        Some(downsample) => conv_norm(downsample, input),
+        Some(downsample) => conv_norm(downsample, input, phase),
         None => input,
     }
 }

@@ -129,8 +129,10 @@ fn run_probed<B: DetectionBackend, J: Job>(
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text = text
                 .or(payload.downcast_ref::<&str>().copied())
-                .unwrap_or("no driver");
-            Err(anyhow!("device {name} can't be used: {text}"))
+                .unwrap_or("it gave no reason");
+            Err(anyhow!(
+                "device {name} can't be used; no driver or no such card? ({text})"
+            ))
         }
     }
 }

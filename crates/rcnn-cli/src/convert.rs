@@ -31,9 +31,6 @@ pub(crate) struct ConvertArgs {
     /// Precision of a burnpack
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
-    /// Convert what fits, start the rest at random, and say which
-    #[arg(long)]
-    partial: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,7 +60,7 @@ pub(crate) fn run(args: ConvertArgs) -> Result<Outcome> {
         &default_device(),
         Fit {
             weights,
-            partial: args.partial,
+            model: args.model,
         },
     )?;
     let precision = match args.dtype {
@@ -86,19 +83,19 @@ pub(crate) fn run(args: ConvertArgs) -> Result<Outcome> {
 /// Makes sure that the weights fit their network, so that what is written can be opened.
 struct Fit {
     weights: Weights,
-    partial: bool,
+    model: ModelArgs,
 }
 
 impl Job for Fit {
     type Output = Weights;
 
     fn run<B: DetectionBackend>(self, device: B::Device) -> Result<Weights> {
-        if self.partial {
-            let (model, report) = self.weights.load_partial::<B>(&device)?;
-            eprint!("{} tensors fit\n{report}", report.loaded.len());
-            return Ok(Weights::of_model(&model));
-        }
-        self.weights.load::<B>(&device)?;
-        Ok(self.weights)
+        let model = self.model.load::<B>(&self.weights, &device)?;
+        // Strictly loaded weights are written as they are: bits, counters and all.
+        Ok(if self.model.partial {
+            Weights::of_model(&model)
+        } else {
+            self.weights
+        })
     }
 }

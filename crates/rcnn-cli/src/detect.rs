@@ -194,7 +194,7 @@ impl Job for Detect {
     type Output = Outcome;
 
     fn run<B: DetectionBackend>(mut self, device: B::Device) -> Result<Outcome> {
-        let model = self.weights.load::<B>(&device)?;
+        let model = self.args.model.load::<B>(&self.weights, &device)?;
         let progress = progress_bar(self.images.len());
         let mut failed = 0;
         for paths in std::mem::take(&mut self.images).chunks(self.args.batch_size) {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use rcnn_burn::FasterRcnnConfig;
 use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{Weights, WeightsError, download, published};
+use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 
 /// Which network the weights belong to, where the file does not say.
 #[derive(Args)]
@@ -27,9 +28,26 @@ pub(crate) struct ModelArgs {
     /// Class names, one a line, without the background (or with it as first line)
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Load what fits, start the rest at random, and say which
+    #[arg(long)]
+    pub(crate) partial: bool,
 }
 
 impl ModelArgs {
+    /// Makes the model, as strictly as asked.
+    pub(crate) fn load<B: DetectionBackend>(
+        &self,
+        weights: &Weights,
+        device: &B::Device,
+    ) -> Result<StandardFasterRcnn<B>> {
+        if !self.partial {
+            return Ok(weights.load(device)?);
+        }
+        let (model, report) = weights.load_partial(device)?;
+        eprint!("{} tensors loaded\n{report}", report.loaded.len());
+        Ok(model)
+    }
+
     /// Opens the weights with the configuration that file and arguments give together.
     pub(crate) fn open(&self, source: &str) -> Result<Weights> {
         let path = resolve(source)?;

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_backbone::{Backbone, BackboneWithFpn, FeatureMaps};
+use rcnn_backbone::{Backbone, BackboneWithFpn, FeatureMaps, Phase};
 use rcnn_ops::{BBox, DetectionBackend};
 use rcnn_roi::{ClassScores, Detections, RoiHeads};
 use rcnn_rpn::{Proposals, RegionProposalNetwork};
@@ -64,19 +64,16 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         let images = self.transform.forward(images)?;
         let features = self.features(&images);
         let proposals = self.proposals(&images, &features);
-        let mut detections =
-            self.roi_heads
-                .forward(&features, &boxes(&proposals), &images.image_sizes);
-        for (i, detections) in detections.iter_mut().enumerate() {
-            let (resized, original) = (images.image_sizes[i], images.original_sizes[i]);
-            GeneralizedRcnnTransform::postprocess(detections, resized, original);
-        }
-        Ok(detections)
+        let detections = self
+            .roi_heads
+            .forward(&features, &boxes(&proposals), &images.image_sizes);
+        Ok(images.restore(detections))
     }
 
     /// First stage by itself: the feature maps of a batch.
     pub fn features(&self, images: &ImageList<B>) -> FeatureMaps<B> {
-        self.backbone.forward(images.tensors.clone())
+        self.backbone
+            .forward(images.tensors.clone(), Phase::Inference)
     }
 
     /// Second stage by itself: where each image might have objects.
@@ -107,7 +104,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         pooled: Tensor<B, 4>,
         proposals: &[Proposals],
     ) -> Vec<ClassScores> {
-        let predictions = self.roi_heads.predict(pooled);
+        let predictions = self.roi_heads.predict(pooled, Phase::Inference);
         self.roi_heads
             .class_scores(predictions, &boxes(proposals), &images.image_sizes)
     }
@@ -130,6 +127,6 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     }
 }
 
-fn boxes(proposals: &[Proposals]) -> Vec<&[BBox]> {
+pub(crate) fn boxes(proposals: &[Proposals]) -> Vec<&[BBox]> {
     proposals.iter().map(|p| p.boxes.as_slice()).collect()
 }

@@ -6,8 +6,10 @@
 
 mod config;
 mod faster_rcnn;
+mod losses;
 mod transform;
 
 pub use config::{ConfigError, FasterRcnnConfig};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
+pub use losses::Losses;
 pub use transform::{DetectError, GeneralizedRcnnTransform, ImageList, ImageSize};

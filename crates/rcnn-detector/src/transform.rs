@@ -1,6 +1,7 @@
 //! From images of any size to one padded batch, and boxes back to the images.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use rcnn_ops::BBox;
 use rcnn_roi::Detections;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,15 @@ impl<B: Backend> ImageList<B> {
     pub fn padded_size(&self) -> ImageSize {
         let [_, _, height, width] = self.tensors.dims();
         (height, width)
+    }
+
+    /// Brings detections back to the pixels of the original images (torchvision's `postprocess`).
+    pub(crate) fn restore(&self, mut detections: Vec<Detections>) -> Vec<Detections> {
+        let sizes = self.image_sizes.iter().zip(&self.original_sizes);
+        for (found, (&resized, &original)) in detections.iter_mut().zip(sizes) {
+            GeneralizedRcnnTransform::resize_boxes(&mut found.boxes, resized, original);
+        }
+        detections
     }
 }
 
@@ -155,12 +165,12 @@ impl GeneralizedRcnnTransform {
         resize(columns, 1, to_height)
     }
 
-    /// Brings boxes from the pixels of a resized image to those of the original
+    /// Brings boxes from the pixels of one image to those of its resized copy, or back
     /// (torchvision's `resize_boxes`).
-    pub fn postprocess(detections: &mut Detections, resized: ImageSize, original: ImageSize) {
-        let y = original.0 as f32 / resized.0 as f32;
-        let x = original.1 as f32 / resized.1 as f32;
-        for b in &mut detections.boxes {
+    pub fn resize_boxes(boxes: &mut [BBox], from: ImageSize, to: ImageSize) {
+        let y = to.0 as f32 / from.0 as f32;
+        let x = to.1 as f32 / from.1 as f32;
+        for b in boxes {
             *b = [b[0] * x, b[1] * y, b[2] * x, b[3] * y];
         }
     }

@@ -10,16 +10,22 @@ mod backend;
 mod backends;
 mod box_coder;
 mod boxes;
+mod loss;
+mod matcher;
 mod nms;
 mod roi_align;
 mod roi_pool;
+mod sampler;
 
 pub use backend::DetectionBackend;
 pub use box_coder::BoxCoder;
 pub use boxes::{BBox, box_area, box_iou, clip_box, clip_boxes_to_image, remove_small_boxes};
+pub use loss::{binary_cross_entropy_with_logits, cross_entropy, smooth_l1_sum};
+pub use matcher::{Match, Matcher};
 pub use nms::{SoftNms, batched_nms, nms, soft_nms};
 pub use roi_align::{RoiAlignOptions, roi_align};
 pub use roi_pool::{RoiPoolOptions, roi_pool};
+pub use sampler::{BalancedSampler, Choice, Sample};
 
 /// The backends that this build offers, under the names that Burn users know.
 pub mod backend_types {

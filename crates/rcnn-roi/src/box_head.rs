@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, conv_norm};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm};
 use serde::{Deserialize, Serialize};
 
 /// Describes a [`BoxHead`].
@@ -106,10 +106,10 @@ impl<B: Backend> BoxHead<B> {
     /// # Shapes
     /// - pooled: `[K, channels, height, width]`
     /// - output: `[K, out_features]`
-    pub fn forward(&self, pooled: Tensor<B, 4>) -> Tensor<B, 2> {
+    pub fn forward(&self, pooled: Tensor<B, 4>, phase: Phase) -> Tensor<B, 2> {
         match self {
             Self::TwoMlp(head) => head.forward(pooled),
-            Self::ConvFc(layers) => conv_fc(layers, pooled),
+            Self::ConvFc(layers) => conv_fc(layers, pooled, phase),
         }
     }
 }
@@ -147,9 +147,13 @@ pub enum BoxHeadLayer<B: Backend> {
     Relu(usize),
 }
 
-fn conv_fc<B: Backend>(layers: &[BoxHeadLayer<B>], pooled: Tensor<B, 4>) -> Tensor<B, 2> {
+fn conv_fc<B: Backend>(
+    layers: &[BoxHeadLayer<B>],
+    pooled: Tensor<B, 4>,
+    phase: Phase,
+) -> Tensor<B, 2> {
     let convolved = layers.iter().fold(pooled, |x, layer| match layer {
-        BoxHeadLayer::Conv(conv) => relu(conv_norm(conv, x)),
+        BoxHeadLayer::Conv(conv) => relu(conv_norm(conv, x, phase)),
         _ => x,
     });
     layers

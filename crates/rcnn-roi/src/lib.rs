@@ -5,19 +5,21 @@
 
 mod box_head;
 mod config;
+mod loss;
 mod pooler;
 mod postprocess;
 mod predictor;
 
 pub use box_head::{BoxHead, BoxHeadConfig, BoxHeadLayer, FastRcnnConvFcHead, TwoMlpHead};
 pub use config::RoiHeadsConfig;
+pub use loss::{RoiLosses, RoiSamples, Target};
 pub use pooler::{LevelMapper, MultiScaleRoiAlign};
 pub use postprocess::{ClassScores, Detections, NmsMethod};
 pub use predictor::{BoxPredictions, FastRcnnPredictor};
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_backbone::FeatureMaps;
+use rcnn_backbone::{FeatureMaps, Phase};
 use rcnn_ops::{BBox, DetectionBackend};
 
 /// Pools, classifies and refines proposals (`torchvision.models.detection.roi_heads.RoIHeads`).
@@ -50,8 +52,9 @@ impl<B: DetectionBackend> RoiHeads<B> {
     }
 
     /// Class logits and box deltas of pooled features `[K, channels, pooled height, pooled width]`.
-    pub fn predict(&self, pooled: Tensor<B, 4>) -> BoxPredictions<B> {
-        self.box_predictor.forward(self.box_head.forward(pooled))
+    pub fn predict(&self, pooled: Tensor<B, 4>, phase: Phase) -> BoxPredictions<B> {
+        self.box_predictor
+            .forward(self.box_head.forward(pooled, phase))
     }
 
     /// Detections of every image, in pixels of the resized image.
@@ -64,7 +67,10 @@ impl<B: DetectionBackend> RoiHeads<B> {
         if proposals.iter().all(|p| p.is_empty()) {
             return vec![Detections::default(); proposals.len()];
         }
-        let predictions = self.predict(self.pool(features, proposals, image_sizes));
+        let predictions = self.predict(
+            self.pool(features, proposals, image_sizes),
+            Phase::Inference,
+        );
         self.class_scores(predictions, proposals, image_sizes)
             .iter()
             .map(|scores| self.select_detections(scores))

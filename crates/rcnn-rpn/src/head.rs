@@ -3,7 +3,7 @@
 use burn::module::{Initializer, Module};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, conv_norm};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, Phase, conv_norm};
 
 /// 3x3 convolutions shared by two 1x1 heads (`torchvision.models.detection.rpn.RPNHead`).
 #[derive(Module, Debug)]
@@ -23,6 +23,28 @@ pub struct RpnOutput<B: Backend> {
     pub objectness: Vec<Tensor<B, 4>>,
     /// Box deltas, `[N, 4 * A, H, W]` a level.
     pub deltas: Vec<Tensor<B, 4>>,
+}
+
+impl<B: Backend> RpnOutput<B> {
+    /// Logits `[N, locations * A]` and deltas `[N, locations * A, 4]` of each level, in the order of
+    /// the anchors.
+    pub(crate) fn levels(&self) -> impl Iterator<Item = (Tensor<B, 2>, Tensor<B, 3>)> {
+        self.objectness
+            .iter()
+            .zip(&self.deltas)
+            .map(|(objectness, deltas)| {
+                let [n, a, h, w] = objectness.dims();
+                let deltas = deltas
+                    .clone()
+                    .reshape([n, a, 4, h, w])
+                    .permute([0, 3, 4, 1, 2]);
+                let objectness = objectness.clone().permute([0, 2, 3, 1]);
+                (
+                    objectness.reshape([n, h * w * a]),
+                    deltas.reshape([n, h * w * a, 4]),
+                )
+            })
+    }
 }
 
 impl<B: Backend> RpnHead<B> {
@@ -58,10 +80,9 @@ impl<B: Backend> RpnHead<B> {
         let (objectness, deltas) = features
             .iter()
             .map(|(_, map)| {
-                let x = self
-                    .conv
-                    .iter()
-                    .fold(map.clone(), |x, conv| relu(conv_norm(conv, x)));
+                let x = self.conv.iter().fold(map.clone(), |x, conv| {
+                    relu(conv_norm(conv, x, Phase::Inference))
+                });
                 (
                     self.cls_logits.forward(x.clone()),
                     self.bbox_pred.forward(x),

@@ -6,16 +6,18 @@
 mod anchors;
 mod config;
 mod head;
+mod loss;
 mod proposals;
 
 pub use anchors::AnchorGenerator;
 pub use config::RpnConfig;
 pub use head::{RpnHead, RpnOutput};
+pub use loss::RpnLosses;
 pub use proposals::Proposals;
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use rcnn_backbone::FeatureMaps;
+use rcnn_backbone::{FeatureMaps, Phase};
 
 /// Scores every anchor and keeps the best boxes
 /// (`torchvision.models.detection.rpn.RegionProposalNetwork`).
@@ -40,6 +42,6 @@ impl<B: Backend> RegionProposalNetwork<B> {
     ) -> Vec<Proposals> {
         let output = self.head.forward(features);
         let anchors = self.anchors(features, padded_size);
-        self.select_proposals(output, anchors, image_sizes)
+        self.select_proposals(&output, &anchors, image_sizes, Phase::Inference)
     }
 }

@@ -1,14 +1,14 @@
 //! Whole detectors, stage by stage: every stage starts from torchvision's output of the stage
 //! before where a selection lies between them, so that a break says where.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use parity::{Fixture, assert_close, synthetic};
-use rcnn_burn::backbone::{Backbone, FeatureMaps, NormKind, ResNetFpnConfig};
+use rcnn_burn::backbone::{Backbone, FeatureMaps, NormKind, Phase, ResNetFpnConfig};
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{BBox, DetectionBackend};
 use rcnn_burn::roi::Detections;
@@ -25,7 +25,7 @@ const PIXELS: f32 = 0.05;
 const SCORES: f32 = 1e-3;
 
 /// The configuration that a case's settings describe.
-fn config(case: &Value) -> FasterRcnnConfig {
+pub(crate) fn config(case: &Value) -> FasterRcnnConfig {
     let text = |name: &str| case[name].as_str().expect("a string");
     let num_classes = case["num_classes"].as_u64().expect("a number") as usize;
     let mut config = match text("variant") {
@@ -69,27 +69,42 @@ fn merge(into: &mut Map<String, Value>, options: &Map<String, Value>) {
     }
 }
 
-fn run<B: DetectionBackend, N: Backbone<B>>(
-    fixture: &Fixture,
-    mut model: FasterRcnn<B, N>,
-    device: &B::Device,
+/// The model with the rule's weights and the case's gains.
+pub(crate) fn with_weights<B: Backend, M: Module<B>>(
+    case: &Value,
+    mut model: M,
     torch_name: impl Fn(&str) -> String,
-) {
-    let case = &fixture.settings;
-    let gains: HashMap<String, f32> = serde_json::from_value(case["gains"].clone()).expect("gains");
-    let weights = synthetic::state_dict(&parameter_shapes(&model), &gains, torch_name);
+) -> M {
+    let changes = synthetic::Changes {
+        gains: serde_json::from_value(case["gains"].clone()).expect("gains"),
+        body_bias: case["body_bias"].as_f64().unwrap_or(0.0) as f32,
+    };
+    let weights = synthetic::state_dict(&parameter_shapes(&model), &changes, torch_name);
     load_state_dict(&mut model, weights, true).expect("the rule covers every parameter");
+    model
+}
 
-    let images: Vec<Tensor<B, 3>> = case["images"]
-        .as_array()
-        .expect("images")
-        .iter()
+/// The case's pictures.
+pub(crate) fn images<B: Backend>(case: &Value, device: &B::Device) -> Vec<Tensor<B, 3>> {
+    let images = case["images"].as_array().expect("images").iter();
+    images
         .map(|image| {
             let side = |name: &str| image[name].as_u64().expect("a number") as usize;
             let name = image["name"].as_str().expect("a name");
             synthetic::image(name, side("height"), side("width"), device)
         })
-        .collect();
+        .collect()
+}
+
+fn run<B: DetectionBackend, N: Backbone<B>>(
+    fixture: &Fixture,
+    model: FasterRcnn<B, N>,
+    device: &B::Device,
+    torch_name: impl Fn(&str) -> String,
+) {
+    let case = &fixture.settings;
+    let model = with_weights(case, model, torch_name);
+    let images = images(case, device);
 
     let batch = model.transform.forward(&images).expect("images");
     fixture.assert_sampled("transform.images", batch.tensors.clone(), 1e-5);
@@ -116,7 +131,10 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     let anchors = model.rpn.anchors(&features, batch.padded_size());
     fixture.assert_sampled("rpn.anchors", Tensor::cat(anchors.clone(), 0), 0.0);
 
-    let proposals = model.rpn.select_proposals(raw, anchors, &batch.image_sizes);
+    let proposals =
+        model
+            .rpn
+            .select_proposals(&raw, &anchors, &batch.image_sizes, Phase::Inference);
     let mut expected = Vec::new();
     for (i, found) in proposals.iter().enumerate() {
         let boxes = fixture.boxes(&format!("proposals.{i}"));
@@ -148,7 +166,7 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     let boxes: Vec<&[BBox]> = expected.iter().map(|p| p.boxes.as_slice()).collect();
     let pooled = model.pooled_features(&batch, &features, &expected);
     fixture.assert_sampled("pooled", pooled.clone(), FEATURES);
-    let head = model.roi_heads.box_head.forward(pooled);
+    let head = model.roi_heads.box_head.forward(pooled, Phase::Inference);
     fixture.assert_sampled("box_head", head.clone(), FEATURES);
     let predictions = model.roi_heads.box_predictor.forward(head);
     fixture.assert_sampled("class_logits", predictions.class_logits.clone(), FEATURES);
@@ -270,7 +288,7 @@ impl<B: Backend> Plain<B> {
 }
 
 impl<B: Backend> Backbone<B> for Plain<B> {
-    fn forward(&self, images: Tensor<B, 4>) -> FeatureMaps<B> {
+    fn forward(&self, images: Tensor<B, 4>, _phase: Phase) -> FeatureMaps<B> {
         FeatureMaps::single(
             self.convs
                 .iter()

@@ -8,7 +8,7 @@ use parity::{Fixture, assert_close};
 use rcnn_burn::backbone::FeatureMaps;
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{self, BBox, BoxCoder, RoiAlignOptions, RoiPoolOptions};
-use rcnn_burn::roi::{Detections, LevelMapper, MultiScaleRoiAlign};
+use rcnn_burn::roi::{LevelMapper, MultiScaleRoiAlign};
 use rcnn_burn::rpn::AnchorGenerator;
 use rcnn_burn::{GeneralizedRcnnTransform, ImageSize};
 use serde::de::DeserializeOwned;
@@ -17,21 +17,12 @@ static OPS: LazyLock<Fixture> = LazyLock::new(|| Fixture::open("ops"));
 const DEVICE: FlexDevice = FlexDevice;
 const EXACT: f32 = 0.0;
 
-/// Runs a check on every case of an operation, of which there is at least one.
 fn for_cases(operation: &str, check: impl Fn(&str)) {
-    let cases = OPS.settings.as_object().expect("an object");
-    let prefix = format!("{operation}/");
-    let cases: Vec<_> = cases
-        .keys()
-        .filter(|name| name.starts_with(&prefix))
-        .collect();
-    assert!(!cases.is_empty(), "no case of {operation}");
-    cases.into_iter().for_each(|name| check(name));
+    OPS.for_cases(operation, check);
 }
 
 fn setting<T: DeserializeOwned>(case: &str, name: &str) -> T {
-    let value = OPS.settings[case][name].clone();
-    serde_json::from_value(value).unwrap_or_else(|error| panic!("{case}: {name}: {error}"))
+    OPS.setting(case, name)
 }
 
 fn boxes(case: &str, name: &str) -> Vec<BBox> {
@@ -253,13 +244,10 @@ fn resize() {
         );
     }
     for_cases("resize_boxes", |case| {
-        let mut found = Detections {
-            boxes: boxes(case, "boxes"),
-            ..Default::default()
-        };
+        let mut found = boxes(case, "boxes");
         let (from, to) = (setting(case, "from"), setting(case, "to"));
-        GeneralizedRcnnTransform::postprocess(&mut found, from, to);
-        assert_eq!(found.boxes, boxes(case, "resized"), "{case}");
+        GeneralizedRcnnTransform::resize_boxes(&mut found, from, to);
+        assert_eq!(found, boxes(case, "resized"), "{case}");
     });
     for_cases("resize_bilinear", |case| {
         let (height, width): ImageSize = setting(case, "size");

@@ -1,0 +1,133 @@
+//! Augmentation of training images: mosaic, photometric distortion, crops and flips.
+
+use image::RgbImage;
+use image::imageops::flip_horizontal_in_place;
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+pub use crop::IouCrop;
+pub use mosaic::mosaic;
+pub use photometric::Photometric;
+
+mod crop;
+mod mosaic;
+mod photometric;
+
+/// A picture and the boxes on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Labelled {
+    /// The pixels.
+    pub image: RgbImage,
+    /// `[x1, y1, x2, y2]` in pixels, within the picture.
+    pub boxes: Vec<[f32; 4]>,
+    /// The label of each box.
+    pub labels: Vec<usize>,
+}
+
+/// What is done to training images, in this order: mosaic, photometric distortion, crop, flip.
+///
+/// The default is that of torchvision's detection references: flips, and nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augmentation {
+    /// The probability of a horizontal flip.
+    pub horizontal_flip: f64,
+    /// Scale jitter: the sizes of the shorter side, in pixels, of which the detector's resizing is
+    /// to take one by chance. Empty for the detector's own.
+    pub min_sizes: Vec<u32>,
+    /// Crops that keep objects.
+    pub crop: Option<IouCrop>,
+    /// Changes of colours.
+    pub photometric: Option<Photometric>,
+    /// The probability that four pictures become one.
+    pub mosaic: f64,
+}
+
+impl Default for Augmentation {
+    fn default() -> Self {
+        Self {
+            horizontal_flip: 0.5,
+            ..Self::none()
+        }
+    }
+}
+
+impl Augmentation {
+    /// Leaves pictures as they are.
+    pub fn none() -> Self {
+        Self {
+            horizontal_flip: 0.0,
+            min_sizes: Vec::new(),
+            crop: None,
+            photometric: None,
+            mosaic: 0.0,
+        }
+    }
+
+    /// Checks that all numbers are in range.
+    ///
+    /// # Errors
+    /// A sentence that names the first number that is not.
+    pub fn validate(&self) -> Result<(), String> {
+        probability("horizontal_flip", self.horizontal_flip)?;
+        probability("mosaic", self.mosaic)?;
+        if self.min_sizes.contains(&0) {
+            return Err("min_sizes has a size of 0".into());
+        }
+        self.crop.as_ref().map_or(Ok(()), IouCrop::validate)?;
+        let photometric = self.photometric.as_ref();
+        photometric.map_or(Ok(()), Photometric::validate)
+    }
+
+    /// Applies all but [`mosaic`], which takes more pictures than one.
+    pub fn apply(&self, mut picture: Labelled, rng: &mut impl Rng) -> Labelled {
+        if let Some(photometric) = &self.photometric {
+            photometric.apply(&mut picture.image, rng);
+        }
+        if let Some(crop) = &self.crop {
+            picture = crop.apply(picture, rng);
+        }
+        if chance(self.horizontal_flip, rng) {
+            flip(&mut picture);
+        }
+        picture
+    }
+}
+
+/// Mirrors a picture and its boxes left to right.
+pub fn flip(picture: &mut Labelled) {
+    flip_horizontal_in_place(&mut picture.image);
+    let width = picture.image.width() as f32;
+    for b in &mut picture.boxes {
+        (b[0], b[2]) = (width - b[2], width - b[0]);
+    }
+}
+
+/// True with a probability; out of range is never or always.
+pub(crate) fn chance(probability: f64, rng: &mut impl Rng) -> bool {
+    rng.random::<f64>() < probability
+}
+
+fn probability(name: &str, value: f64) -> Result<(), String> {
+    match (0.0..=1.0).contains(&value) {
+        true => Ok(()),
+        false => Err(format!("{name} is {value}, which is not from 0 to 1")),
+    }
+}
+
+fn range(name: &str, [low, high]: [f32; 2], [least, most]: [f32; 2]) -> Result<(), String> {
+    match least <= low && low <= high && high <= most {
+        true => Ok(()),
+        false => Err(format!(
+            "{name} is [{low}, {high}], which is not a range from {least} to {most}"
+        )),
+    }
+}
+
+/// A number between two.
+fn between([low, high]: [f32; 2], rng: &mut impl Rng) -> f32 {
+    low + (high - low) * rng.random::<f32>()
+}
+
+#[cfg(test)]
+mod tests;

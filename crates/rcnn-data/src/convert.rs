@@ -1,0 +1,214 @@
+//! Writes a data set in any format: whole, or not at all.
+//!
+//! | format | labels | pictures | splits |
+//! |---|---|---|---|
+//! | COCO | `annotations/instances_<split>.json` | `images` | a file each |
+//! | VOC | `Annotations/<stem>.xml`, `classes.txt` | `JPEGImages` | `ImageSets/Main/<split>.txt` |
+//! | YOLO | `labels/<stem>.txt`, `data.yaml` | `images` | `<split>.txt` |
+//!
+//! Boxes and labels are kept; COCO's category ids are those of the data set. Only COCO has crowds
+//! and areas. VOC is written as it is read, without adding the 1 that its counting from 1 asks for.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::dataset::{Dataset, Sample};
+use crate::detect_format::Format;
+use crate::error::DataError;
+
+mod coco;
+mod voc;
+mod yolo;
+
+/// What becomes of the pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pictures {
+    /// They are copied.
+    #[default]
+    Copy,
+    /// They are hard-linked where the file system can, else copied.
+    Link,
+    /// They are left where they are, and labels written for when they are put in place.
+    Leave,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The number of images.
+    pub images: usize,
+    /// The number of boxes, crowds not counted.
+    pub boxes: usize,
+    /// The number of crowds left out because the format has none.
+    pub dropped_crowds: usize,
+}
+
+/// Writes a data set with its splits to a new folder.
+///
+/// The folder appears once everything is in it.
+///
+/// # Errors
+/// [`DataError::NotEmpty`] if there is something in the folder already, and [`DataError::Io`].
+pub fn convert(
+    dataset: &Dataset,
+    folder: &Path,
+    format: Format,
+    pictures: Pictures,
+) -> Result<Written, DataError> {
+    let io = DataError::io;
+    match fs::read_dir(folder).map(|mut entries| entries.next()) {
+        Ok(None) => {}
+        Ok(Some(_)) => {
+            return Err(DataError::NotEmpty {
+                path: folder.into(),
+            });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(folder)(error)),
+    }
+    let parent = match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent).map_err(io(parent))?;
+    // Beside the folder, since only within a file system can it be moved in one step.
+    let mut started = tempfile::Builder::new();
+    let started = started
+        .prefix(".converting-")
+        .tempdir_in(parent)
+        .map_err(io(parent))?;
+
+    let output = Output {
+        folder: started.path(),
+        dataset,
+        names: names(dataset),
+        splits: all_splits(dataset),
+    };
+    let images = match format {
+        Format::Coco => coco::write(&output),
+        Format::Voc => voc::write(&output),
+        Format::Yolo => yolo::write(&output),
+    }?;
+    output.place_pictures(&images, pictures)?;
+
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let all_may_read = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(started.path(), all_may_read).map_err(io(folder))?;
+    }
+    if folder.is_dir() {
+        fs::remove_dir(folder).map_err(io(folder))?;
+    }
+    fs::rename(started.path(), folder).map_err(io(folder))?;
+    let crowds = dataset
+        .samples
+        .iter()
+        .map(|sample| sample.crowds.len())
+        .sum();
+    Ok(Written {
+        images: dataset.samples.len(),
+        boxes: dataset.boxes(),
+        dropped_crowds: if format == Format::Coco { 0 } else { crowds },
+    })
+}
+
+/// A data set on its way to a folder.
+struct Output<'a> {
+    folder: &'a Path,
+    dataset: &'a Dataset,
+    /// Stem and file name of each picture.
+    names: Vec<(String, String)>,
+    splits: BTreeMap<String, Vec<usize>>,
+}
+
+impl Output<'_> {
+    fn samples(&self) -> impl Iterator<Item = (&Sample, &(String, String))> {
+        self.dataset.samples.iter().zip(&self.names)
+    }
+
+    /// The classes but the background.
+    fn classes(&self) -> &[String] {
+        self.dataset.class_names.get(1..).unwrap_or_default()
+    }
+
+    fn create_folder(&self, name: &str) -> Result<PathBuf, DataError> {
+        let path = self.folder.join(name);
+        fs::create_dir_all(&path).map_err(DataError::io(&path))?;
+        Ok(path)
+    }
+
+    /// Writes a file, named relative to the folder.
+    fn write(
+        &self,
+        name: impl AsRef<Path>,
+        content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), DataError> {
+        let path = self.folder.join(name);
+        let written = fs::File::create(&path).and_then(|file| {
+            let mut file = io::BufWriter::new(file);
+            content(&mut file)?;
+            file.flush()
+        });
+        written.map_err(DataError::io(&path))
+    }
+
+    fn write_lines<T: AsRef<str>>(
+        &self,
+        name: impl AsRef<Path>,
+        lines: impl IntoIterator<Item = T>,
+    ) -> Result<(), DataError> {
+        self.write(name, |file| {
+            let mut lines = lines.into_iter();
+            lines.try_for_each(|line| writeln!(file, "{}", line.as_ref()))
+        })
+    }
+
+    fn place_pictures(&self, folder: &Path, pictures: Pictures) -> Result<(), DataError> {
+        for (sample, (_, name)) in self.samples() {
+            let (from, to) = (&sample.image, folder.join(name));
+            let linked = pictures == Pictures::Link && fs::hard_link(from, &to).is_ok();
+            if !linked && pictures != Pictures::Leave {
+                fs::copy(from, &to).map_err(DataError::io(from))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// File names for the pictures, no two of the same stem.
+fn names(dataset: &Dataset) -> Vec<(String, String)> {
+    let mut used = HashSet::new();
+    let unique = |sample: &Sample| {
+        let text = |part: Option<&std::ffi::OsStr>| {
+            part.unwrap_or_default().to_string_lossy().into_owned()
+        };
+        let stem = text(sample.image.file_stem());
+        let extension = text(sample.image.extension());
+        let mut name = stem.clone();
+        let mut number = 1;
+        while !used.insert(name.clone()) {
+            number += 1;
+            name = format!("{stem}_{number}");
+        }
+        let file = format!("{name}.{extension}");
+        (name, file)
+    };
+    dataset.samples.iter().map(unique).collect()
+}
+
+/// The splits, and `rest` for what is in none of them.
+fn all_splits(dataset: &Dataset) -> BTreeMap<String, Vec<usize>> {
+    let mut splits = dataset.splits.clone();
+    let there = |index: &usize| *index < dataset.samples.len();
+    splits.values_mut().for_each(|all| all.retain(there));
+    let within: HashSet<usize> = splits.values().flatten().copied().collect();
+    let all = 0..dataset.samples.len();
+    let rest: Vec<usize> = all.filter(|index| !within.contains(index)).collect();
+    if !splits.is_empty() && !rest.is_empty() {
+        splits.insert("rest".into(), rest);
+    }
+    splits
+}

@@ -1,0 +1,112 @@
+//! Why a data set could not be read or written.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::problems::Problems;
+
+/// Why a data set could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file or folder could not be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A file is not what its format asks for.
+    #[error("{}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line or key.
+        reason: String,
+    },
+    /// The folder has the layout of no known format.
+    #[error(
+        "{}: {reason}; read are COCO (annotations/*.json), Pascal VOC (Annotations/*.xml, \
+         JPEGImages, ImageSets/Main/*.txt) and YOLO (data.yaml, images, labels)",
+        root.display()
+    )]
+    UnknownFormat {
+        /// The folder or file.
+        root: PathBuf,
+        /// What was found instead.
+        reason: String,
+    },
+    /// There is no such split.
+    #[error("{}: no split `{split}`{}", root.display(), among(available))]
+    UnknownSplit {
+        /// The data set.
+        root: PathBuf,
+        /// The split asked for.
+        split: String,
+        /// The splits there are.
+        available: Vec<String>,
+    },
+    /// There are no images to use.
+    #[error("{}: no images{}", root.display(), in_split(split))]
+    NoImages {
+        /// The data set.
+        root: PathBuf,
+        /// The split asked for, if any.
+        split: Option<String>,
+    },
+    /// Nothing says how the classes are called.
+    #[error(
+        "{}: no class names; expected `names` in data.yaml, or a classes.txt with a name a line",
+        root.display()
+    )]
+    NoClassNames {
+        /// The data set.
+        root: PathBuf,
+    },
+    /// Boxes or images that can't be used, and were not to be skipped.
+    #[error("{problems}")]
+    Invalid {
+        /// The problems, of which some may be mere notes.
+        problems: Problems,
+    },
+    /// Something is where a data set was to be written.
+    #[error("{}: not empty; name a new folder", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The numbers of a random split are no fractions.
+    #[error("the fractions of a split must be from 0 to 1, with a sum of at most 1: {given}")]
+    Fractions {
+        /// The fractions as given.
+        given: String,
+    },
+}
+
+impl DataError {
+    /// A mapper of I/O errors on one path.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |error| Self::Io { path, error }
+    }
+
+    pub(crate) fn malformed(path: &Path, reason: impl ToString) -> Self {
+        Self::Malformed {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+fn among(available: &[String]) -> String {
+    match available {
+        [] => "; it has none".into(),
+        names => format!("; it has {}", names.join(", ")),
+    }
+}
+
+fn in_split(split: &Option<String>) -> String {
+    let split = split.as_ref();
+    split.map_or_else(String::new, |split| format!(" in split `{split}`"))
+}

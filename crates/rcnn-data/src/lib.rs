@@ -1,0 +1,54 @@
+//! Data sets for object detection: reading and writing COCO, Pascal VOC and YOLO labels, a doctor
+//! for them, augmentation, and a loader that gives the same batches for the same seed.
+//!
+//! Nothing here depends on a tensor library, and pictures are decoded by a function of the
+//! caller's ([`Decode`]).
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use rcnn_data::{Augmentation, Loader, LoaderOptions, ReadOptions, read};
+//!
+//! let options = ReadOptions { split: Some("train".into()), ..ReadOptions::default() };
+//! let dataset = read("data/bccd".as_ref(), &options)?.accept(false)?;
+//! let loader = Loader::new(
+//!     Arc::new(dataset),
+//!     Arc::new(|path| Ok(image::open(path)?.into_rgb8())),
+//!     Augmentation::default(),
+//!     LoaderOptions { batch_size: 2, ..LoaderOptions::default() },
+//! );
+//! for batch in loader.epoch(0) {
+//!     for example in batch {
+//!         println!("{} boxes", example?.boxes.len());
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod augment;
+mod batch;
+pub mod check;
+mod coco;
+pub mod convert;
+mod dataset;
+mod detect_format;
+mod error;
+mod files;
+mod geometry;
+mod loader;
+pub mod preview;
+mod problems;
+mod random;
+mod raw;
+mod size;
+mod split;
+mod voc;
+mod yolo;
+
+pub use augment::Augmentation;
+pub use batch::Sampler;
+pub use dataset::{BACKGROUND, Crowd, Dataset, ReadOptions, Reading, Sample, Source, read};
+pub use detect_format::{Format, detect_format};
+pub use error::DataError;
+pub use loader::{Decode, Epoch, Example, LoadError, Loader, LoaderOptions};
+pub use problems::{Problem, ProblemKind, Problems};
+pub use split::{Fractions, random_split};

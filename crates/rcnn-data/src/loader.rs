@@ -1,0 +1,314 @@
+//! Decodes and augments in the background, and yields batches in an order that a seed sets.
+
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use image::RgbImage;
+use rand::RngExt;
+
+use crate::augment::{Augmentation, Labelled, chance, mosaic};
+use crate::batch::Sampler;
+use crate::dataset::Dataset;
+use crate::random::{Purpose, generator};
+
+/// Reads a picture file as upright RGB.
+pub type Decode = dyn Fn(&Path) -> Result<RgbImage, Box<dyn Error + Send + Sync>> + Send + Sync;
+
+/// How a data set is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderOptions {
+    /// Samples in a batch.
+    pub batch_size: usize,
+    /// Whether the order is by chance.
+    pub shuffle: bool,
+    /// Whether a last batch of fewer samples is left out.
+    pub drop_last: bool,
+    /// The seed of order and augmentation.
+    pub seed: u64,
+    /// Threads that decode; their number doesn't change what is yielded.
+    pub threads: usize,
+    /// How many pictures each thread may be ahead.
+    pub ahead: usize,
+}
+
+impl Default for LoaderOptions {
+    fn default() -> Self {
+        Self {
+            batch_size: 1,
+            shuffle: true,
+            drop_last: false,
+            seed: 0,
+            threads: 2,
+            ahead: 2,
+        }
+    }
+}
+
+/// A sample as it is trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// The index in [`Dataset::samples`].
+    pub index: usize,
+    /// The sample's number; see [`crate::Sample::image_id`].
+    pub image_id: u64,
+    /// The pixels.
+    pub image: RgbImage,
+    /// `[x1, y1, x2, y2]` in pixels of this picture.
+    pub boxes: Vec<[f32; 4]>,
+    /// The label of each box, from 1.
+    pub labels: Vec<usize>,
+    /// The length in pixels that the shorter side is to be resized to, drawn from
+    /// [`Augmentation::min_sizes`].
+    pub min_size: Option<u32>,
+}
+
+/// A picture that could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It could not be decoded.
+    #[error("{}: {error}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        error: Box<dyn Error + Send + Sync>,
+    },
+    /// It is no longer of the size that its boxes were read for.
+    #[error("{}: {}x{} pixels, but its boxes are for {}x{}", path.display(), found.0, found.1, expected.0, expected.1)]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Width and height of the decoded picture.
+        found: (u32, u32),
+        /// Width and height by the data set.
+        expected: (u32, u32),
+    },
+    /// The thread that was to load it ended.
+    #[error("{}: not loaded: the loading thread ended", path.display())]
+    Thread {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Loads the batches of epochs.
+#[derive(Clone)]
+pub struct Loader(Arc<Shared>);
+
+struct Shared {
+    dataset: Arc<Dataset>,
+    decode: Arc<Decode>,
+    augmentation: Augmentation,
+    options: LoaderOptions,
+}
+
+type Loaded = Result<Example, LoadError>;
+
+impl Loader {
+    /// A loader of a data set.
+    pub fn new(
+        dataset: Arc<Dataset>,
+        decode: Arc<Decode>,
+        augmentation: Augmentation,
+        options: LoaderOptions,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            dataset,
+            decode,
+            augmentation,
+            options,
+        }))
+    }
+
+    /// The number of batches in an epoch.
+    pub fn batches(&self) -> usize {
+        self.sampler().batches(self.0.dataset.samples.len())
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &Dataset {
+        &self.0.dataset
+    }
+
+    /// The batches of an epoch.
+    pub fn epoch(&self, epoch: u64) -> Epoch {
+        self.epoch_from(epoch, 0)
+    }
+
+    /// The batches of an epoch from some batch on: the same as after so many of [`Loader::epoch`].
+    pub fn epoch_from(&self, epoch: u64, first_batch: usize) -> Epoch {
+        let sampler = self.sampler();
+        let samples = self.0.dataset.samples.len();
+        let mut order = sampler.order(samples, epoch);
+        order.truncate(sampler.batches(samples).saturating_mul(sampler.batch_size));
+        let skipped = first_batch.saturating_mul(sampler.batch_size);
+        order.drain(..skipped.min(order.len()));
+        Epoch::start(&self.0, order, sampler.batch_size, epoch)
+    }
+
+    fn sampler(&self) -> Sampler {
+        let options = &self.0.options;
+        Sampler {
+            seed: options.seed,
+            shuffle: options.shuffle,
+            batch_size: options.batch_size.max(1),
+            drop_last: options.drop_last,
+        }
+    }
+}
+
+impl Shared {
+    fn load(&self, index: usize, epoch: u64) -> Loaded {
+        let mut rng = generator(
+            self.options.seed,
+            Purpose::Augmentation,
+            epoch,
+            index as u64,
+        );
+        let sizes = &self.augmentation.min_sizes;
+        let drawn = rng.random::<f64>() * sizes.len() as f64;
+        let min_size = sizes.get(drawn as usize).copied();
+        let picture = if chance(self.augmentation.mosaic, &mut rng) {
+            let samples = self.dataset.samples.len();
+            let mut other = || self.picture(rng.random_range(0..samples));
+            let pictures = [self.picture(index)?, other()?, other()?, other()?];
+            mosaic(&pictures, &mut rng)
+        } else {
+            self.picture(index)?
+        };
+        let Labelled {
+            image,
+            boxes,
+            labels,
+        } = self.augmentation.apply(picture, &mut rng);
+        Ok(Example {
+            index,
+            image_id: self.dataset.samples[index].image_id,
+            image,
+            boxes,
+            labels,
+            min_size,
+        })
+    }
+
+    /// A sample's picture with its boxes.
+    fn picture(&self, index: usize) -> Result<Labelled, LoadError> {
+        let sample = &self.dataset.samples[index];
+        let path = sample.image.clone();
+        // A panic of a decoder must not end the training.
+        let decoded = catch_unwind(AssertUnwindSafe(|| (self.decode)(&path)))
+            .unwrap_or_else(|_| Err("the decoder gave up".into()));
+        let image = match decoded {
+            Ok(image) => image,
+            Err(error) => return Err(LoadError::Decode { path, error }),
+        };
+        let (found, expected) = (image.dimensions(), (sample.width, sample.height));
+        if found != expected {
+            return Err(LoadError::Size {
+                path,
+                found,
+                expected,
+            });
+        }
+        Ok(Labelled {
+            image,
+            boxes: sample.boxes.clone(),
+            labels: sample.labels.clone(),
+        })
+    }
+}
+
+/// The batches of an epoch, in order. A picture that can't be loaded is an error in its place in
+/// the batch. Dropping it ends the threads.
+pub struct Epoch {
+    shared: Arc<Shared>,
+    order: Vec<usize>,
+    batch_size: usize,
+    epoch: u64,
+    next: usize,
+    /// Thread `t` of `n` loads the samples at `t`, `t + n`, `t + 2n`, ... of the order.
+    threads: Vec<(Receiver<Loaded>, JoinHandle<()>)>,
+}
+
+impl Epoch {
+    fn start(shared: &Arc<Shared>, order: Vec<usize>, batch_size: usize, epoch: u64) -> Self {
+        let count = shared.options.threads.min(order.len());
+        let threads = (0..count).map_while(|thread| {
+            let (sender, receiver) = sync_channel(shared.options.ahead);
+            let shared = Arc::clone(shared);
+            let indices: Vec<usize> = order.iter().skip(thread).step_by(count).copied().collect();
+            let work = move || {
+                for index in indices {
+                    // Nobody listens any more once the epoch is dropped.
+                    if sender.send(shared.load(index, epoch)).is_err() {
+                        break;
+                    }
+                }
+            };
+            let name = format!("load-{thread}");
+            let handle = thread::Builder::new().name(name).spawn(work).ok()?;
+            Some((receiver, handle))
+        });
+        let mut threads: Vec<_> = threads.collect();
+        // The work is shared out among all or none: with too few threads, it is done here.
+        if threads.len() < count {
+            threads.clear();
+        }
+        Self {
+            shared: Arc::clone(shared),
+            order,
+            batch_size,
+            epoch,
+            next: 0,
+            threads,
+        }
+    }
+
+    fn load(&self, place: usize) -> Loaded {
+        let index = self.order[place];
+        if self.threads.is_empty() {
+            return self.shared.load(index, self.epoch);
+        }
+        let (receiver, _) = &self.threads[place % self.threads.len()];
+        receiver.recv().unwrap_or_else(|_| {
+            let path = self.shared.dataset.samples[index].image.clone();
+            Err(LoadError::Thread { path })
+        })
+    }
+}
+
+impl Iterator for Epoch {
+    type Item = Vec<Result<Example, LoadError>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = self.order.len().min(self.next + self.batch_size);
+        if self.next == end {
+            return None;
+        }
+        let batch = (self.next..end).map(|place| self.load(place)).collect();
+        self.next = end;
+        Some(batch)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.order.len() - self.next).div_ceil(self.batch_size);
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Epoch {}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        for (receiver, handle) in self.threads.drain(..) {
+            drop(receiver);
+            // A thread that panicked has nothing left to do.
+            let _ = handle.join();
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What is wrong with a data set, gathered while reading it and told once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// How many problems of a kind are spelled out unless all are asked for.
+const SHOWN: usize = 10;
+
+/// What kind of problem it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// A label file that can't be read; its image is left out.
+    BrokenLabels,
+    /// An image that is listed but not there.
+    MissingImage,
+    /// An image file whose size can't be read.
+    BrokenImage,
+    /// A box whose coordinates are missing or no numbers.
+    BadBox,
+    /// A box whose right or bottom edge is not beyond its left or top one.
+    NoArea,
+    /// A box that lies outside the image or reaches more than a pixel beyond it.
+    OutsideImage,
+    /// A box of a class that the data set or the caller doesn't name.
+    UnknownLabel,
+    /// Note: an image of another size than the label file states; the image's counts.
+    SizeMismatch,
+    /// Note: a box that was cut to the image.
+    Clipped,
+    /// Note: a box that the image has twice, with the same label.
+    DuplicateBox,
+    /// Note: an image listed twice; the first entry counts.
+    DuplicateImage,
+    /// Note: an image without a label file, taken for background.
+    UnlabelledImage,
+    /// Note: a label file that no image belongs to.
+    OrphanLabels,
+    /// Note: a split that lists nothing.
+    EmptySplit,
+}
+
+impl ProblemKind {
+    /// Whether data with such a problem are refused unless the problem is to be skipped.
+    pub fn is_invalid(self) -> bool {
+        self <= Self::UnknownLabel
+    }
+
+    /// A heading for several problems of this kind.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::BrokenLabels => "label files that can't be read",
+            Self::MissingImage => "images that are listed but missing",
+            Self::BrokenImage => "images that can't be read",
+            Self::BadBox => "boxes that are no four numbers",
+            Self::NoArea => "boxes without area",
+            Self::OutsideImage => "boxes outside the image",
+            Self::UnknownLabel => "boxes of unknown classes",
+            Self::SizeMismatch => "images of another size than their labels state",
+            Self::Clipped => "boxes cut to the image",
+            Self::DuplicateBox => "duplicate boxes",
+            Self::DuplicateImage => "images listed twice",
+            Self::UnlabelledImage => "images without labels, taken for background",
+            Self::OrphanLabels => "labels without an image, left out",
+            Self::EmptySplit => "empty splits",
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// What kind of problem it is.
+    pub kind: ProblemKind,
+    /// The file it is in.
+    pub file: PathBuf,
+    /// The box: its place in the file from 1, or COCO's annotation id.
+    pub object: Option<u64>,
+    /// What was found.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(object) = self.object {
+            write!(f, ", box {object}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// Everything that is wrong with a data set.
+///
+/// Displayed grouped by kind with counts; `{:#}` spells out every single one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(crate) fn push(
+        &mut self,
+        kind: ProblemKind,
+        file: &Path,
+        object: Option<u64>,
+        message: impl Into<String>,
+    ) {
+        self.0.push(Problem {
+            kind,
+            file: file.into(),
+            object,
+            message: message.into(),
+        });
+    }
+
+    pub(crate) fn extend(&mut self, more: Problems) {
+        self.0.extend(more.0);
+    }
+
+    /// All of them, in the order of the data.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.0.iter()
+    }
+
+    /// How many there are, notes included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none, not even notes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many make data invalid: what is dropped if those are skipped.
+    pub fn invalid(&self) -> usize {
+        self.iter().filter(|p| p.kind.is_invalid()).count()
+    }
+
+    /// How many there are of each kind.
+    pub fn counts(&self) -> BTreeMap<ProblemKind, usize> {
+        let mut counts = BTreeMap::new();
+        self.iter()
+            .for_each(|p| *counts.entry(p.kind).or_default() += 1);
+        counts
+    }
+}
+
+impl<'a> IntoIterator for &'a Problems {
+    type Item = &'a Problem;
+    type IntoIter = std::slice::Iter<'a, Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let shown = if f.alternate() { usize::MAX } else { SHOWN };
+        for (i, (kind, count)) in self.counts().into_iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{} ({count}):", kind.heading())?;
+            for problem in self.iter().filter(|p| p.kind == kind).take(shown) {
+                write!(f, "\n  {problem}")?;
+            }
+            if count > shown {
+                write!(f, "\n  ... and {} more", count - shown)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grouped_and_counted() {
+        let mut problems = Problems::default();
+        let file = Path::new("a.xml");
+        for object in 1..=12 {
+            problems.push(ProblemKind::NoArea, file, Some(object), "5 x 0");
+        }
+        problems.push(ProblemKind::DuplicateBox, file, Some(3), "as box 2");
+        assert_eq!(problems.invalid(), 12);
+        let text = problems.to_string();
+        assert!(
+            text.starts_with("boxes without area (12):\n  a.xml, box 1: 5 x 0\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\n  ... and 2 more\nduplicate boxes (1):\n"),
+            "{text}"
+        );
+        assert_eq!(format!("{problems:#}").lines().count(), 12 + 1 + 2);
+    }
+}

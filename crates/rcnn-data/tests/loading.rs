@@ -1,0 +1,159 @@
+//! Batches: order, seeds, threads, and pictures that can't be loaded.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Folder, voc};
+use rcnn_data::augment::{IouCrop, Photometric};
+use rcnn_data::{Augmentation, Dataset, Decode, Example, LoadError, Loader, LoaderOptions};
+
+fn decoder() -> Arc<Decode> {
+    Arc::new(|path| Ok(image::open(path)?.into_rgb8()))
+}
+
+fn strong() -> Augmentation {
+    Augmentation {
+        min_sizes: vec![640, 720, 800],
+        crop: Some(IouCrop::default()),
+        photometric: Some(Photometric::default()),
+        mosaic: 0.5,
+        ..Augmentation::default()
+    }
+}
+
+/// Each of three images seven times.
+fn dataset() -> (Folder, Arc<Dataset>) {
+    let folder = voc();
+    let mut dataset = folder.read().unwrap().dataset;
+    dataset.samples = dataset.samples.iter().cycle().take(21).cloned().collect();
+    (folder, Arc::new(dataset))
+}
+
+fn loaded(loader: &Loader, epoch: u64) -> Vec<Vec<Example>> {
+    let batches = loader.epoch(epoch);
+    batches
+        .map(|batch| batch.into_iter().map(Result::unwrap).collect())
+        .collect()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_on_any_threads() {
+    let (_folder, dataset) = dataset();
+    let with = |threads, seed| {
+        let options = LoaderOptions {
+            batch_size: 4,
+            threads,
+            seed,
+            ..LoaderOptions::default()
+        };
+        Loader::new(dataset.clone(), decoder(), strong(), options)
+    };
+    let first = loaded(&with(0, 1), 0);
+    assert_eq!(first.len(), 6);
+    assert_eq!(
+        first.iter().map(Vec::len).collect::<Vec<_>>(),
+        [4, 4, 4, 4, 4, 1]
+    );
+    assert_eq!(loaded(&with(3, 1), 0), first);
+    assert_eq!(loaded(&with(50, 1), 0), first);
+    assert_ne!(loaded(&with(3, 2), 0), first);
+    assert_ne!(loaded(&with(3, 1), 1), first);
+    // Resumed in the middle.
+    let rest: Vec<Vec<Example>> = with(2, 1)
+        .epoch_from(0, 4)
+        .map(|batch| batch.into_iter().map(Result::unwrap).collect())
+        .collect();
+    assert_eq!(rest, first[4..]);
+    assert_eq!(with(2, 1).epoch_from(0, 99).count(), 0);
+
+    let examples = first.iter().flatten();
+    let mut sizes: Vec<u32> = examples.filter_map(|e| e.min_size).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    assert_eq!(sizes, [640, 720, 800]);
+    for example in first.iter().flatten() {
+        let (width, height) = example.image.dimensions();
+        assert_eq!(example.boxes.len(), example.labels.len());
+        for [x1, y1, x2, y2] in &example.boxes {
+            assert!(
+                0.0 <= *x1 && x1 < x2 && *x2 <= width as f32,
+                "{:?}",
+                example.boxes
+            );
+            assert!(
+                0.0 <= *y1 && y1 < y2 && *y2 <= height as f32,
+                "{:?}",
+                example.boxes
+            );
+        }
+    }
+}
+
+#[test]
+fn in_order_and_without_a_last_batch() {
+    let (_folder, dataset) = dataset();
+    let options = LoaderOptions {
+        batch_size: 4,
+        shuffle: false,
+        drop_last: true,
+        ..LoaderOptions::default()
+    };
+    let loader = Loader::new(dataset.clone(), decoder(), Augmentation::none(), options);
+    assert_eq!(loader.batches(), 5);
+    assert_eq!(loader.epoch(0).len(), 5);
+    let batches = loaded(&loader, 3);
+    let indices = batches.iter().flatten().map(|example| example.index);
+    assert!(indices.eq(0..20));
+    for example in batches.iter().flatten() {
+        let sample = &dataset.samples[example.index];
+        assert_eq!(
+            (&example.boxes, &example.labels),
+            (&sample.boxes, &sample.labels)
+        );
+        assert_eq!(
+            example.image,
+            image::open(&sample.image).unwrap().into_rgb8()
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_loaded_is_named_and_the_rest_goes_on() {
+    let (folder, dataset) = dataset();
+    folder.file("JPEGImages/a.png", "no picture any more");
+    folder.picture("JPEGImages/b.png", 20, 30);
+    let options = LoaderOptions {
+        batch_size: 3,
+        shuffle: false,
+        ..LoaderOptions::default()
+    };
+    let loader = Loader::new(dataset.clone(), decoder(), Augmentation::default(), options);
+    for batch in loader.epoch(0) {
+        let [Err(a), Err(b), Ok(_)] = &batch[..] else {
+            panic!("{batch:?}")
+        };
+        assert!(
+            matches!(a, LoadError::Decode { path, .. } if path.ends_with("a.png")),
+            "{a}"
+        );
+        assert!(
+            b.to_string()
+                .ends_with("b.png: 20x30 pixels, but its boxes are for 64x48"),
+            "{b}"
+        );
+    }
+    // A decoder that panics, and an epoch that nobody finishes.
+    let loader = Loader::new(
+        dataset,
+        Arc::new(|_| panic!("oops")),
+        Augmentation::none(),
+        options,
+    );
+    let first = loader.epoch(0).next().unwrap();
+    assert!(
+        first
+            .iter()
+            .all(|item| item.as_ref().unwrap_err().to_string().contains("gave up"))
+    );
+}

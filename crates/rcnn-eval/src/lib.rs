@@ -1,0 +1,61 @@
+//! Evaluates detections against annotated images, with COCO's metrics and pictures for people.
+//!
+//! [`evaluate`] computes what pycocotools computes for boxes (through the `hotcoco` crate): the
+//! twelve numbers of its summary and those of each class. Next to them an [`Evaluation`] has a
+//! precision-recall curve and the best threshold for each class, a confusion matrix, and the errors
+//! in each image; [`draw_curves`], [`draw_confusion`] and [`contact_sheet`] draw these.
+//!
+//! ```
+//! use rcnn_eval::{GroundTruth, ImageDetections, evaluate};
+//!
+//! let names = ["background", "cat"].map(String::from);
+//! let truth = GroundTruth {
+//!     image_id: 1,
+//!     boxes: vec![[10.0, 10.0, 60.0, 60.0]],
+//!     labels: vec![1],
+//!     ..GroundTruth::default()
+//! };
+//! let found = ImageDetections {
+//!     image_id: 1,
+//!     boxes: vec![[10.0, 10.0, 60.0, 60.0]],
+//!     labels: vec![1],
+//!     scores: vec![0.9],
+//! };
+//! let evaluation = evaluate(&[truth], &[found], &names)?;
+//! assert!(evaluation.summary.ap.unwrap() > 0.999);
+//! assert_eq!(evaluation.summary.ap_large, None);
+//! # Ok::<(), rcnn_eval::EvalError>(())
+//! ```
+//!
+//! # Equality with pycocotools
+//!
+//! `tests/reference.rs` compares all numbers with those of pycocotools 2.0.11 on data with awkward
+//! cases; no workaround for hotcoco was needed. For equal numbers pycocotools must read equal ones,
+//! so [`results::write`] writes boxes and scores exactly rather than rounded. A few things differ on
+//! purpose:
+//!
+//! - A number that does not exist, as that of a class without objects, is `None` (`null` in JSON)
+//!   where pycocotools has -1.
+//! - Without any detection, which pycocotools refuses to load, all numbers are 0.
+//! - NaN is an error instead of a number that depends on the order of sorting.
+
+mod canvas;
+mod confusion;
+mod curves;
+mod engine;
+mod error;
+mod evaluation;
+mod input;
+pub mod results;
+mod table;
+mod worst;
+
+pub use confusion::{Confusion, draw_confusion};
+pub use curves::{BestF1, Curve, CurvePoint, draw_curves};
+pub use error::EvalError;
+pub use evaluation::{ClassEvaluation, Evaluation, Summary, evaluate};
+pub use input::{GroundTruth, ImageDetections};
+pub use worst::{ImageErrors, Mark, Tile, contact_sheet};
+
+/// The IoU from which on a detection is right in curves, best thresholds, confusion and errors.
+pub const MATCH_IOU: f64 = 0.5;

@@ -1,0 +1,223 @@
+//! The errors in each image, and a contact sheet of the worst images.
+
+use image::imageops::thumbnail;
+use image::{Rgb, RgbImage};
+
+use crate::Evaluation;
+use crate::canvas::{Align, BLACK, Canvas, PALE, WHITE, fit, text_width};
+use crate::engine::Fate;
+use crate::input::Sample;
+
+/// What is right and wrong in an image with the detections from their class's best threshold on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageErrors {
+    /// The image's id.
+    pub image_id: u64,
+    /// The name of its file.
+    pub file_name: String,
+    /// The detections that are right, the best scores first.
+    pub found: Vec<Mark>,
+    /// The objects without such a detection.
+    pub missed: Vec<Mark>,
+    /// The detections without an object of their class, the best scores first.
+    pub false_positives: Vec<Mark>,
+}
+
+/// An object or a detection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mark {
+    /// Left, top, right and bottom in pixels.
+    pub bounds: [f64; 4],
+    /// Its class.
+    pub label: usize,
+    /// The score of a detection.
+    pub score: Option<f32>,
+}
+
+impl Mark {
+    /// The area shared with another as a part of the area of both.
+    pub(crate) fn iou(&self, other: &Self) -> f64 {
+        let area = |[x1, y1, x2, y2]: [f64; 4]| (x2 - x1) * (y2 - y1);
+        let (a, b) = (self.bounds, other.bounds);
+        let width = a[2].min(b[2]) - a[0].max(b[0]);
+        let height = a[3].min(b[3]) - a[1].max(b[1]);
+        let shared = width.max(0.0) * height.max(0.0);
+        // Boxes without an area share none.
+        shared / (area(a) + area(b) - shared).max(f64::MIN_POSITIVE)
+    }
+}
+
+impl ImageErrors {
+    /// The number of missed objects and false positives.
+    pub fn count(&self) -> usize {
+        self.missed.len() + self.false_positives.len()
+    }
+}
+
+impl Evaluation {
+    /// Up to `most` images with errors, those with the most first.
+    pub fn worst(&self, most: usize) -> Vec<&ImageErrors> {
+        let errors = self.errors.iter();
+        let mut worst: Vec<_> = errors.filter(|image| image.count() > 0).collect();
+        worst.sort_by_key(|image| std::cmp::Reverse(image.count()));
+        worst.truncate(most);
+        worst
+    }
+}
+
+/// The errors in each sample; `thresholds` are those of label 1 on.
+pub(crate) fn errors(
+    samples: &[Sample],
+    fates: &[Vec<Fate>],
+    thresholds: &[f32],
+) -> Vec<ImageErrors> {
+    let image = |(sample, fates): (&Sample, &Vec<Fate>)| {
+        let Sample { truth, found } = *sample;
+        let mut is_missed = vec![true; truth.boxes.len()];
+        let (mut right, mut wrong) = (Vec::new(), Vec::new());
+        let mut ranked: Vec<usize> = (0..fates.len()).collect();
+        ranked.sort_by(|&a, &b| found.scores[b].total_cmp(&found.scores[a]));
+        for index in ranked {
+            let (label, score) = (found.labels[index], found.scores[index]);
+            if score < thresholds[label - 1] {
+                continue;
+            }
+            let mark = Mark {
+                bounds: found.boxes[index].map(f64::from),
+                label,
+                score: Some(score),
+            };
+            match fates[index] {
+                Fate::Right(object) => {
+                    is_missed[object] = false;
+                    right.push(mark);
+                }
+                Fate::Wrong => wrong.push(mark),
+                Fate::Ignored => {}
+            }
+        }
+        let missed = truth.objects().filter(|&index| is_missed[index]);
+        let missed = missed.map(|index| Mark {
+            bounds: truth.boxes[index],
+            label: truth.labels[index],
+            score: None,
+        });
+        ImageErrors {
+            image_id: truth.image_id,
+            file_name: truth.file_name.clone(),
+            missed: missed.collect(),
+            found: right,
+            false_positives: wrong,
+        }
+    };
+    samples.iter().zip(fates).map(image).collect()
+}
+
+/// A picture of a contact sheet.
+#[derive(Debug, Clone)]
+pub struct Tile {
+    /// The picture, which is shrunk to fit.
+    pub picture: RgbImage,
+    /// The line below it.
+    pub title: String,
+    /// Notes below that, each with the colour of what it is about.
+    pub notes: Vec<(Rgb<u8>, String)>,
+}
+
+/// The largest width and height of a tile's picture in pixels.
+const PICTURE: [u32; 2] = [400, 300];
+/// The room around a tile, and the height of a line of text.
+const MARGIN: i64 = 12;
+const TEXT: i64 = 22;
+const MISSED: Rgb<u8> = Rgb([225, 0, 150]);
+const WRONG: Rgb<u8> = Rgb([255, 190, 0]);
+const FOUND: Rgb<u8> = Rgb([0, 150, 110]);
+
+impl Tile {
+    /// An image with its errors marked; the notes count false positives, missed and found objects,
+    /// each in the colour of its marks.
+    pub fn of_errors(image: &RgbImage, errors: &ImageErrors) -> Self {
+        let (picture, scale) = shrink(image);
+        let mut canvas = Canvas(picture);
+        // Any box has finite edges, but not all are near the picture.
+        let pixel = |v: f64| (v * scale).round().clamp(-99.0, 9999.0) as i64;
+        let kinds = [
+            (&errors.found, FOUND, 1, "found"),
+            (&errors.missed, MISSED, 2, "missed"),
+            (&errors.false_positives, WRONG, 2, "false"),
+        ];
+        for (marks, colour, line, _) in kinds {
+            for mark in marks {
+                let [x1, y1, x2, y2] = mark.bounds.map(pixel);
+                let bounds = [x1, y1, x2.max(x1 + 3), y2.max(y1 + 3)];
+                let [x1, y1, x2, y2] = bounds;
+                canvas.frame([x1 - 1, y1 - 1, x2 + 1, y2 + 1], line + 2, BLACK);
+                canvas.frame(bounds, line, colour);
+            }
+        }
+        let notes = kinds.iter().rev();
+        let notes =
+            notes.map(|(marks, colour, _, what)| (*colour, format!("{} {what}", marks.len())));
+        Self {
+            picture: canvas.0,
+            title: errors.file_name.clone(),
+            notes: notes.collect(),
+        }
+    }
+}
+
+/// A picture no larger than a tile's, and the factor it was shrunk by.
+fn shrink(image: &RgbImage) -> (RgbImage, f64) {
+    let (width, height) = (image.width().max(1), image.height().max(1));
+    let scale = |most: u32, size: u32| f64::from(most) / f64::from(size);
+    let scale = scale(PICTURE[0], width).min(scale(PICTURE[1], height));
+    if scale >= 1.0 || image.is_empty() {
+        return (image.clone(), 1.0);
+    }
+    let size = [width, height].map(|v| ((f64::from(v) * scale).round() as u32).max(1));
+    (thumbnail(image, size[0], size[1]), scale)
+}
+
+/// Tiles pictures with their captions, up to four in a row.
+pub fn contact_sheet(tiles: &[Tile]) -> RgbImage {
+    let columns = tiles.len().clamp(1, 4);
+    let rows = tiles.len().div_ceil(columns).max(1);
+    let [width, height] = PICTURE.map(i64::from);
+    let step = [width + MARGIN, height + 2 * TEXT + 2 * MARGIN];
+    let mut canvas = Canvas::new(
+        (columns as i64 * step[0] + MARGIN) as u32,
+        (rows as i64 * step[1] + MARGIN) as u32,
+    );
+    for (index, tile) in tiles.iter().enumerate() {
+        let left = MARGIN + (index % columns) as i64 * step[0];
+        let top = MARGIN + (index / columns) as i64 * step[1];
+        let (picture, _) = shrink(&tile.picture);
+        let (dx, dy) = (
+            (width - i64::from(picture.width())) / 2,
+            (height - i64::from(picture.height())) / 2,
+        );
+        canvas.fill(left, top, [width, height], PALE);
+        image::imageops::replace(&mut canvas.0, &picture, left + dx, top + dy);
+
+        let [x, y] = [left as f32, (top + height + TEXT / 2) as f32 + 2.0];
+        let title = fit(&tile.title, 14.0, width as f32);
+        canvas.text([x, y], Align::Left, &title, 14.0, BLACK);
+        let mut x = left;
+        let y = top + height + TEXT + 2;
+        for (colour, note) in &tile.notes {
+            canvas.fill(x, y + 5, [13, 13], BLACK);
+            canvas.fill(x + 1, y + 6, [11, 11], *colour);
+            let room = (left + width - x - 19).max(0) as f32;
+            let note = fit(note, 13.0, room);
+            let place = [x as f32 + 19.0, (y + TEXT / 2) as f32];
+            canvas.text(place, Align::Left, &note, 13.0, BLACK);
+            x += 19 + text_width(&note, 13.0).ceil() as i64 + 20;
+        }
+    }
+    if tiles.is_empty() {
+        let middle = [step[0] as f32 / 2.0, step[1] as f32 / 2.0];
+        canvas.fill(MARGIN, MARGIN, [width, height], WHITE);
+        canvas.text(middle, Align::Centre, "no errors", 16.0, BLACK);
+    }
+    canvas.0
+}

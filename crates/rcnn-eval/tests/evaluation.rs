@@ -1,0 +1,266 @@
+//! What is evaluated by hand, what is refused, and pictures of nothing and of much.
+
+use image::{Rgb, RgbImage};
+use rcnn_eval::{
+    EvalError, GroundTruth, ImageDetections, Tile, contact_sheet, draw_confusion, draw_curves,
+    evaluate, results,
+};
+
+const BOX: [f32; 4] = [10.0, 20.0, 60.0, 90.0];
+
+fn names(classes: usize) -> Vec<String> {
+    (0..classes).map(|label| format!("class {label}")).collect()
+}
+
+fn truth(image_id: u64, labels: &[usize]) -> GroundTruth {
+    let boxes = (0..labels.len()).map(|i| BOX.map(|v| f64::from(v) + 100.0 * i as f64));
+    GroundTruth {
+        image_id,
+        file_name: format!("{image_id}.jpg"),
+        width: 640,
+        height: 480,
+        boxes: boxes.collect(),
+        labels: labels.into(),
+        ..GroundTruth::default()
+    }
+}
+
+fn found(image_id: u64, labels: &[usize], scores: &[f32]) -> ImageDetections {
+    let boxes = (0..labels.len()).map(|i| BOX.map(|v| v + 100.0 * i as f32));
+    ImageDetections {
+        image_id,
+        boxes: boxes.collect(),
+        labels: labels.into(),
+        scores: scores.into(),
+    }
+}
+
+/// The message of the error for detections in image 7, which has one object of class 1.
+fn refusal(found: ImageDetections) -> String {
+    let error = evaluate(&[truth(7, &[1])], &[found], &names(3)).unwrap_err();
+    error.to_string()
+}
+
+#[test]
+fn a_small_example_by_hand() {
+    // Class 1: found, found. Class 2: taken for class 1, missed (with a low score).
+    let truth = [truth(1, &[1, 2, 1]), truth(2, &[2])];
+    let detections = [
+        found(1, &[1, 1, 1], &[0.9, 0.7, 0.8]),
+        found(2, &[2], &[0.2]),
+    ];
+    let evaluation = evaluate(&truth, &detections, &names(3)).unwrap();
+
+    let [one, two] = &evaluation.per_class[..] else {
+        panic!("two classes")
+    };
+    assert!((one.ap.unwrap() - 1.0).abs() < 1e-9);
+    let best = one.best_f1.unwrap();
+    assert_eq!((best.score, best.f1, best.precision), (0.8, 1.0, 1.0));
+    let best = two.best_f1.unwrap();
+    assert_eq!((best.score, best.recall, best.precision), (0.2, 0.5, 1.0));
+    assert_eq!((two.objects, two.detections), (2, 1));
+    assert_eq!(evaluation.curves[0].points.len(), 3);
+    // The detection of 0.7 is below the threshold.
+    assert_eq!(
+        evaluation.confusion.counts,
+        [[0, 0, 0], [0, 2, 0], [1, 0, 1]]
+    );
+    let worst = evaluation.worst(10);
+    assert_eq!(worst.len(), 1);
+    assert_eq!(
+        (worst[0].file_name.as_str(), worst[0].count()),
+        ("1.jpg", 1)
+    );
+}
+
+#[test]
+fn classes_are_confused_at_the_same_place() {
+    let truth = [truth(1, &[1, 2]), truth(2, &[1])];
+    let detections = [found(1, &[1, 1], &[0.9, 0.8]), found(2, &[1], &[0.7])];
+    let evaluation = evaluate(&truth, &detections, &names(3)).unwrap();
+    assert_eq!(
+        evaluation.confusion.counts,
+        [[0, 0, 0], [0, 2, 0], [0, 1, 0]]
+    );
+    assert_eq!(evaluation.worst(1)[0].count(), 2, "missed, and wrong");
+}
+
+#[test]
+fn json_and_table_have_what_people_ask_for() {
+    let evaluation = evaluate(&[truth(1, &[1])], &[found(1, &[1], &[0.9])], &names(3)).unwrap();
+    let json = serde_json::to_value(&evaluation).unwrap();
+    assert!(json["AP"].as_f64().unwrap() > 0.999);
+    assert!(json["APs"].is_null() && json["APm"].is_number());
+    assert_eq!(json["per_class"][0]["name"], "class 1");
+    assert_eq!(json["per_class"][0]["best_f1"]["f1"], 1.0);
+    assert!(json["per_class"][1]["AP"].is_null() && json["per_class"][1]["best_f1"].is_null());
+    assert_eq!(json["confusion"]["classes"][0], "background");
+    assert!(json.get("curves").is_none() && json.get("errors").is_none());
+
+    let table = evaluation.to_string();
+    assert!(
+        table.starts_with("1 image, 1 object, 1 detection\n"),
+        "{table}"
+    );
+    assert!(
+        table.contains("AP50  1.0000") && table.contains("APs        -"),
+        "{table}"
+    );
+    assert!(
+        table.contains("class 1") && !table.contains("class 2"),
+        "{table}"
+    );
+}
+
+#[test]
+fn nothing_is_ordinary() {
+    for (truth, found) in [
+        (vec![], vec![]),
+        (vec![truth(1, &[])], vec![]),
+        (vec![truth(1, &[])], vec![found(1, &[1], &[0.5])]),
+        (
+            vec![truth(1, &[1]), truth(2, &[])],
+            vec![found(2, &[], &[])],
+        ),
+    ] {
+        for classes in [0, 1, 3] {
+            let labels = truth.iter().flat_map(|image| &image.labels);
+            let labels = labels.chain(found.iter().flat_map(|image| &image.labels));
+            if labels.max().is_some_and(|&label| label >= classes) {
+                continue;
+            }
+            let evaluation = evaluate(&truth, &found, &names(classes)).unwrap();
+            let ap = (evaluation.objects > 0).then_some(0.0);
+            assert_eq!(evaluation.summary.ap, ap);
+            assert!(!evaluation.to_string().is_empty());
+            assert!(!draw_curves(&evaluation).is_empty());
+            assert!(!draw_confusion(&evaluation.confusion).is_empty());
+        }
+    }
+}
+
+#[test]
+fn bad_numbers_are_refused_by_image() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let message = refusal(found(7, &[1, 2], &[0.5, bad]));
+        assert!(message.contains("7 (7.jpg)"), "{message}");
+        assert!(message.contains("score of detection 1"), "{message}");
+        for edge in 0..4 {
+            let mut detections = found(7, &[1], &[0.5]);
+            detections.boxes[0][edge] = bad;
+            let message = refusal(detections);
+            assert!(
+                message.contains("7 (7.jpg): the box of detection 0"),
+                "{message}"
+            );
+        }
+        let mut image = truth(7, &[1]);
+        image.boxes[0][1] = bad.into();
+        let error = evaluate(&[image], &[], &names(2)).unwrap_err();
+        assert!(
+            matches!(error, EvalError::Box { what: "object", .. }),
+            "{error}"
+        );
+        let mut image = truth(7, &[1]);
+        image.areas = vec![bad.into()];
+        let error = evaluate(&[image], &[], &names(2)).unwrap_err();
+        assert!(
+            error.to_string().contains("the area of object 0"),
+            "{error}"
+        );
+    }
+    let mut detections = found(7, &[1], &[0.5]);
+    detections.boxes[0].swap(0, 2);
+    assert!(refusal(detections).contains("the box of detection 0"));
+}
+
+#[test]
+fn labels_images_and_lengths_are_checked() {
+    for label in [0, 3, usize::MAX] {
+        let message = refusal(found(7, &[1, label], &[0.5, 0.4]));
+        let expected = format!("image 7 (7.jpg): detection 1 has label {label}");
+        assert!(message.starts_with(&expected), "{message}");
+        let error = evaluate(&[truth(7, &[label])], &[], &names(3)).unwrap_err();
+        assert!(
+            matches!(error, EvalError::Label { what: "object", .. }),
+            "{error}"
+        );
+    }
+    assert!(refusal(found(8, &[1], &[0.5])).starts_with("image 8: "));
+    assert!(refusal(found(7, &[1], &[])).contains("1 detections, but 0 scores"));
+    let one = truth(7, &[1]);
+    for (crowd, areas) in [(vec![false; 2], vec![]), (vec![], vec![1.0; 3])] {
+        let image = GroundTruth {
+            crowd,
+            areas,
+            ..one.clone()
+        };
+        let error = evaluate(&[image], &[], &names(2)).unwrap_err();
+        assert!(matches!(error, EvalError::Length { .. }), "{error}");
+    }
+    let twice = evaluate(&[one.clone(), one.clone()], &[], &names(2)).unwrap_err();
+    assert!(matches!(twice, EvalError::DuplicateImage { .. }), "{twice}");
+    let detections = found(7, &[1], &[0.5]);
+    let twice = evaluate(&[one], &[detections.clone(), detections], &names(2)).unwrap_err();
+    assert!(matches!(twice, EvalError::DuplicateImage { .. }), "{twice}");
+}
+
+#[test]
+fn enormous_boxes_are_ordinary() {
+    let (mut image, mut detections) = (truth(7, &[1, 2]), found(7, &[1, 2], &[0.5, 0.4]));
+    image.boxes = vec![[f64::MIN, f64::MIN, f64::MAX, f64::MAX]; 2];
+    detections.boxes = vec![[f32::MIN, f32::MIN, f32::MAX, f32::MAX]; 2];
+    let evaluation = evaluate(&[image], &[detections], &names(3)).unwrap();
+    let numbers = serde_json::to_value(&evaluation).unwrap();
+    assert!(numbers["AP"].is_null() && numbers["confusion"]["counts"][1][0] == 1);
+    let tile = Tile::of_errors(&RgbImage::new(640, 480), &evaluation.errors[0]);
+    assert!(!contact_sheet(&[tile]).is_empty());
+}
+
+#[test]
+fn results_survive_writing_and_reading() {
+    let mut detections = vec![found(3, &[1, 2], &[0.1, 0.3]), found(1, &[9], &[1.0 / 3.0])];
+    detections[0].boxes[1] = [0.1, 1.0 / 3.0, 99.7, 1234.567];
+    let json = results::write(&detections);
+    assert_eq!(results::read(&json).unwrap(), detections);
+    assert!(results::read("[]").unwrap().is_empty());
+    for bad in [
+        "",
+        "{}",
+        r#"[{"image_id":1}]"#,
+        r#"[{"image_id":-1,"category_id":1,"bbox":[0,0,1,1],"score":1}]"#,
+    ] {
+        assert!(
+            matches!(results::read(bad), Err(EvalError::Results(_))),
+            "{bad}"
+        );
+    }
+    // Numbers beyond single precision become infinite, which an evaluation refuses.
+    let huge = results::read(r#"[{"image_id":7,"category_id":1,"bbox":[0,0,1e99,1],"score":1}]"#);
+    assert!(refusal(huge.unwrap().remove(0)).contains("the box of detection 0"));
+}
+
+#[test]
+fn pictures_of_many_classes_and_of_odd_sizes() {
+    let labels: Vec<usize> = (1..250).collect();
+    let scores: Vec<f32> = labels.iter().map(|&label| label as f32 / 250.0).collect();
+    let evaluation = evaluate(
+        &[truth(1, &labels)],
+        &[found(1, &labels, &scores)],
+        &names(250),
+    );
+    let evaluation = evaluation.unwrap();
+    assert!(draw_curves(&evaluation).width() < 4000);
+    assert!(draw_confusion(&evaluation.confusion).width() < 4000);
+
+    let errors = &evaluation.errors[0];
+    for (width, height) in [(1, 1), (5000, 2), (2, 3000), (640, 480), (0, 0)] {
+        let picture = RgbImage::from_pixel(width, height, Rgb([90; 3]));
+        let mut tile = Tile::of_errors(&picture, errors);
+        tile.title = "a very long name of a file ".repeat(20);
+        let sheet = contact_sheet(&vec![tile; 5]);
+        assert!(sheet.width() < 2000 && sheet.height() < 1000);
+    }
+    assert!(!contact_sheet(&[]).is_empty());
+}

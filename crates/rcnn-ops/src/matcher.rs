@@ -1,0 +1,109 @@
+//! Which object each anchor or proposal belongs to, in training.
+
+use crate::{BBox, box_iou};
+
+/// What a candidate (an anchor, a proposal) was matched to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    /// The object of this index.
+    Object(usize),
+    /// No object comes near: background.
+    Background,
+    /// Neither an object nor clearly background: the loss leaves it out.
+    Between,
+}
+
+/// Assigns objects to candidates by IoU (`torchvision.models.detection._utils.Matcher`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Matcher {
+    /// IoU from which a candidate is an object.
+    pub high_threshold: f64,
+    /// IoU below which it is background.
+    pub low_threshold: f64,
+    /// Whether every object also keeps the candidates that overlap it most, however little.
+    pub allow_low_quality_matches: bool,
+}
+
+impl Matcher {
+    /// A match for each candidate. Without objects all are background.
+    ///
+    /// As in torchvision, an object that no candidate overlaps has its best overlap, zero, with all
+    /// of those, and with `allow_low_quality_matches` they go to the object they overlap most.
+    pub fn matches(&self, objects: &[BBox], candidates: &[BBox]) -> Vec<Match> {
+        let iou =
+            |object: usize, candidate: usize| box_iou(&objects[object], &candidates[candidate]);
+        self.matches_by(objects.len(), candidates.len(), iou)
+    }
+
+    /// [`matches`](Self::matches) by another likeness than IoU, that of object and candidate.
+    pub fn matches_by(
+        &self,
+        objects: usize,
+        candidates: usize,
+        likeness: impl Fn(usize, usize) -> f32,
+    ) -> Vec<Match> {
+        if objects == 0 {
+            return vec![Match::Background; candidates];
+        }
+        // torchvision compares f32 with thresholds rounded to f32.
+        let (low, high) = (self.low_threshold as f32, self.high_threshold as f32);
+        let mut best_of_object = vec![f32::NEG_INFINITY; objects];
+        let best: Vec<(usize, f32)> = (0..candidates)
+            .map(|candidate| {
+                let mut best = (0, f32::NEG_INFINITY);
+                for (object, most) in best_of_object.iter_mut().enumerate() {
+                    let likeness = likeness(object, candidate);
+                    *most = most.max(likeness);
+                    if likeness > best.1 {
+                        best = (object, likeness);
+                    }
+                }
+                best
+            })
+            .collect();
+        let is_best_of_any = |candidate: usize| {
+            let mut objects = best_of_object.iter().enumerate();
+            objects.any(|(object, &most)| likeness(object, candidate) == most)
+        };
+        best.into_iter()
+            .enumerate()
+            .map(|(candidate, (object, likeness))| match likeness {
+                _ if self.allow_low_quality_matches && is_best_of_any(candidate) => {
+                    Match::Object(object)
+                }
+                likeness if likeness < low => Match::Background,
+                likeness if likeness < high => Match::Between,
+                _ => Match::Object(object),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBJECTS: [BBox; 2] = [[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]];
+    const CANDIDATES: [BBox; 4] = [
+        [0.0, 0.0, 10.0, 8.0],
+        [0.0, 0.0, 10.0, 5.0],
+        [26.0, 0.0, 36.0, 10.0],
+        [50.0, 0.0, 60.0, 10.0],
+    ];
+
+    #[test]
+    fn thresholds_and_low_quality_matches() {
+        let mut matcher = Matcher {
+            high_threshold: 0.7,
+            low_threshold: 0.3,
+            allow_low_quality_matches: false,
+        };
+        use Match::{Background, Between, Object};
+        let found = matcher.matches(&OBJECTS, &CANDIDATES);
+        assert_eq!(found, [Object(0), Between, Background, Background]);
+        matcher.allow_low_quality_matches = true;
+        let found = matcher.matches(&OBJECTS, &CANDIDATES);
+        assert_eq!(found, [Object(0), Between, Object(1), Background]);
+        assert_eq!(matcher.matches(&[], &CANDIDATES), [Background; 4]);
+    }
+}

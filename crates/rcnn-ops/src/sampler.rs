@@ -1,0 +1,114 @@
+//! Which candidates a loss looks at: few objects, and not more background than needed.
+
+use rand::Rng;
+use rand::seq::index;
+
+use crate::Match;
+
+/// Samples objects and background in a fixed proportion
+/// (`torchvision.models.detection._utils.BalancedPositiveNegativeSampler`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BalancedSampler {
+    /// Candidates of an image.
+    pub batch_size_per_image: usize,
+    /// Share of objects among them, as far as there are any.
+    pub positive_fraction: f64,
+}
+
+/// Indices of sampled candidates, ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Those matched to an object.
+    pub positive: Vec<usize>,
+    /// Those of the background.
+    pub negative: Vec<usize>,
+}
+
+/// How the sampler chooses among more candidates than it wants.
+pub enum Choice<'a, R: Rng> {
+    /// At random.
+    Random(&'a mut R),
+    /// The first ones, for runs that are compared.
+    First,
+}
+
+impl<R: Rng> Choice<'_, R> {
+    fn choose(&mut self, mut from: Vec<usize>, count: usize) -> Vec<usize> {
+        if count >= from.len() {
+            return from;
+        }
+        match self {
+            Self::First => from.truncate(count),
+            Self::Random(rng) => {
+                let chosen = index::sample(rng, from.len(), count);
+                from = chosen.into_iter().map(|i| from[i]).collect();
+                from.sort_unstable();
+            }
+        }
+        from
+    }
+}
+
+impl BalancedSampler {
+    /// Samples from the matches of one image.
+    pub fn sample<R: Rng>(&self, matches: &[Match], choice: &mut Choice<'_, R>) -> Sample {
+        let of = |wanted: fn(&Match) -> bool| -> Vec<usize> {
+            (0..matches.len())
+                .filter(|&i| wanted(&matches[i]))
+                .collect()
+        };
+        let objects = of(|m| matches!(m, Match::Object(_)));
+        let background = of(|m| *m == Match::Background);
+        let most = (self.batch_size_per_image as f64 * self.positive_fraction) as usize;
+        let positive = choice.choose(objects, most);
+        let rest = self.batch_size_per_image - positive.len();
+        Sample {
+            negative: choice.choose(background, rest),
+            positive,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn keeps_the_proportion_and_fills_up_with_background() {
+        let sampler = BalancedSampler {
+            batch_size_per_image: 8,
+            positive_fraction: 0.5,
+        };
+        let mut matches = vec![Match::Background; 30];
+        matches[3] = Match::Object(0);
+        matches[4] = Match::Between;
+        let first = sampler.sample(&matches, &mut Choice::<StdRng>::First);
+        assert_eq!(first.positive, [3]);
+        assert_eq!(first.negative, [0, 1, 2, 5, 6, 7, 8]);
+
+        matches[10..20].fill(Match::Object(1));
+        let random = |seed| {
+            let mut rng = StdRng::seed_from_u64(seed);
+            sampler.sample(&matches, &mut Choice::Random(&mut rng))
+        };
+        let sample = random(1);
+        assert_eq!((sample.positive.len(), sample.negative.len()), (4, 4));
+        assert!(
+            sample
+                .positive
+                .iter()
+                .all(|&i| matches!(matches[i], Match::Object(_)))
+        );
+        assert!(
+            sample
+                .negative
+                .iter()
+                .all(|&i| matches[i] == Match::Background)
+        );
+        assert_eq!(sample, random(1));
+        assert_ne!(sample, random(2));
+    }
+}
