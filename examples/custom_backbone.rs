@@ -59,7 +59,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "/../assets/blood-cells.jpg"
     ))?;
     let picture = image::to_tensor(&picture, &device);
-    let found = model.detect(&[picture.clone()])?;
+    let pictures = [picture];
+    let found = model.detect(&pictures)?;
     println!("untrained, it finds {} things", found[0].len());
 
     // Saved and opened again: the backbone is made by hand, the rest is in the file.
@@ -70,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .config
         .init_with_backbone(Plain::<Flex>::new(&device), &device)?;
     weights.load_into(&mut again)?;
-    assert_eq!(again.detect(&[picture])?, found);
+    assert_eq!(again.detect(&pictures)?, found);
     println!("{} opens again and finds the same", file.display());
     Ok(())
 }

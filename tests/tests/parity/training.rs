@@ -218,6 +218,23 @@ fn check(name: &str) {
         })
         .collect();
 
+    let batch = model.transform.forward(&images).expect("images");
+    fixture.assert_sampled("transform.images", batch.tensors.clone(), 1e-5);
+    // A copy: in training the norms count what they see.
+    let backbone = models::with_weights(
+        case,
+        models::config(case).init(&DEVICE).expect("a model"),
+        str::to_string,
+    )
+    .backbone;
+    let features = backbone.forward(batch.tensors.inner(), Phase::Training);
+    for (name, map) in features.iter() {
+        fixture.assert_sampled(
+            &format!("features.{name}"),
+            Tensor::<Flex, 4>::clone(map),
+            1e-4,
+        );
+    }
     let losses = model
         .losses(&images, &targets, &mut Choice::<StdRng>::First)
         .expect("images");
