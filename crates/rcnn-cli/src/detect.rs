@@ -1,12 +1,10 @@
 //! `rcnn detect`: finds objects in pictures.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use image::RgbImage;
-use indicatif::{ProgressBar, ProgressStyle};
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::roi::NmsMethod;
@@ -17,7 +15,8 @@ use crate::Outcome;
 use crate::backend::{DeviceName, Job, default_device, run_on};
 use crate::inputs;
 use crate::output::{ClassNames, Format, PictureFolder, Printer};
-use crate::source::ModelArgs;
+use crate::progress::progress_bar;
+use crate::source::{ModelArgs, positive};
 
 /// Find objects in pictures
 ///
@@ -58,12 +57,6 @@ pub(crate) struct DetectArgs {
     /// Most detections of an image [default: the model's; torchvision's is 100]
     #[arg(long, value_name = "N")]
     detections_per_img: Option<usize>,
-    /// Pixels that the shorter side is resized to [default: the model's; torchvision's is 800]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    min_size: Option<usize>,
-    /// Most pixels of the longer side after resizing [default: the model's; torchvision's is 1333]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    max_size: Option<usize>,
     /// Images computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
     batch_size: usize,
@@ -82,13 +75,6 @@ fn unit(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
         _ => Err("expected a number from 0 to 1".to_string()),
-    }
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(value) if value > 0 => Ok(value),
-        _ => Err("expected a whole number from 1".to_string()),
     }
 }
 
@@ -137,12 +123,6 @@ impl DetectArgs {
         roi_heads.nms_class_agnostic |= self.class_agnostic_nms;
         if self.soft_nms {
             roi_heads.nms_method = NmsMethod::SoftGaussian { sigma: 0.5 };
-        }
-        if let Some(min_size) = self.min_size {
-            config.transform.min_size = vec![min_size];
-        }
-        if let Some(max_size) = self.max_size {
-            config.transform.max_size = max_size;
         }
     }
 
@@ -245,26 +225,5 @@ impl Detect {
             }
         }
         Ok(())
-    }
-}
-
-/// A bar for several images on a terminal, else nothing.
-fn progress_bar(images: usize) -> ProgressBar {
-    if images < 2 || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden().with_length_of(images);
-    }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(images as u64).with_style(style)
-}
-
-trait WithLength {
-    fn with_length_of(self, length: usize) -> Self;
-}
-
-impl WithLength for ProgressBar {
-    fn with_length_of(self, length: usize) -> Self {
-        self.set_length(length as u64);
-        self
     }
 }

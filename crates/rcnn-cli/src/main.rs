@@ -2,11 +2,14 @@
 
 mod backend;
 mod convert;
+mod data;
 mod detect;
 mod draw;
+mod eval;
 mod inputs;
 mod inspect;
 mod output;
+mod progress;
 mod source;
 
 use std::io;
@@ -29,6 +32,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Detect(detect::DetectArgs),
+    Eval(eval::EvalArgs),
+    Data(data::DataArgs),
     Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
     /// List torchvision's published weights that can be given by name.
@@ -44,6 +49,8 @@ enum Outcome {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Detect(args) => detect::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Data(args) => data::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Weights => source::list().map(|()| Outcome::Done),

@@ -28,6 +28,12 @@ pub(crate) struct ModelArgs {
     /// Class names, one a line, without the background (or with it as first line)
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Pixels that the shorter side is resized to [default: the model's; torchvision's is 800]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    min_size: Option<usize>,
+    /// Most pixels of the longer side after resizing [default: the model's; torchvision's is 1333]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    max_size: Option<usize>,
     /// Load what fits, start the rest at random, and say which
     #[arg(long)]
     pub(crate) partial: bool,
@@ -84,10 +90,24 @@ impl ModelArgs {
                 path.display()
             );
         }
+        if let Some(min_size) = self.min_size {
+            weights.config.transform.min_size = vec![min_size];
+        }
+        if let Some(max_size) = self.max_size {
+            weights.config.transform.max_size = max_size;
+        }
         if let Some(file) = &self.labels {
             weights.config.class_names = read_labels(file, weights.config.num_classes)?;
         }
         Ok(weights)
+    }
+}
+
+/// A whole number from 1, for clap.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(value) if value > 0 => Ok(value),
+        _ => Err("expected a whole number from 1".to_string()),
     }
 }
 

@@ -1,0 +1,124 @@
+//! `rcnn data`: a doctor for data sets, and conversion between their formats.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use rcnn_data::check::{AnchorSpec, check};
+use rcnn_data::convert::{Pictures, convert};
+use rcnn_data::{Format, ReadOptions};
+
+use crate::Outcome;
+
+/// Look after a data set: COCO JSON, Pascal VOC or YOLO
+#[derive(Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Say what is in a data set and what is wrong with it
+    ///
+    /// Counts classes, lists degenerate, duplicate and out-of-image boxes, images without labels and
+    /// labels without images, and tells how well the anchors fit. Status 3 when boxes or files are
+    /// invalid.
+    Check(CheckArgs),
+    /// Convert a data set to another format
+    Convert(ConvertArgs),
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// Folder of the data, or its COCO .json or YOLO .yaml file
+    data: PathBuf,
+    /// Part of the data, such as train
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    /// Pixels that the shorter side of an image is resized to, for the anchors
+    #[arg(long, value_name = "N", default_value = "800")]
+    min_size: u32,
+    /// Most pixels of the longer side
+    #[arg(long, value_name = "N", default_value = "1333")]
+    max_size: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct ConvertArgs {
+    /// Folder of the data, or its COCO .json or YOLO .yaml file
+    data: PathBuf,
+    /// Folder to write, new or empty
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+    /// Format to write: coco, voc or yolo
+    #[arg(long, value_name = "FORMAT")]
+    to: Format,
+    /// Leave out boxes and files that are invalid, and say how many
+    #[arg(long)]
+    skip_invalid: bool,
+    /// Link the pictures instead of copying them
+    #[arg(long)]
+    link: bool,
+}
+
+pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
+    match args.command {
+        DataCommand::Check(args) => {
+            let options = ReadOptions {
+                split: args.split,
+                ..Default::default()
+            };
+            let reading = rcnn_data::read(&args.data, &options)?;
+            let (min_size, max_size) = (args.min_size.max(1), args.max_size.max(1));
+            let anchors = AnchorSpec {
+                min_size,
+                max_size,
+                ..Default::default()
+            };
+            let report = check(&reading, &anchors, 0);
+            let mut out = std::io::stdout().lock();
+            match args.json {
+                true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+                false => writeln!(out, "{report}")?,
+            }
+            Ok(if reading.problems.invalid() > 0 {
+                Outcome::SomeFailed
+            } else {
+                Outcome::Done
+            })
+        }
+        DataCommand::Convert(args) => {
+            let reading = rcnn_data::read(&args.data, &ReadOptions::default())?;
+            let skipped = reading.problems.invalid();
+            let dataset = reading.accept(args.skip_invalid)?;
+            let pictures = if args.link {
+                Pictures::Link
+            } else {
+                Pictures::Copy
+            };
+            let written = convert(&dataset, &args.output, args.to, pictures)?;
+            let output = args.output.display();
+            eprintln!(
+                "{output}: {} images, {} boxes",
+                written.images, written.boxes
+            );
+            for (count, what) in [
+                (skipped, "invalid boxes or files left out"),
+                (
+                    written.dropped_crowds,
+                    "crowds left out, which the format has no word for",
+                ),
+            ] {
+                if count > 0 {
+                    eprintln!("{count} {what}");
+                }
+            }
+            Ok(Outcome::Done)
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! `rcnn eval`: how good a detector is on labelled pictures.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use rcnn_burn::image::{open_rgb, to_tensor};
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::weights::Weights;
+use rcnn_data::{Dataset, ReadOptions, Sample};
+use rcnn_eval::{GroundTruth, ImageDetections, Tile, evaluate};
+
+use crate::Outcome;
+use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::progress::progress_bar;
+use crate::source::{ModelArgs, positive};
+
+/// Say how good a detector is on labelled pictures
+///
+/// Prints COCO's average precision, overall, by size and by class, as pycocotools computes it. The
+/// data may be COCO JSON, Pascal VOC or YOLO.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  rcnn eval --weights cells.bpk --data bccd --split test
+  rcnn eval --weights cells.bpk --data bccd --split test --format json --output report/")]
+pub(crate) struct EvalArgs {
+    /// Weights: a file, or the name of published ones
+    #[arg(long, short, value_name = "FILE|NAME")]
+    weights: String,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Folder of the data, or its COCO .json or YOLO .yaml file
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Part of the data, such as test
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    /// Leave out boxes and files that are invalid, and say how many
+    #[arg(long)]
+    skip_invalid: bool,
+    /// Where to compute, as `rcnn detect --device`
+    #[arg(long, value_name = "D", default_value_t = default_device())]
+    device: DeviceName,
+    /// Images computed together
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
+    batch_size: usize,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Write precision-recall curves, confusion matrix, the worst images, the numbers and the
+    /// detections into this folder
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Images on the contact sheet.
+const WORST: usize = 12;
+
+pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
+    let weights = args.model.open(&args.weights)?;
+    let mut names = weights.config.class_names.clone();
+    let options = ReadOptions {
+        split: args.split.clone(),
+        // By name, so that data and model may number their classes differently.
+        class_names: (!names.is_empty()).then(|| names.clone()),
+        ..Default::default()
+    };
+    let reading = rcnn_data::read(&args.data, &options)?;
+    let skipped = reading.problems.invalid();
+    let dataset = reading.accept(args.skip_invalid)?;
+    if skipped > 0 {
+        eprintln!("{skipped} invalid boxes or files left out");
+    }
+    if names.is_empty() {
+        let (found, wanted) = (dataset.class_names.len(), weights.config.num_classes);
+        if found != wanted {
+            bail!(
+                "the weights carry no class names and have {wanted} classes, the data {found} \
+                 (both with the background); name the model's with --labels"
+            );
+        }
+        eprintln!(
+            "the weights carry no class names; taking the data's: {:?}",
+            &dataset.class_names[1..]
+        );
+        names = dataset.class_names.clone();
+    }
+    if let Some(folder) = &args.output {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let truth: Vec<GroundTruth> = dataset.samples.iter().map(ground_truth).collect();
+    let device = args.device.clone();
+    let job = Find {
+        weights,
+        dataset: &dataset,
+        args: &args,
+    };
+    let found = run_on(&device, job)?;
+    let evaluation = evaluate(&truth, &found, &names)?;
+    let json = serde_json::to_string_pretty(&evaluation)?;
+
+    let mut out = std::io::stdout().lock();
+    match args.format {
+        Format::Table => write!(out, "{evaluation}")?,
+        Format::Json => writeln!(out, "{json}")?,
+    }
+    let Some(folder) = &args.output else {
+        return Ok(Outcome::Done);
+    };
+    write_file(folder, "evaluation.json", json.as_bytes())?;
+    write_file(
+        folder,
+        "detections.json",
+        rcnn_eval::results::write(&found).as_bytes(),
+    )?;
+    write_picture(folder, "curves.png", &rcnn_eval::draw_curves(&evaluation))?;
+    write_picture(
+        folder,
+        "confusion.png",
+        &rcnn_eval::draw_confusion(&evaluation.confusion),
+    )?;
+    let mut tiles = Vec::new();
+    for errors in evaluation.worst(WORST) {
+        let sample = dataset
+            .samples
+            .iter()
+            .find(|s| s.image_id == errors.image_id);
+        if let Some(sample) = sample {
+            tiles.push(Tile::of_errors(&open_rgb(&sample.image)?, errors));
+        }
+    }
+    if !tiles.is_empty() {
+        write_picture(folder, "worst.png", &rcnn_eval::contact_sheet(&tiles))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn ground_truth(sample: &Sample) -> GroundTruth {
+    let crowds = &sample.crowds;
+    let boxes = sample.boxes.iter().chain(crowds.iter().map(|c| &c.bounds));
+    let areas = sample.areas.iter().chain(crowds.iter().map(|c| &c.area));
+    let mut crowd = vec![false; sample.boxes.len()];
+    crowd.resize(sample.boxes.len() + crowds.len(), true);
+    GroundTruth {
+        image_id: sample.image_id,
+        file_name: sample.image.display().to_string(),
+        width: sample.width,
+        height: sample.height,
+        boxes: boxes.map(|b| b.map(f64::from)).collect(),
+        labels: sample
+            .labels
+            .iter()
+            .copied()
+            .chain(crowds.iter().map(|c| c.label))
+            .collect(),
+        crowd,
+        areas: areas.map(|&area| f64::from(area)).collect(),
+    }
+}
+
+struct Find<'a> {
+    weights: Weights,
+    dataset: &'a Dataset,
+    args: &'a EvalArgs,
+}
+
+impl Job for Find<'_> {
+    type Output = Vec<ImageDetections>;
+
+    fn run<B: DetectionBackend>(self, device: B::Device) -> Result<Self::Output> {
+        let model = self.args.model.load::<B>(&self.weights, &device)?;
+        let progress = progress_bar(self.dataset.samples.len());
+        let mut all = Vec::new();
+        for samples in self.dataset.samples.chunks(self.args.batch_size) {
+            let images = samples
+                .iter()
+                .map(|sample| Ok(to_tensor::<B>(&open_rgb(&sample.image)?, &device)))
+                .collect::<Result<Vec<_>>>()?;
+            for (sample, found) in samples.iter().zip(model.detect(&images)?) {
+                let image_id = sample.image_id;
+                let (boxes, labels, scores) = (found.boxes, found.labels, found.scores);
+                all.push(ImageDetections {
+                    image_id,
+                    boxes,
+                    labels,
+                    scores,
+                });
+            }
+            progress.inc(samples.len() as u64);
+        }
+        progress.finish_and_clear();
+        Ok(all)
+    }
+}
+
+/// Writes a file that is whole or absent.
+pub(crate) fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = folder.join(name);
+    let unwritable = || path.display().to_string();
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(unwritable)?;
+    file.write_all(bytes).with_context(unwritable)?;
+    file.persist(&path).with_context(unwritable)?;
+    Ok(())
+}
+
+/// Writes a PNG that is whole or absent.
+pub(crate) fn write_picture(folder: &Path, name: &str, picture: &image::RgbImage) -> Result<()> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Png)?;
+    write_file(folder, name, bytes.get_ref())
+}
