@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use image::RgbImage;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::Weights;
@@ -14,6 +15,7 @@ use rcnn_eval::{GroundTruth, ImageDetections, Tile, evaluate};
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::files;
 use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
 
@@ -115,17 +117,19 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     let Some(folder) = &args.output else {
         return Ok(Outcome::Done);
     };
-    write_file(folder, "evaluation.json", json.as_bytes())?;
-    write_file(
-        folder,
-        "detections.json",
-        rcnn_eval::results::write(&found).as_bytes(),
-    )?;
-    write_picture(folder, "curves.png", &rcnn_eval::draw_curves(&evaluation))?;
-    write_picture(
-        folder,
+    let text = |name: &str, text: &str| {
+        files::write_whole(&folder.join(name), |file| {
+            Ok(file.write_all(text.as_bytes())?)
+        })
+    };
+    let picture =
+        |name: &str, picture: RgbImage| files::write_picture(&folder.join(name), &picture);
+    text("evaluation.json", &json)?;
+    text("detections.json", &rcnn_eval::results::write(&found))?;
+    picture("curves.png", rcnn_eval::draw_curves(&evaluation))?;
+    picture(
         "confusion.png",
-        &rcnn_eval::draw_confusion(&evaluation.confusion),
+        rcnn_eval::draw_confusion(&evaluation.confusion),
     )?;
     let mut tiles = Vec::new();
     for errors in evaluation.worst(WORST) {
@@ -138,7 +142,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         }
     }
     if !tiles.is_empty() {
-        write_picture(folder, "worst.png", &rcnn_eval::contact_sheet(&tiles))?;
+        picture("worst.png", rcnn_eval::contact_sheet(&tiles))?;
     }
     Ok(Outcome::Done)
 }
@@ -151,7 +155,12 @@ fn ground_truth(sample: &Sample) -> GroundTruth {
     crowd.resize(sample.boxes.len() + crowds.len(), true);
     GroundTruth {
         image_id: sample.image_id,
-        file_name: sample.image.display().to_string(),
+        file_name: sample
+            .image
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into(),
         width: sample.width,
         height: sample.height,
         boxes: boxes.map(|b| b.map(f64::from)).collect(),
@@ -199,21 +208,4 @@ impl Job for Find<'_> {
         progress.finish_and_clear();
         Ok(all)
     }
-}
-
-/// Writes a file that is whole or absent.
-pub(crate) fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let path = folder.join(name);
-    let unwritable = || path.display().to_string();
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(unwritable)?;
-    file.write_all(bytes).with_context(unwritable)?;
-    file.persist(&path).with_context(unwritable)?;
-    Ok(())
-}
-
-/// Writes a PNG that is whole or absent.
-pub(crate) fn write_picture(folder: &Path, name: &str, picture: &image::RgbImage) -> Result<()> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png)?;
-    write_file(folder, name, bytes.get_ref())
 }

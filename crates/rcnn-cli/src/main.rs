@@ -6,6 +6,7 @@ mod data;
 mod detect;
 mod draw;
 mod eval;
+mod files;
 mod inputs;
 mod inspect;
 mod output;

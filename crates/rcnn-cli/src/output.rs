@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use rcnn_burn::roi::Detections;
 use serde::Serialize;
 
 use crate::draw::{self, Label};
+use crate::files;
 
 /// How detections are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -223,7 +224,7 @@ impl PictureFolder {
     pub(crate) fn create(folder: &Path) -> Result<Self> {
         let unwritable = || format!("{}: can't write pictures here", folder.display());
         fs::create_dir_all(folder).with_context(unwritable)?;
-        tempfile::NamedTempFile::new_in(folder).with_context(unwritable)?;
+        files::temporary(folder).with_context(unwritable)?;
         Ok(Self {
             folder: folder.into(),
             used: Vec::new(),
@@ -236,9 +237,9 @@ impl PictureFolder {
         let extension = source
             .extension()
             .map(|e| e.to_string_lossy().to_lowercase());
-        let (extension, format) = match extension.as_deref() {
-            Some("jpg" | "jpeg" | "jfif") => ("jpg", ImageFormat::Jpeg),
-            _ => ("png", ImageFormat::Png),
+        let extension = match extension.as_deref() {
+            Some("jpg" | "jpeg" | "jfif") => "jpg",
+            _ => "png",
         };
         let stem = source.file_stem().unwrap_or_default().to_string_lossy();
         let name = (1..)
@@ -251,23 +252,6 @@ impl PictureFolder {
             .expect("an unused number");
         let path = self.folder.join(&name);
         self.used.push(name);
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        let written = match format {
-            ImageFormat::Jpeg => {
-                let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 92);
-                image.write_with_encoder(encoder)
-            }
-            _ => image.write_to(&mut io::BufWriter::new(&mut file), format),
-        };
-        written.with_context(|| path.display().to_string())?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file()
-                .set_permissions(fs::Permissions::from_mode(0o644))?;
-        }
-        file.persist(&path)
-            .with_context(|| path.display().to_string())?;
-        Ok(())
+        files::write_picture(&path, image)
     }
 }

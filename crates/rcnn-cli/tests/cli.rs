@@ -387,3 +387,119 @@ fn a_parameter_file_overrides_and_is_checked() {
         "min_size",
     );
 }
+
+/// A Pascal VOC data set of the two pictures, its boxes those that the model finds.
+fn voc(found: &Value, spoil: bool) -> PathBuf {
+    let root = path(if spoil { "spoilt" } else { "voc" });
+    for folder in ["Annotations", "JPEGImages", "ImageSets/Main"] {
+        fs::create_dir_all(root.join(folder)).expect("a folder");
+    }
+    for image in found.as_array().expect("an array") {
+        let file = image["image"]
+            .as_str()
+            .expect("a name")
+            .rsplit('/')
+            .next()
+            .expect("a name");
+        fs::copy(
+            path("pictures").join(file),
+            root.join("JPEGImages").join(file),
+        )
+        .expect("a copy");
+        let mut objects = String::new();
+        for d in image["detections"]
+            .as_array()
+            .expect("an array")
+            .iter()
+            .take(2)
+        {
+            let b: Vec<f64> = serde_json::from_value(d["box"].clone()).expect("four numbers");
+            let right = if spoil { b[0] } else { b[2] };
+            objects += &format!(
+                "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{right}</xmax>\
+                 <ymax>{}</ymax></bndbox></object>",
+                d["name"].as_str().expect("a name"),
+                b[0],
+                b[1],
+                b[3]
+            );
+        }
+        let (width, height) = (&image["width"], &image["height"]);
+        let xml = format!(
+            "<annotation><filename>{file}</filename><size><width>{width}</width>\
+             <height>{height}</height><depth>3</depth></size>{objects}</annotation>"
+        );
+        let stem = file.split('.').next().expect("a stem");
+        fs::write(root.join(format!("Annotations/{stem}.xml")), xml).expect("a file");
+    }
+    fs::write(root.join("ImageSets/Main/test.txt"), "a\nb\n").expect("a file");
+    root
+}
+
+#[test]
+fn eval_and_data() {
+    let found = json(&detect(&["--format", "json", "pictures"]));
+    let root = voc(&found, false);
+    let root = root.to_str().expect("UTF-8");
+    let weights = ["--weights", "model.bpk", "--data", root];
+    let args = ["--split", "test", "--format", "json", "--output", "report"];
+    let report = json(&rcnn(&[&["eval"], &weights[..], &args[..]].concat()));
+    // Its own best detections are found again; others of the class count against it.
+    assert!(
+        report["AR100"].as_f64().expect("a number") > 0.99,
+        "{report}"
+    );
+    assert!(report["AP"].as_f64().expect("a number") > 0.1, "{report}");
+    for file in [
+        "curves.png",
+        "confusion.png",
+        "evaluation.json",
+        "detections.json",
+    ] {
+        assert!(path("report").join(file).is_file(), "{file}");
+    }
+    let table = stdout(&rcnn(&[&["eval"], &weights[..]].concat()));
+    assert!(table.contains("AP50"), "{table}");
+    let unknown = rcnn(&[
+        "eval",
+        "--weights",
+        "model.bpk",
+        "--data",
+        root,
+        "--split",
+        "moon",
+    ]);
+    assert_fails(&unknown, 1, "moon");
+    assert_fails(
+        &rcnn(&["eval", "--weights", "model.bpk", "--data", "nothing"]),
+        1,
+        "nothing",
+    );
+
+    let check = stdout(&rcnn(&["data", "check", root]));
+    assert!(check.contains("2 images"), "{check}");
+    stdout(&rcnn(&[
+        "data", "convert", root, "-o", "as_coco", "--to", "coco",
+    ]));
+    let again = rcnn(&["data", "convert", root, "-o", "as_coco", "--to", "coco"]);
+    assert_fails(&again, 1, "as_coco");
+    let converted = json(&rcnn(&["data", "check", "as_coco", "--json"]));
+    assert_eq!(converted["images"], 2);
+
+    let spoilt = voc(&found, true);
+    let spoilt = spoilt.to_str().expect("UTF-8");
+    assert_eq!(rcnn(&["data", "check", spoilt]).status.code(), Some(3));
+    assert_fails(
+        &rcnn(&["eval", "--weights", "model.bpk", "--data", spoilt]),
+        1,
+        "a.xml",
+    );
+    stdout(&rcnn(&[
+        "eval",
+        "--weights",
+        "model.bpk",
+        "--data",
+        spoilt,
+        "--skip-invalid",
+    ]));
+}

@@ -1,0 +1,53 @@
+//! Files that are whole or absent: written beside their place and renamed when all is there.
+
+use std::fs::Permissions;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use image::codecs::jpeg::JpegEncoder;
+use image::{ImageFormat, RgbImage};
+use tempfile::{Builder, NamedTempFile};
+
+/// Writes a file by way of a temporary one in the same folder.
+pub(crate) fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut NamedTempFile>) -> Result<()>,
+) -> Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let place = || path.display().to_string();
+    let mut file = temporary(folder.unwrap_or(Path::new("."))).with_context(place)?;
+    let mut writer = BufWriter::new(&mut file);
+    write(&mut writer).with_context(place)?;
+    writer.flush().with_context(place)?;
+    drop(writer);
+    file.persist(path).with_context(place)?;
+    Ok(())
+}
+
+/// A temporary file that, unlike the usual ones, others may read once it has its name.
+pub(crate) fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(Permissions::from_mode(0o644));
+    }
+    builder.tempfile_in(folder)
+}
+
+/// Writes a picture, as a JPEG where the name says so, else as a PNG.
+pub(crate) fn write_picture(path: &Path, picture: &RgbImage) -> Result<()> {
+    let jpeg = path.extension().is_some_and(|extension| extension == "jpg");
+    write_whole(path, |file| match jpeg {
+        true => Ok(picture.write_with_encoder(JpegEncoder::new_with_quality(file, 92))?),
+        false => {
+            // The PNG encoder wants to seek.
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            picture.write_to(&mut bytes, ImageFormat::Png)?;
+            Ok(file.write_all(bytes.get_ref())?)
+        }
+    })
+}
