@@ -230,7 +230,8 @@ impl Shapes {
         };
         format!(
             "{} tensors with {seen} ({}, ...); expected torchvision's Faster R-CNN with a \
-             ResNet-FPN backbone (backbone.body.*, backbone.fpn.*, rpn.head.*, roi_heads.*)",
+             ResNet-FPN backbone (backbone.body.*, backbone.fpn.*, rpn.head.*, roi_heads.*); one of \
+             these that is not recognised can be named with --model and --num-classes",
             self.0.len(),
             first.join(", ")
         )

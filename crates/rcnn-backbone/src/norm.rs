@@ -111,6 +111,8 @@ impl<B: Backend> BatchNorm2d<B> {
         let mean = mean.reshape([channels]);
         let follow = |running: &RunningState<Tensor<B, 1>>, batch: Tensor<B, 1>| {
             running.update(running.value_sync() * (1.0 - MOMENTUM) + batch.detach() * MOMENTUM);
+            // Written through at once: saving reads the state as it stands.
+            running.value_sync();
         };
         follow(&self.running_mean, mean.clone());
         // torch counts the unbiased variance.

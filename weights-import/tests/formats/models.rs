@@ -111,6 +111,51 @@ fn recognizes_every_network() {
 }
 
 #[test]
+fn wrapped_and_old_names_are_understood() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("checkpoint.safetensors");
+    let expected = FasterRcnnConfig::fasterrcnn_resnet50_fpn(4);
+    // torchvision's names of 2019: no level between block and parameter.
+    let old = |name: &str| {
+        let name = name.replace("rpn.head.conv.0.0.", "rpn.head.conv.");
+        match name.split_once("_blocks.") {
+            Some((fpn, rest)) => format!("{fpn}_blocks.{}", rest.replacen(".0.", ".", 1)),
+            None => name,
+        }
+    };
+    for prefix in [
+        "",
+        "model.",
+        "state_dict.",
+        "model_state_dict.",
+        "module.",
+        "model.module.",
+    ] {
+        let mut shapes: Vec<_> = torch_shapes(&expected)
+            .into_iter()
+            .map(|(name, shape)| (format!("{prefix}{}", old(&name)), shape))
+            .collect();
+        if !prefix.is_empty() {
+            shapes.push((
+                "optimizer.state.0.momentum_buffer".into(),
+                vec![64, 3, 7, 7],
+            ));
+        }
+        write_shapes(&path, &shapes);
+        let weights = Weights::open(&path).unwrap_or_else(|error| panic!("{prefix}: {error}"));
+        assert_eq!(weights.config, expected, "{prefix}");
+        let model = expected.init::<Flex>(&DEVICE).expect("a model");
+        for (name, shape) in parameter_shapes(&model) {
+            assert_eq!(
+                weights.tensors[&name].shape.to_vec(),
+                shape,
+                "{prefix}: {name}"
+            );
+        }
+    }
+}
+
+#[test]
 fn says_what_it_does_not_recognize() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.safetensors");
