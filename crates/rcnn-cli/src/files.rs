@@ -1,6 +1,5 @@
 //! Files that are whole or absent: written beside their place and renamed when all is there.
 
-use std::fs::Permissions;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -33,7 +32,7 @@ pub(crate) fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(Permissions::from_mode(0o644));
+        builder.permissions(std::fs::Permissions::from_mode(0o644));
     }
     builder.tempfile_in(folder)
 }

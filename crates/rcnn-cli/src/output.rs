@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use image::RgbImage;
 use rcnn_burn::roi::Detections;
+use rcnn_eval::results::CocoResult;
 use serde::Serialize;
 
 use crate::draw::{self, Label};
@@ -56,11 +57,9 @@ struct Detection {
 }
 
 #[derive(Serialize)]
-struct CocoResult<'a> {
-    image_id: u64,
-    category_id: usize,
-    bbox: [f32; 4],
-    score: f32,
+struct CocoRecord<'a> {
+    #[serde(flatten)]
+    result: CocoResult,
     file_name: &'a str,
 }
 
@@ -112,17 +111,11 @@ impl Printer {
                 self.item(&mut out, &record)?;
             }
             Format::Coco => {
-                for (b, category_id, score) in found.iter() {
-                    let bbox = [b[0], b[1], b[2] - b[0], b[3] - b[1]];
-                    let image_id = image_id(path, self.images);
-                    let result = CocoResult {
-                        image_id,
-                        category_id,
-                        bbox,
-                        score,
-                        file_name: &name,
-                    };
-                    self.item(&mut out, &result)?;
+                let image_id = image_id(path, self.images);
+                for (bounds, label, score) in found.iter() {
+                    let result = CocoResult::new(image_id, bounds, label, score);
+                    let file_name = &name;
+                    self.item(&mut out, &CocoRecord { result, file_name })?;
                 }
             }
         }
