@@ -4,6 +4,7 @@ use burn::module::Initializer;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
+use rcnn_ops::{DetectionBackend, conv2d};
 
 use crate::{BatchNorm2d, BatchNorm2dConfig, NormKind, Phase};
 
@@ -16,12 +17,12 @@ pub type ConvNorm<B> = (Conv2d<B>, Option<BatchNorm2d<B>>);
 /// # Shapes
 /// - input: `[N, C, H, W]`
 /// - output: `[N, C', H', W']`
-pub fn conv_norm<B: Backend>(
+pub fn conv_norm<B: DetectionBackend>(
     (conv, norm): &ConvNorm<B>,
     input: Tensor<B, 4>,
     phase: Phase,
 ) -> Tensor<B, 4> {
-    let output = conv.forward(input);
+    let output = conv2d(conv, input);
     match norm {
         Some(norm) => norm.forward(output, phase),
         None => output,

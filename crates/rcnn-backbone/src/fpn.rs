@@ -6,6 +6,7 @@ use burn::module::{Initializer, Module};
 use burn::nn::interpolate::{Interpolate2dConfig, InterpolateMode};
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
+use rcnn_ops::DetectionBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -114,7 +115,7 @@ pub struct BackboneWithFpn<B: Backend> {
     config: ResNetFpnConfig,
 }
 
-impl<B: Backend> Backbone<B> for BackboneWithFpn<B> {
+impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
     fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> FeatureMaps<B> {
         let stages = self.body.forward(images, phase);
         let returned = &self.config.returned_layers;
@@ -150,7 +151,7 @@ pub struct FeaturePyramidNetwork<B: Backend> {
     pub layer_blocks: Vec<ConvNorm<B>>,
 }
 
-impl<B: Backend> FeaturePyramidNetwork<B> {
+impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
     /// # Shapes
     /// - inputs: one `[N, C, H, W]` a level, highest resolution first
     /// - output: as many maps of the same sizes, all with `out_channels` channels

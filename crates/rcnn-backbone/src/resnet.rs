@@ -11,6 +11,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
+use rcnn_ops::{DetectionBackend, conv2d};
 use serde::{Deserialize, Serialize};
 
 use crate::{BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm};
@@ -259,14 +260,14 @@ pub struct ResNet<B: Backend> {
     pub layer4: Vec<Block<B>>,
 }
 
-impl<B: Backend> ResNet<B> {
+impl<B: DetectionBackend> ResNet<B> {
     /// Computes the output of every stage, first to last.
     ///
     /// # Shapes
     /// - images: `[N, 3, H, W]`
     /// - output: one `[N, C, H / stride, W / stride]` a stage
     pub fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> Vec<Tensor<B, 4>> {
-        let stem = relu(self.bn1.forward(self.conv1.forward(images), phase));
+        let stem = relu(self.bn1.forward(conv2d(&self.conv1, images), phase));
         let mut x = self.maxpool.forward(stem);
         [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
             .into_iter()
@@ -290,7 +291,7 @@ pub enum Block<B: Backend> {
     Bottleneck(Bottleneck<B>),
 }
 
-impl<B: Backend> Block<B> {
+impl<B: DetectionBackend> Block<B> {
     /// # Shapes
     /// - input: `[N, C, H, W]`
     /// - output: `[N, C', H / stride, W / stride]`
@@ -313,10 +314,10 @@ pub struct BasicBlock<B: Backend> {
     pub downsample: Option<ConvNorm<B>>,
 }
 
-impl<B: Backend> BasicBlock<B> {
+impl<B: DetectionBackend> BasicBlock<B> {
     fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
-        let x = relu(self.bn1.forward(self.conv1.forward(input.clone()), phase));
-        let x = self.bn2.forward(self.conv2.forward(x), phase);
+        let x = relu(self.bn1.forward(conv2d(&self.conv1, input.clone()), phase));
+        let x = self.bn2.forward(conv2d(&self.conv2, x), phase);
         relu(x + shortcut(&self.downsample, input, phase))
     }
 }
@@ -334,16 +335,16 @@ pub struct Bottleneck<B: Backend> {
     pub downsample: Option<ConvNorm<B>>,
 }
 
-impl<B: Backend> Bottleneck<B> {
+impl<B: DetectionBackend> Bottleneck<B> {
     fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
-        let x = relu(self.bn1.forward(self.conv1.forward(input.clone()), phase));
-        let x = relu(self.bn2.forward(self.conv2.forward(x), phase));
-        let x = self.bn3.forward(self.conv3.forward(x), phase);
+        let x = relu(self.bn1.forward(conv2d(&self.conv1, input.clone()), phase));
+        let x = relu(self.bn2.forward(conv2d(&self.conv2, x), phase));
+        let x = self.bn3.forward(conv2d(&self.conv3, x), phase);
         relu(x + shortcut(&self.downsample, input, phase))
     }
 }
 
-fn shortcut<B: Backend>(
+fn shortcut<B: DetectionBackend>(
     downsample: &Option<ConvNorm<B>>,
     input: Tensor<B, 4>,
     phase: Phase,

@@ -79,31 +79,35 @@ pub(crate) trait Job {
     /// What it gives.
     type Output;
 
-    /// Does it.
-    fn run<B: DetectionBackend>(self, device: B::Device) -> Result<Self::Output>;
+    /// Does it, on the devices of `run_on`, in its order.
+    fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Self::Output>;
 }
 
-/// Runs a job on a device.
-pub(crate) fn run_on<J: Job>(name: &DeviceName, job: J) -> Result<J::Output> {
-    match name.backend {
+/// Runs a job on one device, or on several of one backend.
+pub(crate) fn run_on<J: Job>(names: &[DeviceName], job: J) -> Result<J::Output> {
+    let Some(first) = names.first() else {
+        bail!("no device given");
+    };
+    if let Some(other) = names.iter().find(|name| name.backend != first.backend) {
+        bail!("{first} and {other} are of different kinds; they can't share work");
+    }
+    match first.backend {
         #[cfg(feature = "flex")]
-        "flex" => job.run::<rcnn_burn::Flex>(Default::default()),
+        "flex" => job.run::<rcnn_burn::Flex>(vec![Default::default()]),
         #[cfg(feature = "ndarray")]
-        "ndarray" => job.run::<rcnn_burn::NdArray>(Default::default()),
+        "ndarray" => job.run::<rcnn_burn::NdArray>(vec![Default::default()]),
         #[cfg(feature = "wgpu")]
         "wgpu" => {
             use rcnn_burn::WgpuDevice;
-            let device = match name.index {
+            run_probed::<rcnn_burn::Wgpu, J>(names, job, |index| match index {
                 Some(index) => WgpuDevice::DiscreteGpu(index),
                 None => WgpuDevice::DefaultDevice,
-            };
-            run_probed::<rcnn_burn::Wgpu, J>(name, device, job)
+            })
         }
         #[cfg(feature = "cuda")]
-        "cuda" => {
-            let device = rcnn_burn::CudaDevice::new(name.index.unwrap_or(0));
-            run_probed::<rcnn_burn::Cuda, J>(name, device, job)
-        }
+        "cuda" => run_probed::<rcnn_burn::Cuda, J>(names, job, |index| {
+            rcnn_burn::CudaDevice::new(index.unwrap_or(0))
+        }),
         _ => bail!("this binary was built without any backend; build with --features flex"),
     }
 }
@@ -111,19 +115,29 @@ pub(crate) fn run_on<J: Job>(name: &DeviceName, job: J) -> Result<J::Output> {
 /// GPU backends panic on first use where there is no driver or no such device: an error here.
 #[cfg_attr(not(any(feature = "wgpu", feature = "cuda")), expect(dead_code))]
 fn run_probed<B: DetectionBackend, J: Job>(
-    name: &DeviceName,
-    device: B::Device,
+    names: &[DeviceName],
     job: J,
+    device: impl Fn(Option<usize>) -> B::Device,
 ) -> Result<J::Output> {
+    let mut devices = Vec::new();
+    for name in names {
+        let device = device(name.index);
+        probe::<B>(name, &device)?;
+        devices.push(device);
+    }
+    job.run::<B>(devices)
+}
+
+fn probe<B: DetectionBackend>(name: &DeviceName, device: &B::Device) -> Result<()> {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let probe = panic::catch_unwind(AssertUnwindSafe(|| {
-        let one = rcnn_burn::Tensor::<B, 1>::ones([1], &device);
-        <B as Backend>::sync(&device).map(|()| one.into_data())
+        let one = rcnn_burn::Tensor::<B, 1>::ones([1], device);
+        <B as Backend>::sync(device).map(|()| one.into_data())
     }));
     panic::set_hook(hook);
     match probe {
-        Ok(Ok(_)) => job.run::<B>(device),
+        Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(anyhow!("device {name} can't be used: {error}")),
         Err(payload) => {
             let text = payload.downcast_ref::<String>().map(String::as_str);

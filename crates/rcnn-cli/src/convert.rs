@@ -57,7 +57,7 @@ pub(crate) fn run(args: ConvertArgs) -> Result<Outcome> {
     }
     let weights = args.model.open(&args.input)?;
     let weights = run_on(
-        &default_device(),
+        &[default_device()],
         Fit {
             weights,
             model: args.model,
@@ -89,8 +89,8 @@ struct Fit {
 impl Job for Fit {
     type Output = Weights;
 
-    fn run<B: DetectionBackend>(self, device: B::Device) -> Result<Weights> {
-        let model = self.model.load::<B>(&self.weights, &device)?;
+    fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Weights> {
+        let model = self.model.load::<B>(&self.weights, &devices[0])?;
         // Strictly loaded weights are written as they are: bits, counters and all.
         Ok(if self.model.partial {
             Weights::of_model(&model)

@@ -96,7 +96,7 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
     let printer = Printer::new(args.format, ClassNames(weights.config.class_names.clone()));
     let device = args.device.clone();
     run_on(
-        &device,
+        &[device],
         Detect {
             args,
             weights,
@@ -173,8 +173,9 @@ struct Detect {
 impl Job for Detect {
     type Output = Outcome;
 
-    fn run<B: DetectionBackend>(mut self, device: B::Device) -> Result<Outcome> {
-        let model = self.args.model.load::<B>(&self.weights, &device)?;
+    fn run<B: DetectionBackend>(mut self, devices: Vec<B::Device>) -> Result<Outcome> {
+        let device = &devices[0];
+        let model = self.args.model.load::<B>(&self.weights, device)?;
         let progress = progress_bar(self.images.len());
         let mut failed = 0;
         for paths in std::mem::take(&mut self.images).chunks(self.args.batch_size) {
@@ -188,7 +189,7 @@ impl Job for Detect {
                     }
                 }
             }
-            progress.suspend(|| self.batch(&model, batch, &device))?;
+            progress.suspend(|| self.batch(&model, batch, device))?;
             progress.inc(paths.len() as u64);
         }
         progress.finish_and_clear();

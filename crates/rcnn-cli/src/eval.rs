@@ -10,8 +10,9 @@ use image::RgbImage;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::Weights;
-use rcnn_data::{Dataset, ReadOptions, Sample};
+use rcnn_data::{Dataset, ReadOptions};
 use rcnn_eval::{GroundTruth, ImageDetections, Tile, evaluate};
+use rcnn_train::ground_truth;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, default_device, run_on};
@@ -105,7 +106,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         dataset: &dataset,
         args: &args,
     };
-    let found = run_on(&device, job)?;
+    let found = run_on(&[device], job)?;
     let evaluation = evaluate(&truth, &found, &names)?;
     let json = serde_json::to_string_pretty(&evaluation)?;
 
@@ -147,34 +148,6 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn ground_truth(sample: &Sample) -> GroundTruth {
-    let crowds = &sample.crowds;
-    let boxes = sample.boxes.iter().chain(crowds.iter().map(|c| &c.bounds));
-    let areas = sample.areas.iter().chain(crowds.iter().map(|c| &c.area));
-    let mut crowd = vec![false; sample.boxes.len()];
-    crowd.resize(sample.boxes.len() + crowds.len(), true);
-    GroundTruth {
-        image_id: sample.image_id,
-        file_name: sample
-            .image
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into(),
-        width: sample.width,
-        height: sample.height,
-        boxes: boxes.map(|b| b.map(f64::from)).collect(),
-        labels: sample
-            .labels
-            .iter()
-            .copied()
-            .chain(crowds.iter().map(|c| c.label))
-            .collect(),
-        crowd,
-        areas: areas.map(|&area| f64::from(area)).collect(),
-    }
-}
-
 struct Find<'a> {
     weights: Weights,
     dataset: &'a Dataset,
@@ -184,14 +157,15 @@ struct Find<'a> {
 impl Job for Find<'_> {
     type Output = Vec<ImageDetections>;
 
-    fn run<B: DetectionBackend>(self, device: B::Device) -> Result<Self::Output> {
-        let model = self.args.model.load::<B>(&self.weights, &device)?;
+    fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Self::Output> {
+        let device = &devices[0];
+        let model = self.args.model.load::<B>(&self.weights, device)?;
         let progress = progress_bar(self.dataset.samples.len());
         let mut all = Vec::new();
         for samples in self.dataset.samples.chunks(self.args.batch_size) {
             let images = samples
                 .iter()
-                .map(|sample| Ok(to_tensor::<B>(&open_rgb(&sample.image)?, &device)))
+                .map(|sample| Ok(to_tensor::<B>(&open_rgb(&sample.image)?, device)))
                 .collect::<Result<Vec<_>>>()?;
             for (sample, found) in samples.iter().zip(model.detect(&images)?) {
                 let image_id = sample.image_id;

@@ -12,6 +12,7 @@ mod inspect;
 mod output;
 mod progress;
 mod source;
+mod train;
 
 use std::io;
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Detect(detect::DetectArgs),
+    Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Data(data::DataArgs),
     Convert(convert::ConvertArgs),
@@ -50,6 +52,7 @@ enum Outcome {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Detect(args) => detect::run(args),
+        Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Data(args) => data::run(args),
         Command::Convert(args) => convert::run(args),

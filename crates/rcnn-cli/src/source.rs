@@ -77,7 +77,7 @@ impl ModelArgs {
         };
         if let Some(json) = overrides {
             let file = self.config.as_deref().unwrap_or(Path::new("--config"));
-            weights.config = overridden(&weights.config, json)
+            weights.config = (weights.config.overridden(&json))
                 .with_context(|| format!("{}: no configuration", file.display()))?;
         }
         if self.model.is_none()
@@ -158,26 +158,6 @@ fn named_config(model: &str, num_classes: usize) -> Result<FasterRcnnConfig> {
 fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).with_context(|| format!("{}: no JSON object", path.display()))
-}
-
-fn overridden(
-    config: &FasterRcnnConfig,
-    overrides: serde_json::Map<String, serde_json::Value>,
-) -> Result<FasterRcnnConfig> {
-    let mut json = serde_json::to_value(config)?;
-    let fields = json
-        .as_object_mut()
-        .context("a configuration is an object")?;
-    for (name, value) in overrides {
-        if !fields.contains_key(&name) {
-            let known: Vec<&str> = fields.keys().map(String::as_str).collect();
-            bail!("unknown parameter {name}; known are {}", known.join(", "));
-        }
-        fields.insert(name, value);
-    }
-    let config: FasterRcnnConfig = serde_json::from_value(json)?;
-    config.check()?;
-    Ok(config)
 }
 
 fn read_labels(path: &Path, num_classes: usize) -> Result<Vec<String>> {

@@ -8,6 +8,7 @@ use rcnn_backbone::{
 use rcnn_roi::{BoxHeadConfig, RoiHeadsConfig};
 use rcnn_rpn::RpnConfig;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{FasterRcnn, GeneralizedRcnnTransform};
 
@@ -67,6 +68,17 @@ pub enum ConfigError {
         /// Classes of the model.
         num_classes: usize,
     },
+    /// A parameter that there is not.
+    #[error("unknown parameter {name}; known are {}", known.join(", "))]
+    UnknownParameter {
+        /// What was given.
+        name: String,
+        /// All there are.
+        known: Vec<String>,
+    },
+    /// A parameter of the wrong type.
+    #[error("no configuration of a detector: {0}")]
+    Type(String),
     /// Anchors that do not fit the feature maps.
     #[error("anchors: {0}")]
     Anchors(String),
@@ -122,6 +134,21 @@ impl FasterRcnnConfig {
             rpn: RpnConfig::default(),
             roi_heads: RoiHeadsConfig::default(),
         }
+    }
+
+    /// This configuration with some parameters replaced, under their names in JSON. Objects are
+    /// merged, so that `{"backbone": {"arch": "resnet18"}}` leaves the rest of the backbone.
+    ///
+    /// # Errors
+    /// Names an unknown parameter and the known ones, or a value of the wrong type, or what
+    /// [`check`](Self::check) says.
+    pub fn overridden(&self, overrides: &Map<String, Value>) -> Result<Self, ConfigError> {
+        let wrong = |error: serde_json::Error| ConfigError::Type(error.to_string());
+        let mut json = serde_json::to_value(self).map_err(wrong)?;
+        merge(&mut json, overrides)?;
+        let config: Self = serde_json::from_value(json).map_err(wrong)?;
+        config.check()?;
+        Ok(config)
     }
 
     /// Whether the configuration describes a detector.
@@ -252,6 +279,33 @@ impl FasterRcnnConfig {
     }
 }
 
+fn merge(base: &mut Value, overrides: &Map<String, Value>) -> Result<(), ConfigError> {
+    let Value::Object(fields) = base else {
+        *base = Value::Object(overrides.clone());
+        return Ok(());
+    };
+    // An object of another kind has other fields.
+    let kind = |kind: Option<&Value>| kind.cloned().unwrap_or_default();
+    let given = overrides.get("kind");
+    if given.is_some() && kind(given) != kind(fields.get("kind")) {
+        *fields = overrides.clone();
+        return Ok(());
+    }
+    for (name, value) in overrides {
+        let Some(field) = fields.get_mut(name) else {
+            return Err(ConfigError::UnknownParameter {
+                name: name.clone(),
+                known: fields.keys().cloned().collect(),
+            });
+        };
+        match value {
+            Value::Object(inner) => merge(field, inner)?,
+            value => *field = value.clone(),
+        }
+    }
+    Ok(())
+}
+
 fn require(
     valid: bool,
     field: &'static str,
@@ -295,6 +349,31 @@ mod tests {
             serde_json::from_value::<FasterRcnnConfig>(json).unwrap(),
             config
         );
+    }
+
+    #[test]
+    fn parameters_can_be_overridden() {
+        let overridden =
+            |json: Value| FasterRcnnConfig::default().overridden(json.as_object().unwrap());
+        let json = serde_json::json!({
+            "min_size": [240],
+            "backbone": {"arch": "resnet18"},
+            "box_head": {"kind": "conv_fc", "conv_layers": [8], "fc_layers": [8], "norm": null},
+        });
+        let config = overridden(json).unwrap();
+        assert_eq!(config.transform.min_size, [240]);
+        let backbone = ResNetFpnConfig {
+            arch: "resnet18".parse().unwrap(),
+            ..Default::default()
+        };
+        assert_eq!(config.backbone, BackboneConfig::ResnetFpn(backbone));
+        assert_eq!(config.roi_heads.box_head.out_features(), 8);
+
+        let error = |json| overridden(json).unwrap_err().to_string();
+        assert!(error(serde_json::json!({"minsize": 1})).contains("min_size"));
+        assert!(error(serde_json::json!({"backbone": {"depth": 1}})).contains("arch"));
+        assert!(error(serde_json::json!({"min_size": "big"})).contains("big"));
+        assert!(error(serde_json::json!({"min_size": []})).contains("min_size"));
     }
 
     #[test]

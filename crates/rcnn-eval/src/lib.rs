@@ -46,6 +46,7 @@ mod engine;
 mod error;
 mod evaluation;
 mod input;
+mod plots;
 pub mod results;
 mod table;
 mod worst;
@@ -55,6 +56,7 @@ pub use curves::{BestF1, Curve, CurvePoint, draw_curves};
 pub use error::EvalError;
 pub use evaluation::{ClassEvaluation, Evaluation, Summary, evaluate};
 pub use input::{GroundTruth, ImageDetections};
+pub use plots::{Plot, draw_plots};
 pub use worst::{ImageErrors, Mark, Tile, contact_sheet};
 
 /// The IoU from which on a detection is right in curves, best thresholds, confusion and errors.

@@ -1,7 +1,7 @@
 //! The extension of Burn's [`Backend`] that detectors are generic over.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 
 use crate::{RoiAlignOptions, RoiPoolOptions, roi_align, roi_pool};
 
@@ -11,6 +11,40 @@ use crate::{RoiAlignOptions, RoiPoolOptions, roi_align, roi_pool};
 /// nothing but `impl DetectionBackend for MyBackend {}`. Those bodies are also the reference that
 /// hand-written kernels are tested against.
 pub trait DetectionBackend: Backend {
+    /// Convolution's forward pass; see [`conv2d`](crate::conv2d).
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`, weight: `[C', C / groups, kernel height, kernel width]`, bias: `[C']`
+    /// - output: `[N, C', H', W']`
+    fn convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d(x, weight, bias, options)
+    }
+
+    /// Convolution's gradient with respect to `x`.
+    fn convolution_input_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_x_backward(x, weight, grad, options)
+    }
+
+    /// Convolution's gradient with respect to `weight`.
+    fn convolution_weight_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_weight_backward(x, weight, grad, options)
+    }
+
     /// RoIAlign's forward pass; see [`roi_align`](crate::roi_align()).
     ///
     /// # Shapes

@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm};
+use rcnn_ops::DetectionBackend;
 use serde::{Deserialize, Serialize};
 
 /// Describes a [`BoxHead`].
@@ -102,7 +103,7 @@ pub enum BoxHead<B: Backend> {
     ConvFc(FastRcnnConvFcHead<B>),
 }
 
-impl<B: Backend> BoxHead<B> {
+impl<B: DetectionBackend> BoxHead<B> {
     /// # Shapes
     /// - pooled: `[K, channels, height, width]`
     /// - output: `[K, out_features]`
@@ -147,7 +148,7 @@ pub enum BoxHeadLayer<B: Backend> {
     Relu(usize),
 }
 
-fn conv_fc<B: Backend>(
+fn conv_fc<B: DetectionBackend>(
     layers: &[BoxHeadLayer<B>],
     pooled: Tensor<B, 4>,
     phase: Phase,

@@ -4,6 +4,7 @@ use burn::module::{Initializer, Module};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, Phase, conv_norm};
+use rcnn_ops::{DetectionBackend, conv2d};
 
 /// 3x3 convolutions shared by two 1x1 heads (`torchvision.models.detection.rpn.RPNHead`).
 #[derive(Module, Debug)]
@@ -74,7 +75,9 @@ impl<B: Backend> RpnHead<B> {
             bbox_pred: head(anchors * 4),
         }
     }
+}
 
+impl<B: DetectionBackend> RpnHead<B> {
     /// Applies the head to every level.
     pub fn forward(&self, features: &FeatureMaps<B>) -> RpnOutput<B> {
         let (objectness, deltas) = features
@@ -84,8 +87,8 @@ impl<B: Backend> RpnHead<B> {
                     relu(conv_norm(conv, x, Phase::Inference))
                 });
                 (
-                    self.cls_logits.forward(x.clone()),
-                    self.bbox_pred.forward(x),
+                    conv2d(&self.cls_logits, x.clone()),
+                    conv2d(&self.bbox_pred, x),
                 )
             })
             .unzip();

@@ -1,8 +1,9 @@
-//! Gradients of the RoI operations, hand-written: the forward pass keeps the boxes (and the
-//! positions of the maxima) instead of a graph of gathers.
+//! Gradients of the operations, hand-written: the forward pass of the RoI operations keeps the boxes
+//! (and the positions of the maxima) instead of a graph of gathers, and a convolution computes no
+//! gradient that nobody asks for.
 
 use burn::tensor::TensorMetadata;
-use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
@@ -38,7 +39,69 @@ impl<B: DetectionBackend> Backward<B, 1> for RoiPool {
     }
 }
 
+#[derive(Debug)]
+struct Convolution;
+
+/// Input, weight, bias if there is one, and options.
+type ConvolutionState<B> = (
+    FloatTensor<B>,
+    FloatTensor<B>,
+    Option<FloatTensor<B>>,
+    ConvOptions<2>,
+);
+
+/// `N` is 3 with a bias, else 2.
+impl<B: DetectionBackend, const N: usize> Backward<B, N> for Convolution {
+    type State = ConvolutionState<B>;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, weight, bias, options) = ops.state;
+        let node = |place: usize| ops.parents.get(place).cloned().flatten();
+        if let Some(node) = node(0) {
+            let (x, weight, grad) = (x.clone(), weight.clone(), grad.clone());
+            let grad = B::convolution_input_grad(x, weight, grad, options.clone());
+            grads.register::<B>(node.id, grad);
+        }
+        if let Some(node) = node(1) {
+            let grad = B::convolution_weight_grad(x.clone(), weight, grad.clone(), options);
+            grads.register::<B>(node.id, grad);
+        }
+        if let (Some(node), Some(bias)) = (node(2), bias) {
+            grads.register::<B>(node.id, B::conv2d_bias_backward(x, bias, grad));
+        }
+    }
+}
+
 impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B, C> {
+    fn convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        let bias_primitive = bias.as_ref().map(|bias| bias.primitive.clone());
+        let state: ConvolutionState<B> = (x.primitive, weight.primitive, bias_primitive, options);
+        let (input, kernel, shift, options) = state.clone();
+        let output = B::convolution(input, kernel, shift, options);
+        macro_rules! record {
+            ($nodes:expr) => {
+                match Convolution
+                    .prepare::<C>($nodes)
+                    .compute_bound()
+                    .stateful()
+                {
+                    OpsKind::Tracked(prep) => prep.finish(state, output),
+                    OpsKind::UnTracked(prep) => prep.finish(output),
+                }
+            };
+        }
+        match bias {
+            Some(bias) => record!([x.node, weight.node, bias.node]),
+            None => record!([x.node, weight.node]),
+        }
+    }
+
     fn roi_align(
         features: FloatTensor<Self>,
         rois: FloatTensor<Self>,

@@ -1,0 +1,298 @@
+//! `rcnn train`: from labelled pictures to a detector.
+
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_train::{Decay, OptimizerKind, Progress, Report, Run, TrainConfig};
+use serde_json::json;
+
+use crate::Outcome;
+use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::source::{positive, resolve};
+
+/// Train a detector on labelled pictures
+///
+/// The data may be COCO JSON, Pascal VOC or YOLO. A TOML file describes a run, the arguments
+/// override it. The run's folder keeps both, the models (best.bpk, last.bpk), the metrics
+/// (metrics.jsonl, curves.png) and the checkpoints that --resume goes on from after an interruption.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  From scratch, small:
+    rcnn train --data bccd --arch resnet18 --min-size 240 --max-size 480 --out runs/cells
+  From a trained detector:
+    rcnn train --data bccd --weights fasterrcnn_resnet50_fpn --learning-rate 0.002
+  After an interruption:
+    rcnn train --resume --out runs/cells
+
+A TOML file (what is missing has a default; run.toml in the run's folder shows all):
+  data = \"bccd\"
+  epochs = 10
+  clip_norm = 10.0
+  [model]                    # under torchvision's names
+  min_size = [240]
+  backbone.arch = \"resnet18\"
+  [optimizer]
+  kind = \"sgd\"               # or \"adamw\"
+  learning_rate = 0.02
+  [schedule]
+  warmup_steps = 100
+  decay = \"cosine\"           # or \"step\" with milestones and gamma, or \"constant\"
+  [augmentation]
+  horizontal_flip = 0.5")]
+pub(crate) struct TrainArgs {
+    /// Folder of the data, or its COCO .json or YOLO .yaml file
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "resume"])]
+    data: Option<PathBuf>,
+    /// TOML file that describes the run
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the run
+    #[arg(long, short, value_name = "RUN_DIR", default_value = "runs/train")]
+    out: PathBuf,
+    /// Go on with the run in --out, from its last checkpoint
+    #[arg(long, conflicts_with_all = ["config", "data"])]
+    resume: bool,
+    /// Part of the data to train on [default: train or trainval]
+    #[arg(long, value_name = "NAME")]
+    train_split: Option<String>,
+    /// Part of the data to validate on [default: val, valid or test]
+    #[arg(long, value_name = "NAME")]
+    valid_split: Option<String>,
+    /// Leave out boxes and files that are invalid, and say how many
+    #[arg(long)]
+    skip_invalid: bool,
+    /// Detector to start from: a file, or the name of published weights
+    #[arg(long, short, value_name = "FILE|NAME")]
+    weights: Option<String>,
+    /// Image classifier or detector whose backbone to start from: a file, or a name
+    #[arg(long, value_name = "FILE|NAME")]
+    backbone_weights: Option<String>,
+    /// Backbone of a new detector, such as resnet18 [default: resnet50]
+    #[arg(long, value_name = "NAME")]
+    arch: Option<String>,
+    /// Pixels that the shorter side is resized to
+    #[arg(long, value_name = "N", value_parser = positive)]
+    min_size: Option<usize>,
+    /// Most pixels of the longer side after resizing
+    #[arg(long, value_name = "N", value_parser = positive)]
+    max_size: Option<usize>,
+    /// Passes over the training data
+    #[arg(long, value_name = "N", value_parser = positive)]
+    epochs: Option<usize>,
+    /// Images of a step
+    #[arg(long, value_name = "N", value_parser = positive)]
+    batch_size: Option<usize>,
+    /// Steps whose gradients are averaged before the parameters move
+    #[arg(long, value_name = "N", value_parser = positive)]
+    accumulation: Option<usize>,
+    /// Rule that moves the parameters
+    #[arg(long, value_enum)]
+    optimizer: Option<Optimizer>,
+    /// Learning rate after the warm-up
+    #[arg(long, value_name = "X")]
+    learning_rate: Option<f64>,
+    /// Steps over which the learning rate rises
+    #[arg(long, value_name = "N")]
+    warmup_steps: Option<usize>,
+    /// What the learning rate does then
+    #[arg(long, value_enum)]
+    decay: Option<DecayName>,
+    /// Epochs without a better AP after which the run ends
+    #[arg(long, value_name = "N", value_parser = positive)]
+    patience: Option<usize>,
+    /// Seed of everything left to chance: the same gives the same run
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Where to compute; several of one kind, separated by commas, share each step
+    #[arg(long, value_name = "D", value_delimiter = ',', default_values_t = [default_device()])]
+    device: Vec<DeviceName>,
+    /// How to show progress [default: the dashboard on a terminal, else lines]
+    #[arg(long, value_enum)]
+    progress: Option<ProgressName>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Optimizer {
+    Sgd,
+    Adamw,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DecayName {
+    Constant,
+    Step,
+    Cosine,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ProgressName {
+    Dashboard,
+    Lines,
+}
+
+pub(crate) fn run(args: TrainArgs) -> Result<Outcome> {
+    let run = match args.resume {
+        true => resume(&args)?,
+        false => create(&args)?,
+    };
+    let progress = match args.progress {
+        Some(ProgressName::Lines) => Progress::Lines,
+        Some(ProgressName::Dashboard) => Progress::Dashboard,
+        None if std::io::stdout().is_terminal() => Progress::Dashboard,
+        None => Progress::Lines,
+    };
+    let job = Train {
+        run: &run,
+        progress,
+    };
+    let report = run_on(&args.device, job).with_context(|| {
+        format!(
+            "{}: the run can be resumed with --resume",
+            args.out.display()
+        )
+    })?;
+    println!(
+        "{} epochs; best AP {:.3} after epoch {}: {}",
+        report.epochs,
+        report.best_ap,
+        report.best_epoch,
+        args.out.join("best.bpk").display()
+    );
+    Ok(Outcome::Done)
+}
+
+fn create(args: &TrainArgs) -> Result<Run> {
+    let mut config = match &args.config {
+        Some(file) => read(file)?,
+        None => TrainConfig::default(),
+    };
+    args.apply(&mut config)?;
+    if config.data.as_os_str().is_empty() {
+        bail!("no data: give --data, or `data` in the TOML file");
+    }
+    let run = Run::create(&args.out, config)?;
+    // Beside run.toml, which is what they come to: what was asked for.
+    if let Some(file) = &args.config {
+        let copy = args.out.join("given.toml");
+        fs::copy(file, &copy).with_context(|| copy.display().to_string())?;
+    }
+    let line: Vec<String> = std::env::args().collect();
+    let path = args.out.join("command.txt");
+    fs::write(&path, line.join(" ") + "\n").with_context(|| path.display().to_string())?;
+    Ok(run)
+}
+
+fn resume(args: &TrainArgs) -> Result<Run> {
+    let run = Run::resume(&args.out)?;
+    let mut config = run.config().clone();
+    args.apply(&mut config)?;
+    if config != *run.config() {
+        bail!(
+            "{}: a run goes on as it began; start another to change it",
+            args.out.join("run.toml").display()
+        );
+    }
+    Ok(run)
+}
+
+/// Reads a run's description; paths in it are relative to it.
+fn read(file: &Path) -> Result<TrainConfig> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let mut config = TrainConfig::from_toml(&text).with_context(|| file.display().to_string())?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    if !config.data.as_os_str().is_empty() {
+        config.data = folder.join(&config.data);
+    }
+    for path in [&mut config.weights, &mut config.backbone_weights] {
+        if let Some(path) = path {
+            let beside = folder.join(&*path);
+            *path = match beside.exists() {
+                true => beside,
+                false => resolve(&path.to_string_lossy())?,
+            };
+        }
+    }
+    Ok(config)
+}
+
+impl TrainArgs {
+    /// Overrides the description with what the arguments say.
+    fn apply(&self, config: &mut TrainConfig) -> Result<()> {
+        fn set<T: Clone>(field: &mut T, value: &Option<T>) {
+            if let Some(value) = value {
+                *field = value.clone();
+            }
+        }
+        let model = &mut config.model;
+        let sizes = [
+            ("min_size", self.min_size.map(|n| json!([n]))),
+            ("max_size", self.max_size.map(|n| json!(n))),
+        ];
+        for (name, value) in sizes {
+            if let Some(value) = value {
+                model.insert(name.into(), value);
+            }
+        }
+        if let Some(arch) = &self.arch {
+            let backbone = model.entry("backbone").or_insert_with(|| json!({}));
+            let fields = backbone
+                .as_object_mut()
+                .context("model.backbone is no table")?;
+            fields.insert("arch".into(), json!(arch));
+        }
+        set(&mut config.data, &self.data);
+        for (field, value) in [
+            (&mut config.train_split, &self.train_split),
+            (&mut config.valid_split, &self.valid_split),
+        ] {
+            *field = value.clone().or(field.take());
+        }
+        for (field, value) in [
+            (&mut config.weights, &self.weights),
+            (&mut config.backbone_weights, &self.backbone_weights),
+        ] {
+            if let Some(value) = value {
+                *field = Some(std::path::absolute(resolve(value)?)?);
+            }
+        }
+        config.skip_invalid |= self.skip_invalid;
+        set(&mut config.epochs, &self.epochs);
+        set(&mut config.batch_size, &self.batch_size);
+        set(&mut config.accumulation, &self.accumulation);
+        set(&mut config.seed, &self.seed);
+        set(&mut config.optimizer.learning_rate, &self.learning_rate);
+        set(&mut config.schedule.warmup_steps, &self.warmup_steps);
+        config.patience = self.patience.or(config.patience);
+        if let Some(optimizer) = self.optimizer {
+            config.optimizer.kind = match optimizer {
+                Optimizer::Sgd => OptimizerKind::Sgd,
+                Optimizer::Adamw => OptimizerKind::AdamW,
+            };
+        }
+        if let Some(decay) = self.decay {
+            config.schedule.decay = match decay {
+                DecayName::Constant => Decay::Constant,
+                DecayName::Step => Decay::Step,
+                DecayName::Cosine => Decay::Cosine,
+            };
+        }
+        Ok(())
+    }
+}
+
+struct Train<'a> {
+    run: &'a Run,
+    progress: Progress,
+}
+
+impl Job for Train<'_> {
+    type Output = Report;
+
+    fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Report> {
+        Ok(self.run.train::<B>(&devices, self.progress)?)
+    }
+}

@@ -1,0 +1,289 @@
+//! What describes a training run completely: the contents of its TOML file.
+
+use std::path::{Path, PathBuf};
+
+use rcnn_burn::backbone::{BackboneConfig, NormKind, ResNetFpnConfig};
+use rcnn_burn::weights::Weights;
+use rcnn_burn::{ConfigError, FasterRcnnConfig};
+use rcnn_data::Augmentation;
+use serde::{Deserialize, Serialize};
+
+use crate::{ScheduleConfig, TrainError};
+
+/// Describes a training run. As a TOML file:
+///
+/// ```
+/// # let text = r#"
+/// data = "bccd"
+/// train_split = "trainval"
+/// valid_split = "test"
+/// epochs = 10
+/// batch_size = 4
+///
+/// [model]                 # under torchvision's names
+/// min_size = [240]
+/// max_size = 480
+/// backbone.arch = "resnet18"
+///
+/// [optimizer]
+/// learning_rate = 0.02
+///
+/// [schedule]
+/// warmup_steps = 100
+/// decay = "cosine"
+///
+/// [augmentation]
+/// horizontal_flip = 0.5
+/// # "#;
+/// # rcnn_train::TrainConfig::from_toml(text)?.check()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Folder of the data (COCO, Pascal VOC or YOLO), or its COCO `.json` or YOLO `.yaml` file.
+    pub data: PathBuf,
+    /// Part of the data to train on; if not given, `train` or `trainval`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_split: Option<String>,
+    /// Part of the data to validate on; if not given, `val`, `valid` or `test`. Data without splits
+    /// are split by chance, a tenth for validation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_split: Option<String>,
+    /// Whether invalid boxes and files are left out instead of refused.
+    pub skip_invalid: bool,
+    /// A detector to start from. What fits the data's classes is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// An image classifier or a detector whose body is to start from, with frozen batch norms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone_weights: Option<PathBuf>,
+    /// Passes over the training data.
+    pub epochs: usize,
+    /// Images of a step.
+    pub batch_size: usize,
+    /// Steps whose gradients are averaged before the parameters move.
+    pub accumulation: usize,
+    /// Seed of initial weights, order, augmentation and sampling.
+    pub seed: u64,
+    /// Threads that decode and augment.
+    pub loader_threads: usize,
+    /// Most that the norm of all gradients together may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Epochs without a better AP after which the run ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
+    /// The detector's parameters under torchvision's names, over those that it starts from.
+    pub model: serde_json::Map<String, serde_json::Value>,
+    /// What moves the parameters.
+    pub optimizer: OptimizerConfig,
+    /// How the learning rate changes.
+    pub schedule: ScheduleConfig,
+    /// What is done to the training images.
+    pub augmentation: Augmentation,
+}
+
+/// What moves the parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Which rule.
+    pub kind: OptimizerKind,
+    /// Learning rate after the warm-up.
+    pub learning_rate: f64,
+    /// Momentum of SGD.
+    pub momentum: f64,
+    /// Weight decay, of all parameters.
+    pub weight_decay: f64,
+}
+
+/// The rule that moves the parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Stochastic gradient descent with momentum (`torch.optim.SGD`).
+    Sgd,
+    /// Adam with decoupled weight decay (`torch.optim.AdamW`).
+    AdamW,
+}
+
+impl Default for OptimizerConfig {
+    /// torchvision's reference recipe; its rate of 0.02 is for 16 images a step.
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Sgd,
+            learning_rate: 0.005,
+            momentum: 0.9,
+            weight_decay: 1e-4,
+        }
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::new(),
+            train_split: None,
+            valid_split: None,
+            skip_invalid: false,
+            weights: None,
+            backbone_weights: None,
+            epochs: 10,
+            batch_size: 4,
+            accumulation: 1,
+            seed: 0,
+            loader_threads: 2,
+            clip_norm: Some(10.0),
+            patience: None,
+            model: Default::default(),
+            optimizer: OptimizerConfig::default(),
+            schedule: ScheduleConfig::default(),
+            augmentation: Augmentation::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Reads a TOML text.
+    ///
+    /// # Errors
+    /// Where it is no TOML, or has a field that there is not.
+    pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// Whether all numbers make sense.
+    ///
+    /// # Errors
+    /// Names the field, what it holds and what it may hold.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let require = |valid: bool, field: &str, value: &dyn std::fmt::Debug, expected: &str| {
+            if valid {
+                return Ok(());
+            }
+            Err(TrainError::Config(format!(
+                "{field} = {value:?}: expected {expected}"
+            )))
+        };
+        let at_least_one = [
+            ("epochs", self.epochs),
+            ("batch_size", self.batch_size),
+            ("accumulation", self.accumulation),
+        ];
+        for (field, value) in at_least_one {
+            require(value > 0, field, &value, "at least 1")?;
+        }
+        if let Some(patience) = self.patience {
+            require(patience > 0, "patience", &patience, "at least 1 epoch")?;
+        }
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        if let Some(norm) = self.clip_norm {
+            require(positive(norm), "clip_norm", &norm, "a positive number")?;
+        }
+        let OptimizerConfig {
+            learning_rate,
+            momentum,
+            weight_decay,
+            ..
+        } = self.optimizer;
+        require(
+            positive(learning_rate),
+            "optimizer.learning_rate",
+            &learning_rate,
+            "a positive number",
+        )?;
+        require(
+            (0.0..1.0).contains(&momentum),
+            "optimizer.momentum",
+            &momentum,
+            "0 or more and less than 1",
+        )?;
+        require(
+            weight_decay >= 0.0 && weight_decay.is_finite(),
+            "optimizer.weight_decay",
+            &weight_decay,
+            "0 or more",
+        )?;
+        let factor = self.schedule.warmup_factor;
+        require(
+            (0.0..=1.0).contains(&factor),
+            "schedule.warmup_factor",
+            &factor,
+            "0 to 1",
+        )?;
+        let gamma = self.schedule.gamma;
+        require(
+            gamma > 0.0 && gamma <= 1.0,
+            "schedule.gamma",
+            &gamma,
+            "more than 0, at most 1",
+        )?;
+        require(
+            self.weights.is_none() || self.backbone_weights.is_none(),
+            "backbone_weights",
+            &self.backbone_weights,
+            "nothing, as `weights` already start the whole detector",
+        )?;
+        let augmentation = self.augmentation.validate();
+        augmentation.map_err(|reason| TrainError::Config(format!("augmentation: {reason}")))
+    }
+
+    /// The detector to be trained, with the data's classes: that of `weights` or torchvision's
+    /// `fasterrcnn_resnet50_fpn`, with the fields of `model` over it.
+    pub(crate) fn detector(
+        &self,
+        weights: Option<&Weights>,
+        class_names: &[String],
+    ) -> Result<FasterRcnnConfig, ConfigError> {
+        let base = match weights {
+            Some(weights) => weights.config.clone(),
+            None => {
+                let mut backbone = ResNetFpnConfig::default();
+                // torchvision freezes the statistics of a trained body, and trains those of a new one.
+                if self.backbone_weights.is_none() {
+                    backbone.norm = NormKind::BatchNorm2d;
+                }
+                let mut config = FasterRcnnConfig::default();
+                config.backbone = BackboneConfig::ResnetFpn(backbone);
+                config
+            }
+        };
+        let mut config = FasterRcnnConfig {
+            num_classes: class_names.len(),
+            class_names: class_names.to_vec(),
+            ..base
+        }
+        .overridden(&self.model)?;
+        // Five sizes of anchors are for five levels.
+        if let BackboneConfig::ResnetFpn(backbone) = &config.backbone
+            && !self.model.contains_key("rpn_anchor_generator")
+        {
+            config
+                .rpn
+                .anchor_generator
+                .sizes
+                .truncate(backbone.num_levels());
+            config
+                .rpn
+                .anchor_generator
+                .aspect_ratios
+                .truncate(backbone.num_levels());
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Makes the paths of files absolute, so that a run can be resumed from anywhere.
+    pub(crate) fn absolute(mut self) -> std::io::Result<Self> {
+        let absolute = |path: &Path| std::path::absolute(path);
+        self.data = absolute(&self.data)?;
+        for path in [&mut self.weights, &mut self.backbone_weights]
+            .into_iter()
+            .flatten()
+        {
+            *path = absolute(path)?;
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,111 @@
+//! What can go wrong in a run.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rcnn_burn::weights::WeightsError;
+use rcnn_burn::{ConfigError, DetectError};
+use rcnn_data::{DataError, LoadError};
+use rcnn_eval::EvalError;
+
+/// A run that can't start or go on. What was saved before stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The run's configuration makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// The detector's configuration makes no sense.
+    #[error("model: {0}")]
+    Model(#[from] ConfigError),
+    /// The data can't be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The weights can't be read, do not fit or can't be written.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// An image can't be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// An image can't be used.
+    #[error(transparent)]
+    Image(#[from] DetectError),
+    /// The detections can't be evaluated.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A file or folder can't be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The disk has no room for the run's checkpoints.
+    #[error(
+        "{}: {free} MB are free, but the checkpoints of this model need {needed} MB",
+        path.display()
+    )]
+    DiskSpace {
+        /// Folder of the run.
+        path: PathBuf,
+        /// Megabytes free.
+        free: u64,
+        /// Megabytes needed.
+        needed: u64,
+    },
+    /// The folder holds another run.
+    #[error("{}: already holds a run; resume it or choose another folder", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds no run to resume.
+    #[error("{}: holds no run to resume ({missing} is missing)", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+        /// File that a run would have.
+        missing: &'static str,
+    },
+    /// A file of the run or a checkpoint is damaged.
+    #[error("{}: damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Loss or gradient is infinite or no number.
+    #[error(
+        "epoch {epoch}, step {step}: {what}; the images of the step are {}. The last checkpoint is \
+         kept; a lower learning rate or a longer warm-up often helps",
+        names(images)
+    )]
+    NotFinite {
+        /// From 1.
+        epoch: u64,
+        /// Step in the epoch, from 1.
+        step: usize,
+        /// Values of the losses, or that of the gradient's norm.
+        what: String,
+        /// Files of the batch.
+        images: Vec<PathBuf>,
+    },
+    /// The run was told to stop, or burn-train could not save a checkpoint.
+    #[error("the run stopped: {0}")]
+    Interrupted(String),
+}
+
+fn names(images: &[PathBuf]) -> String {
+    let names: Vec<String> = images.iter().map(|i| i.display().to_string()).collect();
+    names.join(", ")
+}
+
+impl TrainError {
+    /// For `map_err` on what happened to a file.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |error| Self::Io { path, error }
+    }
+}

@@ -1,0 +1,40 @@
+//! Trains Faster R-CNN detectors on burn-train: its learner, metrics, checkpoints and dashboard.
+//!
+//! A [`Run`] is a folder. [`TrainConfig`] describes it completely, and a run that was killed goes on
+//! from its last checkpoint as if nothing had happened: optimizer and schedule are saved, and chance
+//! depends on the seed and the place of a batch alone.
+//!
+//! ```no_run
+//! use rcnn_burn::Flex;
+//! use rcnn_train::{Progress, Run, TrainConfig};
+//!
+//! let config = TrainConfig {
+//!     data: "bccd".into(),
+//!     epochs: 10,
+//!     ..TrainConfig::default()
+//! };
+//! let run = Run::create("runs/cells", config)?;
+//! let report = run.train::<Flex>(&[Default::default()], Progress::Lines)?;
+//! println!("AP {:.3} after epoch {}", report.best_ap, report.best_epoch);
+//! # Ok::<(), rcnn_train::TrainError>(())
+//! ```
+
+mod batches;
+mod checkpoint;
+mod clip;
+mod config;
+mod data;
+mod error;
+mod log;
+mod metrics;
+mod renderer;
+mod run;
+mod schedule;
+mod session;
+mod trainee;
+
+pub use config::{OptimizerConfig, OptimizerKind, TrainConfig};
+pub use data::ground_truth;
+pub use error::TrainError;
+pub use run::{Progress, Report, Run};
+pub use schedule::{Decay, ScheduleConfig};

@@ -1,0 +1,194 @@
+//! `metrics.jsonl`: a line for every step and for every validation, and the curves drawn of them.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn_train::logger::MetricLogger;
+use burn_train::metric::store::{EpochSummary, MetricsUpdate, Split};
+use burn_train::metric::{MetricDefinition, MetricId, NumericEntry};
+use rcnn_eval::Plot;
+use serde_json::{Map, Value, json};
+
+use crate::TrainError;
+use crate::checkpoint::write_whole;
+use crate::session::Session;
+
+/// Writes the metrics of a run, and draws `curves.png` after each epoch.
+pub(crate) struct JsonLines {
+    session: Arc<Session>,
+    path: PathBuf,
+    names: HashMap<MetricId, String>,
+    step: usize,
+    /// Sum and weight of each value in the current validation.
+    sums: Vec<(String, f64, usize)>,
+}
+
+impl JsonLines {
+    pub(crate) fn new(session: Arc<Session>) -> Self {
+        Self {
+            path: session.folder.join("metrics.jsonl"),
+            session,
+            names: HashMap::new(),
+            step: 0,
+            sums: Vec::new(),
+        }
+    }
+
+    fn append(&self, split: &Split, epoch: usize, values: Map<String, Value>) {
+        let mut line = json!({ "split": split.to_string(), "epoch": epoch });
+        line.as_object_mut().expect("made above").extend(values);
+        let write = || {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&self.path)?;
+            writeln!(file, "{line}")
+        };
+        if let Err(error) = write() {
+            self.session.fail(TrainError::io(&self.path)(error));
+        }
+    }
+}
+
+impl MetricLogger for JsonLines {
+    fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
+        let values = update.entries_numeric.iter().filter_map(|update| {
+            let name = self.names.get(&update.entry.metric_id)?.clone();
+            let (value, count) = match update.numeric_entry {
+                NumericEntry::Value(value) => (value, 1),
+                NumericEntry::Aggregated {
+                    aggregated_value,
+                    count,
+                } => (aggregated_value, count),
+            };
+            (count > 0).then_some((name, value, count))
+        });
+        let values: Vec<_> = values.collect();
+        if *split == Split::Train {
+            self.step += 1;
+            let step = ("step".to_string(), json!(self.step));
+            let values = values
+                .into_iter()
+                .map(|(name, value, _)| (name, json!(value)));
+            self.append(split, epoch, [step].into_iter().chain(values).collect());
+            return;
+        }
+        for (name, value, count) in values {
+            match self.sums.iter_mut().find(|(known, ..)| *known == name) {
+                Some((_, sum, weight)) => {
+                    *sum += value * count as f64;
+                    *weight += count;
+                }
+                None => self.sums.push((name, value * count as f64, count)),
+            }
+        }
+    }
+
+    fn read_numeric(&mut self, _: &str, _: usize, _: &Split) -> Result<Vec<NumericEntry>, String> {
+        // Only burn-train's own summaries ask, which a run does not use.
+        Ok(Vec::new())
+    }
+
+    fn log_metric_definition(&mut self, definition: MetricDefinition) {
+        self.names.insert(definition.metric_id, definition.name);
+    }
+
+    fn log_epoch_summary(&mut self, summary: EpochSummary) {
+        if summary.split == Split::Train {
+            self.step = 0;
+            return;
+        }
+        let means = std::mem::take(&mut self.sums).into_iter();
+        let means = means.map(|(name, sum, weight)| (name, json!(sum / weight as f64)));
+        self.append(&summary.split, summary.epoch_number, means.collect());
+        if let Err(error) = draw(&self.session.folder) {
+            self.session.fail(error);
+        }
+    }
+}
+
+/// The lines of a run's metrics up to some epoch. A last line that was cut off is left out.
+fn read(path: &Path, epochs: usize) -> Result<Vec<Value>, TrainError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file.map_err(TrainError::io(path))?,
+    };
+    let mut lines = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(TrainError::io(path))?;
+        let Ok(value) = serde_json::from_str::<Value>(&line) else {
+            continue;
+        };
+        if value["epoch"]
+            .as_u64()
+            .is_some_and(|epoch| epoch as usize <= epochs)
+        {
+            lines.push(value);
+        }
+    }
+    Ok(lines)
+}
+
+/// Cuts the metrics off after the epoch that a run is resumed from, and returns the AP of each.
+pub(crate) fn rewind(folder: &Path, epoch: usize) -> Result<Vec<(usize, f64)>, TrainError> {
+    let path = folder.join("metrics.jsonl");
+    let lines = read(&path, epoch)?;
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    write_whole(&path, text.as_bytes())?;
+    let precisions = lines
+        .iter()
+        .filter_map(|line| Some((line["epoch"].as_u64()? as usize, line["AP"].as_f64()?)));
+    Ok(precisions.collect())
+}
+
+/// Draws the losses (means of each epoch) and the average precision.
+fn draw(folder: &Path) -> Result<(), TrainError> {
+    let lines = read(&folder.join("metrics.jsonl"), usize::MAX)?;
+    let series = |split: &str, name: &str| {
+        let mut epochs: Vec<(f64, f64, f64)> = Vec::new();
+        for line in lines.iter().filter(|line| line["split"] == split) {
+            let (Some(epoch), Some(value)) = (line["epoch"].as_f64(), line[name].as_f64()) else {
+                continue;
+            };
+            match epochs.last_mut() {
+                Some((last, sum, count)) if *last == epoch => {
+                    *sum += value;
+                    *count += 1.0;
+                }
+                _ => epochs.push((epoch, value, 1.0)),
+            }
+        }
+        let means = epochs
+            .into_iter()
+            .map(|(epoch, sum, count)| [epoch, sum / count]);
+        means.collect::<Vec<_>>()
+    };
+    let of = |title: &str, names: &[(&str, &str)]| Plot {
+        title: title.into(),
+        x: "epoch".into(),
+        series: names
+            .iter()
+            .map(|(split, name)| {
+                let label = if *name == title { *split } else { *name };
+                (label.to_string(), series(split, name))
+            })
+            .collect(),
+    };
+    let mut plots = vec![of(
+        "average precision",
+        &[("valid", "AP"), ("valid", "AP50")],
+    )];
+    for loss in ["loss", "classifier", "box_reg", "objectness", "rpn_box_reg"] {
+        plots.push(of(loss, &[("train", loss), ("valid", loss)]));
+    }
+    let path = folder.join("curves.png");
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let picture = rcnn_eval::draw_plots(&plots);
+    picture
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .map_err(|error| TrainError::io(&path)(std::io::Error::other(error)))?;
+    write_whole(&path, bytes.get_ref())
+}

@@ -1,0 +1,435 @@
+//! A run: a folder with the description, the checkpoints, the metrics and the models of a training.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::backend::Autodiff;
+use burn::module::{AutodiffModule, Module};
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamWConfig, Optimizer, SgdConfig};
+use burn::record::{Record, Recorder};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn_train::checkpoint::KeepLastNCheckpoints;
+use burn_train::metric::LearningRateMetric;
+use burn_train::renderer::tui::TuiMetricsRendererWrapper;
+use burn_train::{
+    ExecutionStrategy, Learner, MultiDeviceOptim, SupervisedTraining, TrainingStrategy,
+};
+use rcnn_burn::backbone::Backbone;
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::weights::{Weights, load_backbone};
+use rcnn_burn::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_data::{Augmentation, Loader, LoaderOptions};
+
+use crate::batches::Batches;
+use crate::checkpoint::{WholeFileRecorder, last_complete, part, write_whole};
+use crate::data::Splits;
+use crate::log::{self, JsonLines};
+use crate::metrics::ValueMetric;
+use crate::renderer::Lines;
+use crate::schedule::Schedule;
+use crate::session::{Patience, Session};
+use crate::trainee::Trainee;
+use crate::{OptimizerKind, TrainConfig, TrainError};
+
+/// Checkpoints that are kept.
+const KEPT: usize = 2;
+
+/// A training and its folder:
+///
+/// - `run.toml`: the [`TrainConfig`], `model.json`: the detector's configuration;
+/// - `best.bpk`, `last.bpk`: the detector after the epoch of the best AP and the last one,
+///   `best.json`: the evaluation of the best;
+/// - `metrics.jsonl`, `curves.png`: losses and AP;
+/// - `checkpoint/`: what [`Run::resume`] goes on from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    folder: PathBuf,
+    config: TrainConfig,
+}
+
+/// How a run tells of its progress, on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// burn-train's dashboard, for a terminal.
+    Dashboard,
+    /// A line every ten seconds and after every epoch.
+    Lines,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// Epochs trained, those before a resumption included.
+    pub epochs: usize,
+    /// Epoch of the best model, from 1.
+    pub best_epoch: usize,
+    /// Its AP on the validation split, from 0 to 1.
+    pub best_ap: f64,
+}
+
+impl Run {
+    /// Begins a run in a folder, which is made.
+    ///
+    /// # Errors
+    /// If the configuration makes no sense, or the folder can't be written or holds a run.
+    pub fn create(folder: impl Into<PathBuf>, config: TrainConfig) -> Result<Self, TrainError> {
+        let folder = folder.into();
+        config.check()?;
+        let file = folder.join("run.toml");
+        if file.exists() {
+            return Err(TrainError::Occupied { path: folder });
+        }
+        let checkpoints = folder.join("checkpoint");
+        fs::create_dir_all(&checkpoints).map_err(TrainError::io(&checkpoints))?;
+        let config = config.absolute().map_err(TrainError::io(&folder))?;
+        let text =
+            toml::to_string(&config).map_err(|error| TrainError::Config(error.to_string()))?;
+        write_whole(&file, text.as_bytes())?;
+        Ok(Self { folder, config })
+    }
+
+    /// Opens a run that was interrupted, to go on from its last checkpoint.
+    ///
+    /// # Errors
+    /// If the folder holds no run, or its description is damaged.
+    pub fn resume(folder: impl Into<PathBuf>) -> Result<Self, TrainError> {
+        let folder = folder.into();
+        let file = folder.join("run.toml");
+        if !file.exists() {
+            return Err(TrainError::NoRun {
+                path: folder,
+                missing: "run.toml",
+            });
+        }
+        let text = fs::read_to_string(&file).map_err(TrainError::io(&file))?;
+        let config = TrainConfig::from_toml(&text).map_err(|error| TrainError::Damaged {
+            path: file,
+            reason: error.to_string(),
+        })?;
+        Ok(Self { folder, config })
+    }
+
+    /// What describes the run.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Trains the detector that the configuration describes, on one device or, with Burn's data
+    /// parallelism, on several. Goes on from the last checkpoint if there is one.
+    ///
+    /// # Errors
+    /// If data or weights can't be used, a loss is not finite, or something can't be written. The
+    /// last checkpoint is kept.
+    pub fn train<B: DetectionBackend>(
+        &self,
+        devices: &[B::Device],
+        progress: Progress,
+    ) -> Result<Report, TrainError> {
+        let weights = self
+            .config
+            .weights
+            .as_ref()
+            .map(Weights::open)
+            .transpose()?;
+        let data = Splits::read(&self.config, weights.as_ref().map(|w| &w.config))?;
+        let device = devices.first().cloned().unwrap_or_default();
+        B::seed(&device, self.config.seed);
+        let config = match self.checkpoint() {
+            Some(_) => self.saved_model()?,
+            None => self
+                .config
+                .detector(weights.as_ref(), &data.train.class_names)?,
+        };
+        let model: StandardFasterRcnn<Autodiff<B>> = match weights {
+            _ if self.checkpoint().is_some() => config.init(&device)?,
+            Some(weights) => start_from(weights, config, &device)?,
+            None => {
+                let mut model = config.init(&device)?;
+                if let Some(path) = &self.config.backbone_weights {
+                    load_backbone(path, &mut model.backbone)?;
+                    eprintln!("backbone loaded from {}", path.display());
+                }
+                model
+            }
+        };
+        self.fit(model, data, devices, progress)
+    }
+
+    /// Trains a detector of your own, such as one with a custom backbone; as [`train`](Self::train)
+    /// otherwise. Its classes must be those of the data.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train).
+    pub fn train_model<B, N>(
+        &self,
+        model: FasterRcnn<Autodiff<B>, N>,
+        devices: &[B::Device],
+        progress: Progress,
+    ) -> Result<Report, TrainError>
+    where
+        B: DetectionBackend,
+        N: Backbone<Autodiff<B>> + AutodiffModule<Autodiff<B>> + 'static,
+        N::InnerModule: Backbone<B>,
+    {
+        let data = Splits::read(&self.config, Some(&model.config()))?;
+        self.fit(model, data, devices, progress)
+    }
+
+    fn fit<B, N>(
+        &self,
+        model: FasterRcnn<Autodiff<B>, N>,
+        data: Splits,
+        devices: &[B::Device],
+        progress: Progress,
+    ) -> Result<Report, TrainError>
+    where
+        B: DetectionBackend,
+        N: Backbone<Autodiff<B>> + AutodiffModule<Autodiff<B>> + 'static,
+        N::InnerModule: Backbone<B>,
+    {
+        let classes = &data.train.class_names;
+        if model.num_classes() != classes.len() {
+            return Err(TrainError::Config(format!(
+                "the model has {} classes, the data {} (both with the background): {classes:?}",
+                model.num_classes(),
+                classes.len()
+            )));
+        }
+        let json = serde_json::to_string_pretty(&model.config()).expect("it is plain data");
+        write_whole(&self.folder.join("model.json"), json.as_bytes())?;
+        self.check_disk(model.num_params())?;
+
+        let config = &self.config;
+        let weight_decay = config.optimizer.weight_decay;
+        let history = log::rewind(&self.folder, self.checkpoint().unwrap_or(0))?;
+        let session = Session::new(
+            self.folder.clone(),
+            config.clone(),
+            devices.len().max(1),
+            &data.train,
+            &data.valid,
+            history,
+        );
+        let session = Arc::new(session);
+        let trainee = Trainee {
+            model,
+            session: session.clone(),
+        };
+        let training = Training {
+            run: self,
+            session,
+            data,
+            devices,
+            progress,
+        };
+        match config.optimizer.kind {
+            OptimizerKind::Sgd => {
+                let momentum = MomentumConfig::new()
+                    .with_momentum(config.optimizer.momentum)
+                    .with_dampening(0.0);
+                let sgd = SgdConfig::new()
+                    .with_momentum(Some(momentum))
+                    .with_weight_decay(Some(WeightDecayConfig::new(weight_decay as f32)));
+                training.launch::<Autodiff<B>, N, _>(trainee, sgd.init())
+            }
+            OptimizerKind::AdamW => {
+                let adamw = AdamWConfig::new().with_weight_decay(weight_decay as f32);
+                training.launch::<Autodiff<B>, N, _>(trainee, adamw.init())
+            }
+        }
+    }
+
+    fn checkpoint(&self) -> Option<usize> {
+        last_complete(&self.checkpoints())
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.folder.join("checkpoint")
+    }
+
+    fn saved_model(&self) -> Result<FasterRcnnConfig, TrainError> {
+        let path = self.folder.join("model.json");
+        let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+        serde_json::from_str(&text).map_err(|error| TrainError::Damaged {
+            path,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Before any work: is there room for all that a run keeps, and one checkpoint being written?
+    fn check_disk(&self, parameters: usize) -> Result<(), TrainError> {
+        let states = match self.config.optimizer.kind {
+            OptimizerKind::Sgd => 1,
+            OptimizerKind::AdamW => 2,
+        };
+        const MODELS: usize = 3;
+        let copies = (KEPT + 1) * (1 + states) + MODELS;
+        let needed = (copies * parameters * size_of::<f32>()) as u64;
+        let free = fs4::available_space(&self.folder).map_err(TrainError::io(&self.folder))?;
+        if free < needed {
+            return Err(TrainError::DiskSpace {
+                path: self.folder.clone(),
+                free: free / 1_000_000,
+                needed: needed / 1_000_000,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Keeps of the weights what fits; the predictor only if the classes are the same.
+fn start_from<B: Backend>(
+    mut weights: Weights,
+    config: FasterRcnnConfig,
+    device: &B::Device,
+) -> Result<StandardFasterRcnn<B>, TrainError> {
+    let known = &weights.config.class_names;
+    if !known.is_empty() && *known != config.class_names {
+        let kept = |name: &String| !name.starts_with("roi_heads.box_predictor.");
+        weights.tensors.retain(|name, _| kept(name));
+    }
+    weights.config = config;
+    let (model, report) = weights.load_partial(device)?;
+    let file = weights.path.display();
+    eprint!("{file}: {} tensors loaded\n{report}", report.loaded.len());
+    Ok(model)
+}
+
+/// A run with everything that burn-train is to be given.
+struct Training<'a, B: Backend> {
+    run: &'a Run,
+    session: Arc<Session>,
+    data: Splits,
+    devices: &'a [B::Device],
+    progress: Progress,
+}
+
+impl<B: DetectionBackend> Training<'_, B> {
+    fn launch<C, N, O>(self, trainee: Trainee<C, N>, optimizer: O) -> Result<Report, TrainError>
+    where
+        C: AutodiffBackend<InnerBackend = B, Device = B::Device> + DetectionBackend,
+        N: Backbone<C> + AutodiffModule<C> + 'static,
+        N::InnerModule: Backbone<B>,
+        O: Optimizer<Trainee<C, N>, C> + 'static,
+    {
+        let (run, session) = (self.run, self.session);
+        let config = &run.config;
+        let options = LoaderOptions {
+            batch_size: config.batch_size,
+            shuffle: true,
+            drop_last: true,
+            seed: config.seed,
+            threads: config.loader_threads,
+            ..Default::default()
+        };
+        let decode = Arc::new(|path: &Path| Ok(rcnn_burn::image::open_rgb(path)?));
+        let (train, valid) = (Arc::new(self.data.train), Arc::new(self.data.valid));
+        let train = Loader::new(train, decode.clone(), config.augmentation.clone(), options);
+        let options = LoaderOptions {
+            shuffle: false,
+            drop_last: false,
+            ..options
+        };
+        let valid = Loader::new(valid, decode, Augmentation::none(), options);
+        if train.batches() < self.devices.len().max(1) {
+            return Err(TrainError::Config(format!(
+                "batch_size = {}: the {} training images are less than a batch for each device",
+                config.batch_size,
+                train.dataset().samples.len()
+            )));
+        }
+
+        let schedule = Schedule {
+            config: config.schedule.clone(),
+            learning_rate: config.optimizer.learning_rate,
+            steps_per_epoch: train.batches() / self.devices.len().max(1),
+            epochs: config.epochs,
+            step: 0,
+        };
+        let start = run.checkpoint();
+        let learner = Learner::new(trainee, optimizer, schedule);
+        let first_epoch = start.map_or(1, |epoch| epoch + 1);
+        let mut training = SupervisedTraining::new(
+            &run.folder,
+            Arc::new(Batches::new(train, first_epoch)),
+            Arc::new(Batches::new(valid, first_epoch)),
+        )
+        .num_epochs(config.epochs)
+        .with_interrupter(session.interrupter.clone())
+        .with_application_logger(None)
+        .with_file_checkpointer(WholeFileRecorder::default())
+        .with_checkpointing_strategy(KeepLastNCheckpoints::new(KEPT))
+        .with_metric_logger(JsonLines::new(session.clone()))
+        .metric_train_numeric(LearningRateMetric::new())
+        .early_stopping(Patience(session.clone()));
+        for metric in ValueMetric::losses() {
+            training = training.metric_train_numeric(metric.clone());
+            training = training.metric_valid_numeric(metric);
+        }
+        for metric in ValueMetric::precisions() {
+            training = training.metric_valid_numeric(metric);
+        }
+        if config.accumulation > 1 {
+            training = training.grads_accumulation(config.accumulation);
+        }
+        if let Some(epoch) = start {
+            check_checkpoint::<C, _>(&run.checkpoints(), epoch, &learner)?;
+            training = training.checkpoint(epoch);
+            eprintln!("going on after epoch {epoch}");
+        }
+        let strategy = match self.devices {
+            [] => ExecutionStrategy::single(Default::default()),
+            [device] => ExecutionStrategy::single(device.clone()),
+            devices => ExecutionStrategy::multi(devices.into(), MultiDeviceOptim::OptimMainDevice),
+        };
+        training = training.with_training_strategy(TrainingStrategy::Default(strategy));
+        training = match self.progress {
+            Progress::Lines => training.renderer(Lines::new()),
+            Progress::Dashboard => {
+                let interrupter = session.interrupter.clone();
+                training.renderer(TuiMetricsRendererWrapper::new(interrupter, start))
+            }
+        };
+        training.launch(learner);
+        if let Some(failure) = session.failure() {
+            return Err(failure);
+        }
+        let (best_epoch, best_ap) = session.best().unwrap_or_default();
+        Ok(Report {
+            epochs: session.epochs_done(),
+            best_epoch,
+            best_ap,
+        })
+    }
+}
+
+/// Whether burn-train, which panics otherwise, will be able to load a checkpoint.
+fn check_checkpoint<C: Backend, LC>(
+    folder: &Path,
+    epoch: usize,
+    _learner: &Learner<LC>,
+) -> Result<(), TrainError>
+where
+    LC: burn_train::LearningComponentsTypes<Backend = C>,
+    C: AutodiffBackend,
+{
+    fn load<C: Backend, R: Record<C>>(
+        folder: &Path,
+        name: &str,
+        epoch: usize,
+    ) -> Result<(), TrainError> {
+        let path = part(folder, name, epoch);
+        let loaded = WholeFileRecorder::default().load::<R>(path.clone(), &Default::default());
+        let damaged = |error: burn::record::RecorderError| TrainError::Damaged {
+            path,
+            reason: error.to_string(),
+        };
+        loaded.map(|_: R| ()).map_err(damaged)
+    }
+    load::<C, burn_train::LearnerModelRecord<LC>>(folder, "model", epoch)?;
+    load::<C, burn_train::LearnerOptimizerRecord<LC>>(folder, "optim", epoch)?;
+    load::<C, burn_train::LearnerSchedulerRecord<LC>>(folder, "scheduler", epoch)
+}

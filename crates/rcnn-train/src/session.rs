@@ -1,0 +1,142 @@
+//! What the parts of a running training share: its folder, its results so far, and why it stops.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+
+use burn_train::metric::store::EventStoreClient;
+use burn_train::{EarlyStoppingStrategy, Interrupter};
+use rcnn_data::{Dataset, Example};
+use rcnn_eval::{Evaluation, GroundTruth, ImageDetections, evaluate};
+
+use crate::{TrainConfig, TrainError, ground_truth};
+
+pub(crate) struct Session {
+    pub(crate) folder: PathBuf,
+    pub(crate) config: TrainConfig,
+    /// Gradients that are summed before the parameters move.
+    pub(crate) summed: usize,
+    pub(crate) interrupter: Interrupter,
+    class_names: Vec<String>,
+    files: Vec<PathBuf>,
+    truth: Vec<GroundTruth>,
+    found: Mutex<Vec<ImageDetections>>,
+    /// AP of each epoch.
+    history: Mutex<Vec<(usize, f64)>>,
+    /// Epoch, step and images that the gradients are of.
+    current: Mutex<(u64, usize, Vec<PathBuf>)>,
+    failure: Mutex<Option<TrainError>>,
+}
+
+/// No thread panics while it holds one of the locks, so none is poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Session {
+    pub(crate) fn new(
+        folder: PathBuf,
+        config: TrainConfig,
+        devices: usize,
+        train: &Dataset,
+        valid: &Dataset,
+        history: Vec<(usize, f64)>,
+    ) -> Self {
+        Self {
+            folder,
+            summed: config.accumulation * devices,
+            config,
+            interrupter: Interrupter::new(),
+            class_names: train.class_names.clone(),
+            files: train.samples.iter().map(|s| s.image.clone()).collect(),
+            truth: valid.samples.iter().map(ground_truth).collect(),
+            found: Mutex::default(),
+            history: Mutex::new(history),
+            current: Mutex::default(),
+            failure: Mutex::default(),
+        }
+    }
+
+    /// Stops the run. The first reason counts.
+    pub(crate) fn fail(&self, error: TrainError) {
+        self.interrupter.stop(Some(&error.to_string()));
+        lock(&self.failure).get_or_insert(error);
+    }
+
+    /// Why the run stopped early, if it did.
+    pub(crate) fn failure(&self) -> Option<TrainError> {
+        lock(&self.failure).take().or_else(|| {
+            let stopped = self.interrupter.should_stop();
+            stopped.then(|| {
+                let reason = self.interrupter.get_message();
+                TrainError::Interrupted(reason.unwrap_or_else(|| "no reason given".into()))
+            })
+        })
+    }
+
+    /// Notes which batch is being trained on.
+    pub(crate) fn begin(&self, epoch: u64, number: usize, examples: &[Example]) {
+        let images = examples.iter().map(|e| self.files[e.index].clone());
+        *lock(&self.current) = (epoch, number + 1, images.collect());
+    }
+
+    /// The error that the current batch gave no number.
+    pub(crate) fn not_finite(&self, what: String) -> TrainError {
+        let (epoch, step, images) = lock(&self.current).clone();
+        TrainError::NotFinite {
+            epoch,
+            step,
+            what,
+            images,
+        }
+    }
+
+    /// Collects detections of a validation.
+    pub(crate) fn found(&self, detections: impl IntoIterator<Item = ImageDetections>) {
+        lock(&self.found).extend(detections);
+    }
+
+    /// Evaluates the detections collected, and tells whether they are the best so far.
+    pub(crate) fn evaluate(&self, epoch: u64) -> Result<(Evaluation, bool), TrainError> {
+        let found = std::mem::take(&mut *lock(&self.found));
+        let evaluation = evaluate(&self.truth, &found, &self.class_names)?;
+        let precision = evaluation.summary.ap.unwrap_or(0.0);
+        let is_best = self.best().is_none_or(|(_, best)| precision > best);
+        lock(&self.history).push((epoch as usize, precision));
+        Ok((evaluation, is_best))
+    }
+
+    /// Epoch and AP of the best model; the first of several.
+    pub(crate) fn best(&self) -> Option<(usize, f64)> {
+        let history = lock(&self.history);
+        let better = |best: (usize, f64), next: &(usize, f64)| {
+            if next.1 > best.1 { *next } else { best }
+        };
+        let first = *history.first()?;
+        Some(history.iter().fold(first, better))
+    }
+
+    pub(crate) fn epochs_done(&self) -> usize {
+        lock(&self.history).len()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({})", self.folder.display())
+    }
+}
+
+/// Ends a run whose AP has not risen for `patience` epochs.
+#[derive(Clone)]
+pub(crate) struct Patience(pub(crate) std::sync::Arc<Session>);
+
+impl EarlyStoppingStrategy for Patience {
+    fn should_stop(&mut self, epoch: usize, _: &EventStoreClient) -> bool {
+        let best = self.0.best().map_or(epoch, |(best, _)| best);
+        let patience = self.0.config.patience;
+        patience.is_some_and(|patience| epoch - best >= patience)
+    }
+}

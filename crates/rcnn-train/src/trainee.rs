@@ -1,0 +1,185 @@
+//! A detector as burn-train's learner sees it: what a training step and a validation step are.
+
+use std::sync::Arc;
+
+use burn::module::{AutodiffModule, Module, ModuleDisplay};
+use burn::optim::{GradientsParams, Optimizer};
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn_train::{InferenceStep, TrainOutput, TrainStep};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rcnn_burn::backbone::Backbone;
+use rcnn_burn::image::to_tensor;
+use rcnn_burn::ops::{Choice, DetectionBackend};
+use rcnn_burn::roi::Target;
+use rcnn_burn::weights::{Precision, Weights};
+use rcnn_burn::{FasterRcnn, Losses};
+use rcnn_data::Example;
+use rcnn_eval::ImageDetections;
+
+use crate::TrainError;
+use crate::batches::Batch;
+use crate::checkpoint::write_whole;
+use crate::clip::scale_and_clip;
+use crate::metrics::StepValues;
+use crate::session::Session;
+
+#[derive(Module, Debug)]
+pub(crate) struct Trainee<B: Backend, N> {
+    pub(crate) model: FasterRcnn<B, N>,
+    #[module(skip)]
+    pub(crate) session: Arc<Session>,
+}
+
+impl<B, N> TrainStep for Trainee<B, N>
+where
+    B: AutodiffBackend + DetectionBackend,
+    N: Backbone<B> + AutodiffModule<B, InnerModule: ModuleDisplay>,
+{
+    type Input = Batch;
+    type Output = StepValues;
+
+    fn step(&self, batch: Batch) -> TrainOutput<StepValues> {
+        let (gradients, values) = self.train(batch).unwrap_or_else(|error| {
+            self.session.fail(error);
+            // No gradients: the parameters stay as they are until burn-train has stopped.
+            Default::default()
+        });
+        TrainOutput {
+            grads: gradients,
+            item: values,
+        }
+    }
+
+    fn optimize<C, O>(self, optimizer: &mut O, rate: f64, mut gradients: GradientsParams) -> Self
+    where
+        C: AutodiffBackend,
+        O: Optimizer<Self, C>,
+        Self: AutodiffModule<C>,
+    {
+        let session = &self.session;
+        let scale = 1.0 / session.summed as f64;
+        let norm = scale_and_clip::<C, _>(&self, &mut gradients, scale, session.config.clip_norm);
+        if let Some(norm) = norm.filter(|norm| !norm.is_finite()) {
+            session.fail(session.not_finite(format!("the norm of the gradients is {norm}")));
+            return self;
+        }
+        optimizer.step(rate, self, gradients)
+    }
+}
+
+impl<B, N> Trainee<B, N>
+where
+    B: AutodiffBackend + DetectionBackend,
+    N: Backbone<B> + AutodiffModule<B, InnerModule: ModuleDisplay>,
+{
+    fn train(&self, batch: Batch) -> Result<(GradientsParams, StepValues), TrainError> {
+        let mut random = self.random(&batch);
+        let examples = batch.examples?;
+        self.session.begin(batch.epoch, batch.number, &examples);
+        let (images, targets) = self.tensors(examples);
+        let losses = self
+            .model
+            .losses(&images, &targets, &mut Choice::Random(&mut random))?;
+        let values = values(&losses);
+        if !values.total().is_finite() {
+            return Err(self.session.not_finite(format!(
+                "the loss is not finite: classifier {}, box_reg {}, objectness {}, rpn_box_reg {}",
+                values.classifier, values.box_reg, values.objectness, values.rpn_box_reg
+            )));
+        }
+        let gradients = GradientsParams::from_grads(losses.total().backward(), &self.model);
+        Ok((gradients, values))
+    }
+}
+
+impl<B: DetectionBackend, N: Backbone<B>> InferenceStep for Trainee<B, N> {
+    type Input = Batch;
+    type Output = StepValues;
+
+    fn step(&self, batch: Batch) -> StepValues {
+        self.validate(batch).unwrap_or_else(|error| {
+            self.session.fail(error);
+            Default::default()
+        })
+    }
+}
+
+impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
+    fn validate(&self, batch: Batch) -> Result<StepValues, TrainError> {
+        let mut random = self.random(&batch);
+        let examples = batch.examples?;
+        let ids: Vec<u64> = examples.iter().map(|e| e.image_id).collect();
+        let (images, targets) = self.tensors(examples);
+        let choice = &mut Choice::Random(&mut random);
+        let (losses, detections) = self.model.validate(&images, &targets, choice)?;
+        let found = ids.into_iter().zip(detections);
+        self.session
+            .found(found.map(|(image_id, found)| ImageDetections {
+                image_id,
+                boxes: found.boxes,
+                labels: found.labels,
+                scores: found.scores,
+            }));
+        let mut values = values(&losses);
+        if batch.last {
+            values.precision = Some(self.end_epoch(batch.epoch)?);
+        }
+        Ok(values)
+    }
+
+    /// Evaluates the epoch and saves the model: as the last, and perhaps as the best.
+    fn end_epoch(&self, epoch: u64) -> Result<[f64; 2], TrainError> {
+        let (evaluation, is_best) = self.session.evaluate(epoch)?;
+        let folder = &self.session.folder;
+        let weights = Weights::of_model(&self.model);
+        weights.write_burnpack(folder.join("last.bpk"), Precision::F32)?;
+        if is_best {
+            weights.write_burnpack(folder.join("best.bpk"), Precision::F32)?;
+            let json = serde_json::to_string_pretty(&evaluation).expect("it is plain data");
+            write_whole(&folder.join("best.json"), json.as_bytes())?;
+        }
+        let summary = evaluation.summary;
+        Ok([summary.ap.unwrap_or(0.0), summary.ap50.unwrap_or(0.0)])
+    }
+}
+
+impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
+    /// Chance of a batch by itself, so that a run that goes on needs no state of a generator.
+    fn random(&self, batch: &Batch) -> StdRng {
+        let place = batch.epoch << 32 | batch.number as u64;
+        StdRng::seed_from_u64(self.session.config.seed.rotate_left(48) ^ place)
+    }
+
+    fn tensors(&self, examples: Vec<Example>) -> (Vec<Tensor<B, 3>>, Vec<Target>) {
+        let device = self.model.roi_heads.box_predictor.cls_score.weight.device();
+        let pair = |example: Example| {
+            let target = Target {
+                boxes: example.boxes,
+                labels: example.labels,
+            };
+            (to_tensor(&example.image, &device), target)
+        };
+        examples.into_iter().map(pair).unzip()
+    }
+}
+
+fn values<B: Backend>(losses: &Losses<B>) -> StepValues {
+    let all = [
+        &losses.classifier,
+        &losses.box_reg,
+        &losses.objectness,
+        &losses.rpn_box_reg,
+    ];
+    // One read-back for all.
+    let all = Tensor::cat(all.map(|loss| loss.clone().detach()).into(), 0);
+    let all: Vec<f64> = all.into_data().iter::<f64>().collect();
+    StepValues {
+        classifier: all[0],
+        box_reg: all[1],
+        objectness: all[2],
+        rpn_box_reg: all[3],
+        precision: None,
+    }
+}
