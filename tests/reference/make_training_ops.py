@@ -124,6 +124,35 @@ def roi_loss():
         put_loss(f"roi_loss/{name}", {}, inputs, dict(zip(("classification_loss", "box_loss"), losses)))
 
 
+def focal_loss(logits, labels, weight, alpha, gamma):
+    """Focal loss (Lin et al. 2017) of the softmax, which torch does not have: the mean, weighted by
+    class as in torch's cross_entropy, of -alpha (1 - p)^gamma log p."""
+    log_p = F.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
+    weight = (torch.ones(logits.shape[1]) if weight is None else weight)[labels]
+    return (weight * -alpha * (1 - log_p.exp()) ** gamma * log_p).sum() / weight.sum()
+
+
+def classifier_loss():
+    """The classifier's loss with class weights, as focal loss, and both."""
+    classes, labels = 5, torch.tensor([0, 1, 0, 2, 3, 0, 0, 3, 1, 0, 0, 4])
+    logits = rule("classifier_loss/logits", (len(labels), classes), -4, 4)
+    weights = torch.tensor([0.25, 1.0, 4.0, 0.0, 2.5])
+    torch.testing.assert_close(focal_loss(logits, labels, weights, 1.0, 0.0), F.cross_entropy(logits, labels, weights))
+    for name, weight in (("all_alike", None), ("weighted", weights)):
+        for alpha, gamma in ((None, None), (1.0, 0.0), (0.25, 2.0), (1.0, 0.5), (1.5, 1.0)):
+            inputs = {"class_logits": logits.clone().requires_grad_(), "labels": labels}
+            if alpha is None:
+                loss = F.cross_entropy(inputs["class_logits"], labels, weight)
+            else:
+                loss = focal_loss(inputs["class_logits"], labels, weight, alpha, gamma)
+            kind = "cross_entropy" if alpha is None else f"focal_{alpha}_{gamma}"
+            scalars = {
+                "class_weights": None if weight is None else weight.tolist(),
+                "focal_loss": None if alpha is None else {"alpha": alpha, "gamma": gamma},
+            }
+            put_loss(f"classifier_loss/{name}_{kind}", scalars, inputs, {"loss": loss})
+
+
 def sampler():
     """How many are taken, which the random sampler and the one of the fixtures have in common."""
     rows = []
@@ -168,7 +197,7 @@ def frozen_names():
 def main():
     torch.set_num_threads(2)
     TENSORS.clear(), SCALARS.clear()
-    for make in (matcher, assign, encode, elementwise, rpn_loss, roi_loss, sampler):
+    for make in (matcher, assign, encode, elementwise, rpn_loss, roi_loss, classifier_loss, sampler):
         make()
     data = save(TENSORS)
     (FIXTURES / "train_ops.safetensors").write_bytes(data)

@@ -1,15 +1,16 @@
-//! `rcnn data`: a doctor for data sets, and conversion between their formats.
+//! `rcnn data`: a doctor for data sets, conversion between their formats, and previews.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use rcnn_data::check::{AnchorSpec, check};
 use rcnn_data::convert::{Pictures, convert};
-use rcnn_data::{Format, ReadOptions};
+use rcnn_data::{Dataset, Format, ReadOptions};
 
 use crate::Outcome;
+use crate::preview::{self, PreviewArgs};
 
 /// Look after a data set: COCO JSON, Pascal VOC or YOLO
 #[derive(Args)]
@@ -28,6 +29,7 @@ enum DataCommand {
     Check(CheckArgs),
     /// Convert a data set to another format
     Convert(ConvertArgs),
+    Preview(PreviewArgs),
 }
 
 #[derive(Args)]
@@ -66,6 +68,17 @@ struct ConvertArgs {
     link: bool,
 }
 
+/// Reads a data set; says how much of it is invalid and left out, where that is allowed.
+pub(crate) fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Dataset> {
+    let reading = rcnn_data::read(root, options)?;
+    let skipped = reading.problems.invalid();
+    let dataset = reading.accept(skip_invalid)?;
+    if skipped > 0 {
+        eprintln!("{skipped} invalid boxes or files left out");
+    }
+    Ok(dataset)
+}
+
 pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
     match args.command {
         DataCommand::Check(args) => {
@@ -93,9 +106,7 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
             })
         }
         DataCommand::Convert(args) => {
-            let reading = rcnn_data::read(&args.data, &ReadOptions::default())?;
-            let skipped = reading.problems.invalid();
-            let dataset = reading.accept(args.skip_invalid)?;
+            let dataset = open(&args.data, &ReadOptions::default(), args.skip_invalid)?;
             let pictures = if args.link {
                 Pictures::Link
             } else {
@@ -107,18 +118,12 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
                 "{output}: {} images, {} boxes",
                 written.images, written.boxes
             );
-            for (count, what) in [
-                (skipped, "invalid boxes or files left out"),
-                (
-                    written.dropped_crowds,
-                    "crowds left out, which the format has no word for",
-                ),
-            ] {
-                if count > 0 {
-                    eprintln!("{count} {what}");
-                }
+            if written.dropped_crowds > 0 {
+                let crowds = written.dropped_crowds;
+                eprintln!("{crowds} crowds left out, which the format has no word for");
             }
             Ok(Outcome::Done)
         }
+        DataCommand::Preview(args) => preview::run(args),
     }
 }

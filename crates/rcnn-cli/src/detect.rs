@@ -1,6 +1,7 @@
 //! `rcnn detect`: finds objects in pictures.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -39,11 +40,11 @@ pub(crate) struct DetectArgs {
     #[arg(long, value_name = "D", default_value_t = default_device())]
     device: DeviceName,
     /// Lowest score of a detection, 0 to 1 [default: the model's; torchvision's is 0.05]
-    #[arg(long, value_name = "F", value_parser = unit)]
+    #[arg(long, value_name = "F", value_parser = unit::<f32>)]
     score_thresh: Option<f32>,
     /// IoU above which the lower-scored of two detections of a class goes [default: the model's;
     /// torchvision's is 0.5]
-    #[arg(long, value_name = "F", value_parser = unit)]
+    #[arg(long, value_name = "F", value_parser = unit::<f32>)]
     nms_thresh: Option<f32>,
     /// Let detections of different classes suppress each other
     #[arg(long)]
@@ -71,9 +72,10 @@ pub(crate) struct DetectArgs {
     images: Vec<String>,
 }
 
-fn unit(text: &str) -> Result<f32, String> {
+/// A number from 0 to 1, for clap.
+pub(crate) fn unit<F: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<F, String> {
     match text.parse() {
-        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        Ok(value) if (F::from(0)..=F::from(1)).contains(&value) => Ok(value),
         _ => Err("expected a number from 0 to 1".to_string()),
     }
 }

@@ -16,6 +16,7 @@ use rcnn_train::ground_truth;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::data;
 use crate::files;
 use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
@@ -76,12 +77,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         class_names: (!names.is_empty()).then(|| names.clone()),
         ..Default::default()
     };
-    let reading = rcnn_data::read(&args.data, &options)?;
-    let skipped = reading.problems.invalid();
-    let dataset = reading.accept(args.skip_invalid)?;
-    if skipped > 0 {
-        eprintln!("{skipped} invalid boxes or files left out");
-    }
+    let dataset = data::open(&args.data, &options, args.skip_invalid)?;
     if names.is_empty() {
         let (found, wanted) = (dataset.class_names.len(), weights.config.num_classes);
         if found != wanted {

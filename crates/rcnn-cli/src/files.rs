@@ -39,7 +39,7 @@ pub(crate) fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
 
 /// Writes a picture, as a JPEG where the name says so, else as a PNG.
 pub(crate) fn write_picture(path: &Path, picture: &RgbImage) -> Result<()> {
-    let jpeg = path.extension().is_some_and(|extension| extension == "jpg");
+    let jpeg = path.extension().is_some_and(|e| e == "jpg" || e == "jpeg");
     write_whole(path, |file| match jpeg {
         true => Ok(picture.write_with_encoder(JpegEncoder::new_with_quality(file, 92))?),
         false => {

@@ -1,5 +1,6 @@
 //! The `rcnn` command: a thin front over the `rcnn-burn` library.
 
+mod augment_args;
 mod backend;
 mod convert;
 mod data;
@@ -10,6 +11,7 @@ mod files;
 mod inputs;
 mod inspect;
 mod output;
+mod preview;
 mod progress;
 mod source;
 mod train;

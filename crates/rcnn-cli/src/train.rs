@@ -11,6 +11,7 @@ use rcnn_train::{Decay, OptimizerKind, Progress, Report, Run, TrainConfig};
 use serde_json::json;
 
 use crate::Outcome;
+use crate::augment_args::AugmentArgs;
 use crate::backend::{DeviceName, Job, default_device, run_on};
 use crate::source::{positive, resolve};
 
@@ -104,8 +105,10 @@ pub(crate) struct TrainArgs {
     /// Epochs without a better AP after which the run ends
     #[arg(long, value_name = "N", value_parser = positive)]
     patience: Option<usize>,
+    #[command(flatten)]
+    augment: AugmentArgs,
     /// Seed of everything left to chance: the same gives the same run
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Options")]
     seed: Option<u64>,
     /// Where to compute; several of one kind, separated by commas, share each step
     #[arg(long, value_name = "D", value_delimiter = ',', default_values_t = [default_device()])]
@@ -259,6 +262,7 @@ impl TrainArgs {
                 *field = Some(std::path::absolute(resolve(value)?)?);
             }
         }
+        self.augment.apply(&mut config.augmentation);
         config.skip_invalid |= self.skip_invalid;
         set(&mut config.epochs, &self.epochs);
         set(&mut config.batch_size, &self.batch_size);

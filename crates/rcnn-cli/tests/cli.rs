@@ -503,3 +503,68 @@ fn eval_and_data() {
         "--skip-invalid",
     ]));
 }
+
+/// A COCO data set of one picture with one box of a class.
+fn coco() -> &'static str {
+    let root = path("coco");
+    fs::create_dir_all(&root).expect("a folder");
+    fs::copy(path("pictures/a.png"), root.join("a.png")).expect("a copy");
+    let labels = serde_json::json!({
+        "images": [{"id": 1, "file_name": "a.png", "width": 80, "height": 60}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [10, 20, 30, 20],
+                         "area": 600, "iscrowd": 0}],
+        "categories": [{"id": 7, "name": "RBC"}],
+    });
+    fs::write(root.join("train.json"), labels.to_string()).expect("a file");
+    "coco"
+}
+
+#[test]
+fn preview_draws_what_is_trained_on() {
+    let root = coco();
+    let preview = |arguments: &[&str]| {
+        let args = ["data", "preview", "--data", root, "--split", "train"];
+        rcnn(&[&args, arguments].concat())
+    };
+    let opened = |name: &str| image::open(path(name)).expect("a picture").into_rgb8();
+    let blue = [0, 110, 220];
+    // The box's left edge stays where it is, or becomes its right edge.
+    for (flip, x) in [("0", 10), ("1", 69)] {
+        let args = ["--horizontal-flip", flip, "--min-sizes", "48", "-o"];
+        let folder = format!("preview{flip}");
+        let listed = stdout(&preview(&[&args[..], &[&folder]].concat()));
+        assert!(
+            listed.ends_with("a.png  80x60  1 box  to be resized to 48\n"),
+            "{listed}"
+        );
+        let drawn = opened(&format!("{folder}/a.png"));
+        assert_eq!(drawn.dimensions(), (80, 60));
+        assert_eq!(drawn.get_pixel(x, 30).0, blue, "flip {flip}");
+    }
+    let sheet = |seed: &str, name: &str| {
+        let chances = ["--mosaic", "1", "--crop", "1", "--photometric", "1"];
+        stdout(&preview(
+            &[&chances[..], &["--seed", seed, "-o", name]].concat(),
+        ));
+        opened(name)
+    };
+    let first = sheet("1", "sheet.png");
+    assert_eq!(first.dimensions(), (408, 308), "one cell in its frame");
+    assert_eq!(sheet("1", "again.png"), first);
+    assert_ne!(sheet("2", "other.png"), first);
+
+    assert_fails(&preview(&["--crop", "2", "-o", "x"]), 2, "from 0 to 1");
+    assert_fails(
+        &preview(&["--min-sizes", "64,0", "-o", "x"]),
+        2,
+        "--min-sizes",
+    );
+    assert_fails(&preview(&["--count", "0", "-o", "x"]), 2, "from 1");
+    assert_fails(&preview(&["-o", "dot.png/x"]), 1, "dot.png");
+    let args = ["data", "preview", "--data", "nothing", "-o", "x.png"];
+    assert_fails(&rcnn(&args), 1, "nothing");
+    fs::copy(path("cut.jpg"), path("coco/a.png")).expect("a copy");
+    let cut = preview(&["-o", "cut.png"]);
+    assert_fails(&cut, 1, "none of the pictures could be read");
+    assert_fails(&cut, 1, "cut short");
+}

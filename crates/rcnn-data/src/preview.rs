@@ -16,7 +16,18 @@ pub fn examples(loader: &Loader, epoch: u64, count: usize) -> Vec<Result<Example
     loader.epoch(epoch).flatten().take(count).collect()
 }
 
-/// Lays pictures out in rows, each shrunk to fit a cell and centred in it, on white.
+/// A picture shrunk to fit a cell of so many pixels of width and height; never blown up.
+pub fn shrink(picture: &RgbImage, cell: (u32, u32)) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    if picture.is_empty() || (width <= cell.0 && height <= cell.1) {
+        return picture.clone();
+    }
+    let scale = (cell.0 as f32 / width as f32).min(cell.1 as f32 / height as f32);
+    let fitted = |side: u32| ((side as f32 * scale).round() as u32).max(1);
+    resize(picture, fitted(width), fitted(height), FilterType::Triangle)
+}
+
+/// Lays pictures out in rows, each [shrunk](shrink) to fit a cell and centred in it, on white.
 ///
 /// `cell` is the width and height of a cell in pixels. Without pictures or columns, it is a single
 /// empty cell.
@@ -28,16 +39,11 @@ pub fn contact_sheet(pictures: &[RgbImage], columns: u32, cell: (u32, u32)) -> R
     let white = Rgb([255; 3]);
     let mut sheet = RgbImage::from_pixel(side(columns, width), side(rows, height), white);
     for (place, picture) in (0..).zip(pictures) {
-        let (w, h) = picture.dimensions();
-        if w == 0 || h == 0 {
+        if picture.is_empty() {
             continue;
         }
-        let scale = (width as f32 / w as f32)
-            .min(height as f32 / h as f32)
-            .min(1.0);
-        let fitted = |side: u32, most: u32| ((side as f32 * scale).round() as u32).clamp(1, most);
-        let (w, h) = (fitted(w, width), fitted(h, height));
-        let small = resize(picture, w, h, FilterType::Triangle);
+        let small = shrink(picture, (width, height));
+        let (w, h) = small.dimensions();
         let x = side(place % columns, width) + (width - w) / 2;
         let y = side(place / columns, height) + (height - h) / 2;
         replace(&mut sheet, &small, x.into(), y.into());

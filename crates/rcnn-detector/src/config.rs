@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use rcnn_backbone::{
     Backbone, BackboneConfig, BackboneConfigError, BackboneWithFpn, NormKind, ResNetFpnConfig,
 };
-use rcnn_roi::{BoxHeadConfig, RoiHeadsConfig};
+use rcnn_roi::{BoxHeadConfig, FocalLoss, RoiHeadsConfig};
 use rcnn_rpn::RpnConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -79,6 +79,16 @@ pub enum ConfigError {
     /// A parameter of the wrong type.
     #[error("no configuration of a detector: {0}")]
     Type(String),
+    /// Weights and classes differ in number.
+    #[error(
+        "{weights} class weights (box_class_weights) for {num_classes} classes (the background counts)"
+    )]
+    ClassWeights {
+        /// Weights given.
+        weights: usize,
+        /// Classes of the model.
+        num_classes: usize,
+    },
     /// Anchors that do not fit the feature maps.
     #[error("anchors: {0}")]
     Anchors(String),
@@ -232,7 +242,38 @@ impl FasterRcnnConfig {
             "bbox_reg_weights",
             weights,
             "four positive numbers",
-        )
+        )?;
+        if let Some(weights) = &self.roi_heads.class_weights {
+            if weights.len() != num_classes {
+                let weights = weights.len();
+                return Err(ConfigError::ClassWeights {
+                    weights,
+                    num_classes,
+                });
+            }
+            require(
+                weights.iter().all(|w| *w >= 0.0 && w.is_finite())
+                    && weights.iter().any(|w| *w > 0.0),
+                "box_class_weights",
+                weights,
+                "numbers from 0, not all of them 0",
+            )?;
+        }
+        if let Some(FocalLoss { alpha, gamma }) = self.roi_heads.focal_loss {
+            require(
+                alpha > 0.0 && alpha.is_finite(),
+                "box_focal_loss.alpha",
+                alpha,
+                "a positive number",
+            )?;
+            require(
+                gamma >= 0.0 && gamma.is_finite(),
+                "box_focal_loss.gamma",
+                gamma,
+                "a number from 0",
+            )?;
+        }
+        Ok(())
     }
 
     /// Makes the detector with random weights.
@@ -245,7 +286,9 @@ impl FasterRcnnConfig {
     ) -> Result<FasterRcnn<B, BackboneWithFpn<B>>, ConfigError> {
         self.check()?;
         match &self.backbone {
-            BackboneConfig::ResnetFpn(config) => Ok(self.assemble(config.init(device), device)),
+            BackboneConfig::ResnetFpn(config) => {
+                Ok(self.assemble(config.init(device), config.out_channels, device))
+            }
             BackboneConfig::Custom => Err(ConfigError::CustomBackbone),
         }
     }
@@ -260,15 +303,16 @@ impl FasterRcnnConfig {
         device: &B::Device,
     ) -> Result<FasterRcnn<B, N>, ConfigError> {
         self.check()?;
-        Ok(self.assemble(backbone, device))
+        let channels = backbone.out_channels();
+        Ok(self.assemble(backbone, channels, device))
     }
 
-    fn assemble<B: Backend, N: Backbone<B>>(
+    fn assemble<B: Backend, N>(
         &self,
         backbone: N,
+        channels: usize,
         device: &B::Device,
     ) -> FasterRcnn<B, N> {
-        let channels = backbone.out_channels();
         FasterRcnn {
             rpn: self.rpn.init(channels, device),
             roi_heads: self.roi_heads.init(channels, self.num_classes, device),
@@ -336,12 +380,16 @@ mod tests {
         assert_eq!(config.transform.min_size, [240]);
         assert_eq!(config.roi_heads.score_thresh, 0.5);
         assert_eq!(config.rpn.pre_nms_top_n_test, 1000);
+        assert_eq!(config.roi_heads.class_weights, None);
+        assert_eq!(config.roi_heads.focal_loss, None);
         let json = serde_json::to_value(&config).unwrap();
         for name in [
             "max_size",
             "rpn_nms_thresh",
             "box_detections_per_img",
             "rpn_anchor_generator",
+            "box_class_weights",
+            "box_focal_loss",
         ] {
             assert!(json.get(name).is_some(), "{name} is missing");
         }
@@ -377,6 +425,21 @@ mod tests {
     }
 
     #[test]
+    fn losses_of_the_classifier_are_in_json() {
+        let config: FasterRcnnConfig = serde_json::from_str(
+            r#"{"num_classes": 3, "box_class_weights": [0.5, 1, 4], "box_focal_loss": {"gamma": 1.5}}"#,
+        )
+        .unwrap();
+        config.check().unwrap();
+        let roi_heads = config.roi_heads;
+        assert_eq!(roi_heads.class_weights, Some(vec![0.5, 1.0, 4.0]));
+        let (alpha, gamma) = (0.25, 1.5);
+        assert_eq!(roi_heads.focal_loss, Some(FocalLoss { alpha, gamma }));
+        let misspelt = r#"{"box_focal_loss": {"gama": 2}}"#;
+        assert!(serde_json::from_str::<FasterRcnnConfig>(misspelt).is_err());
+    }
+
+    #[test]
     fn wrong_values_are_named() {
         let check = |change: fn(&mut FasterRcnnConfig)| {
             let mut config = FasterRcnnConfig::default();
@@ -387,6 +450,27 @@ mod tests {
         assert!(check(|c| c.class_names = vec!["a".into()]).contains("1 class names for 91"));
         assert!(check(|c| c.transform.min_size.clear()).contains("min_size = []"));
         assert!(check(|c| c.rpn.anchor_generator.sizes.truncate(1)).contains("5 feature maps"));
+        let weighted = |weights: &[f32]| {
+            let mut config = FasterRcnnConfig::custom(3);
+            config.roi_heads.class_weights = Some(weights.to_vec());
+            config.check().map_err(|error| error.to_string())
+        };
+        assert_eq!(weighted(&[0.0, 1.0, 2.5]), Ok(()));
+        assert!(weighted(&[1.0; 2]).is_err_and(|e| e.contains("2 class weights")));
+        for wrong in [[0.0; 3], [1.0, -1.0, 1.0], [1.0, f32::NAN, 1.0]] {
+            assert!(weighted(&wrong).is_err_and(|e| e.contains("box_class_weights = [")));
+        }
+        let focal = |alpha, gamma| FocalLoss { alpha, gamma };
+        for (loss, says) in [
+            (focal(0.0, 2.0), "box_focal_loss.alpha = 0.0"),
+            (focal(1.0, -0.5), "box_focal_loss.gamma = -0.5"),
+            (focal(1.0, f64::INFINITY), "box_focal_loss.gamma = inf"),
+        ] {
+            let mut config = FasterRcnnConfig::default();
+            config.roi_heads.focal_loss = Some(loss);
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
         let backbone = |layers: &[usize]| {
             BackboneConfig::ResnetFpn(ResNetFpnConfig {
                 returned_layers: layers.to_vec(),

@@ -35,7 +35,8 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// Losses of a batch in training: trainable batch norms take the batch's statistics, and
     /// proposals are as many as in training. Gradients flow on an autodiff backend.
     ///
-    /// Images are resized as in inference; several `min_size` are the data loader's to choose from.
+    /// Of several `min_size`, each image is resized to one of the choice's;
+    /// [`losses_at`](Self::losses_at) takes them from the caller.
     ///
     /// # Shapes
     /// - images: each `[3, H, W]`, RGB from 0 to 1
@@ -49,7 +50,26 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         targets: &[Target],
         choice: &mut Choice<'_, R>,
     ) -> Result<Losses<B>, DetectError> {
-        let images = self.transform.forward(images)?;
+        self.losses_at(images, targets, &vec![None; images.len()], choice)
+    }
+
+    /// [`losses`](Self::losses) with each image at a `min_size` of its own, as a data loader that
+    /// must repeat its choice draws them: see
+    /// [`forward_training`](GeneralizedRcnnTransform::forward_training).
+    ///
+    /// # Errors
+    /// As [`losses`](Self::losses).
+    ///
+    /// # Panics
+    /// When images and sizes differ in number.
+    pub fn losses_at<R: Rng>(
+        &self,
+        images: &[Tensor<B, 3>],
+        targets: &[Target],
+        min_sizes: &[Option<usize>],
+        choice: &mut Choice<'_, R>,
+    ) -> Result<Losses<B>, DetectError> {
+        let images = self.transform.forward_training(images, min_sizes, choice)?;
         Ok(self.compare(&images, targets, choice, Phase::Training).0)
     }
 
@@ -123,4 +143,111 @@ fn resize_targets<B: Backend>(targets: &[Target], images: &ImageList<B>) -> Vec<
             target
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use rcnn_backbone::{BackboneWithFpn, ResNetArch, ResNetFpnConfig};
+    use rcnn_ops::backend_types::Flex;
+    use rcnn_roi::BoxHeadConfig;
+
+    use super::*;
+    use crate::{FasterRcnnConfig, ImageSize};
+
+    type Model = FasterRcnn<Flex, BackboneWithFpn<Flex>>;
+    type Chooser<'a> = Choice<'a, StdRng>;
+
+    /// A small model of random weights that trains on `min_sizes`.
+    fn model(min_sizes: &[usize]) -> Model {
+        let backbone = ResNetFpnConfig {
+            arch: ResNetArch::ResNet18,
+            returned_layers: vec![1],
+            out_channels: 8,
+            ..Default::default()
+        };
+        let mut config = FasterRcnnConfig::resnet_fpn(backbone, 3);
+        config.rpn.anchor_generator.sizes = vec![vec![32.0], vec![64.0]];
+        config.rpn.anchor_generator.aspect_ratios = vec![vec![1.0]; 2];
+        config.roi_heads.box_head = BoxHeadConfig::TwoMlp {
+            representation_size: 16,
+        };
+        config.transform.min_size = min_sizes.to_vec();
+        config.init(&Default::default()).expect("a model")
+    }
+
+    /// Two images of height 48 and width 60, and the other way round.
+    fn images() -> [Tensor<Flex, 3>; 2] {
+        let random = Distribution::Uniform(0.0, 1.0);
+        [[3, 48, 60], [3, 60, 48]].map(|shape| Tensor::random(shape, random, &Default::default()))
+    }
+
+    fn values(losses: Losses<Flex>) -> [f32; 4] {
+        let Losses {
+            classifier,
+            box_reg,
+            objectness,
+            rpn_box_reg,
+        } = losses;
+        [classifier, box_reg, objectness, rpn_box_reg].map(|loss| loss.into_scalar())
+    }
+
+    fn targets() -> [Target; 2] {
+        let boxes = vec![[4.0, 6.0, 30.0, 40.0], [20.0, 3.0, 45.0, 22.0]];
+        let labels = vec![1, 2];
+        [Target { boxes, labels }, Target::default()]
+    }
+
+    #[test]
+    fn images_train_at_their_own_min_size() {
+        let mut model = model(&[64, 96]);
+        let (images, targets) = (images(), targets());
+        let at = |model: &Model, sizes| {
+            let losses = model.losses_at(&images, &targets, sizes, &mut Chooser::First);
+            values(losses.expect("images"))
+        };
+        let small = at(&model, &[Some(64), Some(64)]);
+        let large = at(&model, &[Some(96), Some(96)]);
+        let mixed = at(&model, &[Some(96), None]);
+        assert!(small != large && large != mixed);
+        let alone = |model: &Model| {
+            let losses = model.losses(&images, &targets, &mut Chooser::First);
+            values(losses.expect("images"))
+        };
+        assert_eq!(alone(&model), small, "the first of several");
+        model.transform.min_size = vec![64];
+        assert_eq!(alone(&model), small);
+        model.transform.min_size = vec![96];
+        assert_eq!(alone(&model), large);
+    }
+
+    #[test]
+    fn each_image_has_its_size() {
+        let mut transform = model(&[64, 96]).transform;
+        let images = images();
+        let sizes =
+            |transform: &GeneralizedRcnnTransform, min_sizes: &[_], choice: &mut Chooser| {
+                let batch = transform.forward_training(&images, min_sizes, choice);
+                batch.expect("images").image_sizes
+            };
+        let own = sizes(&transform, &[Some(64), Some(96)], &mut Chooser::First);
+        assert_eq!(own, [(64, 80), (120, 96)]);
+
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut drawn: Vec<ImageSize> = (0..20)
+            .flat_map(|_| sizes(&transform, &[None; 2], &mut Choice::Random(&mut rng)))
+            .collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn, [(64, 80), (80, 64), (96, 120), (120, 96)]);
+        assert_eq!(transform.resized((48, 60)), (96, 120), "inference");
+
+        transform.skip_resize = true;
+        let kept = sizes(&transform, &[Some(64), None], &mut Chooser::First);
+        assert_eq!(kept, [(48, 60), (60, 48)]);
+        let inferred = transform.forward(&images).expect("images").image_sizes;
+        assert_eq!(inferred, [(96, 120), (120, 96)]);
+    }
 }

@@ -1,7 +1,8 @@
 //! From images of any size to one padded batch, and boxes back to the images.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rcnn_ops::BBox;
+use rand::Rng;
+use rcnn_ops::{BBox, Choice};
 use rcnn_roi::Detections;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ pub type ImageSize = (usize, usize);
 #[serde(default)]
 pub struct GeneralizedRcnnTransform {
     /// Length in pixels that the shorter side is brought to. Inference takes the last of several,
-    /// training one at random.
+    /// training one at random for each image.
     pub min_size: Vec<usize>,
     /// Most pixels of the longer side.
     pub max_size: usize,
@@ -93,19 +94,23 @@ impl GeneralizedRcnnTransform {
     /// Size that an image is resized to in inference.
     ///
     /// torchvision fails where a side would fall below one pixel (a 30000x10 image); here it is one.
-    pub fn resized(&self, (height, width): ImageSize) -> ImageSize {
+    pub fn resized(&self, size: ImageSize) -> ImageSize {
+        self.resized_at(size, self.min_size.last().copied().unwrap_or(1))
+    }
+
+    /// Size that an image is resized to whose shorter side is to have `min_size` pixels.
+    fn resized_at(&self, (height, width): ImageSize, min_size: usize) -> ImageSize {
         if let Some((fixed_width, fixed_height)) = self.fixed_size {
             return (fixed_height, fixed_width);
         }
-        let min_size = self.min_size.last().copied().unwrap_or(1) as f64;
         let shorter = height.min(width) as f64;
         let longer = height.max(width) as f64;
-        let scale = (min_size / shorter).min(self.max_size as f64 / longer);
+        let scale = (min_size as f64 / shorter).min(self.max_size as f64 / longer);
         let side = |length: usize| ((length as f64 * scale).floor() as usize).max(1);
         (side(height), side(width))
     }
 
-    /// Makes a batch of images.
+    /// Makes a batch of images for inference.
     ///
     /// # Shapes
     /// - images: each `[3, H, W]`, RGB from 0 to 1, at least one
@@ -116,29 +121,62 @@ impl GeneralizedRcnnTransform {
         &self,
         images: &[Tensor<B, 3>],
     ) -> Result<ImageList<B>, DetectError> {
+        let sizes = images.iter().map(|image| self.resized(image_size(image)));
+        self.batch(images, sizes.collect())
+    }
+
+    /// Makes a batch of images for training: not resized at all with
+    /// [`skip_resize`](Self::skip_resize), else each to its own of `min_sizes`; without one, to a
+    /// [`min_size`](Self::min_size) of the choice's.
+    ///
+    /// # Shapes
+    /// - images: each `[3, H, W]`, RGB from 0 to 1, at least one
+    /// - min_sizes: one an image, in pixels
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    ///
+    /// # Panics
+    /// When images and sizes differ in number.
+    pub fn forward_training<B: Backend, R: Rng>(
+        &self,
+        images: &[Tensor<B, 3>],
+        min_sizes: &[Option<usize>],
+        choice: &mut Choice<'_, R>,
+    ) -> Result<ImageList<B>, DetectError> {
+        assert_eq!(images.len(), min_sizes.len(), "one min_size an image");
+        let sizes = images.iter().zip(min_sizes).map(|(image, min_size)| {
+            if self.skip_resize {
+                return image_size(image);
+            }
+            let min_size = min_size.or_else(|| choice.one_of(&self.min_size));
+            self.resized_at(image_size(image), min_size.unwrap_or(1))
+        });
+        self.batch(images, sizes.collect())
+    }
+
+    /// Makes a batch of images that are brought to these sizes.
+    fn batch<B: Backend>(
+        &self,
+        images: &[Tensor<B, 3>],
+        image_sizes: Vec<ImageSize>,
+    ) -> Result<ImageList<B>, DetectError> {
         for (index, image) in images.iter().enumerate() {
             let found @ [channels, height, width] = image.dims();
             if channels != 3 || height == 0 || width == 0 {
                 return Err(DetectError::ImageShape { index, found });
             }
         }
-        let size = |image: &Tensor<B, 3>| (image.dims()[1], image.dims()[2]);
-        let original_sizes: Vec<ImageSize> = images.iter().map(size).collect();
-        let resized: Vec<_> = images
-            .iter()
-            .map(|image| self.normalize_and_resize(image))
-            .collect();
-        let image_sizes: Vec<ImageSize> = resized.iter().map(size).collect();
-
         let padded = |side: fn(&ImageSize) -> usize| {
             let most = image_sizes.iter().map(side).max().unwrap_or(0);
             most.next_multiple_of(self.size_divisible.max(1))
         };
         let (height, width) = (padded(|s| s.0), padded(|s| s.1));
-        let batch = resized
-            .into_iter()
+        let batch = images
+            .iter()
             .zip(&image_sizes)
             .map(|(image, &(h, w))| {
+                let image = self.normalize_and_resize(image, (h, w));
                 let image: Tensor<B, 4> = image.unsqueeze();
                 image.pad((0, width - w, 0, height - h), 0.0)
             })
@@ -146,23 +184,25 @@ impl GeneralizedRcnnTransform {
         Ok(ImageList {
             tensors: Tensor::cat(batch, 0),
             image_sizes,
-            original_sizes,
+            original_sizes: images.iter().map(image_size).collect(),
         })
     }
 
-    fn normalize_and_resize<B: Backend>(&self, image: &Tensor<B, 3>) -> Tensor<B, 3> {
-        let [_, height, width] = image.dims();
+    fn normalize_and_resize<B: Backend>(
+        &self,
+        image: &Tensor<B, 3>,
+        (height, width): ImageSize,
+    ) -> Tensor<B, 3> {
         let device = image.device();
         let channels = |values: [f32; 3]| {
             Tensor::<B, 3>::from_data(TensorData::new(values.to_vec(), [3, 1, 1]), &device)
         };
-        let image = (image.clone() - channels(self.image_mean)) / channels(self.image_std);
-        let (to_height, to_width) = self.resized((height, width));
-        if (to_height, to_width) == (height, width) {
-            return image;
+        let normalized = (image.clone() - channels(self.image_mean)) / channels(self.image_std);
+        if image_size(image) == (height, width) {
+            return normalized;
         }
-        let columns = resize(image, 2, to_width);
-        resize(columns, 1, to_height)
+        let columns = resize(normalized, 2, width);
+        resize(columns, 1, height)
     }
 
     /// Brings boxes from the pixels of one image to those of its resized copy, or back
@@ -174,6 +214,11 @@ impl GeneralizedRcnnTransform {
             *b = [b[0] * x, b[1] * y, b[2] * x, b[3] * y];
         }
     }
+}
+
+fn image_size<B: Backend>(image: &Tensor<B, 3>) -> ImageSize {
+    let [_, height, width] = image.dims();
+    (height, width)
 }
 
 /// Bilinear resizing along one axis of `[3, H, W]`, with pixel centres aligned.

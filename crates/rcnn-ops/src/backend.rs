@@ -45,6 +45,15 @@ pub trait DetectionBackend: Backend {
         Self::conv2d_weight_backward(x, weight, grad, options)
     }
 
+    /// Convolution's gradient with respect to `bias`.
+    fn convolution_bias_grad(
+        x: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_bias_backward(x, bias, grad)
+    }
+
     /// RoIAlign's forward pass; see [`roi_align`](crate::roi_align()).
     ///
     /// # Shapes

@@ -1,7 +1,7 @@
 //! Which candidates a loss looks at: few objects, and not more background than needed.
 
 use rand::Rng;
-use rand::seq::index;
+use rand::seq::{IndexedRandom, index};
 
 use crate::Match;
 
@@ -24,7 +24,7 @@ pub struct Sample {
     pub negative: Vec<usize>,
 }
 
-/// How the sampler chooses among more candidates than it wants.
+/// How training chooses: among more candidates than it wants, and of several sizes of images.
 pub enum Choice<'a, R: Rng> {
     /// At random.
     Random(&'a mut R),
@@ -33,6 +33,14 @@ pub enum Choice<'a, R: Rng> {
 }
 
 impl<R: Rng> Choice<'_, R> {
+    /// One of several, none of none (`torch_choice` of torchvision's `GeneralizedRCNNTransform`).
+    pub fn one_of<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        match self {
+            Self::First => from.first().copied(),
+            Self::Random(rng) => from.choose(*rng).copied(),
+        }
+    }
+
     fn choose(&mut self, mut from: Vec<usize>, count: usize) -> Vec<usize> {
         if count >= from.len() {
             return from;

@@ -43,6 +43,39 @@ pub struct RoiHeadsConfig {
     /// Whether overlapped detections are dropped (torchvision) or their scores lowered.
     #[serde(rename = "box_nms_method")]
     pub nms_method: NmsMethod,
+    /// How much each class counts in the classifier's loss, one a class, the background first, as
+    /// `weight` of `torch.nn.functional.cross_entropy`. torchvision: all alike.
+    #[serde(rename = "box_class_weights")]
+    pub class_weights: Option<Vec<f32>>,
+    /// Focal loss instead of cross-entropy for the classifier. torchvision: cross-entropy.
+    #[serde(rename = "box_focal_loss")]
+    pub focal_loss: Option<FocalLoss>,
+}
+
+/// Focal loss (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>) of the softmax over all classes.
+///
+/// The loss of a proposal is `-alpha (1 - p)^gamma log p`, where `p` is the probability of its true
+/// class, and that of the batch their mean: weighted where there are
+/// [`class_weights`](RoiHeadsConfig::class_weights), so that `gamma` 0 and `alpha` 1 are
+/// cross-entropy with and without them. See [`rcnn_ops::focal_loss`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FocalLoss {
+    /// Factor of the whole loss. In the paper it differs between object and background; that is
+    /// what class weights do here.
+    pub alpha: f64,
+    /// How fast a proposal counts less as its class becomes certain; 0 for not at all.
+    pub gamma: f64,
+}
+
+impl Default for FocalLoss {
+    /// The paper's and torchvision's `sigmoid_focal_loss`'s.
+    fn default() -> Self {
+        Self {
+            alpha: 0.25,
+            gamma: 2.0,
+        }
+    }
 }
 
 impl Default for RoiHeadsConfig {
@@ -60,6 +93,8 @@ impl Default for RoiHeadsConfig {
             bbox_reg_weights: [10.0, 10.0, 5.0, 5.0],
             nms_class_agnostic: false,
             nms_method: NmsMethod::Hard,
+            class_weights: None,
+            focal_loss: None,
         }
     }
 }

@@ -11,7 +11,7 @@ mod postprocess;
 mod predictor;
 
 pub use box_head::{BoxHead, BoxHeadConfig, BoxHeadLayer, FastRcnnConvFcHead, TwoMlpHead};
-pub use config::RoiHeadsConfig;
+pub use config::{FocalLoss, RoiHeadsConfig};
 pub use loss::{RoiLosses, RoiSamples, Target};
 pub use pooler::{LevelMapper, MultiScaleRoiAlign};
 pub use postprocess::{ClassScores, Detections, NmsMethod};

@@ -3,10 +3,11 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rand::Rng;
 use rcnn_ops::{
-    BBox, BalancedSampler, BoxCoder, Choice, Match, Matcher, cross_entropy, smooth_l1_sum,
+    BBox, BalancedSampler, BoxCoder, Choice, Match, Matcher, cross_entropy, focal_loss,
+    smooth_l1_sum,
 };
 
-use crate::{BoxPredictions, RoiHeads};
+use crate::{BoxPredictions, FocalLoss, RoiHeads};
 
 /// What one image really shows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -92,10 +93,8 @@ impl<B: Backend> RoiHeads<B> {
         let device = class_logits.device();
         let [total, num_classes] = class_logits.dims();
         let labels: Vec<i32> = samples.labels.iter().flatten().map(|&l| l as i32).collect();
-        let classifier = cross_entropy(
-            class_logits,
-            Tensor::<B, 1, Int>::from_ints(labels.as_slice(), &device),
-        );
+        let classifier =
+            self.classifier_loss(class_logits, Tensor::from_ints(labels.as_slice(), &device));
 
         // The deltas of the right class are a row of [total * classes, 4].
         let mut rows = Vec::new();
@@ -130,6 +129,16 @@ impl<B: Backend> RoiHeads<B> {
         RoiLosses {
             classifier,
             box_reg: smooth_l1_sum(deltas, targets, BETA) / total as f64,
+        }
+    }
+
+    /// Loss of class logits `[K, C]` against labels `[K]`.
+    fn classifier_loss(&self, logits: Tensor<B, 2>, labels: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+        let weights = self.config.class_weights.as_deref();
+        let weights = weights.map(|weights| Tensor::from_floats(weights, &logits.device()));
+        match self.config.focal_loss {
+            Some(FocalLoss { alpha, gamma }) => focal_loss(logits, labels, weights, alpha, gamma),
+            None => cross_entropy(logits, labels, weights),
         }
     }
 }

@@ -18,6 +18,7 @@ pub use proposals::Proposals;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use rcnn_backbone::{FeatureMaps, Phase};
+use rcnn_ops::DetectionBackend;
 
 /// Scores every anchor and keeps the best boxes
 /// (`torchvision.models.detection.rpn.RegionProposalNetwork`).
@@ -30,7 +31,7 @@ pub struct RegionProposalNetwork<B: Backend> {
     pub config: RpnConfig,
 }
 
-impl<B: Backend> RegionProposalNetwork<B> {
+impl<B: DetectionBackend> RegionProposalNetwork<B> {
     /// Proposals of every image, ready for the second stage.
     ///
     /// `padded_size` is the height and width of the batch, `image_sizes` those of each image in it.

@@ -78,10 +78,15 @@ where
         let mut random = self.random(&batch);
         let examples = batch.examples?;
         self.session.begin(batch.epoch, batch.number, &examples);
+        let min_sizes: Vec<_> = examples
+            .iter()
+            .map(|e| e.min_size.map(|s| s as usize))
+            .collect();
         let (images, targets) = self.tensors(examples);
+        let choice = &mut Choice::Random(&mut random);
         let losses = self
             .model
-            .losses(&images, &targets, &mut Choice::Random(&mut random))?;
+            .losses_at(&images, &targets, &min_sizes, choice)?;
         let values = values(&losses);
         if !values.total().is_finite() {
             return Err(self.session.not_finite(format!(

@@ -15,7 +15,7 @@ use rcnn_burn::ops::{
     BalancedSampler, BoxCoder, Choice, Match, Matcher, binary_cross_entropy_with_logits,
     cross_entropy, smooth_l1_sum,
 };
-use rcnn_burn::roi::Target;
+use rcnn_burn::roi::{BoxHeadConfig, BoxPredictions, RoiHeadsConfig, RoiSamples, Target};
 use rcnn_burn::weights::state_dict;
 
 use crate::models;
@@ -157,7 +157,7 @@ fn elementary_losses() {
         let labels = OPS.ints(&format!("{case}/labels"));
         let labels: Vec<i32> = labels.into_iter().map(|l| l as i32).collect();
         let labels = Tensor::<Flex, 1, Int>::from_ints(labels.as_slice(), &DEVICE);
-        let found = scalar(cross_entropy(logits, labels));
+        let found = scalar(cross_entropy(logits, labels, None));
         assert_close(
             case,
             &[found],
@@ -173,6 +173,41 @@ fn elementary_losses() {
         let found = coder.encode(tensor("truth"), tensor("boxes")).into_data();
         let found: Vec<f32> = found.into_vec().expect("f32");
         assert_close(case, &found, &input(case, "targets"), 1e-6);
+    });
+}
+
+#[test]
+fn weights_and_focal_loss_of_the_classifier() {
+    type B = Autodiff<Flex>;
+    for_cases("classifier_loss", |case| {
+        let class_logits = OPS.tensor::<B, 2>(&format!("{case}/class_logits"), &DEVICE);
+        let class_logits = class_logits.require_grad();
+        let [count, num_classes] = class_logits.dims();
+        let config = RoiHeadsConfig {
+            class_weights: OPS.setting(case, "class_weights"),
+            focal_loss: OPS.setting(case, "focal_loss"),
+            box_head: BoxHeadConfig::TwoMlp {
+                representation_size: 1,
+            },
+            ..Default::default()
+        };
+        let predictions = BoxPredictions {
+            class_logits: class_logits.clone(),
+            box_regression: Tensor::zeros([count, 4 * num_classes], &DEVICE),
+        };
+        let samples = RoiSamples {
+            proposals: vec![vec![[0.0, 0.0, 8.0, 8.0]; count]],
+            labels: vec![OPS.ints(&format!("{case}/labels"))],
+            objects: vec![vec![[0.0, 0.0, 8.0, 8.0]; count]],
+        };
+        let roi_heads = config.init::<B>(1, num_classes, &DEVICE);
+        let loss = roi_heads.loss(predictions, &samples).classifier;
+        let gradients = loss.backward();
+        assert_close(case, &[scalar(loss)], &[OPS.setting(case, "loss")], LOSS);
+        let gradient = class_logits.grad(&gradients).expect("a gradient");
+        let gradient: Vec<f32> = gradient.into_data().into_vec().expect("f32");
+        let expected = OPS.floats(&format!("{case}/class_logits_grad")).1;
+        assert_close(case, &gradient, &expected, 1e-6);
     });
 }
 

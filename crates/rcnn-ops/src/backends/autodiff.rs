@@ -68,7 +68,7 @@ impl<B: DetectionBackend, const N: usize> Backward<B, N> for Convolution {
             grads.register::<B>(node.id, grad);
         }
         if let (Some(node), Some(bias)) = (node(2), bias) {
-            grads.register::<B>(node.id, B::conv2d_bias_backward(x, bias, grad));
+            grads.register::<B>(node.id, B::convolution_bias_grad(x, bias, grad));
         }
     }
 }
@@ -86,11 +86,7 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         let output = B::convolution(input, kernel, shift, options);
         macro_rules! record {
             ($nodes:expr) => {
-                match Convolution
-                    .prepare::<C>($nodes)
-                    .compute_bound()
-                    .stateful()
-                {
+                match Convolution.prepare::<C>($nodes).compute_bound().stateful() {
                     OpsKind::Tracked(prep) => prep.finish(state, output),
                     OpsKind::UnTracked(prep) => prep.finish(output),
                 }

@@ -3,14 +3,52 @@
 //! The forward passes share the boxes between threads, the backward passes the planes of the
 //! gradient, so no two threads write the same pixel and every run gives the same bits.
 
-use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
 use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions, roi_align, roi_pool};
 
+mod conv2d;
+mod convolution;
+
 impl DetectionBackend for Flex {
+    fn convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        convolution::forward(x, weight, bias, options)
+    }
+
+    fn convolution_input_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        convolution::input_grad(x, weight, grad, options)
+    }
+
+    fn convolution_weight_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        convolution::weight_grad(x, weight, grad, options)
+    }
+
+    fn convolution_bias_grad(
+        x: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        convolution::bias_grad(x, bias, grad)
+    }
+
     fn roi_align(
         features: FloatTensor<Self>,
         rois: FloatTensor<Self>,

@@ -1,0 +1,185 @@
+//! Sixteen channels side by side: the unit that the transforms work on.
+//!
+//! Images come as planes, but a Winograd transform mixes neighbouring pixels and treats every
+//! channel alike, so it vectorises across channels whatever the size of the image. [`load`]
+//! turns sixteen planes into pixels of sixteen channels, and [`store`] turns them back. Loops over the sixteen are
+//! left to the compiler: [`vectorised`] has them compiled for the widest vectors of the machine.
+
+use std::array::from_fn;
+use std::ops::Range;
+
+use super::shared::Shared;
+
+/// Channels in a [`Lane`].
+pub(super) const LANES: usize = 16;
+
+/// One value of sixteen channels, filling a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Lane(pub(super) [f32; LANES]);
+
+impl Lane {
+    pub(super) const ZERO: Self = Self([0.0; LANES]);
+}
+
+/// Lanes as the floats that they hold.
+pub(super) fn floats(lanes: &[Lane]) -> &[f32] {
+    // SAFETY: a lane is sixteen floats without padding, and no less aligned than one.
+    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
+}
+
+/// As [`floats`], to write.
+pub(super) fn floats_mut(lanes: &mut [Lane]) -> &mut [f32] {
+    // SAFETY: as in `floats`; any float is valid in a lane.
+    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * LANES) }
+}
+
+/// Defines a function that is compiled for several instruction sets, and picks one when called.
+macro_rules! vectorised {
+    ($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        $(#[$attr])*
+        $vis fn $name($($arg: $ty),*) {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f")]
+                fn avx512($($arg: $ty),*) {
+                    body($($arg),*)
+                }
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $ty),*) {
+                    body($($arg),*)
+                }
+                if is_x86_feature_detected!("avx512f") {
+                    // SAFETY: the processor has just been asked.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has just been asked.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+pub(super) use vectorised;
+
+/// Sixteen lanes, which transposed are sixteen runs of sixteen floats.
+pub(super) type Block = [Lane; LANES];
+
+/// Transposes sixteen by sixteen floats.
+///
+/// Interleaving the halves of 256 values rotates the bits of their positions by one; four
+/// times swaps row and column. Every instruction set has an instruction to interleave.
+#[inline(always)]
+pub(super) fn transpose(block: &mut Block) {
+    let mut other = [Lane::ZERO; LANES];
+    riffle(block, &mut other);
+    riffle(&other, block);
+    riffle(block, &mut other);
+    riffle(&other, block);
+}
+
+#[inline(always)]
+fn riffle(from: &Block, to: &mut Block) {
+    const HALF: usize = LANES / 2;
+    for i in 0..HALF {
+        let (low, high) = (&from[i].0, &from[i + HALF].0);
+        for j in 0..HALF {
+            to[2 * i].0[2 * j] = low[j];
+            to[2 * i].0[2 * j + 1] = high[j];
+            to[2 * i + 1].0[2 * j] = low[j + HALF];
+            to[2 * i + 1].0[2 * j + 1] = high[j + HALF];
+        }
+    }
+}
+
+/// Cuts a range into starts and lengths of at most sixteen.
+#[inline(always)]
+pub(super) fn steps(range: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+    let end = range.end;
+    let starts = range.step_by(LANES);
+    starts.map(move |start| (start, LANES.min(end - start)))
+}
+
+/// The first `len` floats of up to sixteen runs, `stride` apart, as lanes.
+#[inline(always)]
+pub(super) fn load(runs: &[f32], stride: usize, count: usize, len: usize) -> Block {
+    let mut block = [Lane::ZERO; LANES];
+    if len == LANES {
+        for (i, row) in block.iter_mut().enumerate().take(count) {
+            row.0 = *runs[i * stride..].first_chunk().expect("sixteen floats");
+        }
+    } else {
+        for (i, row) in block.iter_mut().enumerate().take(count) {
+            row.0[..len].copy_from_slice(&runs[i * stride..][..len]);
+        }
+    }
+    transpose(&mut block);
+    block
+}
+
+/// The reverse of [`load`], from element `start` of what threads share.
+///
+/// # Safety
+///
+/// No other thread may touch these floats.
+#[inline(always)]
+pub(super) unsafe fn store(
+    mut block: Block,
+    runs: &Shared<'_, f32>,
+    start: usize,
+    stride: usize,
+    count: usize,
+    len: usize,
+) {
+    transpose(&mut block);
+    for (i, row) in block.iter().enumerate().take(count) {
+        // SAFETY: the caller has these floats to itself.
+        unsafe {
+            if len == LANES {
+                runs.write(start + i * stride, &row.0);
+            } else {
+                runs.write(start + i * stride, &row.0[..len]);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Transposes `count` runs of `len` floats, `stride` apart, into `len` rows of lanes.
+    pub(super) fn interleave(
+        runs: &[f32], stride: usize, count: usize, len: usize, out: &mut [Lane],
+    ) {
+        let lanes = count.div_ceil(LANES);
+        for lane in 0..lanes {
+            let runs = &runs[lane * LANES * stride..];
+            let count = LANES.min(count - lane * LANES);
+            for (start, len) in steps(0..len) {
+                let block = load(&runs[start..], stride, count, len);
+                for (i, value) in block.iter().enumerate().take(len) {
+                    out[(start + i) * lanes + lane] = *value;
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The reverse of [`interleave`].
+    pub(super) fn separate(from: &[Lane], len: usize, count: usize, runs: &Shared<'_, f32>) {
+        let lanes = count.div_ceil(LANES);
+        for lane in 0..lanes {
+            let count = LANES.min(count - lane * LANES);
+            let first = lane * LANES * len;
+            for (start, step) in steps(0..len) {
+                let value = |i| from.get((start + i) * lanes + lane).copied();
+                let block = from_fn(|i| value(i).unwrap_or(Lane::ZERO));
+                // SAFETY: this thread holds all the runs.
+                unsafe { store(block, runs, first + start, len, count, step) };
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Convolution by kernels of one pixel: products of the weights with the planes as they lie.
+//!
+//! With a stride, the pixels that it meets are gathered first; what is left has none.
+
+use rayon::prelude::*;
+
+use super::Conv2d;
+use super::gemm::{Matrix, gemm, gemm_shared};
+use super::lanes::{LANES, Lane, floats, floats_mut, interleave, separate};
+use super::shared::{Scratch, Shared, filled};
+
+/// Pixels of a product: enough to run at speed.
+const PIXELS: usize = 512;
+
+/// Products to share between threads, at least, where there is work for them.
+const TASKS: usize = 8;
+
+/// Bytes of pixels that are transposed at once for the gradient of the weights.
+const TURNED_BYTES: usize = 4 << 20;
+
+pub(super) fn applies(conv: &Conv2d) -> bool {
+    conv.kernel == [1, 1] && conv.padding == [0, 0] && conv.groups == 1 && !conv.is_empty()
+}
+
+pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let weights = Matrix::columns(w, conv.in_channels);
+    if conv.stride == [1, 1] {
+        multiply(conv, x, weights, bias)
+    } else {
+        multiply(conv, &gather(conv, x), weights, bias)
+    }
+}
+
+pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Vec<f32> {
+    let adjoint = Conv2d {
+        in_channels: conv.out_channels,
+        out_channels: conv.in_channels,
+        ..*conv
+    };
+    let x = multiply(&adjoint, grad, Matrix::rows(w, conv.in_channels), None);
+    if conv.stride == [1, 1] {
+        x
+    } else {
+        scatter(conv, &x)
+    }
+}
+
+pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
+    let gathered;
+    let x = if conv.stride == [1, 1] {
+        x
+    } else {
+        gathered = gather(conv, x);
+        &gathered
+    };
+    let (ins, outs, plane) = (conv.in_channels, conv.out_channels, conv.out_plane());
+    // The product goes along the channels, of whichever side has fewer to turn into pixels of
+    // channels; the planes of the other are taken as they lie.
+    let ((m, turn), (n, planes)) = if ins < outs {
+        ((ins, x), (outs, grad))
+    } else {
+        ((outs, grad), (ins, x))
+    };
+    let lanes = m.div_ceil(LANES);
+    let pixels = (TURNED_BYTES / (m * size_of::<f32>())).clamp(PIXELS, 16 * PIXELS);
+    let part = n.div_ceil(TASKS).next_multiple_of(6);
+    let mut sums = Scratch::new(n * lanes);
+    sums.fill(Lane::ZERO);
+    let mut turned = Scratch::new(pixels.min(conv.batch * plane) * lanes);
+    let all: Vec<_> = runs(conv, pixels).collect();
+    let mut rest = &all[..];
+    while !rest.is_empty() {
+        // As many runs as fit: small images go together.
+        let mut len = 0;
+        let fits = |run: &&Run| {
+            len += run.len;
+            len <= pixels
+        };
+        let (block, after) = rest.split_at(rest.iter().take_while(fits).count());
+        rest = after;
+        let mut pieces = Vec::with_capacity(block.len() * lanes);
+        let mut free = &mut turned[..];
+        for run in block {
+            let (piece, after) = free.split_at_mut(run.len * lanes);
+            pieces.push((&turn[run.image * m * plane + run.start..], run.len, piece));
+            free = after;
+        }
+        pieces
+            .into_par_iter()
+            .for_each(|(turn, len, piece)| interleave(turn, plane, m, len, piece));
+        let turned = floats(&turned);
+        let parts = sums.par_chunks_mut(part * lanes).enumerate();
+        parts.for_each(|(i, sums)| {
+            let mut at = 0;
+            for run in block {
+                let planes = &planes[(run.image * n + i * part) * plane + run.start..];
+                gemm(
+                    [lanes * LANES, sums.len() / lanes, run.len],
+                    floats_mut(sums),
+                    lanes * LANES,
+                    Matrix::columns(&turned[at..], lanes * LANES),
+                    Matrix::columns(planes, plane),
+                    true,
+                );
+                at += run.len * lanes * LANES;
+            }
+        });
+    }
+    let mut out = vec![0.0; conv.weight_len()];
+    if ins < outs {
+        let rows = floats(&sums).chunks(lanes * LANES);
+        for (out, row) in out.chunks_mut(ins).zip(rows) {
+            out.copy_from_slice(&row[..ins]);
+        }
+    } else {
+        separate(&sums, ins, outs, &Shared::new(&mut out));
+    }
+    out
+}
+
+/// Consecutive pixels of one image of the output.
+struct Run {
+    image: usize,
+    start: usize,
+    len: usize,
+}
+
+/// Cuts the output into runs of at most `pixels`.
+fn runs(conv: &Conv2d, pixels: usize) -> impl Iterator<Item = Run> {
+    let plane = conv.out_plane();
+    (0..conv.batch).flat_map(move |image| {
+        let starts = (0..plane).step_by(pixels);
+        starts.map(move |start| Run {
+            image,
+            start,
+            len: pixels.min(plane - start),
+        })
+    })
+}
+
+/// Multiplies planes of the size of the output with weights, a matrix of inputs by outputs.
+fn multiply(conv: &Conv2d, x: &[f32], weights: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
+    let (ins, outs, plane) = (conv.in_channels, conv.out_channels, conv.out_plane());
+    let runs: Vec<_> = runs(conv, PIXELS).collect();
+    let parts = TASKS.div_ceil(runs.len());
+    let part = outs.div_ceil(parts).next_multiple_of(6);
+    let parts = outs.div_ceil(part);
+    let fill = |out: &Shared<'_, f32>| {
+        (0..runs.len() * parts).into_par_iter().for_each(|task| {
+            let Run { image, start, len } = runs[task / parts];
+            let first = task % parts * part;
+            let count = part.min(outs - first);
+            let at = (image * outs + first) * plane + start;
+            let x = &x[image * ins * plane + start..];
+            let weights = weights.skip_columns(first);
+            // SAFETY: each run and part has pixels of its own.
+            unsafe {
+                gemm_shared(
+                    [len, count, ins],
+                    out,
+                    at,
+                    plane,
+                    Matrix::columns(x, plane),
+                    weights,
+                    false,
+                );
+            }
+            for (o, bias) in bias
+                .iter()
+                .flat_map(|bias| &bias[first..][..count])
+                .enumerate()
+            {
+                // SAFETY: as above.
+                let out = unsafe { out.slice(at + o * plane, len) };
+                out.iter_mut().for_each(|out| *out += bias);
+            }
+        });
+    };
+    // SAFETY: the runs and parts cover the output.
+    unsafe { filled(conv.output_len(), fill) }
+}
+
+/// The pixels that a strided kernel meets.
+fn gather(conv: &Conv2d, x: &[f32]) -> Vec<f32> {
+    let (width, [down, right]) = (conv.out_width(), conv.stride);
+    let mut out = vec![0.0; conv.batch * conv.in_channels * conv.out_plane()];
+    out.par_chunks_mut(conv.out_plane())
+        .zip(x.par_chunks(conv.in_plane()))
+        .for_each(|(out, x)| {
+            let rows = x.chunks(conv.width).step_by(down);
+            for (out, x) in out.chunks_mut(width).zip(rows) {
+                for (out, x) in out.iter_mut().zip(x.iter().step_by(right)) {
+                    *out = *x;
+                }
+            }
+        });
+    out
+}
+
+/// The reverse of [`gather`], with zeros in between.
+fn scatter(conv: &Conv2d, pixels: &[f32]) -> Vec<f32> {
+    let (width, [down, right]) = (conv.out_width(), conv.stride);
+    let mut out = vec![0.0; conv.input_len()];
+    out.par_chunks_mut(conv.in_plane())
+        .zip(pixels.par_chunks(conv.out_plane()))
+        .for_each(|(out, pixels)| {
+            let rows = out.chunks_mut(conv.width).step_by(down);
+            for (out, pixels) in rows.zip(pixels.chunks(width)) {
+                for (out, pixel) in out.iter_mut().step_by(right).zip(pixels) {
+                    *out = *pixel;
+                }
+            }
+        });
+    out
+}

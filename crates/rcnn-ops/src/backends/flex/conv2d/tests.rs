@@ -1,0 +1,242 @@
+//! Against a naive convolution in `f64`.
+
+use super::*;
+
+fn random(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(next).collect()
+}
+
+/// Calls `visit(output, input, weight)` for each product of the convolution.
+fn products(conv: &Conv2d, mut visit: impl FnMut(usize, usize, usize)) {
+    let (ins, outs) = (
+        conv.in_channels / conv.groups,
+        conv.out_channels / conv.groups,
+    );
+    let [kh, kw] = conv.kernel;
+    for n in 0..conv.batch {
+        for o in 0..conv.out_channels {
+            for y in 0..conv.out_height() {
+                for x in 0..conv.out_width() {
+                    let out = ((n * conv.out_channels + o) * conv.out_height() + y)
+                        * conv.out_width()
+                        + x;
+                    for i in 0..ins {
+                        let plane = n * conv.in_channels + o / outs * ins + i;
+                        for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
+                            let row = (y * conv.stride[0] + ky).wrapping_sub(conv.padding[0]);
+                            let col = (x * conv.stride[1] + kx).wrapping_sub(conv.padding[1]);
+                            if row < conv.height && col < conv.width {
+                                let input = (plane * conv.height + row) * conv.width + col;
+                                visit(out, input, ((o * ins + i) * kh + ky) * kw + kx);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The largest error relative to the largest value.
+fn error(got: &[f32], want: &[f64]) -> f32 {
+    assert_eq!(got.len(), want.len());
+    let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    let worst = got
+        .iter()
+        .zip(want)
+        .map(|(&got, want)| (f64::from(got) - want).abs())
+        .fold(
+            0.0,
+            |m: f64, e| if e.is_nan() { f64::INFINITY } else { m.max(e) },
+        );
+    (if largest == 0.0 {
+        worst
+    } else {
+        worst / largest
+    }) as f32
+}
+
+/// The errors of the forward pass and of the gradients of input, weights and bias.
+fn errors(conv: &Conv2d) -> [f32; 4] {
+    assert!(conv.supports());
+    let x = random(conv.input_len(), 1);
+    let w = random(conv.weight_len(), 2);
+    let bias = random(conv.out_channels, 3);
+    let grad = random(conv.output_len(), 4);
+    let plane = conv.out_plane();
+    let mut want: Vec<f64> = (0..conv.output_len())
+        .map(|i| f64::from(bias[i / plane % conv.out_channels]))
+        .collect();
+    let mut want_x = vec![0.0f64; x.len()];
+    let mut want_w = vec![0.0f64; w.len()];
+    let mut want_b = vec![0.0f64; bias.len()];
+    products(conv, |o, i, k| {
+        want[o] += f64::from(x[i]) * f64::from(w[k]);
+        want_x[i] += f64::from(grad[o]) * f64::from(w[k]);
+        want_w[k] += f64::from(grad[o]) * f64::from(x[i]);
+    });
+    for (i, grad) in grad.iter().enumerate() {
+        want_b[i / plane % conv.out_channels] += f64::from(*grad);
+    }
+    [
+        error(&forward(conv, &x, &w, Some(&bias)), &want),
+        error(&input_grad(conv, &w, &grad), &want_x),
+        error(&weight_grad(conv, &x, &grad), &want_w),
+        error(
+            &bias_grad(&grad, conv.out_channels, conv.out_plane()),
+            &want_b,
+        ),
+    ]
+}
+
+fn conv(
+    batch: usize,
+    channels: [usize; 2],
+    size: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    groups: usize,
+) -> Conv2d {
+    Conv2d {
+        batch,
+        in_channels: channels[0],
+        out_channels: channels[1],
+        height: size[0],
+        width: size[1],
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        padding: [padding; 2],
+        groups,
+    }
+}
+
+fn check(conv: Conv2d) {
+    let errors = errors(&conv);
+    println!("{errors:?} {conv:?}");
+    assert!(errors.iter().all(|&e| e < 1e-5), "{errors:?} {conv:?}");
+}
+
+#[test]
+fn three_by_three() {
+    for batch in 1..=4 {
+        check(conv(batch, [5, 7], [9, 6], 3, 1, 1, 1));
+    }
+    for size in [[1, 1], [1, 9], [2, 3], [4, 4], [5, 13], [7, 300], [31, 17]] {
+        check(conv(2, [16, 16], size, 3, 1, 1, 1));
+        check(conv(1, [33, 18], size, 3, 1, 1, 1));
+    }
+    check(conv(1, [64, 70], [37, 41], 3, 1, 1, 1));
+    check(conv(4, [130, 64], [15, 20], 3, 1, 1, 1));
+    check(conv(1, [256, 256], [8, 10], 3, 1, 1, 1));
+    // More than one block of tiles, within an image and across images.
+    check(conv(1, [16, 16], [121, 126], 3, 1, 1, 1));
+    check(conv(3, [17, 16], [70, 71], 3, 1, 1, 1));
+}
+
+/// Both methods, whichever is faster.
+#[test]
+fn winograd_error() {
+    for (channels, size) in [
+        ([64, 64], [24, 24]),
+        ([256, 64], [12, 12]),
+        ([512, 32], [8, 10]),
+    ] {
+        let conv = conv(2, channels, size, 3, 1, 1, 1);
+        let x = random(conv.input_len(), 1);
+        let w = random(conv.weight_len(), 2);
+        let grad = random(conv.output_len(), 4);
+        let mut want = vec![0.0f64; conv.output_len()];
+        let mut want_x = vec![0.0f64; x.len()];
+        let mut want_w = vec![0.0f64; w.len()];
+        products(&conv, |o, i, k| {
+            want[o] += f64::from(x[i]) * f64::from(w[k]);
+            want_x[i] += f64::from(grad[o]) * f64::from(w[k]);
+            want_w[k] += f64::from(grad[o]) * f64::from(x[i]);
+        });
+        let winograd = [
+            error(&winograd::forward(&conv, &x, &w, None), &want),
+            error(&winograd::input_grad(&conv, &w, &grad), &want_x),
+            error(&winograd::weight_grad(&conv, &x, &grad), &want_w),
+        ];
+        let direct = [
+            error(&im2col::forward(&conv, &x, &w, None), &want),
+            error(&im2col::input_grad(&conv, &w, &grad), &want_x),
+            error(&im2col::weight_grad(&conv, &x, &grad), &want_w),
+        ];
+        println!("winograd {winograd:?} im2col {direct:?}");
+        assert!(winograd.iter().all(|&e| e < 1e-5), "{winograd:?}");
+        assert!(direct.iter().all(|&e| e < 2e-6), "{direct:?}");
+    }
+}
+
+#[test]
+fn pointwise() {
+    for size in [[1, 1], [5, 7], [20, 33]] {
+        check(conv(3, [19, 35], size, 1, 1, 0, 1));
+        check(conv(2, [64, 12], size, 1, 2, 0, 1));
+        check(conv(1, [6, 4], size, 1, 1, 1, 2));
+    }
+    check(conv(4, [256, 64], [15, 20], 1, 1, 0, 1));
+    // More than one block of pixels.
+    check(conv(1, [20, 18], [91, 100], 1, 1, 0, 1));
+    check(conv(2, [18, 20], [91, 100], 1, 1, 0, 1));
+}
+
+#[test]
+fn strides_paddings_and_kernels() {
+    for size in [[7, 7], [8, 13], [21, 40]] {
+        for stride in 1..=3 {
+            for padding in [0, 1, 3] {
+                check(conv(2, [3, 20], size, 7, stride, padding, 1));
+                check(conv(2, [17, 5], size, 3, stride, padding, 1));
+                check(conv(1, [4, 5], size, 2, stride, padding, 1));
+            }
+        }
+    }
+    check(conv(1, [3, 64], [75, 101], 7, 2, 3, 1));
+    let mut oblong = conv(2, [6, 10], [12, 9], 3, 1, 1, 2);
+    oblong.kernel = [5, 2];
+    oblong.stride = [1, 3];
+    oblong.padding = [2, 0];
+    check(oblong);
+}
+
+#[test]
+fn groups() {
+    check(conv(2, [64, 64], [9, 11], 3, 1, 1, 32));
+    check(conv(2, [128, 128], [9, 11], 3, 2, 1, 32));
+    check(conv(3, [32, 96], [5, 4], 3, 1, 1, 32));
+}
+
+#[test]
+fn nothing_to_do() {
+    for kernel in [1, 3, 7] {
+        let conv = conv(0, [4, 6], [8, 8], kernel, 1, kernel / 2, 1);
+        assert!(forward(&conv, &[], &random(conv.weight_len(), 1), None).is_empty());
+        assert!(input_grad(&conv, &random(conv.weight_len(), 1), &[]).is_empty());
+        assert!(weight_grad(&conv, &[], &[]).iter().all(|&w| w == 0.0));
+        assert_eq!(bias_grad(&[], 6, 0), [0.0; 6]);
+    }
+}
+
+#[test]
+fn same_bits_every_time() {
+    for conv in [
+        conv(2, [64, 64], [30, 41], 3, 1, 1, 1),
+        conv(2, [64, 64], [30, 41], 3, 2, 1, 1),
+    ] {
+        let (x, grad) = (random(conv.input_len(), 1), random(conv.output_len(), 2));
+        let first = weight_grad(&conv, &x, &grad);
+        for _ in 0..5 {
+            assert!(weight_grad(&conv, &x, &grad) == first);
+        }
+    }
+}

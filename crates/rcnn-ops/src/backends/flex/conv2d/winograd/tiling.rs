@@ -1,0 +1,233 @@
+//! Images as overlapping tiles, and the passes between planes of pixels and transformed tiles.
+
+use std::array::from_fn;
+use std::ops::Range;
+
+use super::transform;
+use crate::backends::flex::conv2d::lanes::{LANES, Lane, load, steps, store, vectorised};
+use crate::backends::flex::conv2d::shared::{Scratch, Shared};
+
+/// Side of the square of outputs that a tile computes.
+const STEP: usize = 4;
+
+/// Bytes of pixels that one pass holds: they are read several times, so they should stay in cache.
+const PANEL_BYTES: usize = 128 << 10;
+
+/// A batch of images of one size, cut into tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Images {
+    pub(super) batch: usize,
+    pub(super) channels: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+/// Consecutive rows of tiles of one image.
+#[derive(Clone)]
+pub(super) struct Strip {
+    image: usize,
+    rows: Range<usize>,
+    /// Where its tiles start among those of the block.
+    first: usize,
+}
+
+impl Images {
+    pub(super) fn tile_rows(&self) -> usize {
+        self.height.div_ceil(STEP)
+    }
+
+    pub(super) fn tile_cols(&self) -> usize {
+        self.width.div_ceil(STEP)
+    }
+
+    /// Lanes that hold the channels of a pixel.
+    pub(super) fn lanes(&self) -> usize {
+        self.channels.div_ceil(LANES)
+    }
+
+    /// Cuts rows of tiles, counted through the batch, into strips.
+    pub(super) fn strips(&self, rows: Range<usize>) -> Vec<Strip> {
+        let row_bytes = STEP * (STEP * self.tile_cols() + 2) * size_of::<Lane>();
+        let most = (PANEL_BYTES / row_bytes).max(1);
+        let mut strips = Vec::new();
+        let mut row = rows.start;
+        while row < rows.end {
+            let (image, within) = (row / self.tile_rows(), row % self.tile_rows());
+            let len = most.min(rows.end - row).min(self.tile_rows() - within);
+            strips.push(Strip {
+                image,
+                rows: within..within + len,
+                first: (row - rows.start) * self.tile_cols(),
+            });
+            row += len;
+        }
+        strips
+    }
+}
+
+/// Transformed tiles: for each point of the transform, a matrix of tiles by channels.
+pub(super) struct Points<'a> {
+    pub(super) data: Shared<'a, Lane>,
+    /// Lanes from one point to the next. Not a power of two, or all points of a tile would
+    /// compete for the same few lines of the cache.
+    pub(super) stride: usize,
+}
+
+impl Points<'_> {
+    /// Puts a transformed tile in its place in all the matrices.
+    ///
+    /// # Safety
+    ///
+    /// No other thread may touch this place.
+    #[inline(always)]
+    pub(super) unsafe fn place(&self, place: usize, tile: &[[Lane; 6]; 6]) {
+        for (e, value) in tile.as_flattened().iter().enumerate() {
+            // SAFETY: the caller has the place to itself.
+            unsafe { self.data.write(e * self.stride + place, &[*value]) };
+        }
+    }
+}
+
+/// Walks through the pixels of an image in a panel of wider rows.
+struct Cursor {
+    width: usize,
+    panel_width: usize,
+    column: usize,
+    next: usize,
+}
+
+impl Cursor {
+    #[inline(always)]
+    fn new(width: usize, panel_width: usize, first: usize) -> Self {
+        Self {
+            width,
+            panel_width,
+            column: 0,
+            next: first,
+        }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> usize {
+        let place = self.next;
+        self.column += 1;
+        self.next += 1;
+        if self.column == self.width {
+            self.column = 0;
+            self.next += self.panel_width - self.width;
+        }
+        place
+    }
+}
+
+vectorised! {
+    /// Transforms sixteen channels of a strip of the input.
+    pub(super) fn spread_input(
+        images: &Images, x: &[f32], strip: &Strip, lane: usize, points: &Points<'_>,
+    ) {
+        spread::<6>(transform::input, images, x, strip, lane, points);
+    }
+}
+
+vectorised! {
+    /// Transforms sixteen channels of a strip of the gradient of the output.
+    pub(super) fn spread_grad(
+        images: &Images, x: &[f32], strip: &Strip, lane: usize, points: &Points<'_>,
+    ) {
+        spread::<4>(transform::output_grad, images, x, strip, lane, points);
+    }
+}
+
+#[inline(always)]
+fn spread<const SIDE: usize>(
+    line: impl Fn([f32; SIDE]) -> [f32; 6] + Copy,
+    images: &Images,
+    x: &[f32],
+    strip: &Strip,
+    lane: usize,
+    points: &Points<'_>,
+) {
+    let halo = (SIDE - STEP) / 2;
+    let (cols, width) = (images.tile_cols(), images.width);
+    let panel_width = cols * STEP + 2 * halo;
+    let panel_height = strip.rows.len() * STEP + 2 * halo;
+    let mut panel = Scratch::new(panel_width * panel_height);
+    panel.fill(Lane::ZERO);
+
+    let top = strip.rows.start * STEP;
+    let rows = top.saturating_sub(halo)..(strip.rows.end * STEP + halo).min(images.height);
+    let plane = images.height * width;
+    let channels = LANES.min(images.channels - lane * LANES);
+    let first_plane = strip.image * images.channels + lane * LANES;
+    let mut pixel = Cursor::new(
+        width,
+        panel_width,
+        (rows.start + halo - top) * panel_width + halo,
+    );
+    for (start, len) in steps(rows.start * width..rows.end * width) {
+        let block = load(&x[first_plane * plane + start..], plane, channels, len);
+        for value in &block[..len] {
+            panel[pixel.next()] = *value;
+        }
+    }
+
+    let mut to = [[Lane::ZERO; 6]; 6];
+    for row in 0..strip.rows.len() {
+        for col in 0..cols {
+            let corner = row * STEP * panel_width + col * STEP;
+            let from = from_fn(|i| {
+                let line = &panel[corner + i * panel_width..][..SIDE];
+                from_fn(|j| &line[j])
+            });
+            transform::tile(line, from, &mut to);
+            let tile = strip.first + row * cols + col;
+            // SAFETY: each strip and lane has elements of its own.
+            unsafe { points.place(tile * images.lanes() + lane, &to) };
+        }
+    }
+}
+
+vectorised! {
+    /// Transforms sixteen channels of a strip of products to the output.
+    pub(super) fn collect_output(
+        images: &Images, points: &[Lane], stride: usize, strip: &Strip, lane: usize,
+        bias: &Lane, out: &Shared<'_, f32>,
+    ) {
+        let cols = images.tile_cols();
+        let panel_width = cols * STEP;
+        let mut panel = Scratch::new(strip.rows.len() * STEP * panel_width);
+        let mut to = [[Lane::ZERO; STEP]; STEP];
+        for row in 0..strip.rows.len() {
+            for col in 0..cols {
+                let tile = strip.first + row * cols + col;
+                let place = tile * images.lanes() + lane;
+                let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
+                transform::tile(transform::output, from, &mut to);
+                for (i, line) in to.iter().enumerate() {
+                    let start = (row * STEP + i) * panel_width + col * STEP;
+                    for (pixel, value) in panel[start..][..STEP].iter_mut().zip(line) {
+                        *pixel = *value;
+                    }
+                }
+            }
+        }
+
+        let width = images.width;
+        let rows = strip.rows.start * STEP..(strip.rows.end * STEP).min(images.height);
+        let plane = images.height * width;
+        let channels = LANES.min(images.channels - lane * LANES);
+        let offset = (strip.image * images.channels + lane * LANES) * plane;
+        let mut pixel = Cursor::new(width, panel_width, 0);
+        for (start, len) in steps(rows.start * width..rows.end * width) {
+            let mut block = [*bias; LANES];
+            for sum in &mut block[..len] {
+                let value = &panel[pixel.next()];
+                for (sum, value) in sum.0.iter_mut().zip(&value.0) {
+                    *sum += value;
+                }
+            }
+            // SAFETY: each strip and lane has rows of the output of its own.
+            unsafe { store(block, out, offset + start, plane, channels, len) };
+        }
+    }
+}

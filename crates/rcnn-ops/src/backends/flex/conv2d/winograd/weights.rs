@@ -1,0 +1,162 @@
+//! Kernels as transformed weights: for each point of the transform a matrix of inputs by outputs.
+
+use std::array::from_fn;
+
+use rayon::prelude::*;
+
+use super::tiling::Points;
+use super::transform::{self, POINTS};
+use crate::backends::flex::conv2d::lanes::{LANES, Lane, floats, load, steps, store, vectorised};
+use crate::backends::flex::conv2d::shared::{Scratch, Shared};
+
+/// Transformed weights, with their channels rounded up to lanes.
+pub(super) struct Weights {
+    ins: usize,
+    outs: usize,
+    values: Scratch,
+}
+
+impl Weights {
+    /// Room for weights, of arbitrary values.
+    pub(super) fn new(ins: usize, outs: usize) -> Self {
+        let values = Scratch::new(POINTS * stride(ins, outs));
+        Self { ins, outs, values }
+    }
+
+    /// Transforms weights, outputs by inputs.
+    pub(super) fn spread(ins: usize, outs: usize, w: &[f32]) -> Self {
+        Self::filled_by(spread, ins, outs, w)
+    }
+
+    /// Transforms the weights of the adjoint: these are inputs by outputs, and the kernels turned.
+    pub(super) fn spread_adjoint(ins: usize, outs: usize, w: &[f32]) -> Self {
+        Self::filled_by(spread_adjoint, ins, outs, w)
+    }
+
+    fn filled_by(
+        kernel: fn(&[f32], [usize; 2], [usize; 2], &Points<'_>),
+        ins: usize,
+        outs: usize,
+        w: &[f32],
+    ) -> Self {
+        let mut weights = Self::new(ins, outs);
+        let points = Points {
+            data: Shared::new(&mut weights.values),
+            stride: stride(ins, outs),
+        };
+        each(ins, outs, |lanes| kernel(w, [ins, outs], lanes, &points));
+        weights
+    }
+
+    /// Transforms back to the gradient of the weights, outputs by inputs.
+    pub(super) fn collect(&self) -> Vec<f32> {
+        let (ins, outs) = (self.ins, self.outs);
+        let mut grad = vec![0.0; outs * ins * 9];
+        let shared = Shared::new(&mut grad);
+        each(ins, outs, |lanes| {
+            collect(&self.values, [ins, outs], lanes, &shared);
+        });
+        grad
+    }
+
+    /// The matrix of a point, each input's outputs in a row.
+    pub(super) fn point(&self, e: usize) -> &[f32] {
+        floats(&self.values[e * stride(self.ins, self.outs)..])
+    }
+
+    /// The matrices of all points.
+    pub(super) fn points_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [Lane]> {
+        self.values.par_chunks_mut(stride(self.ins, self.outs))
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.values)
+    }
+}
+
+/// Lanes from one point to the next: see [`Points`].
+fn stride(ins: usize, outs: usize) -> usize {
+    ins.next_multiple_of(LANES) * outs.div_ceil(LANES) + 1
+}
+
+/// Calls `work` for each lane of inputs and of outputs, from all threads.
+fn each(ins: usize, outs: usize, work: impl Fn([usize; 2]) + Sync) {
+    let (in_lanes, out_lanes) = (ins.div_ceil(LANES), outs.div_ceil(LANES));
+    (0..in_lanes * out_lanes)
+        .into_par_iter()
+        .for_each(|i| work([i / out_lanes, i % out_lanes]));
+}
+
+/// Kernels from sixteen inputs to sixteen outputs.
+type Kernels = [[[Lane; 3]; 3]; LANES];
+
+const NO_KERNELS: Kernels = [[[Lane::ZERO; 3]; 3]; LANES];
+
+vectorised! {
+    /// Transforms the weights from sixteen inputs to sixteen outputs.
+    fn spread(w: &[f32], sizes: [usize; 2], lanes: [usize; 2], points: &Points<'_>) {
+        let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
+        let (first_in, first_out) = (in_lane * LANES, out_lane * LANES);
+        let mut kernels = NO_KERNELS;
+        let flat = kernels.as_flattened_mut().as_flattened_mut();
+        let rows = &w[(first_out * ins + first_in) * 9..];
+        for (start, len) in steps(0..LANES.min(ins - first_in) * 9) {
+            let block = load(&rows[start..], ins * 9, LANES.min(outs - first_out), len);
+            flat[start..start + len].copy_from_slice(&block[..len]);
+        }
+        place(&kernels, sizes, lanes, points);
+    }
+}
+
+vectorised! {
+    /// As [`spread`], of inputs by outputs, with the kernels turned.
+    fn spread_adjoint(w: &[f32], sizes: [usize; 2], lanes: [usize; 2], points: &Points<'_>) {
+        let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
+        let (first_in, first_out) = (in_lane * LANES, out_lane * LANES);
+        let mut kernels = NO_KERNELS;
+        for (i, kernel) in kernels.iter_mut().enumerate().take(ins - first_in) {
+            let row = &w[((first_in + i) * outs + first_out) * 9..];
+            let block = load(row, 9, LANES.min(outs - first_out), 9);
+            for (tap, value) in kernel.as_flattened_mut().iter_mut().zip(block[..9].iter().rev()) {
+                *tap = *value;
+            }
+        }
+        place(&kernels, sizes, lanes, points);
+    }
+}
+
+#[inline(always)]
+fn place(kernels: &Kernels, sizes: [usize; 2], lanes: [usize; 2], points: &Points<'_>) {
+    let out_lanes = sizes[1].div_ceil(LANES);
+    let mut to = [[Lane::ZERO; 6]; 6];
+    for (i, kernel) in kernels.iter().enumerate() {
+        let from = from_fn(|i| from_fn(|j| &kernel[i][j]));
+        transform::tile(transform::weights, from, &mut to);
+        let place = (lanes[0] * LANES + i) * out_lanes + lanes[1];
+        // SAFETY: each pair of lanes has elements of its own.
+        unsafe { points.place(place, &to) };
+    }
+}
+
+vectorised! {
+    /// The reverse of [`spread`], for the gradient.
+    fn collect(points: &[Lane], sizes: [usize; 2], lanes: [usize; 2], grad: &Shared<'_, f32>) {
+        let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
+        let (first_in, first_out) = (in_lane * LANES, out_lane * LANES);
+        let stride = stride(ins, outs);
+        let mut kernels = NO_KERNELS;
+        for (i, kernel) in kernels.iter_mut().enumerate() {
+            let place = (first_in + i) * outs.div_ceil(LANES) + out_lane;
+            let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
+            transform::tile(transform::weight_grad, from, kernel);
+        }
+        let (blocks, _) = kernels.as_flattened().as_flattened().as_chunks();
+        let offset = (first_out * ins + first_in) * 9;
+        let steps = steps(0..LANES.min(ins - first_in) * 9);
+        for ((start, len), block) in steps.zip(blocks) {
+            let count = LANES.min(outs - first_out);
+            // SAFETY: each pair of lanes has weights of its own.
+            unsafe { store(*block, grad, offset + start, ins * 9, count, len) };
+        }
+    }
+}

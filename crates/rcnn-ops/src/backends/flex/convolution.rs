@@ -1,0 +1,88 @@
+//! Flex's tensors in and out of the convolution kernels. What these do not compute, dilations and
+//! other precisions, Flex's own operations do.
+
+use burn::tensor::ops::{ConvOptions, ModuleOps};
+use burn::tensor::{DType, TensorData};
+use burn_flex::{Flex, FlexTensor};
+
+use super::conv2d::{self, Conv2d};
+use super::{dims, tensor};
+
+/// The sizes of a convolution that the kernels compute.
+fn sizes(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Conv2d> {
+    let [batch, in_channels, height, width] = dims(x);
+    let [out_channels, _, kernel_height, kernel_width] = dims(weight);
+    let sizes = Conv2d {
+        batch,
+        in_channels,
+        out_channels,
+        height,
+        width,
+        kernel: [kernel_height, kernel_width],
+        stride: options.stride,
+        padding: options.padding,
+        groups: options.groups,
+    };
+    let plain = x.dtype() == DType::F32 && weight.dtype() == DType::F32;
+    (plain && options.dilation == [1, 1] && sizes.supports()).then_some(sizes)
+}
+
+pub(super) fn forward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: Option<FlexTensor>,
+    options: ConvOptions<2>,
+) -> FlexTensor {
+    let Some(sizes) = sizes(&x, &weight, &options) else {
+        return Flex::conv2d(x, weight, bias, options);
+    };
+    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    let bias = bias.map(|bias| bias.to_contiguous());
+    let bias = bias.as_ref().map(|bias| bias.storage::<f32>());
+    let output = conv2d::forward(&sizes, x.storage(), weight.storage(), bias);
+    tensor(output, sizes.output_shape())
+}
+
+pub(super) fn input_grad(
+    x: FlexTensor,
+    weight: FlexTensor,
+    grad: FlexTensor,
+    options: ConvOptions<2>,
+) -> FlexTensor {
+    let Some(sizes) = sizes(&x, &weight, &options) else {
+        return Flex::conv2d_x_backward(x, weight, grad, options);
+    };
+    let shape = dims(&x);
+    let (weight, grad) = (weight.to_contiguous(), grad.to_contiguous());
+    tensor(
+        conv2d::input_grad(&sizes, weight.storage(), grad.storage()),
+        shape,
+    )
+}
+
+pub(super) fn weight_grad(
+    x: FlexTensor,
+    weight: FlexTensor,
+    grad: FlexTensor,
+    options: ConvOptions<2>,
+) -> FlexTensor {
+    let Some(sizes) = sizes(&x, &weight, &options) else {
+        return Flex::conv2d_weight_backward(x, weight, grad, options);
+    };
+    let shape = dims(&weight);
+    let (x, grad) = (x.to_contiguous(), grad.to_contiguous());
+    tensor(
+        conv2d::weight_grad(&sizes, x.storage(), grad.storage()),
+        shape,
+    )
+}
+
+pub(super) fn bias_grad(x: FlexTensor, bias: FlexTensor, grad: FlexTensor) -> FlexTensor {
+    if grad.dtype() != DType::F32 {
+        return Flex::conv2d_bias_backward(x, bias, grad);
+    }
+    let shape = dims(&grad);
+    let grad = grad.to_contiguous();
+    let sums = conv2d::bias_grad(grad.storage(), shape[1], shape[2] * shape[3]);
+    FlexTensor::from_data(TensorData::new(sums, [shape[1]]))
+}
