@@ -3,6 +3,7 @@
 
 use burn::module::{Initializer, Module, Param, RunningState};
 use burn::tensor::{Tensor, backend::Backend};
+use rcnn_ops::{DetectionBackend, channel_affine, channel_moments};
 use serde::{Deserialize, Serialize};
 
 /// Which of torchvision's two norms a layer has. They compute the same; they train differently.
@@ -79,15 +80,14 @@ pub struct BatchNorm2d<B: Backend> {
 /// Weight of a batch in the running statistics.
 const MOMENTUM: f64 = 0.1;
 
-impl<B: Backend> BatchNorm2d<B> {
+impl<B: DetectionBackend> BatchNorm2d<B> {
     /// Normalises with the running statistics, or with the batch's (see [`Phase`]).
     ///
     /// # Shapes
     /// - input, output: `[N, C, H, W]`
     pub fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
-        let [n, channels, h, w] = input.dims();
         let (mean, var) = match (phase, self.kind) {
-            (Phase::Training, NormKind::BatchNorm2d) => self.batch_statistics(&input, n * h * w),
+            (Phase::Training, NormKind::BatchNorm2d) => self.batch_statistics(&input),
             _ => (
                 self.running_mean.value_sync(),
                 self.running_var.value_sync(),
@@ -95,20 +95,13 @@ impl<B: Backend> BatchNorm2d<B> {
         };
         let scale = self.weight.val() / (var + self.eps).sqrt();
         let shift = self.bias.val() - mean * scale.clone();
-        let per_channel = |t: Tensor<B, 1>| t.reshape([1, channels, 1, 1]);
-        input * per_channel(scale) + per_channel(shift)
+        channel_affine(input, scale, shift)
     }
 
-    /// Mean and variance of a batch of `count` values a channel, which the running ones follow.
-    fn batch_statistics(&self, input: &Tensor<B, 4>, count: usize) -> (Tensor<B, 1>, Tensor<B, 1>) {
-        let channels = input.dims()[1];
-        let values = input.clone().swap_dims(0, 1).reshape([channels, count]);
-        let mean = values.clone().mean_dim(1);
-        let var = (values - mean.clone())
-            .powi_scalar(2)
-            .mean_dim(1)
-            .reshape([channels]);
-        let mean = mean.reshape([channels]);
+    /// Mean and variance of a batch, which the running ones follow.
+    fn batch_statistics(&self, input: &Tensor<B, 4>) -> (Tensor<B, 1>, Tensor<B, 1>) {
+        let [n, _, h, w] = input.dims();
+        let (mean, var) = channel_moments(input.clone());
         let follow = |running: &RunningState<Tensor<B, 1>>, batch: Tensor<B, 1>| {
             running.update(running.value_sync() * (1.0 - MOMENTUM) + batch.detach() * MOMENTUM);
             // Written through at once: saving reads the state as it stands.
@@ -116,7 +109,8 @@ impl<B: Backend> BatchNorm2d<B> {
         };
         follow(&self.running_mean, mean.clone());
         // torch counts the unbiased variance.
-        let unbiased = count as f64 / (count as f64 - 1.0).max(1.0);
+        let count = (n * h * w) as f64;
+        let unbiased = count / (count - 1.0).max(1.0);
         follow(&self.running_var, var.clone() * unbiased);
         (mean, var)
     }

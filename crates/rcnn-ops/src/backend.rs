@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 
-use crate::{RoiAlignOptions, RoiPoolOptions, roi_align, roi_pool};
+use crate::{RoiAlignOptions, RoiPoolOptions, channels, roi_align, roi_pool};
 
 /// A Burn backend that can run detectors.
 ///
@@ -52,6 +52,27 @@ pub trait DetectionBackend: Backend {
         grad: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         Self::conv2d_bias_backward(x, bias, grad)
+    }
+
+    /// A scale and a shift for each channel; see [`channel_affine`](crate::channel_affine).
+    fn channel_affine(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        channels::affine::<Self>(x, scale, shift)
+    }
+
+    /// Mean and variance of each channel, `[2, C]`; see
+    /// [`channel_moments`](crate::channel_moments).
+    fn channel_moments(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        channels::moments::<Self>(x)
+    }
+
+    /// Sums over each channel of `a` and of `a * b`, both `[N, C, H, W]`, as `[2, C]`: the gradients
+    /// of a shift and a scale. Not differentiable itself.
+    fn channel_sums(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        channels::sums::<Self>(a, b)
     }
 
     /// RoIAlign's forward pass; see [`roi_align`](crate::roi_align()).

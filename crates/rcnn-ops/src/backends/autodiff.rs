@@ -3,12 +3,14 @@
 //! gradient that nobody asks for.
 
 use burn::tensor::TensorMetadata;
+use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 
+use crate::channels::{primitive, rows, tensor};
 use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions};
 
 #[derive(Debug)]
@@ -73,7 +75,83 @@ impl<B: DetectionBackend, const N: usize> Backward<B, N> for Convolution {
     }
 }
 
+#[derive(Debug)]
+struct ChannelAffine;
+
+impl<B: DetectionBackend> Backward<B, 3> for ChannelAffine {
+    /// Input and scale.
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, scale) = ops.state;
+        let [x_node, scale_node, shift_node] = ops.parents;
+        if scale_node.is_some() || shift_node.is_some() {
+            let sums = B::channel_sums(grad.clone(), x);
+            let (shift_grad, scale_grad) = rows::<B>(tensor(sums));
+            for (node, grad) in [(scale_node, scale_grad), (shift_node, shift_grad)] {
+                if let Some(node) = node {
+                    grads.register::<B>(node.id, primitive(grad));
+                }
+            }
+        }
+        if let Some(node) = x_node {
+            let zeros = primitive(tensor::<B, 1>(scale.clone()).zeros_like());
+            grads.register::<B>(node.id, B::channel_affine(grad, scale, zeros));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ChannelMoments;
+
+impl<B: DetectionBackend> Backward<B, 1> for ChannelMoments {
+    /// Input and moments.
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (x, moments) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+            // d mean / dx = 1 / n, d var / dx = 2 (x - mean) / n: both are affine in x.
+            let [n, _, h, w]: [usize; 4] = x.shape().dims();
+            let (mean_grad, var_grad) = rows::<B>(tensor(grad) / (n * h * w) as f64);
+            let (mean, _) = rows::<B>(tensor(moments));
+            let scale = var_grad * 2.0;
+            let shift = mean_grad - mean * scale.clone();
+            B::channel_affine(x, primitive(scale), primitive(shift))
+        });
+    }
+}
+
 impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B, C> {
+    fn channel_affine(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let state = (x.primitive.clone(), scale.primitive.clone());
+        let output = B::channel_affine(x.primitive, scale.primitive, shift.primitive);
+        let nodes = [x.node, scale.node, shift.node];
+        match ChannelAffine.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(state, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn channel_moments(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let moments = B::channel_moments(x.primitive.clone());
+        let ops = ChannelMoments.prepare::<C>([x.node]);
+        match ops.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x.primitive, moments.clone()), moments),
+            OpsKind::UnTracked(prep) => prep.finish(moments),
+        }
+    }
+
+    fn channel_sums(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        // Of gradients alone: nothing is tracked through it.
+        <Self as AutodiffBackend>::from_inner(B::channel_sums(a.primitive, b.primitive))
+    }
+
     fn convolution(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

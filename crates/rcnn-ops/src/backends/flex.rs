@@ -10,10 +10,27 @@ use rayon::prelude::*;
 
 use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions, roi_align, roi_pool};
 
+mod channels;
 mod conv2d;
 mod convolution;
 
 impl DetectionBackend for Flex {
+    fn channel_affine(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        channels::affine(x, scale, shift)
+    }
+
+    fn channel_moments(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        channels::moments(x)
+    }
+
+    fn channel_sums(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        channels::sums(a, b)
+    }
+
     fn convolution(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

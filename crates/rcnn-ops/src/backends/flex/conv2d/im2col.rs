@@ -174,7 +174,7 @@ pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
     }
     out.par_chunks_mut(outs * patch)
         .zip(sums.par_chunks(patch * out_lanes))
-        .for_each(|(out, sums)| separate(sums, patch, outs, &Shared::new(out)));
+        .for_each(|(out, sums)| separate(sums, patch, outs, out));
     out
 }
 

@@ -2,11 +2,14 @@
 //!
 //! Images come as planes, but a Winograd transform mixes neighbouring pixels and treats every
 //! channel alike, so it vectorises across channels whatever the size of the image. [`load`]
-//! turns sixteen planes into pixels of sixteen channels, and [`store`] turns them back. Loops over the sixteen are
-//! left to the compiler: [`vectorised`] has them compiled for the widest vectors of the machine.
+//! turns sixteen planes into pixels of sixteen channels, and [`store`] turns them back. Loops
+//! over the sixteen are left to the compiler: [`vectorised`] has them compiled for the widest
+//! vectors of the machine.
 
 use std::array::from_fn;
 use std::ops::Range;
+
+use rayon::prelude::*;
 
 use super::shared::Shared;
 
@@ -148,16 +151,33 @@ pub(super) unsafe fn store(
     }
 }
 
+/// Positions that a thread transposes at once.
+const PIECE: usize = 256;
+
+/// Transposes `count` runs of `len` floats, `stride` apart, into `len` rows of lanes.
+pub(super) fn interleave(runs: &[f32], stride: usize, count: usize, len: usize, out: &mut [Lane]) {
+    let lanes = count.div_ceil(LANES);
+    out[..len * lanes]
+        .par_chunks_mut(PIECE * lanes)
+        .enumerate()
+        .for_each(|(i, out)| interleave_piece(&runs[i * PIECE..], stride, count, out));
+}
+
+/// The reverse of [`interleave`], to runs one after the other.
+pub(super) fn separate(from: &[Lane], len: usize, count: usize, runs: &mut [f32]) {
+    runs[..len * count]
+        .par_chunks_mut(LANES * len)
+        .enumerate()
+        .for_each(|(lane, runs)| separate_lane(from, len, [lane, count.div_ceil(LANES)], runs));
+}
+
 vectorised! {
-    /// Transposes `count` runs of `len` floats, `stride` apart, into `len` rows of lanes.
-    pub(super) fn interleave(
-        runs: &[f32], stride: usize, count: usize, len: usize, out: &mut [Lane],
-    ) {
+    fn interleave_piece(runs: &[f32], stride: usize, count: usize, out: &mut [Lane]) {
         let lanes = count.div_ceil(LANES);
         for lane in 0..lanes {
             let runs = &runs[lane * LANES * stride..];
             let count = LANES.min(count - lane * LANES);
-            for (start, len) in steps(0..len) {
+            for (start, len) in steps(0..out.len() / lanes) {
                 let block = load(&runs[start..], stride, count, len);
                 for (i, value) in block.iter().enumerate().take(len) {
                     out[(start + i) * lanes + lane] = *value;
@@ -168,18 +188,16 @@ vectorised! {
 }
 
 vectorised! {
-    /// The reverse of [`interleave`].
-    pub(super) fn separate(from: &[Lane], len: usize, count: usize, runs: &Shared<'_, f32>) {
-        let lanes = count.div_ceil(LANES);
-        for lane in 0..lanes {
-            let count = LANES.min(count - lane * LANES);
-            let first = lane * LANES * len;
-            for (start, step) in steps(0..len) {
-                let value = |i| from.get((start + i) * lanes + lane).copied();
-                let block = from_fn(|i| value(i).unwrap_or(Lane::ZERO));
-                // SAFETY: this thread holds all the runs.
-                unsafe { store(block, runs, first + start, len, count, step) };
-            }
+    /// Separates one lane of each row.
+    fn separate_lane(from: &[Lane], len: usize, place: [usize; 2], runs: &mut [f32]) {
+        let [lane, lanes] = place;
+        let count = runs.len() / len;
+        let runs = Shared::new(runs);
+        for (start, step) in steps(0..len) {
+            let value = |i| from.get((start + i) * lanes + lane).copied();
+            let block = from_fn(|i| value(i).unwrap_or(Lane::ZERO));
+            // SAFETY: this thread holds all these runs.
+            unsafe { store(block, &runs, start, len, count, step) };
         }
     }
 }

@@ -67,10 +67,10 @@ pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let mut sums = Scratch::new(n * lanes);
     sums.fill(Lane::ZERO);
     let mut turned = Scratch::new(pixels.min(conv.batch * plane) * lanes);
-    let all: Vec<_> = runs(conv, pixels).collect();
+    let all: Vec<_> = runs(conv, PIXELS).collect();
     let mut rest = &all[..];
     while !rest.is_empty() {
-        // As many runs as fit: small images go together.
+        // As many runs as fit.
         let mut len = 0;
         let fits = |run: &&Run| {
             len += run.len;
@@ -78,7 +78,7 @@ pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
         };
         let (block, after) = rest.split_at(rest.iter().take_while(fits).count());
         rest = after;
-        let mut pieces = Vec::with_capacity(block.len() * lanes);
+        let mut pieces = Vec::with_capacity(block.len());
         let mut free = &mut turned[..];
         for run in block {
             let (piece, after) = free.split_at_mut(run.len * lanes);
@@ -113,7 +113,7 @@ pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
             out.copy_from_slice(&row[..ins]);
         }
     } else {
-        separate(&sums, ins, outs, &Shared::new(&mut out));
+        separate(&sums, ins, outs, &mut out);
     }
     out
 }

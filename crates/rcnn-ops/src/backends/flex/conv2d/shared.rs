@@ -82,7 +82,7 @@ pub(super) unsafe fn filled(len: usize, fill: impl FnOnce(&Shared<'_, f32>)) -> 
 }
 
 /// Idle buffers. A convolution needs megabytes for a moment, and fresh pages from the system
-/// would cost it more than filling them.
+/// would cost it more than filling them. What was needed at once stays allocated.
 static IDLE: Mutex<Vec<Vec<Lane>>> = Mutex::new(Vec::new());
 
 /// Idle buffers kept at most; beyond, the smallest goes.

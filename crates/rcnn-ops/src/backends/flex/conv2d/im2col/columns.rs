@@ -1,7 +1,7 @@
 //! Between images and columns of patches, for a block of pixels of the output.
 
-use crate::backends::flex::conv2d::Conv2d;
-use crate::backends::flex::conv2d::lanes::vectorised;
+use super::super::Conv2d;
+use super::super::lanes::vectorised;
 
 /// Consecutive pixels of the output, counted through the batch.
 pub(super) struct Block {

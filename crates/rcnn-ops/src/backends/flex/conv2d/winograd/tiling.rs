@@ -3,9 +3,9 @@
 use std::array::from_fn;
 use std::ops::Range;
 
+use super::super::lanes::{LANES, Lane, load, steps, store, vectorised};
+use super::super::shared::{Scratch, Shared};
 use super::transform;
-use crate::backends::flex::conv2d::lanes::{LANES, Lane, load, steps, store, vectorised};
-use crate::backends::flex::conv2d::shared::{Scratch, Shared};
 
 /// Side of the square of outputs that a tile computes.
 const STEP: usize = 4;

@@ -4,10 +4,10 @@ use std::array::from_fn;
 
 use rayon::prelude::*;
 
+use super::super::lanes::{LANES, Lane, floats, load, steps, store, vectorised};
+use super::super::shared::{Scratch, Shared};
 use super::tiling::Points;
 use super::transform::{self, POINTS};
-use crate::backends::flex::conv2d::lanes::{LANES, Lane, floats, load, steps, store, vectorised};
-use crate::backends::flex::conv2d::shared::{Scratch, Shared};
 
 /// Transformed weights, with their channels rounded up to lanes.
 pub(super) struct Weights {
