@@ -13,5 +13,5 @@ mod resnet;
 pub use backbone::{Backbone, BackboneConfig, BackboneConfigError, FeatureMaps};
 pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm};
 pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, ResNetFpnConfig};
-pub use norm::{BatchNorm2d, BatchNorm2dConfig, NormKind, Phase};
+pub use norm::{BatchNorm2d, BatchNorm2dConfig, Norm, NormKind, Phase};
 pub use resnet::{BasicBlock, Block, Bottleneck, ResNet, ResNetArch, ResNetConfig};
