@@ -16,13 +16,13 @@ use crate::FreezeError;
 ///   `body`, `fpn`, `rpn`, `box_head` and `box_predictor`, the stages `conv1` and `layer1` to `layer4`;
 /// - `/.../`, a regular expression that is searched for in the full name;
 /// - `first:10`, the first ten parameters in the order of `named_parameters()`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Pattern {
     text: String,
     matcher: Matcher,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Matcher {
     Glob(GlobMatcher),
     Regex(Regex),
@@ -130,6 +130,13 @@ impl FromStr for Pattern {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    /// The text alone: an expression's automaton is long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pattern({:?})", self.text)
     }
 }
 

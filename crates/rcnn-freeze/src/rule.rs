@@ -70,6 +70,7 @@ impl FromStr for Rule {
             None => (text.trim(), 1),
         };
         let change = match change.split_once(char::is_whitespace) {
+            None if matches!(change, "freeze" | "thaw") => return Err(wrong()),
             Some(("freeze", pattern)) => Change::Freeze(pattern.trim().parse()?),
             Some(("thaw", pattern)) => Change::Thaw(pattern.trim().parse()?),
             // An expression may hold spaces.
@@ -157,7 +158,7 @@ mod tests {
             ),
             ("trainable_backbone_layers=6", "= 6: expected 0 to 5"),
             ("trainable_backbone_layers=-1", "= -1: expected 0 to 5"),
-            ("freeze ", "expected a name"),
+            ("freeze ", "expected `trainable_backbone_layers=N`"),
             ("", "expected a name"),
             ("thaw /(/", "`/(/`"),
         ] {
