@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = TrainConfig {
         data: data.into(),
         weights: Some(weights.into()),
+        skip_invalid: true,
         epochs: 5,
         freeze: parse(&["backbone"])?,
         ..TrainConfig::default()

@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = TrainConfig {
         data: data.into(),
         weights: Some(weights.into()),
+        skip_invalid: true,
         epochs: 8,
         freeze: rules,
         learning_rate_factors: vec!["fpn=0.3".parse()?, "body=0.1".parse()?],

@@ -12,7 +12,7 @@ use rcnn_burn::backbone::ResNetFpnConfig;
 use rcnn_burn::freeze::{FreezeState, FreezingOptimizer, freeze};
 use rcnn_burn::ops::Choice;
 use rcnn_burn::roi::Target;
-use rcnn_burn::{FasterRcnnConfig, Flex, StandardFasterRcnn};
+use rcnn_burn::{Backend, FasterRcnnConfig, Flex, StandardFasterRcnn};
 
 const BATCH: usize = 4;
 const STEPS: usize = 7;
@@ -23,6 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rules: Vec<String> = std::env::args().skip(1).collect();
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
     let device = Default::default();
+    // How many proposals there are, and so the work, depends on the weights.
+    Flex::seed(&device, 0);
     let mut config = FasterRcnnConfig::resnet_fpn(ResNetFpnConfig::default(), 4);
     (config.transform.min_size, config.transform.max_size) = (vec![240], 480);
     let model: StandardFasterRcnn<Autodiff<Flex>> = config.init(&device)?;
