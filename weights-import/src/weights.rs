@@ -101,9 +101,16 @@ impl Weights {
     /// # Errors
     /// When the file is unreadable or its network unknown; the error says what was seen.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
-        let path = path.as_ref();
-        let checkpoint = Checkpoint::open(path)?;
-        let tensors = torchvision_names(&checkpoint);
+        Self::of_checkpoint(&Checkpoint::open(path)?)
+    }
+
+    /// As [`open`](Self::open), of a checkpoint that is open already.
+    ///
+    /// # Errors
+    /// When its network is unknown; the error says what was seen.
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, WeightsError> {
+        let path = &checkpoint.path;
+        let tensors = torchvision_names(checkpoint);
         let config = match checkpoint.metadata.get(CONFIG_KEY) {
             Some(json) => stored_config(path, json)?,
             None => recognize(path, &tensors)?,

@@ -11,7 +11,7 @@ use rcnn_burn::weights::{Checkpoint, StoredTensor, Weights};
 use serde_json::json;
 
 use crate::Outcome;
-use crate::source::resolve;
+use crate::source::checkpoint;
 
 /// Show what is in a file of weights
 ///
@@ -36,9 +36,8 @@ enum Format {
 }
 
 pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
-    let path = resolve(&args.file)?;
-    let checkpoint = Checkpoint::open(&path)?;
-    let config = Weights::open(&path).map(|weights| weights.config);
+    let checkpoint = checkpoint(&args.file)?;
+    let config = Weights::of_checkpoint(&checkpoint).map(|weights| weights.config);
     let mut out = io::stdout().lock();
     match args.format {
         Format::Json => {
@@ -66,7 +65,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
             writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
         }
         Format::Table => {
-            let size = std::fs::metadata(&path)?.len();
+            let size = checkpoint.file_size;
             writeln!(
                 out,
                 "{}  {}  {}",

@@ -1,5 +1,7 @@
 //! The `rcnn` command from outside: what it prints, and that nothing makes it panic.
 
+mod train;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -262,7 +264,11 @@ fn bad_weights_are_told_apart() {
     assert_fails(&with("missing.pth"), 1, "missing.pth: no such file");
     assert_fails(&with("RESNET9000"), 1, "no published weights; known are");
     assert_fails(&with("."), 1, "is a folder");
-    assert_fails(&rcnn(&["detect", "dot.png"]), 1, "no weights given");
+    assert_fails(
+        &rcnn(&["train", "--data", ".", "--weights", "blood-cells"]),
+        1,
+        "rcnn convert blood-cells",
+    );
     assert_fails(
         &detect(&["--model", "vgg", "--num-classes", "4", "dot.png"]),
         1,
