@@ -6,7 +6,7 @@ use std::rc::Rc;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn_store::TensorSnapshotError;
-use rcnn_backbone::{Backbone, BackboneWithFpn, ResNetArch};
+use rcnn_backbone::{Backbone, BackboneWithFpn, Block, ResNet, ResNetArch};
 use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::DetectionBackend;
 
@@ -222,19 +222,32 @@ pub fn load_backbone<B: Backend>(
         let counter = name.ends_with(".num_batches_tracked") || name.starts_with("fc.");
         (!counter).then_some((name, tensor))
     });
-    // Stages that the backbone was cut before have no use for their weights.
-    let wanted = |name: &str| !name.starts_with("layer") || name_in_stages(name, &backbone.body);
-    let body: Vec<_> = body.filter(|(name, _)| wanted(name)).collect();
+    // Stages and blocks that the backbone does not have have no use for their weights.
+    let body: Vec<_> = body
+        .filter(|(name, _)| is_built(name, &backbone.body))
+        .collect();
     match load_state_dict(&mut backbone.body, lazy(body), true) {
         Ok(_) => Ok(()),
         Err(report) => Err(keys_error(path, report)),
     }
 }
 
-fn name_in_stages<B: Backend>(name: &str, body: &rcnn_backbone::ResNet<B>) -> bool {
-    let stages = [&body.layer1, &body.layer2, &body.layer3, &body.layer4];
-    let built = stages.iter().filter(|stage| !stage.is_empty()).count();
-    (1..=built).any(|stage| name.starts_with(&format!("layer{stage}.")))
+/// Whether the body has the block that a parameter belongs to, if it belongs to one.
+fn is_built<B: Backend>(name: &str, body: &ResNet<B>) -> bool {
+    let mut path = name.split('.');
+    let stage = match path.next() {
+        Some("layer1") => &body.layer1,
+        Some("layer2") => &body.layer2,
+        Some("layer3") => &body.layer3,
+        Some("layer4") => &body.layer4,
+        _ => return true,
+    };
+    let position = path.next().and_then(|position| position.parse().ok());
+    match position.map(|position: usize| stage.get(position)) {
+        Some(Some(block)) => !matches!(block, Block::Identity(_)),
+        // A block too many in a stage that is there is an error to report.
+        _ => !stage.is_empty(),
+    }
 }
 
 fn keys_error(path: &Path, report: LoadReport) -> WeightsError {
