@@ -172,7 +172,7 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     fixture.assert_sampled("class_logits", predictions.class_logits.clone(), FEATURES);
     fixture.assert_sampled(
         "box_regression",
-        predictions.box_regression.clone(),
+        predictions.box_regression.clone().expect("box deltas"),
         FEATURES,
     );
     let scores = model
