@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn_store::TensorSnapshotError;
 use rcnn_backbone::{Backbone, BackboneWithFpn, Block, ResNet, ResNetArch};
-use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn, SurgeryError};
 use rcnn_ops::DetectionBackend;
 
 use crate::names::torchvision_names;
@@ -15,7 +15,8 @@ use crate::published::{self, COCO_CATEGORIES};
 use crate::recognize::{Recognized, Shapes};
 use crate::state_dict::snapshot;
 use crate::{
-    Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict, state_dict,
+    Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict,
+    parameter_shapes, state_dict,
 };
 
 /// Key of the configuration in the metadata of the files that this project writes.
@@ -64,6 +65,14 @@ pub enum WeightsError {
         /// What is wrong.
         source: ConfigError,
     },
+    /// An operation on the network can't be.
+    #[error("{}{source}", prefix(path))]
+    Surgery {
+        /// The file; empty for a model in memory.
+        path: PathBuf,
+        /// Which, why, and what to do instead.
+        source: SurgeryError,
+    },
     /// Keys of model and file differ.
     #[error("{}: the weights do not fit the model\n{report}", path.display())]
     Keys {
@@ -80,6 +89,14 @@ pub enum WeightsError {
         /// What the system said.
         reason: String,
     },
+}
+
+/// The file's name before a message; nothing for a model in memory.
+fn prefix(path: &Path) -> String {
+    match path.as_os_str().is_empty() {
+        true => String::new(),
+        false => format!("{}: ", path.display()),
+    }
 }
 
 /// The tensors of a detector, in torch's layouts under torchvision's names, and its configuration.
@@ -179,7 +196,30 @@ impl Weights {
         }
     }
 
-    fn init<B: Backend>(&self, device: &B::Device) -> Result<StandardFasterRcnn<B>, WeightsError> {
+    /// Whether the weights are those of their configuration, before anything is made of them.
+    pub(crate) fn require_complete<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<(), WeightsError> {
+        let tensors = self.parameters();
+        let mut report = LoadReport::default();
+        for (name, shape) in parameter_shapes(&self.init::<B>(device)?) {
+            match tensors.get(&name).map(|tensor| tensor.shape.to_vec()) {
+                None => report.missing.push((name, shape)),
+                Some(found) if found != shape => report.mismatched.push((name, shape, found)),
+                Some(_) => report.loaded.push(name),
+            }
+        }
+        match report.missing.is_empty() && report.mismatched.is_empty() {
+            true => Ok(()),
+            false => Err(keys_error(&self.path, report)),
+        }
+    }
+
+    pub(crate) fn init<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<StandardFasterRcnn<B>, WeightsError> {
         let path = &self.path;
         let error = |source| WeightsError::Config {
             path: path.clone(),
