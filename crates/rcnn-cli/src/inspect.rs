@@ -6,16 +6,16 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use rcnn_burn::FasterRcnnConfig;
 use rcnn_burn::backbone::BackboneConfig;
-use rcnn_burn::roi::BoxHeadConfig;
 use rcnn_burn::weights::{Checkpoint, StoredTensor, Weights};
 use serde_json::json;
 
 use crate::Outcome;
+use crate::cost::{CostArgs, millions, seen};
 use crate::source::checkpoint;
 
 /// Show what is in a file of weights
 ///
-/// Architecture, classes, and the tree of parameters with shapes, types, counts and sizes. Files of
+/// Architecture, classes, multiply-accumulates of a detection, and the tree of parameters with shapes, types, counts and sizes. Files of
 /// other networks are listed too.
 #[derive(Args)]
 pub(crate) struct InspectArgs {
@@ -27,6 +27,8 @@ pub(crate) struct InspectArgs {
     /// Levels of the tree to show
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
+    #[command(flatten)]
+    cost: CostArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,6 +59,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                 "num_classes": config.as_ref().ok().map(|c| c.num_classes),
                 "class_names": config.as_ref().ok().map(|c| &c.class_names),
                 "config": config.as_ref().ok(),
+                "macs": config.as_ref().ok().and_then(|c| macs(c, &args)),
                 "problem": config.as_ref().err().map(|error| error.to_string()),
                 "parameters": checkpoint.iter().map(|(_, t)| t.num_elements()).sum::<usize>(),
                 "bytes": checkpoint.iter().map(|(_, t)| bytes(t)).sum::<usize>(),
@@ -77,6 +80,14 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                 Ok(config) => {
                     writeln!(out, "architecture  {}", architecture(config))?;
                     writeln!(out, "classes       {}", classes(config))?;
+                    if let Ok(macs) = config.macs(args.cost.size.0) {
+                        let parts = macs.parts.iter();
+                        let parts = parts.map(|(part, n)| format!("{part} {}", millions(*n)));
+                        let parts: Vec<String> = parts.collect();
+                        let total = millions(macs.total());
+                        writeln!(out, "MACs          {total} M, {}", seen(&macs))?;
+                        writeln!(out, "              {}", parts.join(", "))?;
+                    }
                 }
                 Err(error) => writeln!(out, "architecture  unknown: {error}")?,
             }
@@ -106,22 +117,44 @@ fn architecture(config: &FasterRcnnConfig) -> String {
     let BackboneConfig::ResnetFpn(backbone) = &config.backbone else {
         return "Faster R-CNN over a custom backbone".to_string();
     };
-    let head = match &config.roi_heads.box_head {
-        BoxHeadConfig::TwoMlp {
-            representation_size,
-        } => format!("two layers of {representation_size}"),
-        BoxHeadConfig::ConvFc {
-            conv_layers,
-            fc_layers,
-            ..
-        } => {
-            format!("convolutions {conv_layers:?}, layers {fc_layers:?}")
-        }
+    let mut dropped: Vec<String> = (backbone.dropped_stages.iter())
+        .map(|stage| format!("layer{stage}"))
+        .collect();
+    let blocks = backbone.dropped_blocks.iter();
+    dropped.extend(blocks.map(|(stage, block)| format!("layer{stage}.{block}")));
+    let without = match dropped.is_empty() {
+        true => String::new(),
+        false => format!(" without {}", dropped.join(", ")),
+    };
+    let regression = match config.roi_heads.box_regression {
+        true => "",
+        false => ", no box regression",
     };
     format!(
-        "Faster R-CNN, {}-FPN ({:?}, stages {:?}), RPN with {} convolution(s), box head: {head}",
-        backbone.arch, backbone.norm, backbone.returned_layers, config.rpn.conv_depth
+        "Faster R-CNN, {}-FPN ({:?}, stages {:?}{without}), RPN with {} convolution(s), box head: \
+         {}{regression}",
+        backbone.arch,
+        backbone.norm,
+        backbone.returned_layers,
+        config.rpn.conv_depth,
+        config.roi_heads.box_head
     )
+}
+
+/// Multiply-accumulates in JSON.
+fn macs(config: &FasterRcnnConfig, args: &InspectArgs) -> Option<serde_json::Value> {
+    let macs = config.macs(args.cost.size.0).ok()?;
+    let parts = macs
+        .parts
+        .iter()
+        .map(|(part, n)| (part.to_string(), json!(n)));
+    Some(json!({
+        "image_size": args.cost.size.0,
+        "padded_size": macs.padded_size,
+        "rois": macs.rois,
+        "parts": parts.collect::<serde_json::Map<_, _>>(),
+        "total": macs.total(),
+    }))
 }
 
 fn classes(config: &FasterRcnnConfig) -> String {

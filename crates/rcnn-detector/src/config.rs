@@ -229,12 +229,12 @@ impl FasterRcnnConfig {
         )?;
         let pool = self.roi_heads.box_roi_pool.output_size;
         require(!pool.contains(&0), "output_size", pool, "at least one bin")?;
-        let width = self.roi_heads.box_head.out_features();
+        let layers = self.roi_heads.box_head.layer_sizes();
         require(
-            width > 0,
+            !layers.contains(&0),
             "box_head",
-            width,
-            "a last linear layer of at least one feature",
+            layers,
+            "at least one channel or feature a layer",
         )?;
         let weights = self.roi_heads.bbox_reg_weights;
         require(
@@ -415,7 +415,7 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(config.backbone, BackboneConfig::ResnetFpn(backbone));
-        assert_eq!(config.roi_heads.box_head.out_features(), 8);
+        assert_eq!(config.roi_heads.box_head.out_features([1, 7, 7]), 8);
 
         let error = |json| overridden(json).unwrap_err().to_string();
         assert!(error(serde_json::json!({"minsize": 1})).contains("min_size"));
