@@ -57,9 +57,9 @@ impl Weights {
         device: &B::Device,
     ) -> Result<(Self, SurgeryReport), WeightsError> {
         let config =
-            (self.config.operated(operations)).map_err(|source| WeightsError::Surgery {
+            (self.config.operated(operations)).map_err(|reason| WeightsError::Surgery {
                 path: self.path.clone(),
-                source,
+                reason,
             })?;
         self.require_complete::<B>(device)?;
         let (before, now) = (places(&self.config), places(&config));

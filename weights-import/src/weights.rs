@@ -66,12 +66,12 @@ pub enum WeightsError {
         source: ConfigError,
     },
     /// An operation on the network can't be.
-    #[error("{}{source}", prefix(path))]
+    #[error("{}{reason}", prefix(path))]
     Surgery {
         /// The file; empty for a model in memory.
         path: PathBuf,
         /// Which, why, and what to do instead.
-        source: SurgeryError,
+        reason: SurgeryError,
     },
     /// Keys of model and file differ.
     #[error("{}: the weights do not fit the model\n{report}", path.display())]
