@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use rcnn_burn::FasterRcnnConfig;
 use rcnn_burn::backbone::BackboneConfig;
-use rcnn_burn::weights::{Checkpoint, StoredTensor, Weights};
+use rcnn_burn::weights::{StoredTensor, Weights};
 use serde_json::json;
 
 use crate::Outcome;

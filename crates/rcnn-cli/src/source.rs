@@ -88,7 +88,9 @@ impl ModelArgs {
         };
         if let Some(json) = overrides {
             let file = self.config.as_deref().unwrap_or(Path::new("--config"));
-            weights.config = (weights.config.overridden(&json))
+            let config = weights.config.overridden(&json);
+            weights.config = config
+                .and_then(|config| config.check().map(|()| config))
                 .with_context(|| format!("{}: no configuration", file.display()))?;
         }
         if self.model.is_none()

@@ -111,7 +111,7 @@ fn wrong_runs_are_refused() {
     );
     assert_fails(&train(&["--out", "a", "--arch", "resnet9"]), 1, "resnet9");
     assert_fails(
-        &train(&["--out", "b", "--learning-rate", "-1"]),
+        &train(&["--out", "b", "--learning-rate=-1"]),
         1,
         "learning_rate = -1",
     );

@@ -161,7 +161,7 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         let bias_primitive = bias.as_ref().map(|bias| bias.primitive.clone());
         let state: ConvolutionState<B> = (x.primitive, weight.primitive, bias_primitive, options);
         let (input, kernel, shift, options) = state.clone();
-        let output = B::convolution(input, kernel, shift, options);
+        let output = B::tracked_convolution(input, kernel, shift, options);
         macro_rules! record {
             ($nodes:expr) => {
                 match Convolution.prepare::<C>($nodes).compute_bound().stateful() {
@@ -216,6 +216,7 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
+    use burn::tensor::ops::ModuleOps;
     use burn::tensor::{Distribution, Shape, Tensor, Tolerance};
     use burn_flex::Flex;
 
