@@ -1,5 +1,5 @@
-//! Times training steps on made-up pictures, for `bench/train.py`:
-//! `cargo run --release --example train_step -- ARCH STEPS`.
+//! Times training steps on made-up pictures, for `bench/train.py` and `bench/freeze.py`:
+//! `cargo run --release --example train_step -- ARCH STEPS [RULE...]`.
 
 use std::time::Instant;
 
@@ -9,15 +9,17 @@ use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use burn::tensor::{Distribution, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 use rcnn_burn::backbone::{NormKind, ResNetFpnConfig};
+use rcnn_burn::freeze::{FreezingOptimizer, freeze};
 use rcnn_burn::ops::Choice;
 use rcnn_burn::roi::Target;
 use rcnn_burn::{FasterRcnnConfig, Flex, StandardFasterRcnn};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, arch, steps] = &arguments[..] else {
-        return Err("usage: train_step ARCH STEPS".into());
+    let [_, arch, steps, rules @ ..] = &arguments[..] else {
+        return Err("usage: train_step ARCH STEPS [RULE...]".into());
     };
+    let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
     let backbone = ResNetFpnConfig {
         arch: arch.parse()?,
         norm: NormKind::BatchNorm2d,
@@ -27,9 +29,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.transform.min_size = vec![240];
     config.transform.max_size = 480;
     let device = Default::default();
-    let mut model: StandardFasterRcnn<Autodiff<Flex>> = config.init(&device)?;
+    let model: StandardFasterRcnn<Autodiff<Flex>> = config.init(&device)?;
+    let mut model = freeze(model, &rules)?;
     let momentum = MomentumConfig::new().with_dampening(0.0);
-    let mut sgd = SgdConfig::new().with_momentum(Some(momentum)).init();
+    let sgd = SgdConfig::new().with_momentum(Some(momentum)).init();
+    let mut sgd = FreezingOptimizer::from(sgd);
     let uniform = Distribution::Uniform(0.0, 1.0);
     let images: Vec<_> = (0..4)
         .map(|_| Tensor::random([3, 480, 640], uniform, &device))

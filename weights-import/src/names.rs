@@ -13,7 +13,7 @@ const WRAPPERS: [&str; 5] = [
 
 /// The checkpoint's tensors under torchvision's present names: unwrapped, and in the present key
 /// layout of RPN head and FPN (torchvision's own `_load_from_state_dict` accepts both too).
-pub(crate) fn torchvision_names(checkpoint: &Checkpoint) -> Vec<(String, StoredTensor)> {
+pub fn torchvision_names(checkpoint: &Checkpoint) -> Vec<(String, StoredTensor)> {
     let mut tensors: Vec<(String, StoredTensor)> = checkpoint
         .iter()
         .map(|(name, tensor)| (name.to_string(), tensor.clone()))

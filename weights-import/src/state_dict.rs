@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use burn_store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, TensorSnapshot};
 use indexmap::IndexMap;
@@ -25,22 +25,52 @@ pub fn state_dict<B: Backend, M: Module<B>>(module: &M) -> StateDict {
 /// Names and shapes of all parameters and buffers of a module, in torch's layouts and in the order
 /// of the layers. Weights that were never used stay uninitialised, so this is cheap.
 pub fn parameter_shapes<B: Backend, M: Module<B>>(module: &M) -> Vec<(String, Vec<usize>)> {
-    let mut visitor = ShapeVisitor::default();
+    let parameters = named_parameters(module).into_iter();
+    parameters.map(|p| (p.name, p.shape)).collect()
+}
+
+/// A parameter or buffer of a module.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedParameter {
+    /// torchvision's name.
+    pub name: String,
+    /// Burn's identity, the same in clones.
+    pub id: ParamId,
+    /// Shape in torch's layout.
+    pub shape: Vec<usize>,
+    /// Whether torch has it as a buffer, which is never trained: the statistics of norms, and all of
+    /// a `FrozenBatchNorm2d`.
+    pub is_buffer: bool,
+}
+
+/// As torch's `module.named_parameters()` followed by its buffers would, but in the order of the
+/// layers. Weights that were never used stay uninitialised.
+pub fn named_parameters<B: Backend, M: Module<B>>(module: &M) -> Vec<NamedParameter> {
+    let mut visitor = NameVisitor::default();
     module.visit(&mut visitor);
-    visitor.shapes
+    visitor.found
 }
 
 #[derive(Default)]
-struct ShapeVisitor {
+struct NameVisitor {
     path: Vec<String>,
+    /// Types, of enums with the variant.
     containers: Vec<String>,
-    shapes: Vec<(String, Vec<usize>)>,
+    found: Vec<NamedParameter>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for ShapeVisitor {
+impl NameVisitor {
+    fn is_in(&self, container: &str) -> bool {
+        self.containers.iter().any(|c| c == container)
+    }
+}
+
+impl<B: Backend> ModuleVisitor<B> for NameVisitor {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.containers.push(container_type.to_string());
-        if !container_type.starts_with("Enum:") {
+        if container_type.starts_with("Enum:") {
+            self.containers.push(format!("{container_type}::{name}"));
+        } else {
+            self.containers.push(container_type.to_string());
             self.path.push(name.to_string());
         }
     }
@@ -54,10 +84,18 @@ impl<B: Backend> ModuleVisitor<B> for ShapeVisitor {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let mut shape = param.lazy_shape().to_vec();
-        if D == 2 && self.containers.iter().any(|c| c == "Struct:Linear") {
+        if D == 2 && self.is_in("Struct:Linear") {
             shape.reverse();
         }
-        self.shapes.push((self.path.join("."), shape));
+        let last = self.path.last().map(String::as_str);
+        let is_buffer = matches!(last, Some("running_mean" | "running_var"))
+            || self.is_in("Enum:BatchNorm2d::FrozenBatchNorm2d");
+        self.found.push(NamedParameter {
+            name: self.path.join("."),
+            id: param.id,
+            shape,
+            is_buffer,
+        });
     }
 }
 

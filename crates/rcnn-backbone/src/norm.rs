@@ -16,13 +16,14 @@ pub enum NormKind {
     BatchNorm2d,
 }
 
-/// What a forward pass is for. Only a trainable batch norm tells the difference.
+/// What a forward pass is for. Only a batch norm that is trained tells the difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
     /// Detections: running statistics.
     #[default]
     Inference,
-    /// Losses: [`NormKind::BatchNorm2d`] takes the statistics of the batch, and counts them.
+    /// Losses: [`NormKind::BatchNorm2d`] takes the statistics of the batch, and counts them, unless
+    /// it is frozen.
     Training,
 }
 
@@ -42,17 +43,17 @@ impl BatchNorm2dConfig {
     /// Weight and variance one, bias and mean zero.
     pub fn init<B: Backend>(&self, device: &B::Device) -> BatchNorm2d<B> {
         let shape = [self.num_features];
-        let constant = |value: Initializer| -> Param<Tensor<B, 1>> {
-            value.init::<B, 1, _>(shape, device).set_require_grad(false)
-        };
-        let trainable = self.kind == NormKind::BatchNorm2d;
-        BatchNorm2d {
-            weight: constant(Initializer::Ones).set_require_grad(trainable),
-            bias: constant(Initializer::Zeros).set_require_grad(trainable),
+        let constant = |value: Initializer| value.init::<B, 1, _>(shape, device);
+        let norm = Norm {
+            weight: constant(Initializer::Ones),
+            bias: constant(Initializer::Zeros),
             running_mean: RunningState::new(Tensor::zeros(shape, device)),
             running_var: RunningState::new(Tensor::ones(shape, device)),
             eps: self.eps,
-            kind: self.kind,
+        };
+        match self.kind {
+            NormKind::FrozenBatchNorm2d => BatchNorm2d::FrozenBatchNorm2d(norm.no_grad()),
+            NormKind::BatchNorm2d => BatchNorm2d::BatchNorm2d(norm),
         }
     }
 }
@@ -60,9 +61,19 @@ impl BatchNorm2dConfig {
 /// Batch norm over the channels of `[N, C, H, W]` with torchvision's parameter names.
 ///
 /// Burn's own `BatchNorm` takes batch statistics whenever its backend tracks gradients; this one when
-/// it is told to.
+/// it is told to and its weight is trained. The variants are for [`NormKind`]: what lists parameters
+/// tells by them that a `FrozenBatchNorm2d` has buffers only.
 #[derive(Module, Debug)]
-pub struct BatchNorm2d<B: Backend> {
+pub enum BatchNorm2d<B: Backend> {
+    /// Weight and bias are buffers: no gradient reaches them, whatever their flags say.
+    FrozenBatchNorm2d(Norm<B>),
+    /// Weight and bias are parameters.
+    BatchNorm2d(Norm<B>),
+}
+
+/// The tensors of a [`BatchNorm2d`].
+#[derive(Module, Debug)]
+pub struct Norm<B: Backend> {
     /// Scale, `[C]`.
     pub weight: Param<Tensor<B, 1>>,
     /// Shift, `[C]`.
@@ -73,8 +84,6 @@ pub struct BatchNorm2d<B: Backend> {
     pub running_var: RunningState<Tensor<B, 1>>,
     /// Added to the variance.
     pub eps: f64,
-    #[module(skip)]
-    kind: NormKind,
 }
 
 /// Weight of a batch in the running statistics.
@@ -83,19 +92,38 @@ const MOMENTUM: f64 = 0.1;
 impl<B: DetectionBackend> BatchNorm2d<B> {
     /// Normalises with the running statistics, or with the batch's (see [`Phase`]).
     ///
+    /// A `BatchNorm2d` whose weight is frozen keeps to its running statistics in training too, and
+    /// they stay; torchvision's would go on counting, so that a frozen part would still move.
+    ///
     /// # Shapes
     /// - input, output: `[N, C, H, W]`
     pub fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
-        let (mean, var) = match (phase, self.kind) {
-            (Phase::Training, NormKind::BatchNorm2d) => self.batch_statistics(&input),
+        let (weight, bias, norm) = match self {
+            Self::FrozenBatchNorm2d(norm) => {
+                (norm.weight.val().detach(), norm.bias.val().detach(), norm)
+            }
+            Self::BatchNorm2d(norm) => (norm.weight.val(), norm.bias.val(), norm),
+        };
+        let (mean, var) = match (phase, self) {
+            (Phase::Training, Self::BatchNorm2d(norm)) if !norm.is_frozen() => {
+                norm.batch_statistics(&input)
+            }
             _ => (
-                self.running_mean.value_sync(),
-                self.running_var.value_sync(),
+                norm.running_mean.value_sync(),
+                norm.running_var.value_sync(),
             ),
         };
-        let scale = self.weight.val() / (var + self.eps).sqrt();
-        let shift = self.bias.val() - mean * scale.clone();
+        let scale = weight / (var + norm.eps).sqrt();
+        let shift = bias - mean * scale.clone();
         channel_affine(input, scale, shift)
+    }
+}
+
+impl<B: DetectionBackend> Norm<B> {
+    /// Without autodiff nothing requires a gradient, and nothing is frozen.
+    fn is_frozen(&self) -> bool {
+        let weight = self.weight.val();
+        B::ad_enabled(&weight.device()) && !weight.is_require_grad()
     }
 
     /// Mean and variance of a batch, which the running ones follow.
@@ -113,5 +141,59 @@ impl<B: DetectionBackend> BatchNorm2d<B> {
         let unbiased = count / (count - 1.0).max(1.0);
         follow(&self.running_var, var.clone() * unbiased);
         (mean, var)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Autodiff;
+    use burn::module::ModuleMapper;
+    use burn::tensor::Distribution;
+    use rcnn_ops::backend_types::Flex;
+
+    use super::*;
+
+    type B = Autodiff<Flex>;
+
+    struct Trainable(bool);
+
+    impl ModuleMapper<B> for Trainable {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+            param.set_require_grad(self.0)
+        }
+    }
+
+    /// Whether the weight gets a gradient, and whether the statistics move, in training.
+    fn trained(kind: NormKind, flag: bool) -> [bool; 2] {
+        let device = Default::default();
+        let config = BatchNorm2dConfig {
+            num_features: 2,
+            kind,
+            eps: 1e-5,
+        };
+        let norm = match config.init::<B>(&device) {
+            BatchNorm2d::FrozenBatchNorm2d(norm) => {
+                BatchNorm2d::FrozenBatchNorm2d(norm.map(&mut Trainable(flag)))
+            }
+            BatchNorm2d::BatchNorm2d(mut norm) => {
+                norm.weight = norm.weight.set_require_grad(flag);
+                BatchNorm2d::BatchNorm2d(norm)
+            }
+        };
+        let input = Tensor::random([2, 2, 3, 3], Distribution::Default, &device).require_grad();
+        let gradients = norm.forward(input, Phase::Training).sum().backward();
+        let (BatchNorm2d::FrozenBatchNorm2d(norm) | BatchNorm2d::BatchNorm2d(norm)) = norm;
+        let mean: Vec<f32> = norm.running_mean.value().into_data().iter().collect();
+        let gradient = norm.weight.val().grad(&gradients);
+        [gradient.is_some(), mean != [0.0, 0.0]]
+    }
+
+    #[test]
+    fn what_is_frozen_neither_learns_nor_counts() {
+        assert_eq!(trained(NormKind::BatchNorm2d, true), [true, true]);
+        assert_eq!(trained(NormKind::BatchNorm2d, false), [false, false]);
+        assert_eq!(trained(NormKind::FrozenBatchNorm2d, false), [false, false]);
+        // A flag that got lost changes nothing.
+        assert_eq!(trained(NormKind::FrozenBatchNorm2d, true), [false, false]);
     }
 }

@@ -16,10 +16,12 @@
 //! ```
 //!
 //! This crate is the front of several: [`ops`] (boxes, NMS, RoIAlign), [`backbone`] (ResNets, FPN,
-//! and the trait for one of your own), [`rpn`], [`roi`], and [`weights`] (checkpoints in and out).
+//! and the trait for one of your own), [`rpn`], [`roi`], [`weights`] (checkpoints in and out) and
+//! [`freeze`] (which parameters are trained).
 //! The detector itself, [`FasterRcnn`], and what describes it, [`FasterRcnnConfig`], stand here.
 
 pub use rcnn_backbone as backbone;
+pub use rcnn_freeze as freeze;
 pub use rcnn_ops as ops;
 pub use rcnn_roi as roi;
 pub use rcnn_rpn as rpn;

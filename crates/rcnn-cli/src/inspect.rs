@@ -1,22 +1,26 @@
 //! `rcnn inspect`: what is in a file of weights.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use rcnn_burn::FasterRcnnConfig;
 use rcnn_burn::backbone::BackboneConfig;
-use rcnn_burn::weights::{StoredTensor, Weights};
+use rcnn_burn::freeze::{FreezePlan, FreezeState, Rule};
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::weights::{StoredTensor, Weights, torchvision_names};
+use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 use serde_json::json;
 
 use crate::Outcome;
+use crate::backend::{Job, default_device, run_on};
 use crate::cost::{CostArgs, millions, seen};
 use crate::source::checkpoint;
 
 /// Show what is in a file of weights
 ///
-/// Architecture, classes, multiply-accumulates of a detection, and the tree of parameters with shapes, types, counts and sizes. Files of
-/// other networks are listed too.
+/// Architecture, classes, multiply-accumulates of a detection, and the tree of parameters with
+/// shapes, types, counts and sizes. Files of other networks are listed too.
 #[derive(Args)]
 pub(crate) struct InspectArgs {
     /// Weights: a file, or the name of published ones
@@ -27,6 +31,9 @@ pub(crate) struct InspectArgs {
     /// Levels of the tree to show
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
+    /// Show what a rule of freezing would freeze, as in `rcnn train`; may be repeated
+    #[arg(long, value_name = "RULE")]
+    freeze: Vec<Rule>,
     #[command(flatten)]
     cost: CostArgs,
 }
@@ -40,19 +47,39 @@ enum Format {
 pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
     let checkpoint = checkpoint(&args.file)?;
     let config = Weights::of_checkpoint(&checkpoint).map(|weights| weights.config);
+    let mut tensors: Vec<(String, StoredTensor)> = checkpoint
+        .iter()
+        .map(|(name, tensor)| (name.to_string(), tensor.clone()))
+        .collect();
+    let mut plan = None;
+    if !args.freeze.is_empty() {
+        // Rules are over the names that the model has.
+        tensors = torchvision_names(&checkpoint);
+        let job = Plan {
+            config: Weights::of_checkpoint(&checkpoint)?.config,
+            rules: &args.freeze,
+        };
+        plan = Some(run_on(&[default_device()], job)?);
+    }
+    let states = plan.as_ref().map(|plan| states(plan.at(1)));
+    let frozen = |name: &str| states.as_ref().and_then(|s| s.get(name).copied());
     let mut out = io::stdout().lock();
     match args.format {
         Format::Json => {
-            let tensors = checkpoint.iter().map(|(name, tensor)| {
-                json!({
+            let described = tensors.iter().map(|(name, tensor)| {
+                let mut described = json!({
                     "name": name,
                     "shape": tensor.shape,
                     "dtype": dtype(tensor),
                     "count": tensor.num_elements(),
                     "bytes": bytes(tensor),
-                })
+                });
+                if let Some(frozen) = frozen(name) {
+                    described["frozen"] = json!(frozen);
+                }
+                described
             });
-            let report = json!({
+            let mut report = json!({
                 "file": args.file,
                 "format": checkpoint.format.to_string(),
                 "architecture": config.as_ref().ok().map(architecture),
@@ -63,8 +90,21 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                 "problem": config.as_ref().err().map(|error| error.to_string()),
                 "parameters": checkpoint.iter().map(|(_, t)| t.num_elements()).sum::<usize>(),
                 "bytes": checkpoint.iter().map(|(_, t)| bytes(t)).sum::<usize>(),
-                "tensors": tensors.collect::<Vec<_>>(),
+                "tensors": described.collect::<Vec<_>>(),
             });
+            if let Some(plan) = &plan {
+                let stages = plan.stages().iter().map(|(epoch, state)| {
+                    let (frozen, trainable) = (state.frozen(), state.trainable());
+                    json!({
+                        "from_epoch": epoch,
+                        "frozen": frozen.names.len(),
+                        "frozen_bytes": frozen.bytes,
+                        "trainable": trainable.names.len(),
+                        "trainable_bytes": trainable.bytes,
+                    })
+                });
+                report["freeze"] = stages.collect();
+            }
             writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
         }
         Format::Table => {
@@ -93,8 +133,8 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
             }
             writeln!(out)?;
             let mut root = Node::default();
-            for (name, tensor) in checkpoint.iter() {
-                root.insert(name.split('.'), tensor);
+            for (name, tensor) in &tensors {
+                root.insert(name.split('.'), tensor, frozen(name));
             }
             let mut rows = Vec::new();
             root.rows("(all)", 0, args.depth.unwrap_or(usize::MAX), &mut rows);
@@ -103,13 +143,46 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                 .map(|row| row[0].chars().count())
                 .max()
                 .unwrap_or(0);
-            for [name, shape, dtype, count, size] in rows {
+            for [name, shape, dtype, count, size, frozen] in rows {
                 let line = format!("{name:widest$}  {count:>12}  {size:>11}  {dtype:<5} {shape}");
+                let line = match plan {
+                    Some(_) => format!("{frozen:6}  {line}"),
+                    None => line,
+                };
                 writeln!(out, "{}", line.trim_end())?;
+            }
+            for (epoch, state) in plan.iter().flat_map(FreezePlan::stages) {
+                match epoch {
+                    1 => writeln!(out, "\n{state}")?,
+                    _ => writeln!(out, "from epoch {epoch} on {state}")?,
+                }
             }
         }
     }
     Ok(Outcome::Done)
+}
+
+/// What rules would freeze in a network.
+struct Plan<'a> {
+    config: FasterRcnnConfig,
+    rules: &'a [Rule],
+}
+
+impl Job for Plan<'_> {
+    type Output = FreezePlan;
+
+    fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<FreezePlan> {
+        let model: StandardFasterRcnn<B> = self.config.init(&devices[0])?;
+        Ok(FreezePlan::new(FreezeState::of(&model), self.rules)?)
+    }
+}
+
+/// Whether each parameter is frozen; buffers are not among them.
+fn states(state: &FreezeState) -> HashMap<&str, bool> {
+    let (frozen, trainable) = (state.frozen().names, state.trainable().names);
+    let frozen = frozen.into_iter().map(|name| (name, true));
+    let trainable = trainable.into_iter().map(|name| (name, false));
+    frozen.chain(trainable).collect()
 }
 
 /// The network in one line.
@@ -178,10 +251,20 @@ struct Node<'a> {
     tensor: Option<&'a StoredTensor>,
     count: usize,
     bytes: usize,
+    /// Parameters below that are frozen, and that are trained.
+    frozen: usize,
+    trainable: usize,
 }
 
 impl<'a> Node<'a> {
-    fn insert(&mut self, mut path: impl Iterator<Item = &'a str>, tensor: &'a StoredTensor) {
+    fn insert(
+        &mut self,
+        mut path: impl Iterator<Item = &'a str>,
+        tensor: &'a StoredTensor,
+        frozen: Option<bool>,
+    ) {
+        self.frozen += usize::from(frozen == Some(true));
+        self.trainable += usize::from(frozen == Some(false));
         self.count += tensor.num_elements();
         self.bytes += bytes(tensor);
         let Some(name) = path.next() else {
@@ -196,15 +279,20 @@ impl<'a> Node<'a> {
                 self.children.push((name, Node::default()));
                 self.children.len() - 1
             });
-        self.children[position].1.insert(path, tensor);
+        self.children[position].1.insert(path, tensor, frozen);
     }
 
-    /// Name, shape, type, count and size of this level and those below.
-    fn rows(&self, name: &str, depth: usize, most: usize, rows: &mut Vec<[String; 5]>) {
+    /// Name, shape, type, count, size and freezing of this level and those below.
+    fn rows(&self, name: &str, depth: usize, most: usize, rows: &mut Vec<[String; 6]>) {
         let name = format!("{}{name}", "  ".repeat(depth));
         let (shape, dtype) = match self.tensor {
             Some(tensor) => (format!("{:?}", tensor.shape), dtype(tensor)),
             None => Default::default(),
+        };
+        let frozen = match (self.frozen, self.trainable) {
+            (0, _) => "",
+            (_, 0) => "frozen",
+            _ => "partly",
         };
         rows.push([
             name,
@@ -212,6 +300,7 @@ impl<'a> Node<'a> {
             dtype,
             self.count.to_string(),
             mebibytes(self.bytes),
+            frozen.to_string(),
         ]);
         if depth < most {
             for (name, child) in &self.children {

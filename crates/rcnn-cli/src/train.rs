@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use rcnn_burn::freeze::Rule;
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_train::{Decay, OptimizerKind, Progress, Report, Run, TrainConfig};
+use rcnn_train::{Decay, LearningRateFactor, OptimizerKind, Progress, Report, Run, TrainConfig};
 use serde_json::json;
 
 use crate::Outcome;
@@ -26,6 +27,8 @@ use crate::source::{positive, resolve};
     rcnn train --data bccd --arch resnet18 --min-size 240 --max-size 480 --out runs/cells
   From a trained detector:
     rcnn train --data bccd --weights fasterrcnn_resnet50_fpn --learning-rate 0.002
+  A new head on a frozen backbone:
+    rcnn train --data bccd --weights fasterrcnn_resnet50_fpn --freeze backbone
   After an interruption:
     rcnn train --resume --out runs/cells
 
@@ -33,6 +36,8 @@ A TOML file (what is missing has a default; run.toml in the run's folder shows a
   data = \"bccd\"
   epochs = 10
   clip_norm = 10.0
+  freeze = [\"roi_heads\", \"thaw box_predictor from epoch 2\", \"thaw box_head.fc7 from epoch 4\"]
+  learning_rate_factors = [\"backbone=0.1\"]
   [model]                    # under torchvision's names
   min_size = [240]
   backbone.arch = \"resnet18\"
@@ -105,6 +110,18 @@ pub(crate) struct TrainArgs {
     /// Epochs without a better AP after which the run ends
     #[arg(long, value_name = "N", value_parser = positive)]
     patience: Option<usize>,
+    /// Rule of what is frozen: `freeze PATTERN` or `PATTERN`, `thaw PATTERN`, perhaps with `from
+    /// epoch N`; may be repeated, the last one wins. A pattern is a part (backbone, fpn, rpn,
+    /// box_head), a stage (layer4), a glob over parameters' names, /expression/ or first:N
+    #[arg(long, value_name = "RULE")]
+    freeze: Vec<Rule>,
+    /// Stages of the ResNet that are trained, 0 to 5, counted from the last [default: 3 with trained
+    /// weights, else all]
+    #[arg(long, value_name = "N")]
+    trainable_backbone_layers: Option<i64>,
+    /// Factor on the learning rate of some parameters, such as backbone=0.1; may be repeated
+    #[arg(long, value_name = "PATTERN=X")]
+    learning_rate_factor: Vec<LearningRateFactor>,
     #[command(flatten)]
     augment: AugmentArgs,
     /// Seed of everything left to chance: the same gives the same run
@@ -261,6 +278,16 @@ impl TrainArgs {
             if let Some(value) = value {
                 *field = Some(std::path::absolute(resolve(value)?)?);
             }
+        }
+        let layers = self.trainable_backbone_layers;
+        let layers = layers.map(|n| format!("trainable_backbone_layers={n}").parse());
+        let rules: Vec<Rule> = layers.transpose()?.into_iter().collect();
+        let rules = [rules, self.freeze.clone()].concat();
+        if !rules.is_empty() {
+            config.freeze = rules;
+        }
+        if !self.learning_rate_factor.is_empty() {
+            config.learning_rate_factors = self.learning_rate_factor.clone();
         }
         self.augment.apply(&mut config.augmentation);
         config.skip_invalid |= self.skip_invalid;

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use rcnn_burn::backbone::{BackboneConfig, NormKind, ResNetFpnConfig};
+use rcnn_burn::freeze::Rule;
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{ConfigError, FasterRcnnConfig};
 use rcnn_data::Augmentation;
 use serde::{Deserialize, Serialize};
 
-use crate::{ScheduleConfig, TrainError};
+use crate::{LearningRateFactor, ScheduleConfig, TrainError};
 
 /// Describes a training run. As a TOML file:
 ///
@@ -19,6 +20,8 @@ use crate::{ScheduleConfig, TrainError};
 /// valid_split = "test"
 /// epochs = 10
 /// batch_size = 4
+/// freeze = ["trainable_backbone_layers=2", "thaw layer2 from epoch 5"]
+/// learning_rate_factors = ["backbone=0.1"]
 ///
 /// [model]                 # under torchvision's names
 /// min_size = [240]
@@ -74,6 +77,12 @@ pub struct TrainConfig {
     /// Epochs without a better AP after which the run ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,
+    /// What is frozen, and from which epoch on. Where these do not say `trainable_backbone_layers`,
+    /// torchvision's default comes before them: 3 with `weights` or `backbone_weights`, else nothing
+    /// is frozen and that rule is ignored, with a warning.
+    pub freeze: Vec<Rule>,
+    /// Factors on the learning rate; of those whose patterns match a parameter the last counts.
+    pub learning_rate_factors: Vec<LearningRateFactor>,
     /// The detector's parameters under torchvision's names, over those that it starts from.
     pub model: serde_json::Map<String, serde_json::Value>,
     /// What moves the parameters.
@@ -136,6 +145,8 @@ impl Default for TrainConfig {
             loader_threads: 2,
             clip_norm: Some(10.0),
             patience: None,
+            freeze: Vec::new(),
+            learning_rate_factors: Vec::new(),
             model: Default::default(),
             optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),

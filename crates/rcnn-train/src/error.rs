@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rcnn_burn::freeze::FreezeError;
 use rcnn_burn::weights::WeightsError;
 use rcnn_burn::{ConfigError, DetectError};
 use rcnn_data::{DataError, LoadError};
@@ -18,6 +19,9 @@ pub enum TrainError {
     /// The detector's configuration makes no sense.
     #[error("model: {0}")]
     Model(#[from] ConfigError),
+    /// A rule of freezing or the pattern of a learning rate does not fit the model.
+    #[error(transparent)]
+    Freeze(#[from] FreezeError),
     /// The data can't be read.
     #[error(transparent)]
     Data(#[from] DataError),

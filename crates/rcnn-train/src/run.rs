@@ -18,6 +18,7 @@ use burn_train::{
     ExecutionStrategy, Learner, MultiDeviceOptim, SupervisedTraining, TrainingStrategy,
 };
 use rcnn_burn::backbone::Backbone;
+use rcnn_burn::freeze::{FreezingOptimizer, Rule, with_torchvision_default};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{Weights, load_backbone};
 use rcnn_burn::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
@@ -26,6 +27,7 @@ use rcnn_data::{Augmentation, Loader, LoaderOptions};
 use crate::batches::Batches;
 use crate::checkpoint::{WholeFileRecorder, last_complete, part, write_whole};
 use crate::data::Splits;
+use crate::freezing::Freezing;
 use crate::log::{self, JsonLines};
 use crate::metrics::ValueMetric;
 use crate::renderer::Lines;
@@ -160,11 +162,20 @@ impl Run {
                 model
             }
         };
-        self.fit(model, data, devices, progress)
+        let trained = self.config.weights.is_some() || self.config.backbone_weights.is_some();
+        let (rules, ignored) = with_torchvision_default(self.config.freeze.clone(), trained);
+        if ignored {
+            eprintln!(
+                "warning: trainable_backbone_layers has no effect without weights or \
+                 backbone_weights: all layers of the backbone are trainable"
+            );
+        }
+        self.fit(model, rules, data, devices, progress)
     }
 
     /// Trains a detector of your own, such as one with a custom backbone; as [`train`](Self::train)
-    /// otherwise. Its classes must be those of the data.
+    /// otherwise. Its classes must be those of the data. What is frozen in it stays so, unless the
+    /// configuration's `freeze` says otherwise; torchvision's default is not applied.
     ///
     /// # Errors
     /// As [`train`](Self::train).
@@ -180,12 +191,13 @@ impl Run {
         N::InnerModule: Backbone<B>,
     {
         let data = Splits::read(&self.config, Some(&model.config()))?;
-        self.fit(model, data, devices, progress)
+        self.fit(model, self.config.freeze.clone(), data, devices, progress)
     }
 
     fn fit<B, N>(
         &self,
         model: FasterRcnn<Autodiff<B>, N>,
+        rules: Vec<Rule>,
         data: Splits,
         devices: &[B::Device],
         progress: Progress,
@@ -203,6 +215,9 @@ impl Run {
                 classes.len()
             )));
         }
+        let freezing = Freezing::new(&model, &rules, &self.config.learning_rate_factors)?;
+        let model = freezing.plan.at(1).apply(model);
+        eprintln!("{freezing}");
         let json = serde_json::to_string_pretty(&model.config()).expect("it is plain data");
         write_whole(&self.folder.join("model.json"), json.as_bytes())?;
         self.check_disk(model.num_params())?;
@@ -213,6 +228,7 @@ impl Run {
         let session = Session::new(
             self.folder.clone(),
             config.clone(),
+            freezing,
             devices.len().max(1),
             &data.train,
             &data.valid,
@@ -222,6 +238,7 @@ impl Run {
         let trainee = Trainee {
             model,
             session: session.clone(),
+            stage: 0,
         };
         let training = Training {
             run: self,
@@ -238,11 +255,11 @@ impl Run {
                 let sgd = SgdConfig::new()
                     .with_momentum(Some(momentum))
                     .with_weight_decay(Some(WeightDecayConfig::new(weight_decay as f32)));
-                training.launch::<Autodiff<B>, N, _>(trainee, sgd.init())
+                training.launch::<Autodiff<B>, N, _>(trainee, FreezingOptimizer::from(sgd.init()))
             }
             OptimizerKind::AdamW => {
                 let adamw = AdamWConfig::new().with_weight_decay(weight_decay as f32);
-                training.launch::<Autodiff<B>, N, _>(trainee, adamw.init())
+                training.launch::<Autodiff<B>, N, _>(trainee, FreezingOptimizer::from(adamw.init()))
             }
         }
     }

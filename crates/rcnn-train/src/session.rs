@@ -9,11 +9,13 @@ use burn_train::{EarlyStoppingStrategy, Interrupter};
 use rcnn_data::{Dataset, Example};
 use rcnn_eval::{Evaluation, GroundTruth, ImageDetections, evaluate};
 
+use crate::freezing::Freezing;
 use crate::{TrainConfig, TrainError, ground_truth};
 
 pub(crate) struct Session {
     pub(crate) folder: PathBuf,
     pub(crate) config: TrainConfig,
+    pub(crate) freezing: Freezing,
     /// Gradients that are summed before the parameters move.
     pub(crate) summed: usize,
     pub(crate) interrupter: Interrupter,
@@ -39,6 +41,7 @@ impl Session {
     pub(crate) fn new(
         folder: PathBuf,
         config: TrainConfig,
+        freezing: Freezing,
         devices: usize,
         train: &Dataset,
         valid: &Dataset,
@@ -48,6 +51,7 @@ impl Session {
             folder,
             summed: config.accumulation * devices,
             config,
+            freezing,
             interrupter: Interrupter::new(),
             class_names: train.class_names.clone(),
             files: train.samples.iter().map(|s| s.image.clone()).collect(),
@@ -80,6 +84,11 @@ impl Session {
     pub(crate) fn begin(&self, epoch: u64, number: usize, examples: &[Example]) {
         let images = examples.iter().map(|e| self.files[e.index].clone());
         *lock(&self.current) = (epoch, number + 1, images.collect());
+    }
+
+    /// Epoch of the current batch.
+    pub(crate) fn epoch(&self) -> u64 {
+        lock(&self.current).0
     }
 
     /// The error that the current batch gave no number.

@@ -22,6 +22,7 @@ use crate::TrainError;
 use crate::batches::Batch;
 use crate::checkpoint::write_whole;
 use crate::clip::scale_and_clip;
+use crate::factor::take;
 use crate::metrics::StepValues;
 use crate::session::Session;
 
@@ -30,6 +31,24 @@ pub(crate) struct Trainee<B: Backend, N> {
     pub(crate) model: FasterRcnn<B, N>,
     #[module(skip)]
     pub(crate) session: Arc<Session>,
+    /// Place in the session's plan of what is frozen in `model`.
+    #[module(skip)]
+    pub(crate) stage: usize,
+}
+
+impl<B: AutodiffBackend, N: AutodiffModule<B> + ModuleDisplay> Trainee<B, N> {
+    /// With that frozen which an epoch wants frozen. burn-train does not tell when an epoch begins,
+    /// so that each step and each move of the parameters makes sure of it; what they find depends
+    /// on the epoch alone, on each device and after a resumption.
+    fn at_epoch(mut self, epoch: u64) -> Self {
+        let stage = self.session.freezing.plan.stage(epoch as usize);
+        if stage != self.stage {
+            self.stage = stage;
+            let plan = &self.session.freezing.plan;
+            self.model = plan.at(epoch as usize).apply(self.model);
+        }
+        self
+    }
 }
 
 impl<B, N> TrainStep for Trainee<B, N>
@@ -41,7 +60,8 @@ where
     type Output = StepValues;
 
     fn step(&self, batch: Batch) -> TrainOutput<StepValues> {
-        let (gradients, values) = self.train(batch).unwrap_or_else(|error| {
+        let this = self.clone().at_epoch(batch.epoch);
+        let (gradients, values) = this.gradients(batch).unwrap_or_else(|error| {
             self.session.fail(error);
             // No gradients: the parameters stay as they are until burn-train has stopped.
             Default::default()
@@ -58,14 +78,19 @@ where
         O: Optimizer<Self, C>,
         Self: AutodiffModule<C>,
     {
-        let session = &self.session;
+        let session = self.session.clone();
+        let mut this = self.at_epoch(session.epoch());
         let scale = 1.0 / session.summed as f64;
-        let norm = scale_and_clip::<C, _>(&self, &mut gradients, scale, session.config.clip_norm);
+        let norm = scale_and_clip::<C, _>(&this, &mut gradients, scale, session.config.clip_norm);
         if let Some(norm) = norm.filter(|norm| !norm.is_finite()) {
             session.fail(session.not_finite(format!("the norm of the gradients is {norm}")));
-            return self;
+            return this;
         }
-        optimizer.step(rate, self, gradients)
+        for (factor, ids) in session.freezing.groups(&this.model) {
+            let group = take::<C, _>(&this, &mut gradients, &ids);
+            this = optimizer.step(rate * factor, this, group);
+        }
+        optimizer.step(rate, this, gradients)
     }
 }
 
@@ -74,7 +99,7 @@ where
     B: AutodiffBackend + DetectionBackend,
     N: Backbone<B> + AutodiffModule<B, InnerModule: ModuleDisplay>,
 {
-    fn train(&self, batch: Batch) -> Result<(GradientsParams, StepValues), TrainError> {
+    fn gradients(&self, batch: Batch) -> Result<(GradientsParams, StepValues), TrainError> {
         let mut random = self.random(&batch);
         let examples = batch.examples?;
         self.session.begin(batch.epoch, batch.number, &examples);

@@ -370,6 +370,43 @@ fn inspect_tells_architecture_and_parameters() {
 }
 
 #[test]
+fn inspect_shows_what_would_be_frozen() {
+    let inspect = |rules: &[&str], others: &[&str]| {
+        let rules = rules.iter().flat_map(|rule| ["--freeze", rule]);
+        let args: Vec<&str> = ["inspect", "model.bpk"].into_iter().chain(rules).collect();
+        rcnn(&[&args, others].concat())
+    };
+    let rules = ["backbone.fpn", "box_head", "thaw box_head.fc7 from epoch 5"];
+    let table = stdout(&inspect(&rules, &["--depth", "2"]));
+    let line = |text: &str| {
+        let line = table.lines().find(|line| line.contains(text));
+        line.unwrap_or_else(|| panic!("{text} is not in: {table}"))
+    };
+    assert!(line("    fpn").starts_with("frozen"), "{table}");
+    assert!(line("  backbone").starts_with("partly"), "{table}");
+    assert!(line("  rpn").starts_with("  "), "{table}");
+    let frozen = line(" parameters frozen").to_string();
+    assert!(frozen.starts_with("8 of 23 parameters frozen"), "{frozen}");
+    assert!(line("from epoch 5 on").contains("6 of 23"), "{table}");
+
+    let report = json(&inspect(&rules, &["--format", "json"]));
+    assert_eq!(report["freeze"][1]["from_epoch"], 5);
+    assert_eq!(report["freeze"][1]["frozen"], 6);
+    let tensors = report["tensors"].as_array().expect("an array");
+    let frozen = |name: &str| &tensors.iter().find(|t| t["name"] == name).expect(name)["frozen"];
+    assert_eq!(frozen("roi_heads.box_head.fc7.bias"), true);
+    assert_eq!(frozen("rpn.head.cls_logits.bias"), false);
+    assert!(frozen("backbone.body.bn1.weight").is_null(), "a buffer");
+
+    let wrong = inspect(&["rpn", "box_haed"], &[]);
+    assert_fails(&wrong, 1, "the nearest are roi_heads.box_head");
+    let rule = inspect(&["unfreeze rpn"], &[]);
+    assert_fails(&rule, 2, "expected `trainable_backbone_layers=N`");
+    let layers = inspect(&["trainable_backbone_layers=6"], &[]);
+    assert_fails(&layers, 2, "expected 0 to 5");
+}
+
+#[test]
 fn a_parameter_file_overrides_and_is_checked() {
     fs::write(path("config.json"), r#"{"box_detections_per_img": 2}"#).expect("a file");
     let found = json(&detect(&[

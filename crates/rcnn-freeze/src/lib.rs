@@ -1,0 +1,62 @@
+//! Freezing: which parameters of a detector are trained, and from which epoch on.
+//!
+//! A frozen parameter requires no gradient. None is computed for it, nothing before the first
+//! trainable layer is kept for the backward pass, and no optimizer moves it, by weight decay or
+//! momentum either. A frozen `BatchNorm2d` keeps its running statistics too.
+//!
+//! What is frozen is said by [`Rule`]s, each a line of text, of which the last one wins:
+//!
+//! ```
+//! # use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
+//! # use rcnn_detector::FasterRcnnConfig;
+//! # use rcnn_ops::backend_types::Flex;
+//! use burn::backend::Autodiff;
+//! use rcnn_freeze::{FreezePlan, FreezeState, freeze};
+//!
+//! # let backbone = ResNetFpnConfig { arch: ResNetArch::ResNet18, ..Default::default() };
+//! # let model = || FasterRcnnConfig::resnet_fpn(backbone.clone(), 4)
+//! #     .init::<Autodiff<Flex>>(&Default::default()).expect("a model");
+//! // All of the box head frozen.
+//! let head_frozen = freeze(model(), &["box_head"])?;
+//! // The backbone frozen and the head trained.
+//! let backbone_frozen = freeze(model(), &["backbone"])?;
+//! // The head frozen first, then thawed layer by layer.
+//! let rules = ["roi_heads", "thaw box_predictor from epoch 2", "thaw box_head from epoch 3"];
+//! let plan = FreezePlan::new(FreezeState::of(&head_frozen), &rcnn_freeze::parse(&rules)?)?;
+//! let second_epoch = plan.at(2).apply(model());
+//!
+//! let state = FreezeState::of(&backbone_frozen);
+//! println!("{state}");
+//! assert!(state.frozen().names.iter().all(|name| name.starts_with("backbone.")));
+//! # Ok::<(), rcnn_freeze::FreezeError>(())
+//! ```
+
+mod error;
+mod optimizer;
+mod pattern;
+mod plan;
+mod rule;
+mod state;
+mod torchvision;
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+
+pub use error::FreezeError;
+pub use optimizer::FreezingOptimizer;
+pub use pattern::Pattern;
+pub use plan::FreezePlan;
+pub use rule::{Change, Rule, parse};
+pub use state::{FreezeState, Selection};
+pub use torchvision::with_torchvision_default;
+
+/// Freezes parameters of a model by rules such as `"trainable_backbone_layers=3"`, `"freeze rpn"`,
+/// `"thaw roi_heads.box_head.fc7.*"`. What no rule names stays as it is; rules from a later epoch
+/// are for a [`FreezePlan`].
+///
+/// # Errors
+/// When a rule can't be read, or its pattern matches nothing.
+pub fn freeze<B: Backend, M: Module<B>>(model: M, rules: &[&str]) -> Result<M, FreezeError> {
+    let plan = FreezePlan::new(FreezeState::of(&model), &parse(rules)?)?;
+    Ok(plan.at(1).apply(model))
+}

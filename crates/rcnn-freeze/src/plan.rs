@@ -1,0 +1,52 @@
+//! What is frozen in each epoch of a training.
+
+use crate::{FreezeError, FreezeState, Rule};
+
+/// States of freezing, each from some epoch on. That of an epoch depends on its number alone: it is
+/// the start with the rules applied that hold by then, in the order of their epochs and, in one
+/// epoch, in the order given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FreezePlan {
+    /// Ascending, the first from epoch 1.
+    stages: Vec<(usize, FreezeState)>,
+}
+
+impl FreezePlan {
+    /// Plans from the state of a model at the start.
+    ///
+    /// # Errors
+    /// When a rule of any epoch does not fit the model, or nothing is left to train.
+    pub fn new(start: FreezeState, rules: &[Rule]) -> Result<Self, FreezeError> {
+        let mut rules: Vec<&Rule> = rules.iter().collect();
+        rules.sort_by_key(|rule| rule.from_epoch);
+        let mut stages = vec![(1, start)];
+        for rule in rules {
+            let (epoch, mut state) = stages[stages.len() - 1].clone();
+            state.change(&rule.change)?;
+            if epoch == rule.from_epoch {
+                stages.pop();
+            }
+            stages.push((rule.from_epoch, state));
+        }
+        match stages.iter().find(|(_, s)| s.trainable().names.is_empty()) {
+            Some(&(epoch, _)) => Err(FreezeError::NothingTrainable { epoch }),
+            None => Ok(Self { stages }),
+        }
+    }
+
+    /// First epoch and state of each stage.
+    pub fn stages(&self) -> &[(usize, FreezeState)] {
+        &self.stages
+    }
+
+    /// Place of an epoch's stage, where epochs count from 1.
+    pub fn stage(&self, epoch: usize) -> usize {
+        let begun = self.stages.partition_point(|(first, _)| *first <= epoch);
+        begun.saturating_sub(1)
+    }
+
+    /// State in an epoch, from 1.
+    pub fn at(&self, epoch: usize) -> &FreezeState {
+        &self.stages[self.stage(epoch)].1
+    }
+}

@@ -1,0 +1,169 @@
+//! Rules as text: what to freeze or thaw, and from which epoch on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FreezeError, Pattern, torchvision};
+
+/// A line that freezes or thaws parameters:
+///
+/// - `freeze PATTERN`, or `PATTERN` alone;
+/// - `thaw PATTERN`;
+/// - `trainable_backbone_layers=N`, torchvision's rule: of the ResNet, the last N of `conv1`,
+///   `layer1`, ... `layer4` are trained and the others are frozen.
+///
+/// Each may end with `from epoch N`. See [`Pattern`] for the patterns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rule {
+    /// What changes.
+    pub change: Change,
+    /// First epoch that it holds in, from 1.
+    pub from_epoch: usize,
+}
+
+/// What a [`Rule`] does to the parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Leaves the last stages of the ResNet trainable, 0 to 5, and freezes the others.
+    TrainableBackboneLayers(usize),
+    /// Freezes what matches.
+    Freeze(Pattern),
+    /// Makes trainable what matches.
+    Thaw(Pattern),
+}
+
+const LAYERS: &str = "trainable_backbone_layers";
+
+/// Reads rules.
+///
+/// # Errors
+/// Names the rule that can't be read.
+pub fn parse(rules: &[&str]) -> Result<Vec<Rule>, FreezeError> {
+    rules.iter().map(|rule| rule.parse()).collect()
+}
+
+impl From<Change> for Rule {
+    /// The change from the first epoch on.
+    fn from(change: Change) -> Self {
+        Self {
+            change,
+            from_epoch: 1,
+        }
+    }
+}
+
+impl FromStr for Rule {
+    type Err = FreezeError;
+
+    fn from_str(text: &str) -> Result<Self, FreezeError> {
+        let wrong = || FreezeError::Rule {
+            rule: text.to_string(),
+        };
+        let (change, from_epoch) = match text.trim().rsplit_once(" from epoch ") {
+            Some((change, epoch)) => {
+                let epoch = epoch.trim().parse().ok().filter(|epoch| *epoch > 0);
+                (change.trim(), epoch.ok_or_else(wrong)?)
+            }
+            None => (text.trim(), 1),
+        };
+        let change = match change.split_once(char::is_whitespace) {
+            None if matches!(change, "freeze" | "thaw") => return Err(wrong()),
+            Some(("freeze", pattern)) => Change::Freeze(pattern.trim().parse()?),
+            Some(("thaw", pattern)) => Change::Thaw(pattern.trim().parse()?),
+            // An expression may hold spaces.
+            Some(_) if !change.starts_with('/') && !change.starts_with(LAYERS) => {
+                return Err(wrong());
+            }
+            _ => match change.strip_prefix(LAYERS) {
+                Some(count) => {
+                    let count = count.trim_start().strip_prefix('=').ok_or_else(wrong)?;
+                    Change::TrainableBackboneLayers(torchvision::check(count.trim())?)
+                }
+                None => Change::Freeze(change.parse()?),
+            },
+        };
+        Ok(Self { change, from_epoch })
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.change {
+            Change::TrainableBackboneLayers(count) => write!(f, "{LAYERS}={count}")?,
+            Change::Freeze(pattern) => write!(f, "freeze {pattern}")?,
+            Change::Thaw(pattern) => write!(f, "thaw {pattern}")?,
+        }
+        match self.from_epoch {
+            1 => Ok(()),
+            epoch => write!(f, " from epoch {epoch}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Rule {
+    type Error = FreezeError;
+
+    fn try_from(text: String) -> Result<Self, FreezeError> {
+        text.parse()
+    }
+}
+
+impl From<Rule> for String {
+    fn from(rule: Rule) -> Self {
+        rule.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_and_written() {
+        for (text, written) in [
+            ("rpn", "freeze rpn"),
+            ("freeze  rpn", "freeze rpn"),
+            (
+                "thaw roi_heads.box_head.fc7.*",
+                "thaw roi_heads.box_head.fc7.*",
+            ),
+            ("first:10", "freeze first:10"),
+            ("/a b/", "freeze /a b/"),
+            (
+                "trainable_backbone_layers = 3",
+                "trainable_backbone_layers=3",
+            ),
+            ("thaw fc7 from epoch 5", "thaw fc7 from epoch 5"),
+            ("rpn from epoch 1", "freeze rpn"),
+        ] {
+            let rule: Rule = text.parse().expect(text);
+            assert_eq!(rule.to_string(), written);
+            let json = serde_json::to_string(&rule).expect("a string");
+            assert_eq!(serde_json::from_str::<Rule>(&json).expect(&json), rule);
+        }
+    }
+
+    #[test]
+    fn what_is_no_rule_says_what_is() {
+        for (text, says) in [
+            ("unfreeze rpn", "expected `trainable_backbone_layers=N`"),
+            ("rpn from epoch 0", "epochs count from 1"),
+            ("rpn from epoch x", "epochs count from 1"),
+            (
+                "trainable_backbone_layers 3",
+                "`trainable_backbone_layers=N`",
+            ),
+            ("trainable_backbone_layers=6", "= 6: expected 0 to 5"),
+            ("trainable_backbone_layers=-1", "= -1: expected 0 to 5"),
+            ("freeze ", "expected `trainable_backbone_layers=N`"),
+            ("", "expected a name"),
+            ("thaw /(/", "`/(/`"),
+        ] {
+            let error = text.parse::<Rule>().expect_err(text).to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a run freezes, epoch by epoch, and how much faster or slower its parts learn.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use burn::module::{Module, ParamId};
+use burn::tensor::backend::Backend;
+use rcnn_burn::freeze::{FreezeError, FreezePlan, FreezeState, Rule};
+use rcnn_burn::weights::named_parameters;
+
+use crate::LearningRateFactor;
+
+/// Rules and factors of a run, found to fit its model.
+#[derive(Debug)]
+pub(crate) struct Freezing {
+    pub(crate) plan: FreezePlan,
+    /// Factors of the parameters that have one, by name.
+    factors: HashMap<String, f64>,
+}
+
+impl Freezing {
+    pub(crate) fn new<B: Backend, M: Module<B>>(
+        model: &M,
+        rules: &[Rule],
+        factors: &[LearningRateFactor],
+    ) -> Result<Self, FreezeError> {
+        let start = FreezeState::of(model);
+        let mut by_name = HashMap::new();
+        for LearningRateFactor { pattern, factor } in factors {
+            let names = start.matching(pattern)?.into_iter();
+            by_name.extend(names.map(|name| (name.to_string(), *factor)));
+        }
+        Ok(Self {
+            plan: FreezePlan::new(start, rules)?,
+            factors: by_name,
+        })
+    }
+
+    /// Parameters of each factor, in a fixed order; those that have none are not among them.
+    pub(crate) fn groups<B: Backend, M: Module<B>>(
+        &self,
+        model: &M,
+    ) -> Vec<(f64, HashSet<ParamId>)> {
+        let mut groups: Vec<(f64, HashSet<ParamId>)> = Vec::new();
+        if self.factors.is_empty() {
+            return groups;
+        }
+        for parameter in named_parameters(model) {
+            let Some(&factor) = self.factors.get(&parameter.name) else {
+                continue;
+            };
+            match groups.iter_mut().find(|(known, _)| *known == factor) {
+                Some((_, ids)) => _ = ids.insert(parameter.id),
+                None => groups.push((factor, [parameter.id].into())),
+            }
+        }
+        groups
+    }
+}
+
+impl fmt::Display for Freezing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, later) = self.plan.stages().split_first().expect("a first stage");
+        write!(f, "{}", first.1)?;
+        for (epoch, state) in later {
+            let count = state.frozen().names.len();
+            write!(f, "; {count} from epoch {epoch} on")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! Freezing, its schedule and the factors of the learning rate in whole runs on two small pictures.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use image::{Rgb, RgbImage};
+use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_burn::freeze::parse;
+use rcnn_burn::roi::BoxHeadConfig;
+use rcnn_burn::weights::{Precision, Weights};
+use rcnn_burn::{FasterRcnnConfig, Flex};
+use rcnn_data::Augmentation;
+use rcnn_train::{Decay, OptimizerConfig, Progress, Run, ScheduleConfig, TrainConfig, TrainError};
+use tempfile::TempDir;
+
+/// A folder with a small detector and a data set of its classes.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let backbone = ResNetFpnConfig {
+        arch: ResNetArch::ResNet18,
+        returned_layers: vec![1],
+        out_channels: 8,
+        ..Default::default()
+    };
+    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 2);
+    config.rpn.anchor_generator.sizes = vec![vec![16.0], vec![32.0]];
+    config.rpn.anchor_generator.aspect_ratios = vec![vec![1.0]; 2];
+    config.roi_heads.box_head = BoxHeadConfig::TwoMlp {
+        representation_size: 16,
+    };
+    config.transform.min_size = vec![48];
+    config.class_names = ["__background__", "cell"].map(String::from).into();
+    let model = config.init::<Flex>(&Default::default()).expect("a model");
+    let file = folder.path().join("start.bpk");
+    let written = Weights::of_model(&model).write_burnpack(file, Precision::F32);
+    written.expect("written");
+    for split in ["train", "val"] {
+        let images = [1, 2].map(|id| format!("{split}{id}.png"));
+        for (seed, name) in (1u32..).zip(&images) {
+            let pixel = |x: u32, y: u32| Rgb([(x * seed * 3) as u8, (y * 4) as u8, (x * y) as u8]);
+            let picture = RgbImage::from_fn(64, 48, pixel);
+            picture.save(folder.path().join(name)).expect("a picture");
+        }
+        let image = |id: usize| {
+            let name = &images[id - 1];
+            serde_json::json!({"id": id, "file_name": name, "width": 64, "height": 48})
+        };
+        let cell = |id: usize| {
+            serde_json::json!({
+                "id": id, "image_id": id, "category_id": 1, "bbox": [10, 8, 30, 30],
+                "area": 900, "iscrowd": 0
+            })
+        };
+        let labels = serde_json::json!({
+            "images": [image(1), image(2)],
+            "annotations": [cell(1), cell(2)],
+            "categories": [{"id": 1, "name": "cell"}],
+        });
+        let file = folder.path().join(format!("{split}.json"));
+        fs::write(file, labels.to_string()).expect("a file");
+    }
+    folder
+}
+
+fn config(folder: &Path, epochs: usize, freeze: &[&str], factors: &[&str]) -> TrainConfig {
+    TrainConfig {
+        data: folder.into(),
+        weights: Some(folder.join("start.bpk")),
+        epochs,
+        batch_size: 2,
+        loader_threads: 1,
+        clip_norm: None,
+        freeze: parse(freeze).expect("rules"),
+        learning_rate_factors: factors.iter().map(|f| f.parse().expect(f)).collect(),
+        schedule: ScheduleConfig {
+            warmup_steps: 0,
+            decay: Decay::Constant,
+            ..Default::default()
+        },
+        augmentation: Augmentation::none(),
+        ..Default::default()
+    }
+}
+
+/// Trains in a new folder and returns the tensors after the last epoch.
+fn train(out: &Path, config: TrainConfig) -> Result<BTreeMap<String, Vec<f32>>, TrainError> {
+    let run = Run::create(out, config)?;
+    run.train::<Flex>(&[Default::default()], Progress::Lines)?;
+    Ok(tensors(&out.join("last.bpk")))
+}
+
+fn tensors(file: &Path) -> BTreeMap<String, Vec<f32>> {
+    let weights = Weights::open(file).expect("weights");
+    let values = |snapshot: &burn_store::TensorSnapshot| -> Vec<f32> {
+        snapshot.to_data().expect("data").into_vec().expect("f32")
+    };
+    let tensors = weights.tensors.iter();
+    tensors.map(|(name, t)| (name.clone(), values(t))).collect()
+}
+
+#[test]
+fn layers_thaw_when_their_epoch_begins_also_after_a_resumption() {
+    let folder = folder();
+    let folder = folder.path();
+    let start = tensors(&folder.join("start.bpk"));
+    let rules = [
+        "roi_heads",
+        "thaw box_predictor from epoch 2",
+        "rpn from epoch 3",
+    ];
+    let moved = |after: &BTreeMap<String, Vec<f32>>, part: &str| {
+        let (mut moved, mut stayed) = (0, 0);
+        for (name, values) in after.iter().filter(|(name, _)| name.starts_with(part)) {
+            match *values == start[name] {
+                true => stayed += 1,
+                false => moved += 1,
+            }
+        }
+        assert!(
+            moved == 0 || stayed == 0,
+            "{part}: {moved} moved, {stayed} not"
+        );
+        moved > 0
+    };
+
+    let first = train(&folder.join("one"), config(folder, 1, &rules, &[])).expect("a run");
+    assert!(moved(&first, "rpn.") && moved(&first, "backbone.fpn."));
+    assert!(!moved(&first, "roi_heads."));
+    // torchvision's default: of this short body nothing is trained.
+    assert!(!moved(&first, "backbone.body."));
+
+    let all = folder.join("all");
+    let last = train(&all, config(folder, 4, &rules, &[])).expect("a run");
+    assert!(moved(&last, "roi_heads.box_predictor."));
+    assert!(!moved(&last, "roi_heads.box_head.") && !moved(&last, "backbone.body."));
+
+    // What an interruption in the fourth epoch leaves.
+    for part in ["model", "optim", "scheduler"] {
+        let file = all.join(format!("checkpoint/{part}-4.mpk"));
+        fs::remove_file(file).expect("a checkpoint");
+    }
+    let run = Run::resume(&all).expect("a run");
+    let resumed = run.train::<Flex>(&[Default::default()], Progress::Lines);
+    assert_eq!(resumed.expect("a run").epochs, 4);
+    assert_eq!(tensors(&all.join("last.bpk")), last);
+}
+
+#[test]
+fn a_factor_scales_the_steps_of_its_part() {
+    let folder = folder();
+    let folder = folder.path();
+    let start = tensors(&folder.join("start.bpk"));
+    let steps = |name: &str, factors: &[&str]| {
+        let config = TrainConfig {
+            optimizer: OptimizerConfig {
+                momentum: 0.0,
+                weight_decay: 0.0,
+                ..Default::default()
+            },
+            ..config(folder, 1, &[], factors)
+        };
+        let after = train(&folder.join(name), config).expect("a run");
+        move |name: &str, of: &BTreeMap<String, Vec<f32>>| -> f64 {
+            let pairs = after[name].iter().zip(&of[name]);
+            pairs.map(|(a, b)| f64::from(a - b).abs()).sum()
+        }
+    };
+    let plain = steps("plain", &[]);
+    let scaled = steps("scaled", &["roi_heads=3", "box_predictor=0.5"]);
+    for (name, factor) in [
+        ("rpn.head.cls_logits.bias", 1.0),
+        ("roi_heads.box_head.fc7.bias", 3.0),
+        ("roi_heads.box_predictor.cls_score.bias", 0.5),
+    ] {
+        let ratio = scaled(name, &start) / plain(name, &start);
+        assert!((ratio - factor).abs() < 1e-3 * factor, "{name}: {ratio}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_training() {
+    let folder = folder();
+    let folder = folder.path();
+    let refused = |name: &str, rules: &[&str], factors: &[&str], says: &str| {
+        let run = train(&folder.join(name), config(folder, 1, rules, factors));
+        let error = run.expect_err(says).to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(!folder.join(name).join("model.json").exists());
+    };
+    let late = ["thaw box_head.fc8 from epoch 7"];
+    refused("late", &late, &[], "nearest are roi_heads.box_head.fc");
+    refused("factor", &[], &["neck=0.1"], "`neck` matches no parameter");
+    refused("all", &["*"], &[], "nothing is left to train");
+    let text = "freeze = [\"unfreeze rpn\"]";
+    let error = TrainConfig::from_toml(text)
+        .expect_err("no rule")
+        .to_string();
+    assert!(error.contains("`unfreeze rpn`: expected"), "{error}");
+}

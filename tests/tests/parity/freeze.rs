@@ -1,0 +1,46 @@
+//! Freezing: torchvision's lists of frozen parameters for every number of trainable layers.
+
+use std::collections::BTreeMap;
+
+use parity::Fixture;
+use rcnn_burn::backbone::{NormKind, ResNetFpnConfig};
+use rcnn_burn::freeze::{Change, FreezeState};
+use rcnn_burn::{FasterRcnnConfig, Flex};
+use serde::Deserialize;
+
+/// `frozen[n]` of the first `names` are frozen with n trainable layers.
+#[derive(Deserialize)]
+struct Frozen {
+    names: Vec<String>,
+    frozen: Vec<usize>,
+}
+
+#[test]
+fn trainable_backbone_layers() {
+    let cases: BTreeMap<String, Frozen> = Fixture::json("frozen_names");
+    assert_eq!(cases.len(), 6);
+    for (case, expected) in cases {
+        let (arch, norm) = case.split_once('/').expect("architecture and norm");
+        let backbone = ResNetFpnConfig {
+            arch: arch.parse().expect(arch),
+            norm: match norm {
+                "batch" => NormKind::BatchNorm2d,
+                _ => NormKind::FrozenBatchNorm2d,
+            },
+            ..Default::default()
+        };
+        let model = FasterRcnnConfig::resnet_fpn(backbone, 2).init::<Flex>(&Default::default());
+        let start = FreezeState::of(&model.expect("a model"));
+        assert_eq!(expected.frozen.len(), 6);
+        for (count, frozen) in expected.frozen.into_iter().enumerate() {
+            let mut state = start.clone();
+            let change = Change::TrainableBackboneLayers(count);
+            state.change(&change).expect("a ResNet");
+            assert_eq!(
+                state.frozen().names,
+                expected.names[..frozen],
+                "{case}/{count}"
+            );
+        }
+    }
+}
