@@ -1,6 +1,6 @@
 """Times a training step of ResNet-50-FPN (batch 4, 240x320) with more and more of it frozen.
 
-    cargo build --release --example training_step
+    cargo build --release --example train_step
     python bench/freeze.py
 
 Each case is a process by itself, all cases in turn in each round. Prints the medians of seconds and
@@ -25,17 +25,20 @@ CASES = {
 
 def run(program, rules):
     """Seconds of a step and peak MB."""
-    process = subprocess.Popen([str(program), *rules], stdout=subprocess.PIPE, text=True)
+    command = [str(program), "resnet50", "7", *rules]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         sys.exit(f"{program} failed")
-    return float(output.split()[-2]), usage.ru_maxrss / 1024
+    # The first step also initialises.
+    steps = [float(line.split()[1]) for line in output.splitlines()[1:]]
+    return statistics.median(steps), usage.ru_maxrss / 1024
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=ROOT / "target/release/examples/training_step", help="the example, built")
+    parser.add_argument("--program", default=ROOT / "target/release/examples/train_step", help="the example, built")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     figures = {name: [] for name in CASES}

@@ -1,74 +1,44 @@
-//! Fine-tunes a detector on a data set for one epoch (Pascal VOC, COCO or YOLO):
-//! `cargo run --release --example finetune -- WEIGHTS DATA SPLIT OUT.bpk`.
+//! Fine-tunes a detector on a folder of labelled pictures (Pascal VOC, COCO or YOLO):
+//! `cargo run --release --example finetune -- WEIGHTS DATA RUN_DIR [EPOCHS]`.
 
-use std::sync::Arc;
-
-use burn::backend::Autodiff;
-use burn::grad_clipping::GradientClippingConfig;
-use burn::module::AutodiffModule;
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{GradientsParams, Optimizer, SgdConfig};
-use rand::{SeedableRng, rngs::StdRng};
 use rcnn_burn::image::{open_rgb, to_tensor};
-use rcnn_burn::ops::Choice;
-use rcnn_burn::roi::Target;
-use rcnn_burn::weights::{Precision, Weights};
+use rcnn_burn::weights::Weights;
 use rcnn_burn::{Flex, StandardFasterRcnn};
-use rcnn_data::{Augmentation, Loader, LoaderOptions, ReadOptions, read};
+use rcnn_train::{OptimizerConfig, Progress, Run, TrainConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let [_, start, data, split, out] = &arguments[..] else {
-        return Err("usage: finetune WEIGHTS DATA SPLIT OUT.bpk".into());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [weights, data, folder, rest @ ..] = &arguments[..] else {
+        return Err("usage: finetune WEIGHTS DATA RUN_DIR [EPOCHS]".into());
     };
-    let options = ReadOptions {
-        split: Some(split.clone()),
+
+    // What is not said has torchvision's values. Where the classes of the data are others than those
+    // of the weights, the predictor starts anew and everything else is kept.
+    let config = TrainConfig {
+        data: data.into(),
+        weights: Some(weights.into()),
+        skip_invalid: true,
+        epochs: rest.first().map_or(Ok(5), |epochs| epochs.parse())?,
+        optimizer: OptimizerConfig {
+            learning_rate: 0.002,
+            ..Default::default()
+        },
         ..Default::default()
     };
-    let dataset = read(data.as_ref(), &options)?.accept(true)?;
-
-    // Everything is kept but the predictor, where the classes are others.
+    let run = Run::create(folder, config)?;
     let device = Default::default();
-    let mut weights = Weights::open(start)?;
-    weights.config.num_classes = dataset.class_names.len();
-    weights.config.class_names = dataset.class_names.clone();
-    let (mut model, report): (StandardFasterRcnn<Autodiff<Flex>>, _) =
-        weights.load_partial(&device)?;
-    println!("{} tensors kept\n{report}", report.loaded.len());
+    let report = run.train::<Flex>(&[device], Progress::Lines)?;
+    println!("AP {:.3} after epoch {}", report.best_ap, report.best_epoch);
 
-    let mut sgd = SgdConfig::new()
-        .with_momentum(Some(
-            MomentumConfig::new().with_momentum(0.9).with_dampening(0.0),
-        ))
-        .with_weight_decay(Some(WeightDecayConfig::new(1e-4)))
-        .with_gradient_clipping(Some(GradientClippingConfig::Norm(10.0)))
-        .init();
-    let options = LoaderOptions {
-        batch_size: 4,
-        shuffle: true,
-        ..Default::default()
-    };
-    let decode = Arc::new(|path: &std::path::Path| Ok(open_rgb(path)?));
-    let loader = Loader::new(Arc::new(dataset), decode, Augmentation::default(), options);
-    let mut rng = StdRng::seed_from_u64(0);
-    for (step, batch) in loader.epoch(0).enumerate() {
-        let (mut images, mut targets) = (Vec::new(), Vec::new());
-        for example in batch {
-            let example = example?;
-            images.push(to_tensor(&example.image, &device));
-            targets.push(Target {
-                boxes: example.boxes,
-                labels: example.labels,
-            });
+    // The best model is a file that opens by itself.
+    let best = Weights::open(run.folder().join("best.bpk"))?;
+    let model: StandardFasterRcnn<Flex> = best.load(&device)?;
+    let data = rcnn_data::read(data.as_ref(), &Default::default())?.accept(true)?;
+    let photo = open_rgb(&data.samples[0].image)?;
+    for (bbox, label, score) in model.detect(&[to_tensor(&photo, &device)])?[0].iter() {
+        if score > 0.5 {
+            println!("{} at {bbox:.0?}: {score:.2}", model.class_names[label]);
         }
-        let loss = model
-            .losses(&images, &targets, &mut Choice::Random(&mut rng))?
-            .total();
-        println!("step {step}: loss {:.3}", loss.clone().into_scalar());
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        model = sgd.step(0.005, model, gradients);
     }
-    Weights::of_model(&model.valid()).write_burnpack(out, Precision::F32)?;
     Ok(())
 }

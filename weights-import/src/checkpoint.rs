@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
@@ -53,6 +54,8 @@ pub struct Checkpoint {
     pub path: PathBuf,
     /// How it is written down.
     pub format: Format,
+    /// Its size in bytes.
+    pub file_size: u64,
     /// The key-value pairs of a safetensors or burnpack header; PyTorch's formats have none.
     pub metadata: BTreeMap<String, String>,
     tensors: IndexMap<String, StoredTensor>,
@@ -68,16 +71,29 @@ impl Checkpoint {
     /// Each variant of [`CheckpointError`]: the file is missing, empty, of another kind, cut off, damaged, or holds
     /// something else than tensors by name.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let source = Source::open(path.as_ref())?;
-        let format = format_of(&source)?;
+        Self::read(&Source::open(path.as_ref())?)
+    }
+
+    /// Reads a file that is built into the program (`include_bytes!`); `name` stands for its path.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, CheckpointError> {
+        Self::read(&Source::of_static(name, bytes))
+    }
+
+    fn read(source: &Arc<Source>) -> Result<Self, CheckpointError> {
+        let format = format_of(source)?;
         let Contents { metadata, tensors } = match format {
-            Format::TorchZip => pytorch::zip(&source),
-            Format::TorchLegacy => pytorch::legacy(&source),
-            Format::Safetensors => flat::safetensors(&source),
-            Format::Burnpack => flat::burnpack(&source),
+            Format::TorchZip => pytorch::zip(source),
+            Format::TorchLegacy => pytorch::legacy(source),
+            Format::Safetensors => flat::safetensors(source),
+            Format::Burnpack => flat::burnpack(source),
         }?;
         Ok(Self {
             path: source.path.clone(),
+            file_size: source.bytes().len() as u64,
             format,
             metadata,
             tensors,

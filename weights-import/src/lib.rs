@@ -13,6 +13,7 @@ mod rebuild;
 mod recognize;
 mod state_dict;
 mod storage;
+mod surgery;
 mod weights;
 mod write;
 
@@ -24,5 +25,6 @@ pub use state_dict::{
     parameter_shapes, state_dict,
 };
 pub use storage::StoredTensor;
+pub use surgery::SurgeryReport;
 pub use weights::{Weights, WeightsError, load_backbone};
 pub use write::Precision;

@@ -95,6 +95,7 @@ impl Shapes {
         let (head, pooled) = self.box_head(out_channels)?;
         config.roi_heads.box_head = head;
         config.roi_heads.box_roi_pool.output_size = [pooled; 2];
+        config.roi_heads.box_regression = self.any("roi_heads.box_predictor.bbox_pred.");
         Ok(config)
     }
 

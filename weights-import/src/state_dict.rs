@@ -156,20 +156,7 @@ impl LoadReport {
 
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut section = |title: &str, lines: Vec<String>| {
-            const MOST: usize = 20;
-            if lines.is_empty() {
-                return Ok(());
-            }
-            writeln!(f, "{title} ({}):", lines.len())?;
-            for line in lines.iter().take(MOST) {
-                writeln!(f, "  {line}")?;
-            }
-            match lines.len() {
-                n if n > MOST => writeln!(f, "  ... and {} more", n - MOST),
-                _ => Ok(()),
-            }
-        };
+        let mut section = |title: &str, found: Vec<String>| lines(f, title, found);
         let missing = self
             .missing
             .iter()
@@ -185,6 +172,22 @@ impl fmt::Display for LoadReport {
             .iter()
             .map(|(name, reason)| format!("{name}: {reason}"));
         section("unreadable", reasons.collect())
+    }
+}
+
+/// A title with a count, and the first lines below it; nothing where there are none.
+pub(crate) fn lines(f: &mut fmt::Formatter<'_>, title: &str, lines: Vec<String>) -> fmt::Result {
+    const MOST: usize = 20;
+    if lines.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "{title} ({}):", lines.len())?;
+    for line in lines.iter().take(MOST) {
+        writeln!(f, "  {line}")?;
+    }
+    match lines.len() {
+        n if n > MOST => writeln!(f, "  ... and {} more", n - MOST),
+        _ => Ok(()),
     }
 }
 

@@ -20,11 +20,17 @@ const _: () = assert!(
 /// The most that an expanded or overlapping view may grow to when copied, in bytes.
 const MAX_EXPANDED: usize = 256 << 20;
 
-/// A checkpoint file mapped into memory, and the errors that name it.
+/// A checkpoint's bytes, usually a file mapped into memory, and the errors that name it.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
-    map: Mmap,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Static(&'static [u8]),
 }
 
 impl Source {
@@ -48,12 +54,23 @@ impl Source {
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
-            map,
+            bytes: Bytes::Mapped(map),
         }))
     }
 
+    /// Bytes of the program itself, under a name for errors.
+    pub(crate) fn of_static(name: &str, bytes: &'static [u8]) -> Arc<Self> {
+        Arc::new(Self {
+            path: name.into(),
+            bytes: Bytes::Static(bytes),
+        })
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.map
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Static(bytes) => bytes,
+        }
     }
 
     pub(crate) fn unknown(&self, found: impl Into<String>) -> CheckpointError {

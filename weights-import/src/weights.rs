@@ -6,8 +6,8 @@ use std::rc::Rc;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn_store::TensorSnapshotError;
-use rcnn_backbone::{Backbone, BackboneWithFpn, ResNetArch};
-use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_backbone::{Backbone, BackboneWithFpn, Block, ResNet, ResNetArch};
+use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn, SurgeryError};
 use rcnn_ops::DetectionBackend;
 
 use crate::names::torchvision_names;
@@ -15,7 +15,8 @@ use crate::published::{self, COCO_CATEGORIES};
 use crate::recognize::{Recognized, Shapes};
 use crate::state_dict::snapshot;
 use crate::{
-    Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict, state_dict,
+    Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict,
+    parameter_shapes, state_dict,
 };
 
 /// Key of the configuration in the metadata of the files that this project writes.
@@ -64,6 +65,14 @@ pub enum WeightsError {
         /// What is wrong.
         source: ConfigError,
     },
+    /// An operation on the network can't be.
+    #[error("{}{reason}", prefix(path))]
+    Surgery {
+        /// The file; empty for a model in memory.
+        path: PathBuf,
+        /// Which, why, and what to do instead.
+        reason: SurgeryError,
+    },
     /// Keys of model and file differ.
     #[error("{}: the weights do not fit the model\n{report}", path.display())]
     Keys {
@@ -80,6 +89,14 @@ pub enum WeightsError {
         /// What the system said.
         reason: String,
     },
+}
+
+/// The file's name before a message; nothing for a model in memory.
+fn prefix(path: &Path) -> String {
+    match path.as_os_str().is_empty() {
+        true => String::new(),
+        false => format!("{}: ", path.display()),
+    }
 }
 
 /// The tensors of a detector, in torch's layouts under torchvision's names, and its configuration.
@@ -101,9 +118,16 @@ impl Weights {
     /// # Errors
     /// When the file is unreadable or its network unknown; the error says what was seen.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
-        let path = path.as_ref();
-        let checkpoint = Checkpoint::open(path)?;
-        let tensors = torchvision_names(&checkpoint);
+        Self::of_checkpoint(&Checkpoint::open(path)?)
+    }
+
+    /// As [`open`](Self::open), of a checkpoint that is open already.
+    ///
+    /// # Errors
+    /// When its network is unknown; the error says what was seen.
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, WeightsError> {
+        let path = &checkpoint.path;
+        let tensors = torchvision_names(checkpoint);
         let config = match checkpoint.metadata.get(CONFIG_KEY) {
             Some(json) => stored_config(path, json)?,
             None => recognize(path, &tensors)?,
@@ -179,7 +203,30 @@ impl Weights {
         }
     }
 
-    fn init<B: Backend>(&self, device: &B::Device) -> Result<StandardFasterRcnn<B>, WeightsError> {
+    /// Whether the weights are those of their configuration, before anything is made of them.
+    pub(crate) fn require_complete<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<(), WeightsError> {
+        let tensors = self.parameters();
+        let mut report = LoadReport::default();
+        for (name, shape) in parameter_shapes(&self.init::<B>(device)?) {
+            match tensors.get(&name).map(|tensor| tensor.shape.to_vec()) {
+                None => report.missing.push((name, shape)),
+                Some(found) if found != shape => report.mismatched.push((name, shape, found)),
+                Some(_) => report.loaded.push(name),
+            }
+        }
+        match report.missing.is_empty() && report.mismatched.is_empty() {
+            true => Ok(()),
+            false => Err(keys_error(&self.path, report)),
+        }
+    }
+
+    pub(crate) fn init<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<StandardFasterRcnn<B>, WeightsError> {
         let path = &self.path;
         let error = |source| WeightsError::Config {
             path: path.clone(),
@@ -222,19 +269,32 @@ pub fn load_backbone<B: Backend>(
         let counter = name.ends_with(".num_batches_tracked") || name.starts_with("fc.");
         (!counter).then_some((name, tensor))
     });
-    // Stages that the backbone was cut before have no use for their weights.
-    let wanted = |name: &str| !name.starts_with("layer") || name_in_stages(name, &backbone.body);
-    let body: Vec<_> = body.filter(|(name, _)| wanted(name)).collect();
+    // Stages and blocks that the backbone does not have have no use for their weights.
+    let body: Vec<_> = body
+        .filter(|(name, _)| is_built(name, &backbone.body))
+        .collect();
     match load_state_dict(&mut backbone.body, lazy(body), true) {
         Ok(_) => Ok(()),
         Err(report) => Err(keys_error(path, report)),
     }
 }
 
-fn name_in_stages<B: Backend>(name: &str, body: &rcnn_backbone::ResNet<B>) -> bool {
-    let stages = [&body.layer1, &body.layer2, &body.layer3, &body.layer4];
-    let built = stages.iter().filter(|stage| !stage.is_empty()).count();
-    (1..=built).any(|stage| name.starts_with(&format!("layer{stage}.")))
+/// Whether the body has the block that a parameter belongs to, if it belongs to one.
+fn is_built<B: Backend>(name: &str, body: &ResNet<B>) -> bool {
+    let mut path = name.split('.');
+    let stage = match path.next() {
+        Some("layer1") => &body.layer1,
+        Some("layer2") => &body.layer2,
+        Some("layer3") => &body.layer3,
+        Some("layer4") => &body.layer4,
+        _ => return true,
+    };
+    let position = path.next().and_then(|position| position.parse().ok());
+    match position.map(|position: usize| stage.get(position)) {
+        Some(Some(block)) => !matches!(block, Block::Identity(_)),
+        // A block too many in a stage that is there is an error to report.
+        _ => !stage.is_empty(),
+    }
 }
 
 fn keys_error(path: &Path, report: LoadReport) -> WeightsError {

@@ -32,6 +32,12 @@ pub struct ResNetFpnConfig {
     pub fpn_norm: Option<NormKind>,
     /// Whether a level `pool` follows, the last one subsampled by two (`LastLevelMaxPool`).
     pub max_pool_level: bool,
+    /// Stages that are the identity, ascending, of 1 to 4: what follows has the channels and the
+    /// stride of the stage before. torchvision: none.
+    pub dropped_stages: Vec<usize>,
+    /// Residual blocks that are the identity, as stage and position: `[3, 1]` is `layer3.1`. The
+    /// others keep their names. torchvision: none.
+    pub dropped_blocks: Vec<(usize, usize)>,
 }
 
 impl Default for ResNetFpnConfig {
@@ -45,6 +51,8 @@ impl Default for ResNetFpnConfig {
             out_channels: 256,
             fpn_norm: None,
             max_pool_level: true,
+            dropped_stages: Vec::new(),
+            dropped_blocks: Vec::new(),
         }
     }
 }
@@ -63,7 +71,34 @@ impl ResNetFpnConfig {
         if self.out_channels == 0 {
             return Err(BackboneConfigError::OutChannels);
         }
-        Ok(())
+        self.body().check_dropped()?;
+        match layers.iter().find(|l| self.dropped_stages.contains(l)) {
+            Some(&stage) => Err(BackboneConfigError::DroppedReturned { stage }),
+            None => Ok(()),
+        }
+    }
+
+    /// The body by itself: stages after the last returned one are not built.
+    pub fn body(&self) -> ResNetConfig {
+        ResNetConfig {
+            arch: self.arch,
+            norm: self.norm,
+            norm_eps: self.norm_eps,
+            stages: self.returned_layers.last().copied().unwrap_or(0),
+            dropped_stages: self.dropped_stages.clone(),
+            dropped_blocks: self.dropped_blocks.clone(),
+        }
+    }
+
+    /// Pixels of the image that a location of each feature map stands for, along each axis.
+    pub fn level_strides(&self) -> Vec<usize> {
+        let stages = self.body().built_stages().into_iter();
+        let returned = stages.filter(|stage| self.returned_layers.contains(&stage.number));
+        let mut strides: Vec<usize> = returned.map(|stage| stage.total_stride).collect();
+        if self.max_pool_level {
+            strides.extend(strides.last().map(|last| last * 2));
+        }
+        strides
     }
 
     /// Feature maps that the backbone returns.
@@ -77,12 +112,6 @@ impl ResNetFpnConfig {
     /// Panics where [`check`](Self::check) fails.
     pub fn init<B: Backend>(&self, device: &B::Device) -> BackboneWithFpn<B> {
         self.check().unwrap_or_else(|error| panic!("{error}"));
-        let body = ResNetConfig {
-            arch: self.arch,
-            norm: self.norm,
-            norm_eps: self.norm_eps,
-            stages: self.returned_layers[self.returned_layers.len() - 1],
-        };
         let block = |channels, kernel_size| ConvNormConfig {
             norm: self.fpn_norm.map(|kind| (kind, self.norm_eps)),
             initializer: Initializer::KaimingUniform {
@@ -94,7 +123,7 @@ impl ResNetFpnConfig {
         let inner = |&stage: &usize| block(self.arch.stage_channels(stage), 1).init(device);
         let layer = |_: &usize| block(self.out_channels, 3).init(device);
         BackboneWithFpn {
-            body: body.init(device),
+            body: self.body().init(device),
             fpn: FeaturePyramidNetwork {
                 inner_blocks: self.returned_layers.iter().map(inner).collect(),
                 layer_blocks: self.returned_layers.iter().map(layer).collect(),

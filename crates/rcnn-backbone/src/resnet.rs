@@ -14,7 +14,8 @@ use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use rcnn_ops::{DetectionBackend, conv2d};
 use serde::{Deserialize, Serialize};
 
-use crate::{BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm};
+use crate::stages::STEM_CHANNELS;
+use crate::{BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, Phase, ResNetStage, conv_norm};
 
 /// A member of the family, under torchvision's builder name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -153,22 +154,24 @@ pub struct ResNetConfig {
     pub norm_eps: f64,
     /// Stages to build, 1 to 4; later ones are left out.
     pub stages: usize,
+    /// Stages among them that are the identity.
+    pub dropped_stages: Vec<usize>,
+    /// Blocks that are the identity: stage and position.
+    pub dropped_blocks: Vec<(usize, usize)>,
 }
 
 impl ResNetConfig {
     /// Makes the module with Kaiming's initialisation.
     pub fn init<B: Backend>(&self, device: &B::Device) -> ResNet<B> {
         let norm = Some((self.norm, self.norm_eps));
-        let mut stem = ConvNormConfig::new([3, 64], 7);
+        let mut stem = ConvNormConfig::new([3, STEM_CHANNELS], 7);
         stem.stride = 2;
         stem.norm = norm;
         let (conv1, bn1) = stem.init_pair(device);
-        let stage = |n: usize| {
-            if n <= self.stages {
-                self.stage(n, device)
-            } else {
-                Vec::new()
-            }
+        let built = self.built_stages();
+        let stage = |number: usize| match built.iter().find(|stage| stage.number == number) {
+            Some(stage) => self.stage(stage, device),
+            None => Vec::new(),
         };
         ResNet {
             conv1,
@@ -184,17 +187,17 @@ impl ResNetConfig {
         }
     }
 
-    fn stage<B: Backend>(&self, stage: usize, device: &B::Device) -> Vec<Block<B>> {
+    fn stage<B: Backend>(&self, stage: &ResNetStage, device: &B::Device) -> Vec<Block<B>> {
         let arch = self.arch;
-        let out = arch.stage_channels(stage);
-        let width = arch.stage_width(stage);
+        let out = stage.out_channels;
+        let width = arch.stage_width(stage.number);
         let block = |index: usize| {
-            let first = index == 0;
-            let stride = if first && stage > 1 { 2 } else { 1 };
-            let input = match (first, stage) {
-                (false, _) => out,
-                (true, 1) => 64,
-                (true, _) => arch.stage_channels(stage - 1),
+            if !stage.blocks.contains(&index) {
+                return Block::Identity(0);
+            }
+            let (input, stride) = match index {
+                0 => (stage.in_channels, stage.stride),
+                _ => (out, 1),
             };
             let conv = |channels, kernel_size, stride, groups| ConvNormConfig {
                 stride,
@@ -202,7 +205,7 @@ impl ResNetConfig {
                 norm: Some((self.norm, self.norm_eps)),
                 ..ConvNormConfig::new(channels, kernel_size)
             };
-            let downsample = (stride != 1 || input != out)
+            let downsample = (index == 0 && stage.has_downsample())
                 .then(|| conv([input, out], 1, stride, 1).init(device));
             if arch.bottleneck() {
                 let (conv1, bn1) = conv([input, width], 1, 1, 1).init_pair(device);
@@ -229,7 +232,7 @@ impl ResNetConfig {
                 })
             }
         };
-        (0..arch.blocks()[stage - 1]).map(block).collect()
+        (0..arch.blocks()[stage.number - 1]).map(block).collect()
     }
 }
 
@@ -261,7 +264,7 @@ pub struct ResNet<B: Backend> {
 }
 
 impl<B: DetectionBackend> ResNet<B> {
-    /// Computes the output of every stage, first to last.
+    /// Computes the output of every stage, first to last. Stages that are not built are the identity.
     ///
     /// # Shapes
     /// - images: `[N, 3, H, W]`
@@ -271,7 +274,6 @@ impl<B: DetectionBackend> ResNet<B> {
         let mut x = self.maxpool.forward(stem);
         [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
             .into_iter()
-            .filter(|stage| !stage.is_empty())
             .map(|stage| {
                 x = stage
                     .iter()
@@ -289,6 +291,8 @@ pub enum Block<B: Backend> {
     Basic(BasicBlock<B>),
     /// 1x1, 3x3, 1x1.
     Bottleneck(Bottleneck<B>),
+    /// Nothing, in the place of a block that was dropped; the number means nothing.
+    Identity(usize),
 }
 
 impl<B: DetectionBackend> Block<B> {
@@ -299,6 +303,7 @@ impl<B: DetectionBackend> Block<B> {
         match self {
             Self::Basic(block) => block.forward(input, phase),
             Self::Bottleneck(block) => block.forward(input, phase),
+            Self::Identity(_) => input,
         }
     }
 }

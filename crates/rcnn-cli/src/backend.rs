@@ -93,9 +93,9 @@ pub(crate) fn run_on<J: Job>(names: &[DeviceName], job: J) -> Result<J::Output> 
     }
     match first.backend {
         #[cfg(feature = "flex")]
-        "flex" => job.run::<rcnn_burn::Flex>(vec![Default::default()]),
+        "flex" => job.run::<rcnn_burn::Flex>(vec![Default::default(); names.len()]),
         #[cfg(feature = "ndarray")]
-        "ndarray" => job.run::<rcnn_burn::NdArray>(vec![Default::default()]),
+        "ndarray" => job.run::<rcnn_burn::NdArray>(vec![Default::default(); names.len()]),
         #[cfg(feature = "wgpu")]
         "wgpu" => {
             use rcnn_burn::WgpuDevice;

@@ -1,6 +1,6 @@
 //! `rcnn convert`: weights from one format to another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -33,28 +33,59 @@ pub(crate) struct ConvertArgs {
     dtype: Dtype,
 }
 
+/// Precision of the weights of a burnpack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Dtype {
+pub(crate) enum Dtype {
     F32,
     F16,
 }
 
-pub(crate) fn run(args: ConvertArgs) -> Result<Outcome> {
-    let extension = args
-        .output
-        .extension()
-        .map(|e| e.to_string_lossy().to_lowercase());
-    let burnpack = match extension.as_deref() {
-        Some("bpk") => true,
-        Some("safetensors") => false,
-        _ => bail!(
-            "{}: expected a name that ends in .bpk or .safetensors",
-            args.output.display()
-        ),
-    };
-    if !burnpack && args.dtype == Dtype::F16 {
-        bail!("--dtype is for .bpk files; .safetensors keep the precision that the weights have");
+/// A file of weights to write: its name says the format.
+pub(crate) struct Target {
+    path: PathBuf,
+    /// Of a burnpack; `None` for safetensors.
+    precision: Option<Precision>,
+}
+
+impl Target {
+    /// # Errors
+    /// When the name ends otherwise, or the format has no such precision.
+    pub(crate) fn new(path: &Path, dtype: Dtype) -> Result<Self> {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        let precision = match (extension.as_deref(), dtype) {
+            (Some("bpk"), Dtype::F32) => Some(Precision::F32),
+            (Some("bpk"), Dtype::F16) => Some(Precision::F16),
+            (Some("safetensors"), Dtype::F32) => None,
+            (Some("safetensors"), Dtype::F16) => bail!(
+                "--dtype is for .bpk files; .safetensors keep the precision that the weights have"
+            ),
+            _ => bail!(
+                "{}: expected a name that ends in .bpk or .safetensors",
+                path.display()
+            ),
+        };
+        Ok(Self {
+            path: path.into(),
+            precision,
+        })
     }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the file, whole or not at all.
+    pub(crate) fn write(&self, weights: &Weights) -> Result<()> {
+        match self.precision {
+            Some(precision) => weights.write_burnpack(&self.path, precision)?,
+            None => weights.write_safetensors(&self.path)?,
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn run(args: ConvertArgs) -> Result<Outcome> {
+    let target = Target::new(&args.output, args.dtype)?;
     let weights = args.model.open(&args.input)?;
     let weights = run_on(
         &[default_device()],
@@ -63,14 +94,7 @@ pub(crate) fn run(args: ConvertArgs) -> Result<Outcome> {
             model: args.model,
         },
     )?;
-    let precision = match args.dtype {
-        Dtype::F32 => Precision::F32,
-        Dtype::F16 => Precision::F16,
-    };
-    match burnpack {
-        true => weights.write_burnpack(&args.output, precision)?,
-        false => weights.write_safetensors(&args.output)?,
-    }
+    target.write(&weights)?;
     let size = std::fs::metadata(&args.output)?.len() as f64 / (1 << 20) as f64;
     eprintln!(
         "{}: {} tensors, {size:.1} MiB",

@@ -8,19 +8,19 @@ use clap::{Args, ValueEnum};
 use rcnn_burn::backbone::BackboneConfig;
 use rcnn_burn::freeze::{FreezePlan, FreezeState, Rule};
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::roi::BoxHeadConfig;
-use rcnn_burn::weights::{Checkpoint, StoredTensor, Weights, torchvision_names};
+use rcnn_burn::weights::{StoredTensor, Weights, torchvision_names};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 use serde_json::json;
 
 use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
-use crate::source::resolve;
+use crate::cost::{CostArgs, millions, seen};
+use crate::source::checkpoint;
 
 /// Show what is in a file of weights
 ///
-/// Architecture, classes, and the tree of parameters with shapes, types, counts and sizes. Files of
-/// other networks are listed too.
+/// Architecture, classes, multiply-accumulates of a detection, and the tree of parameters with
+/// shapes, types, counts and sizes. Files of other networks are listed too.
 #[derive(Args)]
 pub(crate) struct InspectArgs {
     /// Weights: a file, or the name of published ones
@@ -34,6 +34,8 @@ pub(crate) struct InspectArgs {
     /// Show what a rule of freezing would freeze, as in `rcnn train`; may be repeated
     #[arg(long, value_name = "RULE")]
     freeze: Vec<Rule>,
+    #[command(flatten)]
+    cost: CostArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,9 +45,8 @@ enum Format {
 }
 
 pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
-    let path = resolve(&args.file)?;
-    let checkpoint = Checkpoint::open(&path)?;
-    let config = Weights::open(&path).map(|weights| weights.config);
+    let checkpoint = checkpoint(&args.file)?;
+    let config = Weights::of_checkpoint(&checkpoint).map(|weights| weights.config);
     let mut tensors: Vec<(String, StoredTensor)> = checkpoint
         .iter()
         .map(|(name, tensor)| (name.to_string(), tensor.clone()))
@@ -55,7 +56,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
         // Rules are over the names that the model has.
         tensors = torchvision_names(&checkpoint);
         let job = Plan {
-            config: Weights::open(&path)?.config,
+            config: Weights::of_checkpoint(&checkpoint)?.config,
             rules: &args.freeze,
         };
         plan = Some(run_on(&[default_device()], job)?);
@@ -85,6 +86,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                 "num_classes": config.as_ref().ok().map(|c| c.num_classes),
                 "class_names": config.as_ref().ok().map(|c| &c.class_names),
                 "config": config.as_ref().ok(),
+                "macs": config.as_ref().ok().and_then(|c| macs(c, &args)),
                 "problem": config.as_ref().err().map(|error| error.to_string()),
                 "parameters": checkpoint.iter().map(|(_, t)| t.num_elements()).sum::<usize>(),
                 "bytes": checkpoint.iter().map(|(_, t)| bytes(t)).sum::<usize>(),
@@ -106,7 +108,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
             writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
         }
         Format::Table => {
-            let size = std::fs::metadata(&path)?.len();
+            let size = checkpoint.file_size;
             writeln!(
                 out,
                 "{}  {}  {}",
@@ -118,6 +120,14 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                 Ok(config) => {
                     writeln!(out, "architecture  {}", architecture(config))?;
                     writeln!(out, "classes       {}", classes(config))?;
+                    if let Ok(macs) = config.macs(args.cost.size.0) {
+                        let parts = macs.parts.iter();
+                        let parts = parts.map(|(part, n)| format!("{part} {}", millions(*n)));
+                        let parts: Vec<String> = parts.collect();
+                        let total = millions(macs.total());
+                        writeln!(out, "MACs          {total} M, {}", seen(&macs))?;
+                        writeln!(out, "              {}", parts.join(", "))?;
+                    }
                 }
                 Err(error) => writeln!(out, "architecture  unknown: {error}")?,
             }
@@ -180,22 +190,44 @@ fn architecture(config: &FasterRcnnConfig) -> String {
     let BackboneConfig::ResnetFpn(backbone) = &config.backbone else {
         return "Faster R-CNN over a custom backbone".to_string();
     };
-    let head = match &config.roi_heads.box_head {
-        BoxHeadConfig::TwoMlp {
-            representation_size,
-        } => format!("two layers of {representation_size}"),
-        BoxHeadConfig::ConvFc {
-            conv_layers,
-            fc_layers,
-            ..
-        } => {
-            format!("convolutions {conv_layers:?}, layers {fc_layers:?}")
-        }
+    let mut dropped: Vec<String> = (backbone.dropped_stages.iter())
+        .map(|stage| format!("layer{stage}"))
+        .collect();
+    let blocks = backbone.dropped_blocks.iter();
+    dropped.extend(blocks.map(|(stage, block)| format!("layer{stage}.{block}")));
+    let without = match dropped.is_empty() {
+        true => String::new(),
+        false => format!(" without {}", dropped.join(", ")),
+    };
+    let regression = match config.roi_heads.box_regression {
+        true => "",
+        false => ", no box regression",
     };
     format!(
-        "Faster R-CNN, {}-FPN ({:?}, stages {:?}), RPN with {} convolution(s), box head: {head}",
-        backbone.arch, backbone.norm, backbone.returned_layers, config.rpn.conv_depth
+        "Faster R-CNN, {}-FPN ({:?}, stages {:?}{without}), RPN with {} convolution(s), box head: \
+         {}{regression}",
+        backbone.arch,
+        backbone.norm,
+        backbone.returned_layers,
+        config.rpn.conv_depth,
+        config.roi_heads.box_head
     )
+}
+
+/// Multiply-accumulates in JSON.
+fn macs(config: &FasterRcnnConfig, args: &InspectArgs) -> Option<serde_json::Value> {
+    let macs = config.macs(args.cost.size.0).ok()?;
+    let parts = macs
+        .parts
+        .iter()
+        .map(|(part, n)| (part.to_string(), json!(n)));
+    Some(json!({
+        "image_size": args.cost.size.0,
+        "padded_size": macs.padded_size,
+        "rois": macs.rois,
+        "parts": parts.collect::<serde_json::Map<_, _>>(),
+        "total": macs.total(),
+    }))
 }
 
 fn classes(config: &FasterRcnnConfig) -> String {

@@ -3,6 +3,7 @@
 mod augment_args;
 mod backend;
 mod convert;
+mod cost;
 mod data;
 mod detect;
 mod draw;
@@ -14,6 +15,7 @@ mod output;
 mod preview;
 mod progress;
 mod source;
+mod surgery;
 mod train;
 
 use std::io;
@@ -41,6 +43,7 @@ enum Command {
     Data(data::DataArgs),
     Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
+    Surgery(surgery::SurgeryArgs),
     /// List torchvision's published weights that can be given by name.
     Weights,
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Data(args) => data::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Surgery(args) => surgery::run(args),
         Command::Weights => source::list().map(|()| Outcome::Done),
     };
     match result {

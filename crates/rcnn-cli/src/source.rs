@@ -8,8 +8,20 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::weights::{Weights, WeightsError, download, published};
+use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, download, published};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
+
+/// Name of the detector that is part of the program: blood cells, trained by this project.
+pub(crate) const BUILT_IN: &str = "blood-cells";
+const BUILT_IN_FILE: &[u8] = include_bytes!("../assets/blood-cells.bpk");
+
+/// Opens a checkpoint: a file, published weights, or the one of the program.
+pub(crate) fn checkpoint(source: &str) -> Result<Checkpoint> {
+    Ok(match source {
+        BUILT_IN => Checkpoint::from_static(BUILT_IN, BUILT_IN_FILE)?,
+        source => Checkpoint::open(resolve(source)?)?,
+    })
+}
 
 /// Which network the weights belong to, where the file does not say.
 #[derive(Args)]
@@ -56,28 +68,29 @@ impl ModelArgs {
 
     /// Opens the weights with the configuration that file and arguments give together.
     pub(crate) fn open(&self, source: &str) -> Result<Weights> {
-        let path = resolve(source)?;
         let overrides = self.config.as_deref().map(read_json).transpose()?;
         let mut weights = match &self.model {
             Some(model) => {
                 let classes = self
                     .num_classes
                     .context("--model wants --num-classes too")?;
-                Weights::open_with(&path, named_config(model, classes)?)?
+                Weights::open_with(resolve(source)?, named_config(model, classes)?)?
             }
-            None => match (Weights::open(&path), &overrides) {
+            None => match (Weights::of_checkpoint(&checkpoint(source)?), &overrides) {
                 // The configuration file may hold what the names do not tell.
                 (Err(WeightsError::Unrecognized { .. }), Some(json))
                     if json.get("backbone").is_some() =>
                 {
-                    Weights::open_with(&path, FasterRcnnConfig::default())?
+                    Weights::open_with(resolve(source)?, FasterRcnnConfig::default())?
                 }
                 (weights, _) => weights?,
             },
         };
         if let Some(json) = overrides {
             let file = self.config.as_deref().unwrap_or(Path::new("--config"));
-            weights.config = (weights.config.overridden(&json))
+            let config = weights.config.overridden(&json);
+            weights.config = config
+                .and_then(|config| config.check().map(|()| config))
                 .with_context(|| format!("{}: no configuration", file.display()))?;
         }
         if self.model.is_none()
@@ -85,10 +98,7 @@ impl ModelArgs {
             && asked != weights.config.num_classes
         {
             let found = weights.config.num_classes;
-            bail!(
-                "{}: the weights have {found} classes, not {asked}",
-                path.display()
-            );
+            bail!("{source}: the weights have {found} classes, not {asked}");
         }
         if let Some(min_size) = self.min_size {
             weights.config.transform.min_size = vec![min_size];
@@ -116,6 +126,12 @@ pub(crate) fn resolve(source: &str) -> Result<PathBuf> {
     let path = Path::new(source);
     if path.is_file() {
         return Ok(path.into());
+    }
+    if source == BUILT_IN {
+        bail!(
+            "{BUILT_IN} is part of the program; `rcnn convert {BUILT_IN} -o cells.bpk` makes a file \
+             of it"
+        );
     }
     if path.is_dir() {
         bail!("{source} is a folder; expected a file of weights");
@@ -180,9 +196,15 @@ fn read_labels(path: &Path, num_classes: usize) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Prints the published weights.
+/// Prints the weights that go by a name.
 pub(crate) fn list() -> Result<()> {
     let mut out = io::stdout().lock();
+    let size = BUILT_IN_FILE.len() as f64 / f64::from(1 << 20);
+    let uses = "detect    AP50 0.9";
+    writeln!(
+        out,
+        "{BUILT_IN:<56} {uses:<26} part of the program ({size:.1} MiB)"
+    )?;
     for p in &published::PUBLISHED {
         let size = format!("{:.0} MiB", p.file_size);
         let use_for = if p.norm_eps.is_some() || p.builder.starts_with("faster") {

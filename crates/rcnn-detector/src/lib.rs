@@ -7,9 +7,13 @@
 mod config;
 mod faster_rcnn;
 mod losses;
+mod macs;
+mod surgery;
 mod transform;
 
 pub use config::{ConfigError, FasterRcnnConfig};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
 pub use losses::Losses;
+pub use macs::{Macs, Part};
+pub use surgery::{Level, Operation, SurgeryError};
 pub use transform::{DetectError, GeneralizedRcnnTransform, ImageList, ImageSize};

@@ -25,6 +25,17 @@ pub trait DetectionBackend: Backend {
         Self::conv2d(x, weight, bias, options)
     }
 
+    /// As [`convolution`](Self::convolution), for a pass that gradients are wanted of: no less exact
+    /// than plain sums. Where errors tip a ReLU, gradients jump.
+    fn tracked_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::convolution(x, weight, bias, options)
+    }
+
     /// Convolution's gradient with respect to `x`.
     fn convolution_input_grad(
         x: FloatTensor<Self>,

@@ -16,11 +16,11 @@ pub enum BoxHeadConfig {
         /// Width of both.
         representation_size: usize,
     },
-    /// 3x3 convolutions, then linear layers.
+    /// 3x3 convolutions, then linear layers; either may be none.
     ConvFc {
         /// Channels of each convolution.
         conv_layers: Vec<usize>,
-        /// Width of each linear layer.
+        /// Width of each linear layer. Without any, the features go to the predictor as they are.
         fc_layers: Vec<usize>,
         /// Norm of the convolutions, with its epsilon.
         norm: Option<(NormKind, f64)>,
@@ -45,13 +45,36 @@ impl BoxHeadConfig {
         }
     }
 
-    /// Width of the vector that the head puts out.
-    pub fn out_features(&self) -> usize {
+    /// Width of the vector that the head makes of pooled features of shape
+    /// `[channels, height, width]`.
+    pub fn out_features(&self, [channels, height, width]: [usize; 3]) -> usize {
         match self {
             Self::TwoMlp {
                 representation_size,
             } => *representation_size,
-            Self::ConvFc { fc_layers, .. } => fc_layers.last().copied().unwrap_or(0),
+            Self::ConvFc {
+                conv_layers,
+                fc_layers,
+                ..
+            } => {
+                let channels = conv_layers.last().copied().unwrap_or(channels);
+                let flat = channels * height * width;
+                fc_layers.last().copied().unwrap_or(flat)
+            }
+        }
+    }
+
+    /// Channels or width of every layer.
+    pub fn layer_sizes(&self) -> Vec<usize> {
+        match self {
+            Self::TwoMlp {
+                representation_size: size,
+            } => vec![*size, *size],
+            Self::ConvFc {
+                conv_layers,
+                fc_layers,
+                ..
+            } => [&conv_layers[..], fc_layers].concat(),
         }
     }
 

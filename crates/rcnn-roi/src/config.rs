@@ -50,6 +50,9 @@ pub struct RoiHeadsConfig {
     /// Focal loss instead of cross-entropy for the classifier. torchvision: cross-entropy.
     #[serde(rename = "box_focal_loss")]
     pub focal_loss: Option<FocalLoss>,
+    /// Whether the predictor refines the boxes. Without, proposals are the boxes of every class, and
+    /// there is nothing to learn of them. torchvision: yes.
+    pub box_regression: bool,
 }
 
 /// Focal loss (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>) of the softmax over all classes.
@@ -95,6 +98,7 @@ impl Default for RoiHeadsConfig {
             nms_method: NmsMethod::Hard,
             class_weights: None,
             focal_loss: None,
+            box_regression: true,
         }
     }
 }
@@ -108,14 +112,15 @@ impl RoiHeadsConfig {
         device: &B::Device,
     ) -> RoiHeads<B> {
         let [height, width] = self.box_roi_pool.output_size;
-        let box_head = self.box_head.init([in_channels, height, width], device);
+        let pooled = [in_channels, height, width];
         RoiHeads {
+            box_head: self.box_head.init(pooled, device),
             box_predictor: FastRcnnPredictor::new(
-                self.box_head.out_features(),
+                self.box_head.out_features(pooled),
                 num_classes,
+                self.box_regression,
                 device,
             ),
-            box_head,
             config: self.clone(),
         }
     }

@@ -4,6 +4,7 @@
 //! C: classes, of which 0 is the background.
 
 mod box_head;
+mod box_head_chain;
 mod config;
 mod loss;
 mod pooler;
@@ -11,6 +12,7 @@ mod postprocess;
 mod predictor;
 
 pub use box_head::{BoxHead, BoxHeadConfig, BoxHeadLayer, FastRcnnConvFcHead, TwoMlpHead};
+pub use box_head_chain::BoxHeadTextError;
 pub use config::{FocalLoss, RoiHeadsConfig};
 pub use loss::{RoiLosses, RoiSamples, Target};
 pub use pooler::{LevelMapper, MultiScaleRoiAlign};

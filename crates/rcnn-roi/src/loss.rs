@@ -34,7 +34,7 @@ pub struct RoiSamples {
 pub struct RoiLosses<B: Backend> {
     /// Class of each proposal.
     pub classifier: Tensor<B, 1>,
-    /// Box deltas of the objects.
+    /// Box deltas of the objects; a constant zero where boxes are not refined.
     pub box_reg: Tensor<B, 1>,
 }
 
@@ -95,6 +95,12 @@ impl<B: Backend> RoiHeads<B> {
         let labels: Vec<i32> = samples.labels.iter().flatten().map(|&l| l as i32).collect();
         let classifier =
             self.classifier_loss(class_logits, Tensor::from_ints(labels.as_slice(), &device));
+        let Some(box_regression) = box_regression else {
+            return RoiLosses {
+                classifier,
+                box_reg: Tensor::zeros([1], &device),
+            };
+        };
 
         // The deltas of the right class are a row of [total * classes, 4].
         let mut rows = Vec::new();

@@ -68,6 +68,7 @@ impl MultiScaleRoiAlign {
             .map(|map| infer_scale(map.dims()[2], height))
             .collect();
         let mapper = self.level_mapper(&scales);
+        let positions = positions(&scales.iter().map(|&s| log_stride(s)).collect::<Vec<_>>());
 
         // Boxes by level; `order` remembers where each stood.
         let mut rois = vec![Vec::new(); levels.len()];
@@ -77,7 +78,7 @@ impl MultiScaleRoiAlign {
             .enumerate()
             .flat_map(|(i, b)| b.iter().map(move |b| (i, b)));
         for (position, (image, b)) in all.enumerate() {
-            let level = mapper.level(b);
+            let level = positions[mapper.level(b)];
             rois[level].extend_from_slice(&[image as f32, b[0], b[1], b[2], b[3]]);
             order[level].push(position);
         }
@@ -109,10 +110,9 @@ impl MultiScaleRoiAlign {
     }
 
     fn level_mapper(&self, scales: &[f32]) -> LevelMapper {
-        let level = |scale: f32| -scale.log2() as i32;
         LevelMapper {
-            k_min: level(scales[0]),
-            k_max: level(scales[scales.len() - 1]),
+            k_min: log_stride(scales[0]),
+            k_max: log_stride(scales[scales.len() - 1]),
             canonical_scale: self.canonical_scale,
             canonical_level: self.canonical_level,
         }
@@ -125,6 +125,28 @@ fn infer_scale(map_height: usize, image_height: usize) -> f32 {
         .log2()
         .round_ties_even()
         .exp2()
+}
+
+fn log_stride(scale: f32) -> i32 {
+    -scale.log2() as i32
+}
+
+/// Position among the maps, by the index that a [`LevelMapper`] gives.
+///
+/// torchvision takes the index for the position: maps must follow each other by strides of two. Where
+/// one is missing, its boxes are cut from the next finer one.
+fn positions(levels: &[i32]) -> Vec<usize> {
+    let (first, last) = (levels[0], levels[levels.len() - 1]);
+    if last - first + 1 == levels.len() as i32 {
+        return (0..levels.len()).collect();
+    }
+    let finer = |k: i32| levels.iter().filter(|&&level| level <= k).max();
+    (first..=last.max(first))
+        .map(|k| {
+            let level = finer(k).expect("the first level is one");
+            levels.iter().position(|l| l == level).unwrap_or(0)
+        })
+        .collect()
 }
 
 /// Which level of the pyramid a box belongs to: equation 1 of the FPN paper
@@ -150,5 +172,21 @@ impl LevelMapper {
             (self.canonical_level as f32 + (side / self.canonical_scale).log2() + EPS).floor();
         // A NaN becomes 0 and so the first level.
         ((level as i32).clamp(self.k_min, self.k_max) - self.k_min) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::positions;
+
+    #[test]
+    fn boxes_of_a_missing_level_go_to_the_next_finer_one() {
+        assert_eq!(positions(&[2, 3, 4, 5]), [0, 1, 2, 3]);
+        assert_eq!(positions(&[3]), [0]);
+        assert_eq!(positions(&[2, 4]), [0, 0, 1]);
+        assert_eq!(positions(&[2, 5]), [0, 0, 0, 1]);
+        assert_eq!(positions(&[3, 4, 6]), [0, 1, 1, 2]);
+        // Tiny images: two maps of the same inferred scale.
+        assert_eq!(positions(&[2, 3, 3]), [0, 1]);
     }
 }

@@ -104,10 +104,15 @@ impl<B: DetectionBackend> RoiHeads<B> {
             .collect();
         let references = TensorData::new(flat, [k, 4]);
         let references = Tensor::from_data(references, &predictions.class_logits.device());
-        let coder = BoxCoder {
-            weights: self.config.bbox_reg_weights,
+        let boxes = match predictions.box_regression {
+            Some(deltas) => {
+                let coder = BoxCoder {
+                    weights: self.config.bbox_reg_weights,
+                };
+                coder.decode(deltas, references)
+            }
+            None => references.unsqueeze_dim::<3>(1).expand([k, num_classes, 4]),
         };
-        let boxes = coder.decode(predictions.box_regression, references);
         let scores = softmax(predictions.class_logits, 1).unsqueeze_dim(2);
         let rows = Tensor::cat(vec![boxes, scores], 2)
             .into_data()

@@ -10,8 +10,8 @@ use burn::tensor::{Tensor, backend::Backend};
 pub struct FastRcnnPredictor<B: Backend> {
     /// Logits of every class, background first.
     pub cls_score: Linear<B>,
-    /// Box deltas of every class.
-    pub bbox_pred: Linear<B>,
+    /// Box deltas of every class; `None` where boxes are not refined.
+    pub bbox_pred: Option<Linear<B>>,
 }
 
 /// What the predictor says of each proposal, raw.
@@ -19,15 +19,21 @@ pub struct FastRcnnPredictor<B: Backend> {
 pub struct BoxPredictions<B: Backend> {
     /// Class logits `[K, C]`.
     pub class_logits: Tensor<B, 2>,
-    /// Box deltas `[K, 4 * C]`, class by class.
-    pub box_regression: Tensor<B, 2>,
+    /// Box deltas `[K, 4 * C]`, class by class; `None` where proposals are the boxes.
+    pub box_regression: Option<Tensor<B, 2>>,
 }
 
 impl<B: Backend> FastRcnnPredictor<B> {
-    pub(crate) fn new(in_features: usize, num_classes: usize, device: &B::Device) -> Self {
+    pub(crate) fn new(
+        in_features: usize,
+        num_classes: usize,
+        box_regression: bool,
+        device: &B::Device,
+    ) -> Self {
+        let linear = |width| LinearConfig::new(in_features, width).init(device);
         Self {
-            cls_score: LinearConfig::new(in_features, num_classes).init(device),
-            bbox_pred: LinearConfig::new(in_features, num_classes * 4).init(device),
+            cls_score: linear(num_classes),
+            bbox_pred: box_regression.then(|| linear(num_classes * 4)),
         }
     }
 
@@ -36,7 +42,10 @@ impl<B: Backend> FastRcnnPredictor<B> {
     pub fn forward(&self, features: Tensor<B, 2>) -> BoxPredictions<B> {
         BoxPredictions {
             class_logits: self.cls_score.forward(features.clone()),
-            box_regression: self.bbox_pred.forward(features),
+            box_regression: self
+                .bbox_pred
+                .as_ref()
+                .map(|linear| linear.forward(features)),
         }
     }
 }

@@ -13,7 +13,7 @@ pub struct RpnConfig {
     /// Sizes and ratios of the anchors.
     #[serde(rename = "rpn_anchor_generator")]
     pub anchor_generator: AnchorGenerator,
-    /// 3x3 convolutions in the head: 1, or 2 in `fasterrcnn_resnet50_fpn_v2`.
+    /// 3x3 convolutions in the head: 1, or 2 in `fasterrcnn_resnet50_fpn_v2`; 0 for none.
     #[serde(rename = "rpn_conv_depth")]
     pub conv_depth: usize,
     /// Proposals kept of each level before suppression, in training.

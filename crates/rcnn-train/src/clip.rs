@@ -6,6 +6,7 @@ use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::cast::ToElement;
 
 /// Multiplies all gradients by `scale` and then, if their common norm is above `max_norm`, by
 /// `max_norm / norm`. Returns the norm before clipping, where it was asked for.
@@ -34,8 +35,6 @@ pub(crate) fn scale_and_clip<B: AutodiffBackend, M: AutodiffModule<B>>(
     }
     norm
 }
-
-use burn::tensor::cast::ToElement;
 
 struct SquareSum<'a, B: AutodiffBackend> {
     gradients: &'a GradientsParams,
@@ -66,5 +65,57 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Scale<'_> {
             let scaled = gradient * self.factor;
             self.gradients.register::<B::InnerBackend, D>(id, scaled);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Autodiff;
+    use burn::nn::LinearConfig;
+    use rcnn_burn::Flex;
+
+    use super::*;
+
+    #[test]
+    fn the_norm_is_that_of_all_parameters_together() {
+        type B = Autodiff<Flex>;
+        let device = Default::default();
+        let model = LinearConfig::new(2, 3).init::<B>(&device);
+        let gradients = || {
+            let sum = model.weight.val().sum() * 3.0 + model.bias.as_ref().unwrap().val().sum();
+            GradientsParams::from_grads(sum.backward(), &model)
+        };
+        let values = |gradients: &GradientsParams| {
+            let weight = gradients.get::<Flex, 2>(model.weight.id).unwrap();
+            let bias = gradients
+                .get::<Flex, 1>(model.bias.as_ref().unwrap().id)
+                .unwrap();
+            let first = |data: burn::tensor::TensorData| data.iter::<f64>().next().unwrap();
+            [first(weight.into_data()), first(bias.into_data())]
+        };
+        let norm = 57f64.sqrt(); // Six of 3 and three of 1.
+        let close = |found: [f64; 2], expected: [f64; 2]| {
+            assert!(
+                found
+                    .iter()
+                    .zip(expected)
+                    .all(|(a, b)| (a - b).abs() < 1e-5),
+                "{found:?} {expected:?}"
+            );
+        };
+
+        let mut clipped = gradients();
+        let found = scale_and_clip::<B, _>(&model, &mut clipped, 1.0, Some(1.0)).unwrap();
+        assert!((found - norm).abs() < 1e-5);
+        close(values(&clipped), [3.0 / norm, 1.0 / norm]);
+
+        let mut averaged = gradients();
+        scale_and_clip::<B, _>(&model, &mut averaged, 0.5, Some(100.0));
+        close(values(&averaged), [1.5, 0.5]);
+
+        let mut untouched = gradients();
+        let found = scale_and_clip::<B, _>(&model, &mut untouched, 1.0, None);
+        assert_eq!(found, None);
+        close(values(&untouched), [3.0, 1.0]);
     }
 }

@@ -114,6 +114,11 @@ impl Run {
         Ok(Self { folder, config })
     }
 
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What describes the run.
     pub fn config(&self) -> &TrainConfig {
         &self.config

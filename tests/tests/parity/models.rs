@@ -8,7 +8,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use parity::{Fixture, assert_close, synthetic};
-use rcnn_burn::backbone::{Backbone, FeatureMaps, NormKind, Phase, ResNetFpnConfig};
+use rcnn_burn::backbone::{Backbone, FeatureMaps, NormKind, Phase, ResNetArch, ResNetFpnConfig};
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{BBox, DetectionBackend};
 use rcnn_burn::roi::Detections;
@@ -172,7 +172,7 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     fixture.assert_sampled("class_logits", predictions.class_logits.clone(), FEATURES);
     fixture.assert_sampled(
         "box_regression",
-        predictions.box_regression.clone(),
+        predictions.box_regression.clone().expect("box deltas"),
         FEATURES,
     );
     let scores = model
@@ -263,6 +263,45 @@ fn state_dicts() {
         let found: BTreeMap<_, _> = parameter_shapes(&model).into_iter().collect();
         let expected: BTreeMap<String, Vec<usize>> =
             serde_json::from_value(expected).expect("shapes");
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+/// Multiply-accumulates of every part are those that torch counts.
+#[test]
+fn macs() {
+    let cases: Map<String, Value> = Fixture::json("macs");
+    for (name, case) in cases {
+        let config = match &name[..] {
+            "fasterrcnn_resnet50_fpn" => FasterRcnnConfig::fasterrcnn_resnet50_fpn(91),
+            "fasterrcnn_resnet50_fpn_v2" => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(91),
+            "resnext50_32x4d" => {
+                let backbone = ResNetFpnConfig {
+                    arch: ResNetArch::ResNeXt50_32x4d,
+                    ..Default::default()
+                };
+                FasterRcnnConfig::resnet_fpn(backbone, 91)
+            }
+            "resnet34_layers13" => {
+                let backbone = ResNetFpnConfig {
+                    arch: ResNetArch::ResNet34,
+                    ..Default::default()
+                };
+                let levels = "levels 0,2,pool".parse().expect("an operation");
+                let config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+                config.operated(&[levels]).expect("a configuration")
+            }
+            _ => panic!("no case {name}"),
+        };
+        let size = serde_json::from_value(case["image_size"].clone()).expect("two numbers");
+        let found = config.macs(size).expect("a count");
+        assert_eq!(found.padded_size, size, "{name}");
+        assert_eq!(Some(found.rois as u64), case["rois"].as_u64(), "{name}");
+        let found: BTreeMap<String, u64> = (found.parts.iter())
+            .map(|(part, macs)| (part.to_string(), *macs))
+            .collect();
+        let expected: BTreeMap<String, u64> =
+            serde_json::from_value(case["macs"].clone()).expect("counts");
         assert_eq!(found, expected, "{name}");
     }
 }

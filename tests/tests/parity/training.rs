@@ -196,7 +196,7 @@ fn weights_and_focal_loss_of_the_classifier() {
         };
         let predictions = BoxPredictions {
             class_logits: class_logits.clone(),
-            box_regression: Tensor::zeros([count, 4 * num_classes], &DEVICE),
+            box_regression: Some(Tensor::zeros([count, 4 * num_classes], &DEVICE)),
         };
         let samples = RoiSamples {
             proposals: vec![vec![[0.0, 0.0, 8.0, 8.0]; count]],

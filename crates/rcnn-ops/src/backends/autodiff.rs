@@ -161,7 +161,7 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         let bias_primitive = bias.as_ref().map(|bias| bias.primitive.clone());
         let state: ConvolutionState<B> = (x.primitive, weight.primitive, bias_primitive, options);
         let (input, kernel, shift, options) = state.clone();
-        let output = B::convolution(input, kernel, shift, options);
+        let output = B::tracked_convolution(input, kernel, shift, options);
         macro_rules! record {
             ($nodes:expr) => {
                 match Convolution.prepare::<C>($nodes).compute_bound().stateful() {
@@ -211,5 +211,126 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
             OpsKind::UnTracked(prep) => prep.finish(pooled),
         };
         (pooled, positions)
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::ops::ModuleOps;
+    use burn::tensor::{Distribution, Shape, Tensor, Tolerance};
+    use burn_flex::Flex;
+
+    use super::*;
+    use crate::channels;
+
+    type B = Autodiff<Flex>;
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
+        let distribution = Distribution::Uniform(-1.0, 1.0);
+        Tensor::random(Shape::from(shape), distribution, &Default::default()).require_grad()
+    }
+
+    /// Runs an operation and a reference composed of Burn's; compares values and all gradients.
+    fn compare<const D: usize>(
+        inputs: [FloatTensor<B>; 3],
+        operation: fn([FloatTensor<B>; 3]) -> FloatTensor<B>,
+        reference: fn([FloatTensor<B>; 3]) -> FloatTensor<B>,
+    ) {
+        let results = [operation, reference].map(|run| {
+            let output = tensor::<B, D>(run(inputs.clone()));
+            // Weights make every element's gradient another.
+            let ramp = Tensor::<B, 1, burn::tensor::Int>::arange(
+                0..output.shape().num_elements() as i64,
+                &output.device(),
+            );
+            let ramp = ramp.float().sin().reshape(output.shape());
+            let gradients = (output.clone() * ramp).sum().backward();
+            let [x, y, z] = inputs.clone();
+            let gradients = [
+                tensor::<B, 4>(x).grad(&gradients).map(Tensor::into_data),
+                tensor::<B, 1>(y.clone())
+                    .grad(&gradients)
+                    .map(Tensor::into_data),
+                tensor::<B, 1>(z).grad(&gradients).map(Tensor::into_data),
+            ];
+            (output.into_data(), gradients)
+        });
+        let close = Tolerance::<f32>::rel_abs(1e-3, 1e-4);
+        results[0].0.assert_approx_eq(&results[1].0, close);
+        for (found, expected) in results[0].1.iter().zip(&results[1].1) {
+            match (found, expected) {
+                (Some(found), Some(expected)) => found.assert_approx_eq(expected, close),
+                (found, expected) => assert_eq!(found.is_some(), expected.is_some()),
+            }
+        }
+    }
+
+    #[test]
+    fn scales_and_moments_of_channels_have_the_gradients_of_composed_operations() {
+        for shape in [[2, 3, 5, 7], [1, 1, 1, 1], [3, 2, 1, 40]] {
+            let [x, scale, shift] = [
+                primitive(random(shape)),
+                primitive(random([shape[1]])),
+                primitive(random([shape[1]])),
+            ];
+            compare::<4>(
+                [x.clone(), scale.clone(), shift.clone()],
+                |[x, scale, shift]| B::channel_affine(x, scale, shift),
+                |[x, scale, shift]| channels::affine::<B>(x, scale, shift),
+            );
+            compare::<2>(
+                [x, scale, shift],
+                |[x, ..]| B::channel_moments(x),
+                |[x, ..]| channels::moments::<B>(x),
+            );
+        }
+    }
+
+    #[test]
+    fn convolutions_have_burns_gradients() {
+        let cases = [
+            ([2, 16, 9, 13], [16, 16, 3, 3], 1, 1, 1),
+            ([2, 3, 20, 17], [8, 3, 7, 7], 2, 3, 1),
+            ([3, 8, 6, 5], [4, 8, 1, 1], 1, 0, 1),
+            ([1, 8, 5, 5], [8, 2, 3, 3], 2, 1, 4),
+        ];
+        for (x, weight, stride, padding, groups) in cases {
+            let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], groups);
+            let inputs = (
+                random::<4>(x),
+                random::<4>(weight),
+                random::<1>([weight[0]]),
+            );
+            let results = [B::convolution, B::conv2d].map(|run| {
+                let (x, weight, bias) = inputs.clone();
+                let output = run(
+                    primitive(x.clone()),
+                    primitive(weight.clone()),
+                    Some(primitive(bias.clone())),
+                    options.clone(),
+                );
+                let output = tensor::<B, 4>(output);
+                let gradients = output.clone().powi_scalar(2).sum().backward();
+                [
+                    output.into_data(),
+                    x.grad(&gradients).unwrap().into_data(),
+                    weight.grad(&gradients).unwrap().into_data(),
+                    bias.grad(&gradients).unwrap().into_data(),
+                ]
+            });
+            for (found, expected) in results[0].iter().zip(&results[1]) {
+                found.assert_approx_eq(expected, Tolerance::<f32>::rel_abs(1e-3, 1e-3));
+            }
+            // What is not tracked gets no gradient, and the rest still does.
+            let (x, weight, bias) = inputs;
+            let output = B::convolution(
+                primitive(x.clone().detach()),
+                primitive(weight.clone()),
+                Some(primitive(bias.detach())),
+                options,
+            );
+            let gradients = tensor::<B, 4>(output).sum().backward();
+            assert!(weight.grad(&gradients).is_some() && x.grad(&gradients).is_none());
+        }
     }
 }

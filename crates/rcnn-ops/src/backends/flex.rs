@@ -37,7 +37,16 @@ impl DetectionBackend for Flex {
         bias: Option<FloatTensor<Self>>,
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
-        convolution::forward(x, weight, bias, options)
+        convolution::forward(x, weight, bias, options, conv2d::forward)
+    }
+
+    fn tracked_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        convolution::forward(x, weight, bias, options, conv2d::exact_forward)
     }
 
     fn convolution_input_grad(

@@ -99,18 +99,30 @@ impl Conv2d {
     }
 }
 
-/// The convolution of images `x` with weights `w`.
+/// The convolution of images `x` with weights `w`, by Winograd's method where that is faster.
 pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    assert_eq!(x.len(), conv.input_len());
-    assert_eq!(w.len(), conv.weight_len());
-    assert!(bias.is_none_or(|bias| bias.len() == conv.out_channels));
     if winograd::is_faster(conv) {
+        check_forward(conv, x, w, bias);
         winograd::forward(conv, x, w, bias)
-    } else if pointwise::applies(conv) {
+    } else {
+        exact_forward(conv, x, w, bias)
+    }
+}
+
+/// As [`forward`], by plain sums.
+pub(super) fn exact_forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    check_forward(conv, x, w, bias);
+    if pointwise::applies(conv) {
         pointwise::forward(conv, x, w, bias)
     } else {
         im2col::forward(conv, x, w, bias)
     }
+}
+
+fn check_forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) {
+    assert_eq!(x.len(), conv.input_len());
+    assert_eq!(w.len(), conv.weight_len());
+    assert!(bias.is_none_or(|bias| bias.len() == conv.out_channels));
 }
 
 /// The gradient of the input, given that of the output.

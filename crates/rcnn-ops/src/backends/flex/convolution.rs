@@ -32,6 +32,7 @@ pub(super) fn forward(
     weight: FlexTensor,
     bias: Option<FlexTensor>,
     options: ConvOptions<2>,
+    kernel: fn(&Conv2d, &[f32], &[f32], Option<&[f32]>) -> Vec<f32>,
 ) -> FlexTensor {
     let Some(sizes) = sizes(&x, &weight, &options) else {
         return Flex::conv2d(x, weight, bias, options);
@@ -39,7 +40,7 @@ pub(super) fn forward(
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
     let bias = bias.map(|bias| bias.to_contiguous());
     let bias = bias.as_ref().map(|bias| bias.storage::<f32>());
-    let output = conv2d::forward(&sizes, x.storage(), weight.storage(), bias);
+    let output = kernel(&sizes, x.storage(), weight.storage(), bias);
     tensor(output, sizes.output_shape())
 }
 

@@ -1,5 +1,7 @@
 //! The `rcnn` command from outside: what it prints, and that nothing makes it panic.
 
+mod train;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -262,7 +264,11 @@ fn bad_weights_are_told_apart() {
     assert_fails(&with("missing.pth"), 1, "missing.pth: no such file");
     assert_fails(&with("RESNET9000"), 1, "no published weights; known are");
     assert_fails(&with("."), 1, "is a folder");
-    assert_fails(&rcnn(&["detect", "dot.png"]), 1, "no weights given");
+    assert_fails(
+        &rcnn(&["train", "--data", ".", "--weights", "blood-cells"]),
+        1,
+        "rcnn convert blood-cells",
+    );
     assert_fails(
         &detect(&["--model", "vgg", "--num-classes", "4", "dot.png"]),
         1,
@@ -604,4 +610,97 @@ fn preview_draws_what_is_trained_on() {
     let cut = preview(&["-o", "cut.png"]);
     assert_fails(&cut, 1, "none of the pictures could be read");
     assert_fails(&cut, 1, "cut short");
+}
+
+#[test]
+fn surgery_writes_a_model_that_opens_by_itself() {
+    let small = ["--size", "60x80"];
+    let operate =
+        |arguments: &[&str]| rcnn(&[&["surgery", "model.bpk"], arguments, &small].concat());
+    let picture = ["--format", "json", "pictures/a.png"];
+    let detect = |model: &str| json(&rcnn(&[&["detect", "-w", model], &picture[..]].concat()));
+    let text = stdout(&operate(&[
+        "-o",
+        "cut.1.bpk",
+        "--drop-block",
+        "layer1.1",
+        "--box-head",
+        "fc:8",
+        "--no-box-regression",
+        "--rpn-convs",
+        "0",
+    ]));
+    for says in [
+        "dropped (",
+        "backbone.body.layer1.1.conv1.weight",
+        "newly initialised (",
+        "roi_heads.box_head.1.weight [8, 392], was [16, 392]",
+        "MACs (M)",
+        "detection",
+        "Image of 60x80, 64x96 as the network sees it",
+    ] {
+        assert!(text.contains(says), "`{says}` is not in: {text}");
+    }
+    assert!(detect("cut.1.bpk")[0]["detections"].is_array());
+    // The same seed starts the same weights; a converted model finds the same.
+    let again = ["-o", "cut.2.bpk", "--box-head", "fc:8", "--no-measure"];
+    let first = stdout(&operate(&again));
+    assert!(!first.contains("detection"), "{first}");
+    let found = detect("cut.2.bpk");
+    stdout(&operate(&again));
+    assert_eq!(detect("cut.2.bpk"), found);
+    stdout(&rcnn(&["convert", "cut.2.bpk", "-o", "cut.safetensors"]));
+    assert_eq!(detect("cut.safetensors"), found);
+    let report = json(&rcnn(&[
+        "inspect",
+        "--format",
+        "json",
+        "--size",
+        "60x80",
+        "cut.1.bpk",
+    ]));
+    assert_eq!(report["config"]["box_regression"], false);
+    assert_eq!(report["macs"]["parts"]["box head"], 50 * 8 * 392);
+    assert!(stdout(&rcnn(&["inspect", "cut.1.bpk"])).contains("without layer1.1"));
+
+    fs::write(
+        path("anchors.json"),
+        r#"{"rpn_anchor_generator": {"sizes": [[16], [32]], "aspect_ratios": [[1], [1]]}}"#,
+    )
+    .expect("a file");
+    let text = stdout(&operate(&[
+        "-o",
+        "cut.3.bpk",
+        "--anchors",
+        "anchors.json",
+        "--no-measure",
+    ]));
+    assert!(
+        text.contains("rpn.head.cls_logits.weight [1, 8, 1, 1], was [3, 8, 1, 1]"),
+        "{text}"
+    );
+
+    for (arguments, code, says) in [
+        (
+            ["--drop-stage", "layer1"],
+            1,
+            "first choose a level that stays",
+        ),
+        (["--drop-stage", "layer9"], 1, "a ResNet has layer1"),
+        (["--drop-block", "layer1.7"], 1, "layer1.0 to layer1.1"),
+        (["--levels", "0,1"], 1, "there is no level 1"),
+        (["--anchors", "8"], 1, "2 feature maps"),
+        (["--box-head", "fc:8,conv:8"], 1, "put convolutions first"),
+        (["--size", "60"], 2, "as 800x1088"),
+    ] {
+        let output = operate(&[&["-o", "refused.bpk"], &arguments[..]].concat());
+        assert_fails(&output, code, says);
+    }
+    assert_fails(&operate(&["-o", "refused.bpk"]), 2, "required");
+    assert_fails(
+        &operate(&["-o", "refused.txt", "--num-classes", "3"]),
+        1,
+        ".bpk or",
+    );
+    assert!(!path("refused.bpk").exists());
 }

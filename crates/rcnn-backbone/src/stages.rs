@@ -1,0 +1,166 @@
+//! Which stages and blocks of a ResNet are built, and the channels and strides that follow.
+
+use crate::{BackboneConfigError, ResNetConfig};
+
+/// Channels that the stem puts out.
+pub(crate) const STEM_CHANNELS: usize = 64;
+/// Pixels of the image that a location of the stem's output stands for, along each axis.
+const STEM_STRIDE: usize = 4;
+
+/// A stage of a ResNet that is built: what goes in and what comes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResNetStage {
+    /// Number, 1 to 4: the stage is `layer<number>`.
+    pub number: usize,
+    /// Channels of its input: the output of the stage before that is built, or of the stem.
+    pub in_channels: usize,
+    /// Channels of its output.
+    pub out_channels: usize,
+    /// Stride of its first block.
+    pub stride: usize,
+    /// Pixels of the image that a location of its output stands for, along each axis.
+    pub total_stride: usize,
+    /// Positions of the residual blocks that are built, ascending.
+    pub blocks: Vec<usize>,
+}
+
+impl ResNetStage {
+    /// Whether the first block's shortcut has a convolution of its own, because the block changes
+    /// resolution or channels.
+    pub fn has_downsample(&self) -> bool {
+        self.stride != 1 || self.in_channels != self.out_channels
+    }
+}
+
+impl ResNetConfig {
+    /// The stages that are built, first to last.
+    pub fn built_stages(&self) -> Vec<ResNetStage> {
+        let mut in_channels = STEM_CHANNELS;
+        let mut total_stride = STEM_STRIDE;
+        let built = (1..=self.stages).filter(|number| !self.dropped_stages.contains(number));
+        built
+            .map(|number| {
+                let stride = if number > 1 { 2 } else { 1 };
+                total_stride *= stride;
+                let out_channels = self.arch.stage_channels(number);
+                let blocks = 0..self.arch.blocks()[number - 1];
+                ResNetStage {
+                    number,
+                    in_channels: std::mem::replace(&mut in_channels, out_channels),
+                    out_channels,
+                    stride,
+                    total_stride,
+                    blocks: blocks
+                        .filter(|&block| !self.dropped_blocks.contains(&(number, block)))
+                        .collect(),
+                }
+            })
+            .collect()
+    }
+
+    /// Whether what is dropped can be.
+    ///
+    /// # Errors
+    /// Says what can't, why, and what to do instead.
+    pub(crate) fn check_dropped(&self) -> Result<(), BackboneConfigError> {
+        let dropped = &self.dropped_stages;
+        let known = |stage: &usize| (1..=4).contains(stage);
+        if !dropped.iter().all(known) || !dropped.is_sorted_by(|a, b| a < b) {
+            return Err(BackboneConfigError::DroppedStages(dropped.clone()));
+        }
+        for &(stage, block) in &self.dropped_blocks {
+            let blocks = match known(&stage) {
+                true => self.arch.blocks()[stage - 1],
+                false => 0,
+            };
+            if block >= blocks {
+                return Err(BackboneConfigError::UnknownBlock {
+                    stage,
+                    block,
+                    blocks,
+                });
+            }
+        }
+        for stage in self.built_stages() {
+            let number = stage.number;
+            if stage.blocks.is_empty() {
+                return Err(BackboneConfigError::EmptyStage(number));
+            }
+            if stage.has_downsample() && stage.blocks[0] != 0 {
+                return Err(BackboneConfigError::ShapeChangingBlock {
+                    stage: number,
+                    input: stage.in_channels,
+                    output: stage.out_channels,
+                    stride: stage.stride,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{BackboneConfigError, ResNetArch, ResNetFpnConfig};
+
+    fn dropped(
+        arch: ResNetArch,
+        returned_layers: &[usize],
+        stages: &[usize],
+        blocks: &[(usize, usize)],
+    ) -> ResNetFpnConfig {
+        ResNetFpnConfig {
+            arch,
+            returned_layers: returned_layers.to_vec(),
+            dropped_stages: stages.to_vec(),
+            dropped_blocks: blocks.to_vec(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_follows_a_dropped_stage_has_its_channels_and_stride() {
+        let config = dropped(ResNetArch::ResNet50, &[1, 3, 4], &[2], &[(3, 5)]);
+        config.check().expect("a network");
+        let stages = config.body().built_stages();
+        let shapes: Vec<_> = stages
+            .iter()
+            .map(|s| (s.number, s.in_channels, s.out_channels, s.total_stride))
+            .collect();
+        assert_eq!(
+            shapes,
+            [(1, 64, 256, 4), (3, 256, 1024, 8), (4, 1024, 2048, 16)]
+        );
+        assert_eq!(stages[1].blocks, [0, 1, 2, 3, 4]);
+        assert_eq!(config.level_strides(), [4, 8, 16, 32]);
+
+        let first = dropped(ResNetArch::ResNet18, &[4], &[1, 2, 3], &[]);
+        let stages = first.body().built_stages();
+        assert_eq!((stages[0].in_channels, stages[0].total_stride), (64, 8));
+    }
+
+    #[test]
+    fn what_cannot_be_dropped_is_refused() {
+        let (r18, r50) = (ResNetArch::ResNet18, ResNetArch::ResNet50);
+        let all = [1, 2, 3, 4];
+        let error = |config: ResNetFpnConfig| config.check().unwrap_err();
+        let says = |config, what: &str| {
+            let text = error(config).to_string();
+            assert!(text.contains(what), "`{what}` is not in: {text}");
+        };
+        assert_eq!(
+            error(dropped(r18, &all, &[5], &[])),
+            BackboneConfigError::DroppedStages(vec![5])
+        );
+        says(dropped(r18, &all, &[2], &[]), "return layer1");
+        says(dropped(r18, &[1], &[1], &[]), "returned_layers");
+        says(dropped(r18, &all, &[], &[(1, 2)]), "layer1.0 to layer1.1");
+        says(dropped(r18, &all, &[], &[(7, 0)]), "no stage layer7");
+        says(dropped(r18, &all, &[], &[(2, 0)]), "from 64 to 128");
+        says(dropped(r50, &all, &[], &[(1, 0)]), "from 64 to 256");
+        says(dropped(r18, &all, &[], &[(1, 0), (1, 1)]), "dropped_stages");
+        // Without a change of shape the first block is as good as another.
+        assert_eq!(dropped(r18, &all, &[], &[(1, 0)]).check(), Ok(()));
+        assert_eq!(dropped(r18, &[2, 3], &[1], &[]).check(), Ok(()));
+    }
+}

@@ -1,0 +1,253 @@
+//! `rcnn surgery`: removes and replaces layers of a model.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use image::{Rgb, RgbImage};
+use rcnn_burn::image::to_tensor;
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::rpn::AnchorGenerator;
+use rcnn_burn::weights::{SurgeryReport, Weights};
+use rcnn_burn::{Backend, ImageSize, Operation, StandardFasterRcnn};
+use serde::Deserialize;
+
+use crate::Outcome;
+use crate::backend::{Job, default_device, run_on};
+use crate::convert::{Dtype, Target};
+use crate::cost::{self, CostArgs, Costs};
+use crate::source::checkpoint;
+
+/// Remove and replace layers of a model
+///
+/// Every parameter that still fits is kept; the others start at random and want training. Operations
+/// are done in the order of this help. What comes out is a model like any other, and opens by itself.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  rcnn surgery model.bpk -o small.bpk --drop-stage layer4 --box-head fc:512
+  rcnn surgery model.bpk -o mine.bpk --class-names cat,dog
+  rcnn surgery model.bpk -o fast.bpk --levels 1,2,3 --rpn-convs 0 --no-box-regression
+
+A .pth whose file does not tell its image size or class names is best converted first (rcnn convert).")]
+pub(crate) struct SurgeryArgs {
+    /// Weights to read: a file, or the name of published ones
+    input: String,
+    /// File to write: .bpk or .safetensors
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    operations: OperationArgs,
+    /// Precision of a burnpack
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
+    #[command(flatten)]
+    cost: CostArgs,
+    /// Measure the time of a detection before and after
+    #[arg(long, overrides_with = "no_measure")]
+    measure: bool,
+    /// Measure no times
+    #[arg(long)]
+    no_measure: bool,
+    /// Number that the random start of new parameters follows from
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+/// What to do, in this order.
+#[derive(Args)]
+#[command(next_help_heading = "Operations")]
+#[group(required = true, multiple = true)]
+struct OperationArgs {
+    /// Feature maps to keep, by name (0,1,2,pool) or stage (layer2): anchors and pooling follow
+    #[arg(long, value_name = "LEVELS")]
+    levels: Option<String>,
+    /// Leave out all stages of the body after this one
+    #[arg(long, value_name = "STAGE")]
+    cut_after: Option<String>,
+    /// Make a stage of the body the identity; may be repeated
+    #[arg(long, value_name = "STAGE")]
+    drop_stage: Vec<String>,
+    /// Make a residual block the identity; may be repeated
+    #[arg(long, value_name = "STAGE.BLOCK")]
+    drop_block: Vec<String>,
+    /// 3x3 convolutions of the region proposal network, from 0
+    #[arg(long, value_name = "N")]
+    rpn_convs: Option<String>,
+    /// Anchors: sizes of each level and ratios, as 32;64;128@0.5,1,2, or a JSON file with sizes and
+    /// aspect_ratios
+    #[arg(long, value_name = "SIZES|FILE")]
+    anchors: Option<String>,
+    /// Layers of the box head: fc:512, fc:1024,fc:1024, conv:256x4,fc:1024, conv_bn:256x4,fc:1024 or
+    /// none
+    #[arg(long, value_name = "LAYERS")]
+    box_head: Option<String>,
+    /// Take proposals as boxes, not refined
+    #[arg(long)]
+    no_box_regression: bool,
+    /// Classes to tell apart, background included
+    #[arg(long, value_name = "N", conflicts_with = "class_names")]
+    num_classes: Option<String>,
+    /// Names of the classes, without the background
+    #[arg(long, value_name = "NAME,...")]
+    class_names: Option<String>,
+}
+
+impl OperationArgs {
+    fn operations(&self) -> Result<Vec<Operation>> {
+        let mut operations = Vec::new();
+        let mut push = |name: &str, values: &mut dyn Iterator<Item = &String>| {
+            for value in values {
+                let operation = format!("{name} {value}").parse::<Operation>();
+                operations.push(operation.with_context(|| format!("--{name}"))?);
+            }
+            anyhow::Ok(())
+        };
+        push("levels", &mut self.levels.iter())?;
+        push("cut-after", &mut self.cut_after.iter())?;
+        push("drop-stage", &mut self.drop_stage.iter())?;
+        push("drop-block", &mut self.drop_block.iter())?;
+        push("rpn-convs", &mut self.rpn_convs.iter())?;
+        let file = self.anchors.iter().find(|text| Path::new(text).is_file());
+        match file {
+            Some(_) => {}
+            None => push("anchors", &mut self.anchors.iter())?,
+        }
+        push("box-head", &mut self.box_head.iter())?;
+        push("num-classes", &mut self.num_classes.iter())?;
+        push("class-names", &mut self.class_names.iter())?;
+        if let Some(file) = file {
+            operations.push(Operation::Anchors(read_anchors(Path::new(file))?));
+        }
+        if self.no_box_regression {
+            operations.push(Operation::NoBoxRegression);
+        }
+        Ok(operations)
+    }
+}
+
+/// Anchors in JSON, as `rpn_anchor_generator` of a configuration or with that name around.
+fn read_anchors(path: &Path) -> Result<AnchorGenerator> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Anchors {
+        Config {
+            rpn_anchor_generator: AnchorGenerator,
+        },
+        Plain(AnchorGenerator),
+    }
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let expected = || {
+        format!(
+            "{}: expected sizes and aspect_ratios in JSON",
+            path.display()
+        )
+    };
+    Ok(match serde_json::from_str(&text).with_context(expected)? {
+        Anchors::Config {
+            rpn_anchor_generator,
+        } => rpn_anchor_generator,
+        Anchors::Plain(anchors) => anchors,
+    })
+}
+
+pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {
+    let target = Target::new(&args.output, args.dtype)?;
+    let operations = args.operations.operations()?;
+    let input = checkpoint(&args.input)?;
+    let before = Weights::of_checkpoint(&input)?;
+    let size = args.cost.size.0;
+    let cut = Cut {
+        before,
+        operations,
+        target,
+        measure: (args.measure || !args.no_measure).then_some(size),
+        seed: args.seed,
+    };
+    let done = run_on(&[default_device()], cut)?;
+    print!("{}", done.report);
+    let seconds = done.seconds.map_or([None; 2], |s| s.map(Some));
+    let columns = [
+        Costs::of(&done.before, input.file_size, seconds[0], size)?,
+        Costs::of(
+            &done.after,
+            std::fs::metadata(&args.output)?.len(),
+            seconds[1],
+            size,
+        )?,
+    ];
+    println!();
+    print!("{}", cost::compared(&columns, size));
+    eprintln!("{}: written", args.output.display());
+    Ok(Outcome::Done)
+}
+
+/// The work on a backend: changes, writes, opens what was written, and measures.
+struct Cut {
+    before: Weights,
+    operations: Vec<Operation>,
+    target: Target,
+    /// Height and width of the picture to measure with.
+    measure: Option<ImageSize>,
+    seed: u64,
+}
+
+struct Done {
+    report: SurgeryReport,
+    before: Weights,
+    after: Weights,
+    /// Of a detection, before and after.
+    seconds: Option<[f64; 2]>,
+}
+
+impl Job for Cut {
+    type Output = Done;
+
+    fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Done> {
+        let device = &devices[0];
+        <B as Backend>::seed(device, self.seed);
+        let (after, report) = self.before.operated::<B>(&self.operations, device)?;
+        // Read before the file is replaced, which may be the one read from.
+        let original = match self.measure {
+            Some(_) => Some(self.before.load::<B>(device)?),
+            None => None,
+        };
+        self.target.write(&after)?;
+        let written = Weights::open(self.target.path())?.load::<B>(device)?;
+        let seconds = match (self.measure, original) {
+            (Some(size), Some(original)) => Some(measured([&original, &written], size, device)?),
+            _ => None,
+        };
+        Ok(Done {
+            report,
+            before: self.before,
+            after,
+            seconds,
+        })
+    }
+}
+
+/// Seconds of a detection on a picture of this size: the best of some, in turn, after one to warm up.
+fn measured<B: DetectionBackend>(
+    models: [&StandardFasterRcnn<B>; 2],
+    (height, width): ImageSize,
+    device: &B::Device,
+) -> Result<[f64; 2]> {
+    const ROUNDS: usize = 3;
+    // Stripes both ways: nothing to find, and all of the work.
+    let picture = RgbImage::from_fn(width as u32, height as u32, |x, y| {
+        Rgb([(x * 7) as u8, (y * 5) as u8, (x ^ y) as u8])
+    });
+    let picture = [to_tensor(&picture, device)];
+    let mut best = [f64::INFINITY; 2];
+    for round in 0..=ROUNDS {
+        for (model, best) in models.iter().zip(&mut best) {
+            let start = Instant::now();
+            model.detect(&picture)?;
+            if round > 0 {
+                *best = best.min(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    Ok(best)
+}

@@ -1,0 +1,147 @@
+//! `rcnn train`, killed and resumed; and the detector that comes along.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use image::{Rgb, RgbImage};
+
+use super::{FOLDER, assert_fails, json, path, rcnn, stdout};
+
+const RUN: &str = r#"
+data = "blobs"
+train_split = "train"
+valid_split = "train"
+epochs = 6
+batch_size = 2
+seed = 7
+
+[model]
+min_size = [64]
+max_size = 64
+backbone = { arch = "resnet18", returned_layers = [1], out_channels = 8, max_pool_level = false }
+box_head = { representation_size = 8 }
+rpn_post_nms_top_n_train = 50
+box_batch_size_per_image = 16
+
+[schedule]
+warmup_steps = 2
+"#;
+
+/// Six pictures of a square, in YOLO's form, and the description of a run on them.
+fn blobs() {
+    let root = path("blobs");
+    for folder in ["images/train", "labels/train"] {
+        fs::create_dir_all(root.join(folder)).expect("a folder");
+    }
+    for i in 0..6u32 {
+        let inside = |v: u32, from: u32| (from..from + 24).contains(&v);
+        let picture = RgbImage::from_fn(64, 64, |x, y| {
+            Rgb([if inside(x, 6 * i) && inside(y, 20) {
+                240
+            } else {
+                40
+            }; 3])
+        });
+        picture
+            .save(root.join(format!("images/train/{i}.png")))
+            .expect("a picture");
+        let label = format!("0 {} 0.5 0.375 0.375\n", f64::from(6 * i + 12) / 64.0);
+        fs::write(root.join(format!("labels/train/{i}.txt")), label).expect("a file");
+    }
+    fs::write(
+        root.join("data.yaml"),
+        "train: images/train\nnames: [blob]\n",
+    )
+    .expect("a file");
+    fs::write(path("run.toml"), RUN).expect("a file");
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+    blobs();
+    let train = |out| rcnn(&["train", "--config", "run.toml", "--out", out]);
+    let said = stdout(&train("whole"));
+    assert!(said.contains("6 epochs"), "{said}");
+    for file in [
+        "run.toml",
+        "given.toml",
+        "command.txt",
+        "curves.png",
+        "best.bpk",
+    ] {
+        assert!(path("whole").join(file).is_file(), "{file}");
+    }
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rcnn"))
+        .args(["train", "--config", "run.toml", "--out", "killed"])
+        .current_dir(FOLDER.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command starts");
+    let start = Instant::now();
+    while !path("killed/checkpoint/scheduler-2.mpk").exists() {
+        assert!(
+            start.elapsed() < Duration::from_secs(300),
+            "no checkpoint in five minutes"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("it ended");
+    assert_fails(&train("killed"), 1, "already holds a run");
+    let other = rcnn(&["train", "--resume", "--out", "killed", "--epochs", "9"]);
+    assert_fails(&other, 1, "goes on as it began");
+    stdout(&rcnn(&["train", "--resume", "--out", "killed"]));
+    for file in ["last.bpk", "best.bpk", "metrics.jsonl"] {
+        let read = |run| fs::read(path(run).join(file)).expect("a file");
+        assert!(read("whole") == read("killed"), "{file} differs");
+    }
+}
+
+#[test]
+fn wrong_runs_are_refused() {
+    blobs();
+    let train = |rest: &[&str]| rcnn(&[&["train", "--data", "blobs"], rest].concat());
+    assert_fails(&rcnn(&["train"]), 2, "--data");
+    assert_fails(
+        &rcnn(&["train", "--resume", "--out", "no"]),
+        1,
+        "holds no run",
+    );
+    assert_fails(&train(&["--out", "a", "--arch", "resnet9"]), 1, "resnet9");
+    assert_fails(
+        &train(&["--out", "b", "--learning-rate=-1"]),
+        1,
+        "learning_rate = -1",
+    );
+    assert_fails(&train(&["--out", "dot.png/c"]), 1, "dot.png");
+    assert_fails(
+        &train(&["--out", "d", "--weights", "text.jpg"]),
+        1,
+        "this is text",
+    );
+    fs::write(path("wrong.toml"), "data = \"blobs\"\n[optimiser]\n").expect("a file");
+    let wrong = rcnn(&["train", "--config", "wrong.toml", "--out", "e"]);
+    assert_fails(&wrong, 1, "optimizer");
+}
+
+#[test]
+fn the_detector_that_comes_along_finds_cells() {
+    let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/blood-cells.jpg");
+    let found = json(&rcnn(&[
+        "detect",
+        "--format",
+        "json",
+        "--score-thresh",
+        "0.5",
+        picture,
+    ]));
+    let count = |name: &str| {
+        let detections = found[0]["detections"].as_array().expect("an array");
+        detections.iter().filter(|d| d["name"] == name).count()
+    };
+    assert!(count("RBC") >= 8 && count("WBC") >= 1, "{found}");
+    let inspected = stdout(&rcnn(&["inspect", "blood-cells"]));
+    assert!(inspected.contains("Platelets"), "{inspected}");
+}

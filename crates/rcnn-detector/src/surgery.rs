@@ -1,0 +1,304 @@
+//! Removing and replacing layers, as operations on the configuration.
+//!
+//! A model is its configuration and its weights: an operation says what the network is to be, and
+//! everything that depends on it follows. Which weights then still fit is the weights' matter.
+
+mod levels;
+mod text;
+
+use rcnn_backbone::{BackboneConfig, ResNetFpnConfig};
+use rcnn_roi::{BoxHeadConfig, BoxHeadTextError};
+use rcnn_rpn::AnchorGenerator;
+
+use crate::{ConfigError, FasterRcnnConfig};
+
+/// A change of the network. Stages are those of torchvision's names: 1 is `layer1`.
+///
+/// In text (`"drop-stage layer4".parse()`) it is a name and, for all but `no-box-regression`, a value;
+/// the names are those of the options of `rcnn surgery`.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Takes only these feature maps, in any order: `levels 0,2,pool`. `pool` alone can't be.
+    ///
+    /// Where feature maps come and go, here and below, the anchors of each stride stay with it, and
+    /// proposals are cut from the same stages. A stride that had no anchors gets those of the nearest
+    /// one, scaled.
+    Levels(Vec<Level>),
+    /// Ends the body after a stage: `cut-after layer3`. A level `pool` stays, over the last map.
+    CutAfter(usize),
+    /// Makes a stage the identity: `drop-stage layer2`. Its feature map goes; later stages take the
+    /// channels and stride of the stage before.
+    DropStage(usize),
+    /// Makes a residual block the identity: `drop-block layer3.1`. The others keep their names.
+    DropBlock {
+        /// Its stage.
+        stage: usize,
+        /// Its position in the stage, from 0.
+        block: usize,
+    },
+    /// Gives the first stage so many 3x3 convolutions, or none: `rpn-convs 0`.
+    RpnConvs(usize),
+    /// Gives the first stage other anchors: `anchors 32;64;128@0.5,1,2` has a size on each of three
+    /// levels and three ratios.
+    Anchors(AnchorGenerator),
+    /// Replaces the box head: `box-head fc:512`. See [`BoxHeadConfig::from_str`].
+    ///
+    /// [`BoxHeadConfig::from_str`]: std::str::FromStr::from_str
+    BoxHead(BoxHeadConfig),
+    /// Takes proposals as boxes: `no-box-regression`.
+    NoBoxRegression,
+    /// Tells other classes apart, the background included: `num-classes 3`. Class names and class
+    /// weights are forgotten where the number changes.
+    NumClasses(usize),
+    /// The same with names: `class-names cat,dog`. The background comes first or is left out.
+    ClassNames(Vec<String>),
+}
+
+/// A feature map to keep or add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// The map that the model has at this position, as torchvision names them: `0`.
+    Map(usize),
+    /// The map of a stage of the body: `layer2`.
+    Stage(usize),
+    /// The last map, subsampled: `pool`.
+    Pool,
+}
+
+/// An operation that can't be, and what to do instead.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SurgeryError {
+    /// Text that is no operation.
+    #[error("`{text}`: {reason}")]
+    Text {
+        /// What was given.
+        text: String,
+        /// What is wrong, and what is expected.
+        reason: String,
+    },
+    /// The box head's text.
+    #[error(transparent)]
+    BoxHead(#[from] BoxHeadTextError),
+    /// The backbone is of the user's own.
+    #[error(
+        "the model has a custom backbone, whose layers are not known here: change it where it is \
+         made; heads, anchors and classes can be changed here"
+    )]
+    CustomBackbone,
+    /// A stage that the model does not build.
+    #[error("the model has no stage layer{stage}: it is built of {}", stages(.built))]
+    NoSuchStage {
+        /// The stage.
+        stage: usize,
+        /// Those that are built.
+        built: Vec<usize>,
+    },
+    /// Nothing follows the stage to cut after.
+    #[error("nothing follows layer{0}: the body ends there already; leave the operation out")]
+    NothingToCut(usize),
+    /// No level would be left.
+    #[error(
+        "without layer{stage}{} no feature map would be left, as only {} has one: first choose a \
+         level that stays, `levels {}` for one",
+        if *.cut { " and what follows it" } else { "" },
+        stages(.returned),
+        .instead.map_or("layer1".to_string(), |stage| format!("layer{stage}"))
+    )]
+    NoLevelLeft {
+        /// First stage that goes.
+        stage: usize,
+        /// Whether all after it go too.
+        cut: bool,
+        /// Stages that have levels.
+        returned: Vec<usize>,
+        /// A stage that could be one.
+        instead: Option<usize>,
+    },
+    /// A level that there is not.
+    #[error("there is no level {level}: the model has {known}; stages go by name too, as layer2")]
+    NoSuchLevel {
+        /// What was asked for.
+        level: String,
+        /// Those there are.
+        known: String,
+    },
+    /// No stage among the levels.
+    #[error("levels of no stage: `pool` is made of the last one, so name at least one beside it")]
+    NoStageLevel,
+    /// The block is dropped already, or its stage is.
+    #[error("layer{stage}.{block} is dropped already; leave the operation out")]
+    DroppedAlready {
+        /// Its stage.
+        stage: usize,
+        /// Its position.
+        block: usize,
+    },
+    /// The predictor refines no boxes.
+    #[error("the model has no box regression already; leave the operation out")]
+    NoBoxRegression,
+    /// The network that results describes no detector.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// `layer1, layer2`.
+fn stages(stages: &[usize]) -> String {
+    let names: Vec<String> = stages.iter().map(|s| format!("layer{s}")).collect();
+    match names.is_empty() {
+        true => "no stage".to_string(),
+        false => names.join(", "),
+    }
+}
+
+impl FasterRcnnConfig {
+    /// The configuration of the network that results from operations, one after another.
+    ///
+    /// # Errors
+    /// Says which can't be, why, and what to do instead.
+    pub fn operated(&self, operations: &[Operation]) -> Result<Self, SurgeryError> {
+        let mut config = self.clone();
+        for operation in operations {
+            config.apply(operation)?;
+            config.check()?;
+        }
+        Ok(config)
+    }
+
+    fn apply(&mut self, operation: &Operation) -> Result<(), SurgeryError> {
+        match operation {
+            Operation::Levels(levels) => {
+                let backbone = levels::chosen(self.resnet_fpn_backbone()?, levels)?;
+                self.replace_backbone(backbone);
+            }
+            Operation::CutAfter(stage) => {
+                let backbone = cut_after(self.resnet_fpn_backbone()?, *stage)?;
+                self.replace_backbone(backbone);
+            }
+            Operation::DropStage(stage) => {
+                let backbone = drop_stage(self.resnet_fpn_backbone()?, *stage)?;
+                self.replace_backbone(backbone);
+            }
+            Operation::DropBlock { stage, block } => {
+                let backbone = drop_block(self.resnet_fpn_backbone()?, *stage, *block)?;
+                self.replace_backbone(backbone);
+            }
+            Operation::RpnConvs(depth) => self.rpn.conv_depth = *depth,
+            Operation::Anchors(anchors) => self.rpn.anchor_generator = anchors.clone(),
+            Operation::BoxHead(head) => self.roi_heads.box_head = head.clone(),
+            Operation::NoBoxRegression if !self.roi_heads.box_regression => {
+                return Err(SurgeryError::NoBoxRegression);
+            }
+            Operation::NoBoxRegression => self.roi_heads.box_regression = false,
+            Operation::NumClasses(classes) => self.replace_classes(*classes),
+            Operation::ClassNames(names) => {
+                let background = "__background__";
+                let mut names = names.clone();
+                if names.first().is_none_or(|name| name != background) {
+                    names.insert(0, background.to_string());
+                }
+                self.replace_classes(names.len());
+                self.class_names = names;
+            }
+        }
+        Ok(())
+    }
+
+    fn replace_classes(&mut self, num_classes: usize) {
+        if num_classes != self.num_classes {
+            self.num_classes = num_classes;
+            self.class_names.clear();
+            self.roi_heads.class_weights = None;
+        }
+    }
+
+    fn resnet_fpn_backbone(&self) -> Result<&ResNetFpnConfig, SurgeryError> {
+        match &self.backbone {
+            BackboneConfig::ResnetFpn(backbone) => Ok(backbone),
+            BackboneConfig::Custom => Err(SurgeryError::CustomBackbone),
+        }
+    }
+}
+
+/// Numbers of the stages that are built.
+fn built(backbone: &ResNetFpnConfig) -> Vec<usize> {
+    let stages = backbone.body().built_stages().into_iter();
+    stages.map(|stage| stage.number).collect()
+}
+
+fn require_built(backbone: &ResNetFpnConfig, stage: usize) -> Result<(), SurgeryError> {
+    let built = built(backbone);
+    match built.contains(&stage) {
+        true => Ok(()),
+        false => Err(SurgeryError::NoSuchStage { stage, built }),
+    }
+}
+
+fn cut_after(backbone: &ResNetFpnConfig, stage: usize) -> Result<ResNetFpnConfig, SurgeryError> {
+    require_built(backbone, stage)?;
+    let Some(first) = built(backbone).into_iter().find(|&s| s > stage) else {
+        return Err(SurgeryError::NothingToCut(stage));
+    };
+    without(backbone, first, true)
+}
+
+fn drop_stage(backbone: &ResNetFpnConfig, stage: usize) -> Result<ResNetFpnConfig, SurgeryError> {
+    require_built(backbone, stage)?;
+    without(backbone, stage, false)
+}
+
+/// The backbone without a stage or, where it is cut, those after it too.
+fn without(
+    backbone: &ResNetFpnConfig,
+    stage: usize,
+    cut: bool,
+) -> Result<ResNetFpnConfig, SurgeryError> {
+    let mut changed = backbone.clone();
+    changed
+        .returned_layers
+        .retain(|&s| if cut { s < stage } else { s != stage });
+    if changed.returned_layers.is_empty() {
+        let before = |&s: &usize| if cut { s < stage } else { s != stage };
+        return Err(SurgeryError::NoLevelLeft {
+            stage,
+            cut,
+            returned: backbone.returned_layers.clone(),
+            instead: built(backbone).into_iter().rev().find(before),
+        });
+    }
+    if !cut {
+        changed.dropped_stages.push(stage);
+        changed.dropped_stages.sort_unstable();
+    }
+    forget_unbuilt(&mut changed);
+    Ok(changed)
+}
+
+/// What is not built needs no dropping.
+fn forget_unbuilt(backbone: &mut ResNetFpnConfig) {
+    let last = backbone.body().stages;
+    backbone.dropped_stages.retain(|&stage| stage < last);
+    let built = built(backbone);
+    backbone
+        .dropped_blocks
+        .retain(|(stage, _)| built.contains(stage));
+}
+
+fn drop_block(
+    backbone: &ResNetFpnConfig,
+    stage: usize,
+    block: usize,
+) -> Result<ResNetFpnConfig, SurgeryError> {
+    require_built(backbone, stage)?;
+    let mut changed = backbone.clone();
+    if changed.dropped_blocks.contains(&(stage, block)) {
+        return Err(SurgeryError::DroppedAlready { stage, block });
+    }
+    changed.dropped_blocks.push((stage, block));
+    changed.dropped_blocks.sort_unstable();
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Operations in text: a name and a value, `drop-stage layer4`.
+
+use std::str::FromStr;
+
+use rcnn_rpn::AnchorGenerator;
+
+use super::{Level, Operation, SurgeryError};
+
+/// Names of operations, with an example of the value.
+const NAMES: [&str; 10] = [
+    "levels 0,1,pool",
+    "cut-after layer3",
+    "drop-stage layer4",
+    "drop-block layer1.1",
+    "rpn-convs 0",
+    "anchors 32;64@0.5,1,2",
+    "box-head fc:512",
+    "no-box-regression",
+    "num-classes 3",
+    "class-names cat,dog",
+];
+
+/// Ratios of anchors that are given by sizes alone: torchvision's.
+const ASPECT_RATIOS: [f32; 3] = [0.5, 1.0, 2.0];
+
+impl FromStr for Operation {
+    type Err = SurgeryError;
+
+    fn from_str(text: &str) -> Result<Self, SurgeryError> {
+        let (name, value) = text.split_once(' ').unwrap_or((text, ""));
+        let value = value.trim();
+        Ok(match name {
+            "levels" => Self::Levels(list(value)?),
+            "cut-after" => Self::CutAfter(stage(value)?),
+            "drop-stage" => Self::DropStage(stage(value)?),
+            "drop-block" => {
+                let wrong = || error(value, "expected a stage and a position, as layer3.1");
+                let (of, position) = value.split_once('.').ok_or_else(wrong)?;
+                Self::DropBlock {
+                    stage: stage(of)?,
+                    block: position.parse().map_err(|_| wrong())?,
+                }
+            }
+            "rpn-convs" => Self::RpnConvs(number(value)?),
+            "anchors" => Self::Anchors(anchors(value)?),
+            "box-head" => Self::BoxHead(value.parse()?),
+            "no-box-regression" if value.is_empty() => Self::NoBoxRegression,
+            "num-classes" => Self::NumClasses(number(value)?),
+            "class-names" => {
+                let names = value.split(',').map(|name| name.trim().to_string());
+                Self::ClassNames(names.collect())
+            }
+            _ => {
+                let known = NAMES.join(", ");
+                return Err(error(text, &format!("no operation; known are {known}")));
+            }
+        })
+    }
+}
+
+impl FromStr for Level {
+    type Err = SurgeryError;
+
+    fn from_str(text: &str) -> Result<Self, SurgeryError> {
+        let wrong = "expected a level: a number, `pool`, or a stage such as layer2";
+        match text {
+            "pool" => Ok(Self::Pool),
+            name if name.starts_with("layer") => stage(name).map(Self::Stage),
+            number => Ok(Self::Map(number.parse().map_err(|_| error(text, wrong))?)),
+        }
+    }
+}
+
+fn error(text: &str, reason: &str) -> SurgeryError {
+    SurgeryError::Text {
+        text: text.to_string(),
+        reason: reason.to_string(),
+    }
+}
+
+fn number(text: &str) -> Result<usize, SurgeryError> {
+    text.parse()
+        .map_err(|_| error(text, "expected a whole number"))
+}
+
+/// `layer3`.
+fn stage(text: &str) -> Result<usize, SurgeryError> {
+    let number = text.strip_prefix("layer").and_then(|n| n.parse().ok());
+    match number {
+        Some(number @ 1..=4) => Ok(number),
+        _ => Err(error(
+            text,
+            "no such stage; a ResNet has layer1, layer2, layer3 and layer4",
+        )),
+    }
+}
+
+fn list<T: FromStr>(text: &str) -> Result<Vec<T>, T::Err> {
+    text.split(',').map(|item| item.trim().parse()).collect()
+}
+
+/// `32;64,128@0.5,1,2`: sizes of each level, then the ratios of all.
+fn anchors(text: &str) -> Result<AnchorGenerator, SurgeryError> {
+    let wrong = |_| {
+        error(
+            text,
+            "expected sizes of each level and perhaps ratios, as 32;64;128;256@0.5,1,2",
+        )
+    };
+    let (sizes, ratios) = match text.split_once('@') {
+        Some((sizes, ratios)) => (sizes, list(ratios).map_err(wrong)?),
+        None => (text, ASPECT_RATIOS.to_vec()),
+    };
+    let sizes: Vec<Vec<f32>> = (sizes.split(';').map(list))
+        .collect::<Result<_, _>>()
+        .map_err(wrong)?;
+    Ok(AnchorGenerator {
+        aspect_ratios: vec![ratios; sizes.len()],
+        sizes,
+    })
+}
