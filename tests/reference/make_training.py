@@ -22,7 +22,7 @@ from make_models import FIXTURES, ROBUST_NOISE, ROBUST_SHIFT, noisy, pictures, r
 from training_cases import CASES
 from training_step import LOSSES, run, step, training
 
-ROUNDING = 3e-7  # relative weight noise that moves results as another order of summation does
+ROUNDING = 1e-7  # relative weight noise that moves results as another order of summation does
 LOSS_SHIFT = 1e-5  # relative, of a loss under ROBUST_NOISE
 GRADIENT_SHIFT = 2e-4  # relative, of a gradient under ROUNDING
 IOU_MARGIN = 1e-5  # of an IoU to a threshold, and of a best IoU to the next

@@ -120,6 +120,26 @@ impl Fixture {
         let found: Vec<f32> = found.iter().copied().step_by(stride).collect();
         assert_close(name, &found, &self.floats(name).1, tolerance);
     }
+
+    /// Asserts that sampled values differ by no more than `tolerance` times their norm.
+    pub fn assert_sampled_norm(&self, name: &str, found: &[f32], tolerance: f64) {
+        let stride = self.ints(&format!("{name}#stride"))[0];
+        let found: Vec<f32> = found.iter().copied().step_by(stride).collect();
+        let expected = self.floats(name).1;
+        assert_eq!(found.len(), expected.len(), "number of values of {name}");
+        let error = norm(found.iter().zip(&expected).map(|(f, e)| f - e));
+        let size = norm(expected.iter().copied());
+        // Written so that NaN fails.
+        assert!(
+            error <= tolerance * size,
+            "{name}: an error of norm {error}, torchvision's values are of norm {size}"
+        );
+    }
+}
+
+/// The root of the sum of squares.
+pub fn norm(values: impl Iterator<Item = f32>) -> f64 {
+    values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
 }
 
 fn read(file: &str) -> Vec<u8> {

@@ -3,4 +3,4 @@
 mod fixture;
 pub mod synthetic;
 
-pub use fixture::{Fixture, assert_close};
+pub use fixture::{Fixture, assert_close, norm};

@@ -111,7 +111,7 @@ impl MetricLogger for JsonLines {
 }
 
 /// The lines of a run's metrics up to some epoch. A last line that was cut off is left out.
-fn read(path: &Path, epochs: usize) -> Result<Vec<Value>, TrainError> {
+fn read(path: &Path, epochs: usize) -> Result<Vec<(String, Value)>, TrainError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file.map_err(TrainError::io(path))?,
@@ -126,7 +126,7 @@ fn read(path: &Path, epochs: usize) -> Result<Vec<Value>, TrainError> {
             .as_u64()
             .is_some_and(|epoch| epoch as usize <= epochs)
         {
-            lines.push(value);
+            lines.push((line, value));
         }
     }
     Ok(lines)
@@ -136,11 +136,11 @@ fn read(path: &Path, epochs: usize) -> Result<Vec<Value>, TrainError> {
 pub(crate) fn rewind(folder: &Path, epoch: usize) -> Result<Vec<(usize, f64)>, TrainError> {
     let path = folder.join("metrics.jsonl");
     let lines = read(&path, epoch)?;
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text: String = lines.iter().map(|(text, _)| format!("{text}\n")).collect();
     write_whole(&path, text.as_bytes())?;
     let precisions = lines
         .iter()
-        .filter_map(|line| Some((line["epoch"].as_u64()? as usize, line["AP"].as_f64()?)));
+        .filter_map(|(_, line)| Some((line["epoch"].as_u64()? as usize, line["AP"].as_f64()?)));
     Ok(precisions.collect())
 }
 
@@ -149,7 +149,7 @@ fn draw(folder: &Path) -> Result<(), TrainError> {
     let lines = read(&folder.join("metrics.jsonl"), usize::MAX)?;
     let series = |split: &str, name: &str| {
         let mut epochs: Vec<(f64, f64, f64)> = Vec::new();
-        for line in lines.iter().filter(|line| line["split"] == split) {
+        for (_, line) in lines.iter().filter(|(_, line)| line["split"] == split) {
             let (Some(epoch), Some(value)) = (line["epoch"].as_f64(), line[name].as_f64()) else {
                 continue;
             };
