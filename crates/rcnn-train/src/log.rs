@@ -21,14 +21,17 @@ pub(crate) struct JsonLines {
     session: Arc<Session>,
     path: PathBuf,
     names: HashMap<MetricId, String>,
+    epoch: usize,
     step: usize,
     /// Sum and weight of each value in the current validation.
     sums: Vec<(String, f64, usize)>,
 }
 
 impl JsonLines {
-    pub(crate) fn new(session: Arc<Session>) -> Self {
+    /// Logs from some epoch on: burn-train's own count begins at 1 again when a run is resumed.
+    pub(crate) fn new(session: Arc<Session>, first_epoch: usize) -> Self {
         Self {
+            epoch: first_epoch,
             path: session.folder.join("metrics.jsonl"),
             session,
             names: HashMap::new(),
@@ -37,8 +40,8 @@ impl JsonLines {
         }
     }
 
-    fn append(&self, split: &Split, epoch: usize, values: Map<String, Value>) {
-        let mut line = json!({ "split": split.to_string(), "epoch": epoch });
+    fn append(&self, split: &Split, values: Map<String, Value>) {
+        let mut line = json!({ "split": split.to_string(), "epoch": self.epoch });
         line.as_object_mut().expect("made above").extend(values);
         let write = || {
             let mut file = OpenOptions::new()
@@ -54,7 +57,7 @@ impl JsonLines {
 }
 
 impl MetricLogger for JsonLines {
-    fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
+    fn log(&mut self, update: MetricsUpdate, _: usize, split: &Split) {
         let values = update.entries_numeric.iter().filter_map(|update| {
             let name = self.names.get(&update.entry.metric_id)?.clone();
             let (value, count) = match update.numeric_entry {
@@ -73,7 +76,7 @@ impl MetricLogger for JsonLines {
             let values = values
                 .into_iter()
                 .map(|(name, value, _)| (name, json!(value)));
-            self.append(split, epoch, [step].into_iter().chain(values).collect());
+            self.append(split, [step].into_iter().chain(values).collect());
             return;
         }
         for (name, value, count) in values {
@@ -103,7 +106,8 @@ impl MetricLogger for JsonLines {
         }
         let means = std::mem::take(&mut self.sums).into_iter();
         let means = means.map(|(name, sum, weight)| (name, json!(sum / weight as f64)));
-        self.append(&summary.split, summary.epoch_number, means.collect());
+        self.append(&summary.split, means.collect());
+        self.epoch += 1;
         if let Err(error) = draw(&self.session.folder) {
             self.session.fail(error);
         }

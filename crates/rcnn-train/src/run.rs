@@ -384,7 +384,7 @@ impl<B: DetectionBackend> Training<'_, B> {
         .with_application_logger(None)
         .with_file_checkpointer(WholeFileRecorder::default())
         .with_checkpointing_strategy(KeepLastNCheckpoints::new(KEPT))
-        .with_metric_logger(JsonLines::new(session.clone()))
+        .with_metric_logger(JsonLines::new(session.clone(), first_epoch))
         .metric_train_numeric(LearningRateMetric::new())
         .early_stopping(Patience(session.clone()));
         for metric in ValueMetric::losses() {
