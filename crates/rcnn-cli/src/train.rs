@@ -227,14 +227,13 @@ fn read(file: &Path) -> Result<TrainConfig> {
     if !config.data.as_os_str().is_empty() {
         config.data = folder.join(&config.data);
     }
-    for path in [&mut config.weights, &mut config.backbone_weights] {
-        if let Some(path) = path {
-            let beside = folder.join(&*path);
-            *path = match beside.exists() {
-                true => beside,
-                false => resolve(&path.to_string_lossy())?,
-            };
-        }
+    let paths = [&mut config.weights, &mut config.backbone_weights];
+    for path in paths.into_iter().flatten() {
+        let beside = folder.join(&*path);
+        *path = match beside.exists() {
+            true => beside,
+            false => resolve(&path.to_string_lossy())?,
+        };
     }
     Ok(config)
 }

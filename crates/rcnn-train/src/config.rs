@@ -250,14 +250,16 @@ impl TrainConfig {
         let base = match weights {
             Some(weights) => weights.config.clone(),
             None => {
-                let mut backbone = ResNetFpnConfig::default();
                 // torchvision freezes the statistics of a trained body, and trains those of a new one.
-                if self.backbone_weights.is_none() {
-                    backbone.norm = NormKind::BatchNorm2d;
-                }
-                let mut config = FasterRcnnConfig::default();
-                config.backbone = BackboneConfig::ResnetFpn(backbone);
-                config
+                let norm = match self.backbone_weights {
+                    Some(_) => NormKind::FrozenBatchNorm2d,
+                    None => NormKind::BatchNorm2d,
+                };
+                let backbone = ResNetFpnConfig {
+                    norm,
+                    ..Default::default()
+                };
+                FasterRcnnConfig::resnet_fpn(backbone, class_names.len())
             }
         };
         let mut config = FasterRcnnConfig {

@@ -429,7 +429,7 @@ impl<B: DetectionBackend> Training<'_, B> {
 }
 
 /// Whether burn-train, which panics otherwise, will be able to load a checkpoint.
-fn check_checkpoint<C: Backend, LC>(
+fn check_checkpoint<C, LC>(
     folder: &Path,
     epoch: usize,
     _learner: &Learner<LC>,

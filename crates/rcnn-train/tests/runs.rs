@@ -255,8 +255,8 @@ fn several_devices_share_the_steps() {
     assert_eq!(valid.len(), 4);
     assert!(valid[3] < valid[0], "{valid:?}");
     // Two batches a step: the rate of the schedule has come to its end all the same.
-    let rates = lines
+    let mut rates = lines
         .iter()
         .filter_map(|line| line["Learning Rate"].as_f64());
-    assert!(rates.last().unwrap() < 0.005);
+    assert!(rates.next_back().unwrap() < 0.005);
 }

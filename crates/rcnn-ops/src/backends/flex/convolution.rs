@@ -8,6 +8,9 @@ use burn_flex::{Flex, FlexTensor};
 use super::conv2d::{self, Conv2d};
 use super::{dims, tensor};
 
+/// A forward pass: sizes, input, weights and bias.
+type Kernel = fn(&Conv2d, &[f32], &[f32], Option<&[f32]>) -> Vec<f32>;
+
 /// The sizes of a convolution that the kernels compute.
 fn sizes(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Conv2d> {
     let [batch, in_channels, height, width] = dims(x);
@@ -32,7 +35,7 @@ pub(super) fn forward(
     weight: FlexTensor,
     bias: Option<FlexTensor>,
     options: ConvOptions<2>,
-    kernel: fn(&Conv2d, &[f32], &[f32], Option<&[f32]>) -> Vec<f32>,
+    kernel: Kernel,
 ) -> FlexTensor {
     let Some(sizes) = sizes(&x, &weight, &options) else {
         return Flex::conv2d(x, weight, bias, options);
