@@ -297,9 +297,8 @@ fn macs() {
         let found = config.macs(size).expect("a count");
         assert_eq!(found.padded_size, size, "{name}");
         assert_eq!(Some(found.rois as u64), case["rois"].as_u64(), "{name}");
-        let found: BTreeMap<String, u64> = (found.parts.iter())
-            .map(|(part, macs)| (part.to_string(), *macs))
-            .collect();
+        let parts = found.parts().map(|(part, macs)| (part.to_string(), macs));
+        let found: BTreeMap<String, u64> = parts.collect();
         let expected: BTreeMap<String, u64> =
             serde_json::from_value(case["macs"].clone()).expect("counts");
         assert_eq!(found, expected, "{name}");
