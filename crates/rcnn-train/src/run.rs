@@ -81,7 +81,8 @@ impl Run {
         let folder = folder.into();
         config.check()?;
         let file = folder.join("run.toml");
-        if file.exists() {
+        // Metrics begin with the training: what was refused before that is no run.
+        if file.exists() && folder.join("metrics.jsonl").exists() {
             return Err(TrainError::Occupied { path: folder });
         }
         let checkpoints = folder.join("checkpoint");

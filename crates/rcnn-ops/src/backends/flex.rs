@@ -8,11 +8,12 @@ use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions, roi_align, roi_pool};
+use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions, roi_pool};
 
 mod channels;
 mod conv2d;
 mod convolution;
+mod roi_align;
 
 impl DetectionBackend for Flex {
     fn channel_affine(
@@ -80,26 +81,7 @@ impl DetectionBackend for Flex {
         rois: FloatTensor<Self>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        if features.dtype() != DType::F32 {
-            return roi_align::forward::<Self>(features, rois, options);
-        }
-        let shape @ [_, c, h, w] = dims(&features);
-        let features = features.to_contiguous();
-        let features = features.storage::<f32>();
-        let rois = parse_rois(rois);
-        let [out_h, out_w] = options.output_size;
-        let mut pooled = vec![0.0f32; rois.len() * c * out_h * out_w];
-        pooled
-            .par_chunks_mut((c * out_h * out_w).max(1))
-            .zip(&rois)
-            .for_each(|(pooled, roi)| {
-                let samples = RoiSamples::new(roi, shape, options);
-                for (channel, out) in pooled.chunks_mut(out_h * out_w).enumerate() {
-                    let plane = (roi.image * c + channel) * h * w;
-                    samples.pool(&features[plane..plane + h * w], w, out);
-                }
-            });
-        tensor(pooled, [rois.len(), c, out_h, out_w])
+        roi_align::forward(features, rois, options)
     }
 
     fn roi_align_backward(
@@ -108,30 +90,7 @@ impl DetectionBackend for Flex {
         grad: FloatTensor<Self>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        if grad.dtype() != DType::F32 {
-            return roi_align::backward::<Self>(shape, rois, grad, options);
-        }
-        let [n, c, h, w] = shape;
-        let grad = floats(grad);
-        let rois = parse_rois(rois);
-        let bins = options.output_size[0] * options.output_size[1];
-        let samples: Vec<RoiSamples> = rois
-            .par_iter()
-            .map(|roi| RoiSamples::new(roi, shape, options))
-            .collect();
-        let mut out = vec![0.0f32; n * c * h * w];
-        out.par_chunks_mut(h * w)
-            .enumerate()
-            .for_each(|(plane, out)| {
-                let (image, channel) = (plane / c, plane % c);
-                for (k, roi) in rois.iter().enumerate() {
-                    if roi.image == image {
-                        let start = (k * c + channel) * bins;
-                        samples[k].spread(&grad[start..start + bins], w, out);
-                    }
-                }
-            });
-        tensor(out, shape)
+        roi_align::backward(shape, rois, grad, options)
     }
 
     fn roi_pool(
@@ -214,120 +173,6 @@ fn floats(tensor: FlexTensor) -> Vec<f32> {
 
 fn tensor(values: Vec<f32>, shape: [usize; 4]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
-}
-
-/// One sample along one axis: the two pixels it lies between and their weights.
-#[derive(Clone, Copy)]
-struct Tap {
-    low: usize,
-    high: usize,
-    weight_low: f32,
-    weight_high: f32,
-}
-
-/// The samples of one box along both axes, bin by bin.
-struct RoiSamples {
-    rows: Vec<Vec<Tap>>,
-    columns: Vec<Vec<Tap>>,
-    count: f32,
-}
-
-impl RoiSamples {
-    fn new(roi: &Roi, [_, _, h, w]: [usize; 4], options: RoiAlignOptions) -> Self {
-        let [out_h, out_w] = options.output_size;
-        let [x1, y1, x2, y2] = roi.bounds;
-        let (rows, count_y) = taps(y1, y2, h, out_h, options);
-        let (columns, count_x) = taps(x1, x2, w, out_w, options);
-        let count = (count_y * count_x).max(1) as f32;
-        Self {
-            rows,
-            columns,
-            count,
-        }
-    }
-
-    fn pool(&self, plane: &[f32], width: usize, out: &mut [f32]) {
-        let bins = self
-            .rows
-            .iter()
-            .flat_map(|r| self.columns.iter().map(move |c| (r, c)));
-        for (out, (rows, columns)) in out.iter_mut().zip(bins) {
-            let mut sum = 0.0;
-            for row in rows {
-                let (low, high) = (&plane[row.low * width..], &plane[row.high * width..]);
-                for column in columns {
-                    let along = |line: &[f32]| {
-                        line[column.low] * column.weight_low
-                            + line[column.high] * column.weight_high
-                    };
-                    sum += row.weight_low * along(low) + row.weight_high * along(high);
-                }
-            }
-            *out = sum / self.count;
-        }
-    }
-
-    fn spread(&self, grad: &[f32], width: usize, out: &mut [f32]) {
-        let bins = self
-            .rows
-            .iter()
-            .flat_map(|r| self.columns.iter().map(move |c| (r, c)));
-        for (grad, (rows, columns)) in grad.iter().zip(bins) {
-            let grad = grad / self.count;
-            for row in rows {
-                for column in columns {
-                    for (y, weight_y) in [(row.low, row.weight_low), (row.high, row.weight_high)] {
-                        out[y * width + column.low] += grad * weight_y * column.weight_low;
-                        out[y * width + column.high] += grad * weight_y * column.weight_high;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Samples of a box from `low` to `high` along an axis of `length` pixels, by bin, leaving out those
-/// more than a pixel outside; and how many a bin has with them.
-fn taps(
-    low: f32,
-    high: f32,
-    length: usize,
-    bins: usize,
-    options: RoiAlignOptions,
-) -> (Vec<Vec<Tap>>, usize) {
-    let offset = if options.aligned { 0.5 } else { 0.0 };
-    let start = low * options.spatial_scale - offset;
-    let mut size = high * options.spatial_scale - offset - start;
-    if !options.aligned {
-        size = size.max(1.0);
-    }
-    let bin_size = size / bins as f32;
-    let count = match options.sampling_ratio {
-        0 => bin_size.ceil().max(0.0) as usize,
-        ratio => ratio,
-    };
-    let last = length - 1;
-    let tap = |bin: usize, sample: usize| {
-        let within = (sample as f32 + 0.5) * bin_size / count as f32;
-        let position = start + bin as f32 * bin_size + within;
-        // Not `contains`: a NaN position must be left out too.
-        (position >= -1.0 && position <= length as f32).then(|| {
-            let position = position.clamp(0.0, last as f32);
-            let low = position as usize;
-            let fraction = position - low as f32;
-            let high = (low + 1).min(last);
-            Tap {
-                low,
-                high,
-                weight_low: 1.0 - fraction,
-                weight_high: fraction,
-            }
-        })
-    };
-    let taps = (0..bins)
-        .map(|bin| (0..count).filter_map(|sample| tap(bin, sample)).collect())
-        .collect();
-    (taps, count)
 }
 
 /// First and last-but-one pixel of each of RoIPool's bins along an axis of `length` pixels.
