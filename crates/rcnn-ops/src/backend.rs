@@ -99,6 +99,30 @@ pub trait DetectionBackend: Backend {
         roi_align::forward::<Self>(features, rois, options)
     }
 
+    /// RoIAlign into some rows of a result for boxes on several feature maps; see
+    /// [`roi_align_into`](crate::roi_align_into()).
+    fn roi_align_into(
+        pooled: FloatTensor<Self>,
+        rows: &[usize],
+        features: FloatTensor<Self>,
+        rois: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::forward_into::<Self>(pooled, rows, features, rois, options)
+    }
+
+    /// [`roi_align_backward`](Self::roi_align_backward) where each box has its gradient in one of
+    /// `rows` of a larger one.
+    fn roi_align_rows_backward(
+        features: [usize; 4],
+        rois: FloatTensor<Self>,
+        rows: &[usize],
+        grad: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::rows_backward::<Self>(features, rois, rows, grad, options)
+    }
+
     /// RoIAlign's gradient with respect to features of shape `features`.
     ///
     /// # Shapes

@@ -29,7 +29,7 @@ pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smoo
 pub use matcher::{Match, Matcher};
 pub use nms::{SoftNms, batched_nms, nms, soft_nms};
 pub use observer::{Observer, Within};
-pub use roi_align::{RoiAlignOptions, roi_align};
+pub use roi_align::{RoiAlignOptions, roi_align, roi_align_into};
 pub use roi_pool::{RoiPoolOptions, roi_pool};
 pub use sampler::{BalancedSampler, Choice, Sample};
 

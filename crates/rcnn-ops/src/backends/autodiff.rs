@@ -8,7 +8,7 @@ use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
-use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn_autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 
 use crate::channels::{primitive, rows, tensor};
 use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions};
@@ -24,6 +24,25 @@ impl<B: DetectionBackend> Backward<B, 1> for RoiAlign {
         unary::<B, _>(ops.parents, ops.node, grads, |grad| {
             B::roi_align_backward(shape, rois, grad, options)
         });
+    }
+}
+
+#[derive(Debug)]
+struct RoiAlignInto;
+
+impl<B: DetectionBackend> Backward<B, 2> for RoiAlignInto {
+    type State = ([usize; 4], FloatTensor<B>, Vec<usize>, RoiAlignOptions);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (shape, rois, rows, options) = ops.state;
+        binary::<B, _, _>(
+            ops.parents,
+            ops.node,
+            grads,
+            // Nobody looks at the rows that were zeros.
+            |grad| grad,
+            |grad| B::roi_align_rows_backward(shape, rois, &rows, grad, options),
+        );
     }
 }
 
@@ -191,6 +210,29 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         {
             OpsKind::Tracked(prep) => prep.finish((shape, rois, options), pooled),
             OpsKind::UnTracked(prep) => prep.finish(pooled),
+        }
+    }
+
+    fn roi_align_into(
+        pooled: FloatTensor<Self>,
+        rows: &[usize],
+        features: FloatTensor<Self>,
+        rois: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        let shape = features.primitive.shape().dims();
+        let rois = rois.primitive;
+        let output = B::roi_align_into(
+            pooled.primitive,
+            rows,
+            features.primitive,
+            rois.clone(),
+            options,
+        );
+        let ops = RoiAlignInto.prepare::<C>([pooled.node, features.node]);
+        match ops.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((shape, rois, rows.to_vec(), options), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
 

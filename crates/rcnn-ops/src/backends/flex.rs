@@ -84,13 +84,34 @@ impl DetectionBackend for Flex {
         roi_align::forward(features, rois, options)
     }
 
+    fn roi_align_into(
+        pooled: FloatTensor<Self>,
+        rows: &[usize],
+        features: FloatTensor<Self>,
+        rois: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::forward_into(pooled, rows, features, rois, options)
+    }
+
+    fn roi_align_rows_backward(
+        shape: [usize; 4],
+        rois: FloatTensor<Self>,
+        rows: &[usize],
+        grad: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::backward(shape, rois, rows, grad, options)
+    }
+
     fn roi_align_backward(
         shape: [usize; 4],
         rois: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        roi_align::backward(shape, rois, grad, options)
+        let rows: Vec<usize> = (0..grad.layout().shape()[0]).collect();
+        roi_align::backward(shape, rois, &rows, grad, options)
     }
 
     fn roi_pool(
@@ -283,6 +304,26 @@ mod tests {
             let (_, rois) = args();
             let found = Flex::roi_align_backward(SHAPE, rois.clone(), native.clone(), options);
             let expected = crate::roi_align::backward::<Flex>(SHAPE, rois, native, options);
+            assert_same(found, expected);
+        }
+    }
+
+    #[test]
+    fn roi_align_into_rows_equals_the_reference() {
+        let rows = [8, 0, 3, 4, 1, 6, 2];
+        for options in align_options() {
+            let args = || (primitive(features()), primitive(rois()));
+            let zeros = || primitive(Tensor::<Flex, 4>::zeros([9, 3, 3, 2], &Default::default()));
+            let (x, rois) = args();
+            let native = Flex::roi_align_into(zeros(), &rows, x, rois, options);
+            let (x, rois) = args();
+            let expected =
+                crate::roi_align::forward_into::<Flex>(zeros(), &rows, x, rois.clone(), options);
+            assert_same(native.clone(), expected);
+            let (r, grad) = (rois.clone(), native.clone());
+            let found = Flex::roi_align_rows_backward(SHAPE, r, &rows, grad, options);
+            let expected =
+                crate::roi_align::rows_backward::<Flex>(SHAPE, rois, &rows, native, options);
             assert_same(found, expected);
         }
     }

@@ -3,11 +3,14 @@
 //! Every bin is a weighted sum over a few rows and a few columns, and the weights of both axes are
 //! independent: rows are summed into one line first, from which all bins of a row are read.
 
+use std::iter::repeat_n;
+use std::ops::Range;
+
 use burn::tensor::DType;
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::{Roi, dims, floats, parse_rois, tensor};
+use super::{Roi, dims, parse_rois, tensor};
 use crate::{RoiAlignOptions, roi_align};
 
 pub(super) fn forward(
@@ -18,41 +21,72 @@ pub(super) fn forward(
     if features.dtype() != DType::F32 {
         return roi_align::forward::<Flex>(features, rois, options);
     }
+    let [_, channels, ..] = dims(&features);
+    let rows: Vec<usize> = (0..rois.layout().shape()[0]).collect();
+    let [height, width] = options.output_size;
+    let size = rows.len() * channels * height * width;
+    let pooled = tensor(vec![0.0; size], [rows.len(), channels, height, width]);
+    forward_into(pooled, &rows, features, rois, options)
+}
+
+/// Writes the boxes' features into `rows` of `pooled`.
+pub(super) fn forward_into(
+    pooled: FlexTensor,
+    rows: &[usize],
+    features: FlexTensor,
+    rois: FlexTensor,
+    options: RoiAlignOptions,
+) -> FlexTensor {
+    if features.dtype() != DType::F32 || pooled.dtype() != DType::F32 {
+        return roi_align::forward_into::<Flex>(pooled, rows, features, rois, options);
+    }
     let shape @ [_, c, h, w] = dims(&features);
     let features = features.to_contiguous();
     let features = features.storage::<f32>();
     let rois = parse_rois(rois);
     let [out_h, out_w] = options.output_size;
-    let mut pooled = vec![0.0f32; rois.len() * c * out_h * out_w];
+    let bins = out_h * out_w;
+    // Moved, so that nothing else holds the storage and it is written in place.
+    let mut pooled = match pooled.is_contiguous() {
+        true => pooled,
+        false => pooled.to_contiguous(),
+    };
+    let out = pooled.storage_mut::<f32>();
+    let mut places: Vec<_> = out.chunks_mut((c * bins).max(1)).map(Some).collect();
+    let places: Vec<&mut [f32]> = rows
+        .iter()
+        .map(|&row| places[row].take().expect("a row is written once"))
+        .collect();
+    places.into_par_iter().zip(&rois).for_each_init(
+        || vec![0.0; w],
+        |line, (out, roi)| {
+            let samples = RoiSamples::new(roi, shape, options);
+            for (channel, out) in out.chunks_mut(bins).enumerate() {
+                let plane = (roi.image * c + channel) * h * w;
+                samples.pool(&features[plane..plane + h * w], line, out, out_w);
+            }
+        },
+    );
     pooled
-        .par_chunks_mut((c * out_h * out_w).max(1))
-        .zip(&rois)
-        .for_each_init(
-            || vec![0.0; w],
-            |line, (pooled, roi)| {
-                let samples = RoiSamples::new(roi, shape, options);
-                for (channel, out) in pooled.chunks_mut(out_h * out_w).enumerate() {
-                    let plane = (roi.image * c + channel) * h * w;
-                    samples.pool(&features[plane..plane + h * w], line, out);
-                }
-            },
-        );
-    tensor(pooled, [rois.len(), c, out_h, out_w])
 }
 
+/// The gradient of box `k` is in row `rows[k]` of `grad`.
 pub(super) fn backward(
     shape: [usize; 4],
     rois: FlexTensor,
+    rows: &[usize],
     grad: FlexTensor,
     options: RoiAlignOptions,
 ) -> FlexTensor {
     if grad.dtype() != DType::F32 {
-        return roi_align::backward::<Flex>(shape, rois, grad, options);
+        return roi_align::rows_backward::<Flex>(shape, rois, rows, grad, options);
     }
     let [n, c, h, w] = shape;
-    let grad = floats(grad);
+    let grad = grad.to_contiguous();
+    let grad = grad.storage::<f32>();
     let rois = parse_rois(rois);
-    let bins = options.output_size[0] * options.output_size[1];
+    let [out_h, out_w] = options.output_size;
+    let bins = out_h * out_w;
     let samples: Vec<RoiSamples> = rois
         .par_iter()
         .map(|roi| RoiSamples::new(roi, shape, options))
@@ -66,8 +100,8 @@ pub(super) fn backward(
                 let (image, channel) = (plane / c, plane % c);
                 for (k, roi) in rois.iter().enumerate() {
                     if roi.image == image {
-                        let start = (k * c + channel) * bins;
-                        samples[k].spread(&grad[start..start + bins], line, out);
+                        let start = (rows[k] * c + channel) * bins;
+                        samples[k].spread(&grad[start..start + bins], line, out, out_w);
                     }
                 }
             },
@@ -77,12 +111,12 @@ pub(super) fn backward(
 
 /// The pixels that each bin of a box takes along one axis, with their weights.
 struct Axis {
-    /// Pixel and weight, bin after bin.
+    /// Pixel and weight, bin after bin, and as many for each: those too few are filled up with a
+    /// weight of zero.
     taps: Vec<(usize, f32)>,
-    /// Where each bin's taps end.
-    ends: Vec<usize>,
+    taps_per_bin: usize,
     /// The pixels of all bins.
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
 }
 
 impl Axis {
@@ -101,13 +135,8 @@ impl Axis {
             ratio => ratio,
         };
         let last = length - 1;
-        let mut axis = Self {
-            taps: Vec::with_capacity(2 * bins * count),
-            ends: Vec::with_capacity(bins),
-            range: 0..0,
-        };
-        for bin in 0..bins {
-            let first = axis.taps.len();
+        let bin_taps = |bin: usize| {
+            let mut taps: Vec<(usize, f32)> = Vec::with_capacity(2 * count);
             for sample in 0..count {
                 let within = (sample as f32 + 0.5) * bin_size / count as f32;
                 let position = start + bin as f32 * bin_size + within;
@@ -121,24 +150,52 @@ impl Axis {
                 for (pixel, weight) in [(pixel, 1.0 - fraction), ((pixel + 1).min(last), fraction)]
                 {
                     let weight = weight / count as f32;
-                    match axis.taps[first..].iter_mut().find(|tap| tap.0 == pixel) {
+                    match taps.iter_mut().find(|tap| tap.0 == pixel) {
                         Some(tap) => tap.1 += weight,
-                        None => axis.taps.push((pixel, weight)),
+                        None => taps.push((pixel, weight)),
                     }
                 }
             }
-            axis.ends.push(axis.taps.len());
+            taps
+        };
+        let bins: Vec<_> = (0..bins).map(bin_taps).collect();
+        let pixels = || bins.iter().flatten().map(|tap| tap.0);
+        let range = pixels().min().unwrap_or(0)..pixels().max().map_or(0, |last| last + 1);
+        let taps_per_bin = bins.iter().map(Vec::len).max().unwrap_or(0);
+        let mut taps = Vec::with_capacity(bins.len() * taps_per_bin);
+        for bin in bins {
+            let missing = taps_per_bin - bin.len();
+            taps.extend(bin);
+            taps.extend(repeat_n((range.start, 0.0), missing));
         }
-        let pixels = || axis.taps.iter().map(|tap| tap.0);
-        axis.range = pixels().min().unwrap_or(0)..pixels().max().map_or(0, |last| last + 1);
-        axis
+        Self {
+            taps,
+            taps_per_bin,
+            range,
+        }
     }
 
-    /// The taps of each bin.
-    fn bins(&self) -> impl Iterator<Item = &[(usize, f32)]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        let ranges = starts.zip(&self.ends);
-        ranges.map(|(start, &end)| &self.taps[start..end])
+    /// The taps of each of some bins.
+    fn bins(&self, count: usize) -> impl Iterator<Item = &[(usize, f32)]> {
+        (0..count).map(|bin| &self.taps[bin * self.taps_per_bin..][..self.taps_per_bin])
+    }
+}
+
+/// Weighted sums over a line, one a bin; `N` taps for each, known to the compiler.
+fn gather<const N: usize>(taps: &[(usize, f32)], line: &[f32], out: &mut [f32]) {
+    let (taps, _) = taps.as_chunks::<N>();
+    for (out, taps) in out.iter_mut().zip(taps) {
+        *out = taps.iter().map(|&(x, weight)| weight * line[x]).sum();
+    }
+}
+
+/// Adds each bin's value to the pixels of a line that it is a sum of.
+fn scatter<const N: usize>(taps: &[(usize, f32)], values: &[f32], line: &mut [f32]) {
+    let (taps, _) = taps.as_chunks::<N>();
+    for (value, taps) in values.iter().zip(taps) {
+        for &(x, weight) in taps {
+            line[x] += weight * value;
+        }
     }
 }
 
@@ -159,13 +216,10 @@ impl RoiSamples {
     }
 
     /// Averages of the bins over a plane; `line` is room for one of its rows.
-    fn pool(&self, plane: &[f32], line: &mut [f32], out: &mut [f32]) {
+    fn pool(&self, plane: &[f32], line: &mut [f32], out: &mut [f32], out_w: usize) {
         let (width, range) = (line.len(), self.columns.range.clone());
-        let rows = self
-            .rows
-            .bins()
-            .zip(out.chunks_mut(self.columns.ends.len()));
-        for (taps, out) in rows {
+        let columns = &self.columns.taps;
+        for (taps, out) in self.rows.bins(out.len() / out_w).zip(out.chunks_mut(out_w)) {
             let sum = &mut line[range.clone()];
             sum.fill(0.0);
             for &(y, weight) in taps {
@@ -174,21 +228,35 @@ impl RoiSamples {
                     *sum += weight * value;
                 }
             }
-            for (out, taps) in out.iter_mut().zip(self.columns.bins()) {
-                *out = taps.iter().map(|&(x, weight)| weight * line[x]).sum();
+            match self.columns.taps_per_bin {
+                2 => gather::<2>(columns, line, out),
+                3 => gather::<3>(columns, line, out),
+                4 => gather::<4>(columns, line, out),
+                _ => {
+                    for (out, taps) in out.iter_mut().zip(self.columns.bins(out_w)) {
+                        *out = taps.iter().map(|&(x, weight)| weight * line[x]).sum();
+                    }
+                }
             }
         }
     }
 
     /// Adds to a plane what its pixels contributed to the bins, times their gradients.
-    fn spread(&self, grad: &[f32], line: &mut [f32], out: &mut [f32]) {
+    fn spread(&self, grad: &[f32], line: &mut [f32], out: &mut [f32], out_w: usize) {
         let (width, range) = (line.len(), self.columns.range.clone());
-        let rows = self.rows.bins().zip(grad.chunks(self.columns.ends.len()));
-        for (taps, grad) in rows {
+        let columns = &self.columns.taps;
+        for (taps, grad) in self.rows.bins(grad.len() / out_w).zip(grad.chunks(out_w)) {
             line[range.clone()].fill(0.0);
-            for (grad, taps) in grad.iter().zip(self.columns.bins()) {
-                for &(x, weight) in taps {
-                    line[x] += weight * grad;
+            match self.columns.taps_per_bin {
+                2 => scatter::<2>(columns, grad, line),
+                3 => scatter::<3>(columns, grad, line),
+                4 => scatter::<4>(columns, grad, line),
+                _ => {
+                    for (grad, taps) in grad.iter().zip(self.columns.bins(out_w)) {
+                        for &(x, weight) in taps {
+                            line[x] += weight * grad;
+                        }
+                    }
                 }
             }
             for &(y, weight) in taps {
