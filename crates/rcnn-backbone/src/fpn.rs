@@ -6,9 +6,10 @@ use burn::module::{Initializer, Module};
 use burn::nn::interpolate::{Interpolate2dConfig, InterpolateMode};
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::DetectionBackend;
+use rcnn_ops::{ConvEpilogue, DetectionBackend};
 use serde::{Deserialize, Serialize};
 
+use crate::conv_norm::conv_norm_then;
 use crate::{
     Backbone, BackboneConfig, BackboneConfigError, ConvNorm, ConvNormConfig, FeatureMaps, NormKind,
     Phase, ResNet, ResNetArch, ResNetConfig, conv_norm,
@@ -192,11 +193,12 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
             .zip(blocks)
             .rev()
             .map(|(input, (inner, layer))| {
-                let lateral = conv_norm(inner, input, phase);
-                let sum = match merged.take() {
-                    Some(above) => upsample(above, lateral.dims()) + lateral,
-                    None => lateral,
+                let residual = merged.take().map(|above| upsample(above, input.dims()));
+                let then = ConvEpilogue {
+                    residual,
+                    ..Default::default()
                 };
+                let sum = conv_norm_then(&inner.0, inner.1.as_ref(), input, then, phase);
                 merged = Some(sum.clone());
                 conv_norm(layer, sum, phase)
             })

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm_relu};
 use rcnn_ops::DetectionBackend;
 use serde::{Deserialize, Serialize};
 
@@ -177,7 +177,7 @@ fn conv_fc<B: DetectionBackend>(
     phase: Phase,
 ) -> Tensor<B, 2> {
     let convolved = layers.iter().fold(pooled, |x, layer| match layer {
-        BoxHeadLayer::Conv(conv) => relu(conv_norm(conv, x, phase)),
+        BoxHeadLayer::Conv(conv) => conv_norm_relu(conv, x, phase),
         _ => x,
     });
     layers

@@ -2,8 +2,8 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, Phase, conv_norm};
+use burn::tensor::{Tensor, backend::Backend};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, Phase, conv_norm_relu};
 use rcnn_ops::{DetectionBackend, conv2d};
 
 /// 3x3 convolutions shared by two 1x1 heads (`torchvision.models.detection.rpn.RPNHead`).
@@ -84,7 +84,7 @@ impl<B: DetectionBackend> RpnHead<B> {
             .iter()
             .map(|(_, map)| {
                 let x = self.conv.iter().fold(map.clone(), |x, conv| {
-                    relu(conv_norm(conv, x, Phase::Inference))
+                    conv_norm_relu(conv, x, Phase::Inference)
                 });
                 (
                     conv2d(&self.cls_logits, x.clone()),
