@@ -4,7 +4,7 @@ use burn::module::Initializer;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{DetectionBackend, conv2d};
+use rcnn_ops::{ConvEpilogue, DetectionBackend, conv2d, fused_conv2d};
 
 use crate::{BatchNorm2d, BatchNorm2dConfig, NormKind, Phase};
 
@@ -22,10 +22,45 @@ pub fn conv_norm<B: DetectionBackend>(
     input: Tensor<B, 4>,
     phase: Phase,
 ) -> Tensor<B, 4> {
-    let output = conv2d(conv, input);
-    match norm {
-        Some(norm) => norm.forward(output, phase),
-        None => output,
+    conv_norm_then(conv, norm.as_ref(), input, ConvEpilogue::default(), phase)
+}
+
+/// As [`conv_norm`], with a ReLU.
+pub fn conv_norm_relu<B: DetectionBackend>(
+    (conv, norm): &ConvNorm<B>,
+    input: Tensor<B, 4>,
+    phase: Phase,
+) -> Tensor<B, 4> {
+    conv_norm_then(conv, norm.as_ref(), input, then_relu(None), phase)
+}
+
+/// A ReLU, of the sum with `residual` if there is one.
+pub(crate) fn then_relu<B: Backend>(residual: Option<Tensor<B, 4>>) -> ConvEpilogue<B> {
+    ConvEpilogue {
+        residual,
+        relu: true,
+        ..Default::default()
+    }
+}
+
+/// Applies a convolution, a norm and what follows, fused unless the norm has to see the batch
+/// first. The norm takes the place of the epilogue's own scale and shift.
+pub(crate) fn conv_norm_then<B: DetectionBackend>(
+    conv: &Conv2d<B>,
+    norm: Option<&BatchNorm2d<B>>,
+    input: Tensor<B, 4>,
+    then: ConvEpilogue<B>,
+    phase: Phase,
+) -> Tensor<B, 4> {
+    let Some(norm) = norm else {
+        return fused_conv2d(conv, input, then);
+    };
+    match norm.fixed(phase) {
+        Some(affine) => {
+            let affine = Some(affine);
+            fused_conv2d(conv, input, ConvEpilogue { affine, ..then })
+        }
+        None => then.apply(norm.forward(conv2d(conv, input), phase)),
     }
 }
 

@@ -6,9 +6,10 @@ use burn::module::{Initializer, Module};
 use burn::nn::interpolate::{Interpolate2dConfig, InterpolateMode};
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{DetectionBackend, Observer, Within};
+use rcnn_ops::{ConvEpilogue, DetectionBackend, Observer, Within};
 use serde::{Deserialize, Serialize};
 
+use crate::conv_norm::conv_norm_then;
 use crate::{
     Backbone, BackboneConfig, BackboneConfigError, ConvNorm, ConvNormConfig, FeatureMaps, NormKind,
     Phase, ResNet, ResNetArch, ResNetConfig, conv_norm,
@@ -209,11 +210,12 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
             .enumerate()
             .rev()
             .map(|(level, (input, (inner, layer)))| {
-                let lateral = conv_norm(inner, input, phase);
-                let sum = match merged.take() {
-                    Some(above) => upsample(above, lateral.dims()) + lateral,
-                    None => lateral,
+                let residual = merged.take().map(|above| upsample(above, input.dims()));
+                let then = ConvEpilogue {
+                    residual,
+                    ..Default::default()
                 };
+                let sum = conv_norm_then(&inner.0, inner.1.as_ref(), input, then, phase);
                 observer.layer(format_args!("inner_blocks.{level}"), &sum);
                 merged = Some(sum.clone());
                 let output = conv_norm(layer, sum, phase);

@@ -12,7 +12,7 @@ mod resnet;
 mod stages;
 
 pub use backbone::{Backbone, BackboneConfig, BackboneConfigError, FeatureMaps};
-pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm};
+pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_relu};
 pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, ResNetFpnConfig};
 pub use norm::{BatchNorm2d, BatchNorm2dConfig, Norm, NormKind, Phase};
 pub use resnet::{BasicBlock, Block, Bottleneck, ResNet, ResNetArch, ResNetConfig};

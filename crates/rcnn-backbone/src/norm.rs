@@ -98,24 +98,36 @@ impl<B: DetectionBackend> BatchNorm2d<B> {
     /// # Shapes
     /// - input, output: `[N, C, H, W]`
     pub fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
-        let (weight, bias, norm) = match self {
-            Self::FrozenBatchNorm2d(norm) => {
-                (norm.weight.val().detach(), norm.bias.val().detach(), norm)
-            }
-            Self::BatchNorm2d(norm) => (norm.weight.val(), norm.bias.val(), norm),
-        };
-        let (mean, var) = match (phase, self) {
-            (Phase::Training, Self::BatchNorm2d(norm)) if !norm.is_frozen() => {
-                norm.batch_statistics(&input)
-            }
-            _ => (
-                norm.running_mean.value_sync(),
-                norm.running_var.value_sync(),
-            ),
-        };
-        let scale = weight / (var + norm.eps).sqrt();
-        let shift = bias - mean * scale.clone();
+        let (scale, shift) = self.fixed(phase).unwrap_or_else(|| {
+            let (Self::FrozenBatchNorm2d(norm) | Self::BatchNorm2d(norm)) = self;
+            let (mean, var) = norm.batch_statistics(&input);
+            self.affine(mean, var)
+        });
         channel_affine(input, scale, shift)
+    }
+
+    /// Scale and shift of each channel, `[C]`, unless they depend on the input.
+    pub(crate) fn fixed(&self, phase: Phase) -> Option<(Tensor<B, 1>, Tensor<B, 1>)> {
+        let norm = match (phase, self) {
+            (Phase::Training, Self::BatchNorm2d(norm)) if !norm.is_frozen() => return None,
+            (_, Self::FrozenBatchNorm2d(norm) | Self::BatchNorm2d(norm)) => norm,
+        };
+        let (mean, var) = (&norm.running_mean, &norm.running_var);
+        Some(self.affine(mean.value_sync(), var.value_sync()))
+    }
+
+    /// Scale and shift for these statistics.
+    fn affine(&self, mean: Tensor<B, 1>, var: Tensor<B, 1>) -> (Tensor<B, 1>, Tensor<B, 1>) {
+        let (weight, bias, eps) = match self {
+            Self::FrozenBatchNorm2d(norm) => {
+                let (weight, bias) = (norm.weight.val(), norm.bias.val());
+                (weight.detach(), bias.detach(), norm.eps)
+            }
+            Self::BatchNorm2d(norm) => (norm.weight.val(), norm.bias.val(), norm.eps),
+        };
+        let scale = weight / (var + eps).sqrt();
+        let shift = bias - mean * scale.clone();
+        (scale, shift)
     }
 }
 

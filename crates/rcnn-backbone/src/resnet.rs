@@ -10,10 +10,11 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
-use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_ops::{DetectionBackend, Observer, conv2d};
+use burn::tensor::{Tensor, backend::Backend};
+use rcnn_ops::{DetectionBackend, Observer};
 use serde::{Deserialize, Serialize};
 
+use crate::conv_norm::{conv_norm_then, then_relu};
 use crate::stages::STEM_CHANNELS;
 use crate::{BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, Phase, ResNetStage, conv_norm};
 
@@ -275,7 +276,8 @@ impl<B: DetectionBackend> ResNet<B> {
         phase: Phase,
         observer: &mut impl Observer<B>,
     ) -> Vec<Tensor<B, 4>> {
-        let stem = relu(self.bn1.forward(conv2d(&self.conv1, images), phase));
+        let (conv1, bn1) = (&self.conv1, Some(&self.bn1));
+        let stem = conv_norm_then(conv1, bn1, images, then_relu(None), phase);
         observer.layer(format_args!("conv1"), &stem);
         let mut x = self.maxpool.forward(stem);
         observer.layer(format_args!("maxpool"), &x);
@@ -329,9 +331,10 @@ pub struct BasicBlock<B: Backend> {
 
 impl<B: DetectionBackend> BasicBlock<B> {
     fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
-        let x = relu(self.bn1.forward(conv2d(&self.conv1, input.clone()), phase));
-        let x = self.bn2.forward(conv2d(&self.conv2, x), phase);
-        relu(x + shortcut(&self.downsample, input, phase))
+        let [bn1, bn2] = [&self.bn1, &self.bn2].map(Some);
+        let x = conv_norm_then(&self.conv1, bn1, input.clone(), then_relu(None), phase);
+        let shortcut = shortcut(&self.downsample, input, phase);
+        conv_norm_then(&self.conv2, bn2, x, then_relu(Some(shortcut)), phase)
     }
 }
 
@@ -350,10 +353,11 @@ pub struct Bottleneck<B: Backend> {
 
 impl<B: DetectionBackend> Bottleneck<B> {
     fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
-        let x = relu(self.bn1.forward(conv2d(&self.conv1, input.clone()), phase));
-        let x = relu(self.bn2.forward(conv2d(&self.conv2, x), phase));
-        let x = self.bn3.forward(conv2d(&self.conv3, x), phase);
-        relu(x + shortcut(&self.downsample, input, phase))
+        let [bn1, bn2, bn3] = [&self.bn1, &self.bn2, &self.bn3].map(Some);
+        let x = conv_norm_then(&self.conv1, bn1, input.clone(), then_relu(None), phase);
+        let x = conv_norm_then(&self.conv2, bn2, x, then_relu(None), phase);
+        let shortcut = shortcut(&self.downsample, input, phase);
+        conv_norm_then(&self.conv3, bn3, x, then_relu(Some(shortcut)), phase)
     }
 }
 

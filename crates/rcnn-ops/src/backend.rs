@@ -3,7 +3,9 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 
-use crate::{RoiAlignOptions, RoiPoolOptions, channels, roi_align, roi_pool};
+use crate::{
+    ConvEpilogue, RoiAlignOptions, RoiPoolOptions, channels, convolution, roi_align, roi_pool,
+};
 
 /// A Burn backend that can run detectors.
 ///
@@ -23,6 +25,20 @@ pub trait DetectionBackend: Backend {
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
         Self::conv2d(x, weight, bias, options)
+    }
+
+    /// Convolution and what follows it; see [`fused_conv2d`](crate::fused_conv2d).
+    ///
+    /// # Shapes
+    /// As [`convolution`](Self::convolution); of the epilogue, see [`ConvEpilogue`].
+    fn fused_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+        epilogue: ConvEpilogue<Self>,
+    ) -> FloatTensor<Self> {
+        convolution::fused::<Self>(x, weight, bias, options, epilogue)
     }
 
     /// As [`convolution`](Self::convolution), for a pass that gradients are wanted of: no less exact

@@ -3,10 +3,35 @@
 
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
-use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Tensor, TensorPrimitive};
+use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::{ConvOptions, FloatTensor};
 
-use crate::DetectionBackend;
+use crate::channels::{primitive, tensor};
+use crate::{DetectionBackend, channel_affine};
+
+/// What follows a convolution: `y * scale + shift + residual`, then perhaps a ReLU. By default
+/// nothing.
+#[derive(Debug, Clone)]
+pub struct ConvEpilogue<B: Backend> {
+    /// Scale and shift of each channel, `[C']`, such as a batch norm with fixed statistics has.
+    pub affine: Option<(Tensor<B, 1>, Tensor<B, 1>)>,
+    /// A shortcut's output, `[N, C', H', W']`.
+    pub residual: Option<Tensor<B, 4>>,
+    /// Whether a ReLU comes last.
+    pub relu: bool,
+}
+
+impl<B: Backend> Default for ConvEpilogue<B> {
+    fn default() -> Self {
+        Self {
+            affine: None,
+            residual: None,
+            relu: false,
+        }
+    }
+}
 
 /// Applies a convolution module, as its own `forward` does but with the kernels of
 /// [`DetectionBackend::convolution`].
@@ -15,21 +40,68 @@ use crate::DetectionBackend;
 /// - input: `[N, C, H, W]`
 /// - output: `[N, C', H', W']`
 pub fn conv2d<B: DetectionBackend>(module: &Conv2d<B>, input: Tensor<B, 4>) -> Tensor<B, 4> {
+    let Some(options) = options(module) else {
+        return module.forward(input);
+    };
+    let bias = module.bias.as_ref().map(|bias| primitive(bias.val()));
+    let weight = primitive(module.weight.val());
+    tensor(B::convolution(primitive(input), weight, bias, options))
+}
+
+/// Applies a convolution module and what follows it, in one go where the backend can
+/// ([`DetectionBackend::fused_convolution`]).
+///
+/// # Shapes
+/// - input: `[N, C, H, W]`
+/// - output: `[N, C', H', W']`
+pub fn fused_conv2d<B: DetectionBackend>(
+    module: &Conv2d<B>,
+    input: Tensor<B, 4>,
+    epilogue: ConvEpilogue<B>,
+) -> Tensor<B, 4> {
+    let Some(options) = options(module) else {
+        return epilogue.apply(module.forward(input));
+    };
+    let bias = module.bias.as_ref().map(|bias| primitive(bias.val()));
+    let (x, weight) = (primitive(input), primitive(module.weight.val()));
+    tensor(B::fused_convolution(x, weight, bias, options, epilogue))
+}
+
+/// Padding on one side more is nobody's in detection, and has no options.
+fn options<B: Backend>(module: &Conv2d<B>) -> Option<ConvOptions<2>> {
     let padding = match module.padding {
         PaddingConfig2d::Valid => [0, 0],
         PaddingConfig2d::Explicit(top, left, bottom, right) if [top, left] == [bottom, right] => {
             [top, left]
         }
-        // Padding on one side more is nobody's in detection.
-        _ => return module.forward(input),
+        _ => return None,
     };
-    let options = ConvOptions::new(module.stride, padding, module.dilation, module.groups);
-    let float = |tensor: Tensor<B, 4>| tensor.into_primitive().tensor();
-    let bias = module.bias.as_ref();
-    Tensor::from_primitive(TensorPrimitive::Float(B::convolution(
-        float(input),
-        float(module.weight.val()),
-        bias.map(|bias| bias.val().into_primitive().tensor()),
-        options,
-    )))
+    let (stride, dilation) = (module.stride, module.dilation);
+    Some(ConvOptions::new(stride, padding, dilation, module.groups))
+}
+
+impl<B: DetectionBackend> ConvEpilogue<B> {
+    /// Does to the output of a convolution, `[N, C', H', W']`, what this says.
+    pub fn apply(self, output: Tensor<B, 4>) -> Tensor<B, 4> {
+        let scaled = match self.affine {
+            Some((scale, shift)) => channel_affine(output, scale, shift),
+            None => output,
+        };
+        let sum = match self.residual {
+            Some(residual) => scaled + residual,
+            None => scaled,
+        };
+        if self.relu { relu(sum) } else { sum }
+    }
+}
+
+pub(crate) fn fused<B: DetectionBackend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+    options: ConvOptions<2>,
+    epilogue: ConvEpilogue<B>,
+) -> FloatTensor<B> {
+    let output = B::convolution(x, weight, bias, options);
+    primitive(epilogue.apply(tensor(output)))
 }

@@ -24,7 +24,7 @@ pub use backend::DetectionBackend;
 pub use box_coder::BoxCoder;
 pub use boxes::{BBox, box_area, box_iou, clip_box, clip_boxes_to_image, remove_small_boxes};
 pub use channels::{channel_affine, channel_moments};
-pub use convolution::conv2d;
+pub use convolution::{ConvEpilogue, conv2d, fused_conv2d};
 pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum};
 pub use matcher::{Match, Matcher};
 pub use nms::{SoftNms, batched_nms, nms, soft_nms};

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm_relu};
 use rcnn_ops::{DetectionBackend, Observer};
 use serde::{Deserialize, Serialize};
 
@@ -192,7 +192,7 @@ fn conv_fc<B: DetectionBackend>(
     let mut convolved = pooled;
     for (i, layer) in layers.iter().enumerate() {
         if let BoxHeadLayer::Conv(conv) = layer {
-            convolved = relu(conv_norm(conv, convolved, phase));
+            convolved = conv_norm_relu(conv, convolved, phase);
             observer.layer(format_args!("{i}"), &convolved);
         }
     }

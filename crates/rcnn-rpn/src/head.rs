@@ -2,8 +2,8 @@
 
 use burn::module::{Initializer, Module};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, Phase, conv_norm};
+use burn::tensor::{Tensor, backend::Backend};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, Phase, conv_norm_relu};
 use rcnn_ops::{DetectionBackend, Observer, conv2d};
 
 /// 3x3 convolutions shared by two 1x1 heads (`torchvision.models.detection.rpn.RPNHead`).
@@ -93,7 +93,7 @@ impl<B: DetectionBackend> RpnHead<B> {
             .map(|(_, map)| {
                 let mut x = map.clone();
                 for (i, conv) in self.conv.iter().enumerate() {
-                    x = relu(conv_norm(conv, x, Phase::Inference));
+                    x = conv_norm_relu(conv, x, Phase::Inference);
                     observer.layer(format_args!("conv.{i}"), &x);
                 }
                 let objectness = conv2d(&self.cls_logits, x.clone());

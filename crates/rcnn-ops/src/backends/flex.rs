@@ -8,11 +8,13 @@ use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions, roi_pool};
+use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, roi_pool};
 
 mod channels;
 mod conv2d;
 mod convolution;
+mod pool;
+mod pooled;
 mod roi_align;
 
 impl DetectionBackend for Flex {
@@ -39,6 +41,16 @@ impl DetectionBackend for Flex {
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
         convolution::forward(x, weight, bias, options, conv2d::forward)
+    }
+
+    fn fused_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+        epilogue: ConvEpilogue<Self>,
+    ) -> FloatTensor<Self> {
+        convolution::fused(x, weight, bias, options, epilogue)
     }
 
     fn tracked_convolution(

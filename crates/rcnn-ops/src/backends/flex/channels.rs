@@ -4,7 +4,9 @@ use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::{dims, tensor};
+use super::dims;
+use super::pool::Floats;
+use super::pooled::pooled;
 use crate::channels;
 
 pub(super) fn affine(x: FlexTensor, scale: FlexTensor, shift: FlexTensor) -> FlexTensor {
@@ -15,7 +17,7 @@ pub(super) fn affine(x: FlexTensor, scale: FlexTensor, shift: FlexTensor) -> Fle
     let [x, scale, shift] = [x, scale, shift].map(|t| t.to_contiguous());
     let (scale, shift) = (scale.storage::<f32>(), shift.storage::<f32>());
     let plane = (h * w).max(1);
-    let mut out = vec![0.0f32; x.storage::<f32>().len()];
+    let mut out = Floats::new(x.storage::<f32>().len());
     out.par_chunks_mut(plane)
         .zip(x.storage::<f32>().par_chunks(plane))
         .enumerate()
@@ -25,7 +27,7 @@ pub(super) fn affine(x: FlexTensor, scale: FlexTensor, shift: FlexTensor) -> Fle
                 *out = x * scale + shift;
             }
         });
-    tensor(out, shape)
+    pooled(out, shape)
 }
 
 pub(super) fn moments(x: FlexTensor) -> FlexTensor {

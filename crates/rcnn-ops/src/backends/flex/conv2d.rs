@@ -3,6 +3,7 @@
 //! Images are NCHW, weights OIHW. Every method gives the same bits at each run: the work is
 //! partitioned by shape alone, and no two threads add to the same element.
 
+mod epilogue;
 mod gemm;
 mod im2col;
 mod lanes;
@@ -13,6 +14,9 @@ mod tests;
 mod winograd;
 
 use rayon::prelude::*;
+
+use super::pool::{self, Floats};
+pub(super) use epilogue::Epilogue;
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug)]
@@ -100,33 +104,45 @@ impl Conv2d {
 }
 
 /// The convolution of images `x` with weights `w`, by Winograd's method where that is faster.
-pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) -> Floats {
     if winograd::is_faster(conv) {
-        check_forward(conv, x, w, bias);
-        winograd::forward(conv, x, w, bias)
+        check_forward(conv, x, w, epilogue);
+        winograd::forward(conv, x, w, epilogue)
     } else {
-        exact_forward(conv, x, w, bias)
+        exact_forward(conv, x, w, epilogue)
     }
 }
 
 /// As [`forward`], by plain sums.
-pub(super) fn exact_forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    check_forward(conv, x, w, bias);
+pub(super) fn exact_forward(
+    conv: &Conv2d,
+    x: &[f32],
+    w: &[f32],
+    epilogue: &Epilogue<'_>,
+) -> Floats {
+    check_forward(conv, x, w, epilogue);
     if pointwise::applies(conv) {
-        pointwise::forward(conv, x, w, bias)
+        pointwise::forward(conv, x, w, epilogue)
     } else {
-        im2col::forward(conv, x, w, bias)
+        im2col::forward(conv, x, w, epilogue)
     }
 }
 
-fn check_forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) {
+fn check_forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) {
     assert_eq!(x.len(), conv.input_len());
     assert_eq!(w.len(), conv.weight_len());
-    assert!(bias.is_none_or(|bias| bias.len() == conv.out_channels));
+    let per_channel = [epilogue.scale, epilogue.shift].into_iter().flatten();
+    assert!(
+        per_channel
+            .into_iter()
+            .all(|values| values.len() == conv.out_channels)
+    );
+    let residual = epilogue.residual;
+    assert!(residual.is_none_or(|residual| residual.len() == conv.output_len()));
 }
 
 /// The gradient of the input, given that of the output.
-pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Vec<f32> {
+pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
     assert_eq!(w.len(), conv.weight_len());
     assert_eq!(grad.len(), conv.output_len());
     if winograd::is_faster(conv) {

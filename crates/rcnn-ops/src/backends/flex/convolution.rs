@@ -5,11 +5,14 @@ use burn::tensor::ops::{ConvOptions, ModuleOps};
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 
-use super::conv2d::{self, Conv2d};
+use super::conv2d::{self, Conv2d, Epilogue};
+use super::pool::Floats;
+use super::pooled::pooled;
 use super::{dims, tensor};
+use crate::{ConvEpilogue, channels};
 
-/// A forward pass: sizes, input, weights and bias.
-type Kernel = fn(&Conv2d, &[f32], &[f32], Option<&[f32]>) -> Vec<f32>;
+/// A forward pass: sizes, input, weights and what follows.
+type Kernel = fn(&Conv2d, &[f32], &[f32], &Epilogue<'_>) -> Floats;
 
 /// The sizes of a convolution that the kernels compute.
 fn sizes(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Conv2d> {
@@ -42,9 +45,50 @@ pub(super) fn forward(
     };
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
     let bias = bias.map(|bias| bias.to_contiguous());
-    let bias = bias.as_ref().map(|bias| bias.storage::<f32>());
-    let output = kernel(&sizes, x.storage(), weight.storage(), bias);
-    tensor(output, sizes.output_shape())
+    let epilogue = Epilogue {
+        shift: bias.as_ref().map(|bias| bias.storage::<f32>()),
+        ..Epilogue::NONE
+    };
+    let output = kernel(&sizes, x.storage(), weight.storage(), &epilogue);
+    pooled(output, sizes.output_shape())
+}
+
+pub(super) fn fused(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: Option<FlexTensor>,
+    options: ConvOptions<2>,
+    epilogue: ConvEpilogue<Flex>,
+) -> FlexTensor {
+    let other = |tensor: &FlexTensor| tensor.dtype() != DType::F32;
+    let affine = epilogue.affine.clone();
+    let affine = affine.map(|(scale, shift)| [scale, shift].map(channels::primitive));
+    let residual = epilogue.residual.clone().map(channels::primitive);
+    let mut operands = bias.iter().chain(affine.iter().flatten()).chain(&residual);
+    let sizes = sizes(&x, &weight, &options).filter(|_| !operands.any(other));
+    let Some(sizes) = sizes else {
+        return crate::convolution::fused::<Flex>(x, weight, bias, options, epilogue);
+    };
+    let floats = |tensor: FlexTensor| tensor.to_contiguous().storage::<f32>().to_vec();
+    let mut shift = bias.map(floats);
+    let mut scale = None;
+    if let Some([by, and]) = affine {
+        let (by, mut and) = (floats(by), floats(and));
+        for ((and, by), bias) in and.iter_mut().zip(&by).zip(shift.iter().flatten()) {
+            *and += by * bias;
+        }
+        (scale, shift) = (Some(by), Some(and));
+    }
+    let [x, weight] = [x, weight].map(|tensor| tensor.to_contiguous());
+    let residual = residual.map(|residual| residual.to_contiguous());
+    let epilogue = Epilogue {
+        scale: scale.as_deref(),
+        shift: shift.as_deref(),
+        residual: residual.as_ref().map(|residual| residual.storage()),
+        relu: epilogue.relu,
+    };
+    let output = conv2d::forward(&sizes, x.storage(), weight.storage(), &epilogue);
+    pooled(output, sizes.output_shape())
 }
 
 pub(super) fn input_grad(
@@ -58,7 +102,7 @@ pub(super) fn input_grad(
     };
     let shape = dims(&x);
     let (weight, grad) = (weight.to_contiguous(), grad.to_contiguous());
-    tensor(
+    pooled(
         conv2d::input_grad(&sizes, weight.storage(), grad.storage()),
         shape,
     )

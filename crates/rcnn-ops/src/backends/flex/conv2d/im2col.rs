@@ -8,9 +8,11 @@ mod columns;
 use rayon::prelude::*;
 
 use super::Conv2d;
+use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm};
-use super::lanes::{LANES, floats, floats_mut, interleave, separate};
-use super::shared::{Scratch, Shared, filled};
+use super::lanes::{interleave, separate};
+use super::pool::{Floats, LANES, Scratch, floats, floats_mut};
+use super::shared::Shared;
 use columns::Block;
 
 /// Bytes of columns that a thread makes at once.
@@ -26,49 +28,46 @@ const TASKS: usize = 16;
 const GRAD_PIXELS: usize = 2048;
 const GRAD_ROWS: usize = 36;
 
-pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) -> Floats {
     let outs = conv.out_channels / conv.groups;
     let (patch, plane) = (conv.patch(), conv.out_plane());
     let blocks = columns::blocks(conv, block_pixels(conv));
-    let fill = |out: &Shared<'_, f32>| {
-        (0..blocks.len() * conv.groups)
-            .into_par_iter()
-            .for_each(|task| {
-                let (block, group) = (&blocks[task / conv.groups], task % conv.groups);
-                let stride = block.len.next_multiple_of(LANES);
-                let mut columns = Scratch::new(patch * stride / LANES);
-                let columns = floats_mut(&mut columns);
-                columns::gather(conv, x, block, [group * patch, patch], columns, stride);
-                let mut product = Scratch::new(outs * stride / LANES);
-                let product = floats_mut(&mut product);
-                gemm(
-                    [stride, outs, patch],
-                    product,
-                    stride,
-                    Matrix::columns(columns, stride),
-                    Matrix::columns(&w[group * outs * patch..], patch),
-                    false,
-                );
-                let runs = block.runs(conv);
-                for (o, product) in product.chunks_mut(stride).enumerate() {
-                    let channel = group * outs + o;
-                    if let Some(bias) = bias {
-                        product.iter_mut().for_each(|out| *out += bias[channel]);
-                    }
-                    for run in &runs {
-                        let start = (run.image * conv.out_channels + channel) * plane + run.start;
-                        // SAFETY: each block and channel has pixels of its own.
-                        unsafe { out.write(start, &product[run.at..][..run.len]) };
-                    }
+    let mut output = Floats::new(conv.output_len());
+    let out = &Shared::new(&mut output);
+    (0..blocks.len() * conv.groups)
+        .into_par_iter()
+        .for_each(|task| {
+            let (block, group) = (&blocks[task / conv.groups], task % conv.groups);
+            let stride = block.len.next_multiple_of(LANES);
+            let mut columns = Scratch::new(patch * stride / LANES);
+            let columns = floats_mut(&mut columns);
+            columns::gather(conv, x, block, [group * patch, patch], columns, stride);
+            let mut product = Scratch::new(outs * stride / LANES);
+            let product = floats_mut(&mut product);
+            gemm(
+                [stride, outs, patch],
+                product,
+                stride,
+                Matrix::columns(columns, stride),
+                Matrix::columns(&w[group * outs * patch..], patch),
+                false,
+            );
+            let runs = block.runs(conv);
+            for (o, product) in product.chunks_mut(stride).enumerate() {
+                let channel = group * outs + o;
+                for run in &runs {
+                    let start = (run.image * conv.out_channels + channel) * plane + run.start;
+                    epilogue.finish(channel, start, &mut product[run.at..][..run.len]);
+                    // SAFETY: each block and channel has pixels of its own.
+                    unsafe { out.write(start, &product[run.at..][..run.len]) };
                 }
-            });
-    };
-    // SAFETY: the blocks and channels cover the output.
-    unsafe { filled(conv.output_len(), fill) }
+            }
+        });
+    output
 }
 
-pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Vec<f32> {
-    let mut out = vec![0.0; conv.input_len()];
+pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
+    let mut out = Floats::zeros(conv.input_len());
     if conv.is_empty() {
         return out;
     }

@@ -11,31 +11,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::epilogue::Epilogue;
+use super::pool::{LANES, Lane};
 use super::shared::Shared;
-
-/// Channels in a [`Lane`].
-pub(super) const LANES: usize = 16;
-
-/// One value of sixteen channels, filling a cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct Lane(pub(super) [f32; LANES]);
-
-impl Lane {
-    pub(super) const ZERO: Self = Self([0.0; LANES]);
-}
-
-/// Lanes as the floats that they hold.
-pub(super) fn floats(lanes: &[Lane]) -> &[f32] {
-    // SAFETY: a lane is sixteen floats without padding, and no less aligned than one.
-    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
-}
-
-/// As [`floats`], to write.
-pub(super) fn floats_mut(lanes: &mut [Lane]) -> &mut [f32] {
-    // SAFETY: as in `floats`; any float is valid in a lane.
-    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * LANES) }
-}
 
 /// Defines a function that is compiled for several instruction sets, and picks one when called.
 macro_rules! vectorised {
@@ -124,7 +102,8 @@ pub(super) fn load(runs: &[f32], stride: usize, count: usize, len: usize) -> Blo
     block
 }
 
-/// The reverse of [`load`], from element `start` of what threads share.
+/// The reverse of [`load`], from element `start` of what threads share, with the residual and ReLU
+/// of an epilogue.
 ///
 /// # Safety
 ///
@@ -137,9 +116,11 @@ pub(super) unsafe fn store(
     stride: usize,
     count: usize,
     len: usize,
+    epilogue: &Epilogue<'_>,
 ) {
     transpose(&mut block);
-    for (i, row) in block.iter().enumerate().take(count) {
+    for (i, row) in block.iter_mut().enumerate().take(count) {
+        epilogue.finish_scaled(start + i * stride, &mut row.0[..len]);
         // SAFETY: the caller has these floats to itself.
         unsafe {
             if len == LANES {
@@ -197,7 +178,7 @@ vectorised! {
             let value = |i| from.get((start + i) * lanes + lane).copied();
             let block = from_fn(|i| value(i).unwrap_or(Lane::ZERO));
             // SAFETY: this thread holds all these runs.
-            unsafe { store(block, &runs, start, len, count, step) };
+            unsafe { store(block, &runs, start, len, count, step, &Epilogue::NONE) };
         }
     }
 }

@@ -5,9 +5,11 @@
 use rayon::prelude::*;
 
 use super::Conv2d;
+use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm, gemm_shared};
-use super::lanes::{LANES, Lane, floats, floats_mut, interleave, separate};
-use super::shared::{Scratch, Shared, filled};
+use super::lanes::{interleave, separate};
+use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
+use super::shared::Shared;
 
 /// Pixels of a product: enough to run at speed.
 const PIXELS: usize = 512;
@@ -22,22 +24,27 @@ pub(super) fn applies(conv: &Conv2d) -> bool {
     conv.kernel == [1, 1] && conv.padding == [0, 0] && conv.groups == 1 && !conv.is_empty()
 }
 
-pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) -> Floats {
     let weights = Matrix::columns(w, conv.in_channels);
     if conv.stride == [1, 1] {
-        multiply(conv, x, weights, bias)
+        multiply(conv, x, weights, epilogue)
     } else {
-        multiply(conv, &gather(conv, x), weights, bias)
+        multiply(conv, &gather(conv, x), weights, epilogue)
     }
 }
 
-pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Vec<f32> {
+pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
     let adjoint = Conv2d {
         in_channels: conv.out_channels,
         out_channels: conv.in_channels,
         ..*conv
     };
-    let x = multiply(&adjoint, grad, Matrix::rows(w, conv.in_channels), None);
+    let x = multiply(
+        &adjoint,
+        grad,
+        Matrix::rows(w, conv.in_channels),
+        &Epilogue::NONE,
+    );
     if conv.stride == [1, 1] {
         x
     } else {
@@ -139,51 +146,46 @@ fn runs(conv: &Conv2d, pixels: usize) -> impl Iterator<Item = Run> {
 }
 
 /// Multiplies planes of the size of the output with weights, a matrix of inputs by outputs.
-fn multiply(conv: &Conv2d, x: &[f32], weights: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
+fn multiply(conv: &Conv2d, x: &[f32], weights: Matrix<'_>, epilogue: &Epilogue<'_>) -> Floats {
     let (ins, outs, plane) = (conv.in_channels, conv.out_channels, conv.out_plane());
     let runs: Vec<_> = runs(conv, PIXELS).collect();
     let parts = TASKS.div_ceil(runs.len());
     let part = outs.div_ceil(parts).next_multiple_of(6);
     let parts = outs.div_ceil(part);
-    let fill = |out: &Shared<'_, f32>| {
-        (0..runs.len() * parts).into_par_iter().for_each(|task| {
-            let Run { image, start, len } = runs[task / parts];
-            let first = task % parts * part;
-            let count = part.min(outs - first);
-            let at = (image * outs + first) * plane + start;
-            let x = &x[image * ins * plane + start..];
-            let weights = weights.skip_columns(first);
-            // SAFETY: each run and part has pixels of its own.
-            unsafe {
-                gemm_shared(
-                    [len, count, ins],
-                    out,
-                    at,
-                    plane,
-                    Matrix::columns(x, plane),
-                    weights,
-                    false,
-                );
-            }
-            for (o, bias) in bias
-                .iter()
-                .flat_map(|bias| &bias[first..][..count])
-                .enumerate()
-            {
-                // SAFETY: as above.
-                let out = unsafe { out.slice(at + o * plane, len) };
-                out.iter_mut().for_each(|out| *out += bias);
-            }
-        });
-    };
-    // SAFETY: the runs and parts cover the output.
-    unsafe { filled(conv.output_len(), fill) }
+    let mut output = Floats::new(conv.output_len());
+    let out = &Shared::new(&mut output);
+    (0..runs.len() * parts).into_par_iter().for_each(|task| {
+        let Run { image, start, len } = runs[task / parts];
+        let first = task % parts * part;
+        let count = part.min(outs - first);
+        let at = (image * outs + first) * plane + start;
+        let x = &x[image * ins * plane + start..];
+        let weights = weights.skip_columns(first);
+        // SAFETY: each run and part has pixels of its own.
+        unsafe {
+            gemm_shared(
+                [len, count, ins],
+                out,
+                at,
+                plane,
+                Matrix::columns(x, plane),
+                weights,
+                false,
+            );
+        }
+        for o in 0..count {
+            let start = at + o * plane;
+            // SAFETY: as above.
+            epilogue.finish(first + o, start, unsafe { out.slice(start, len) });
+        }
+    });
+    output
 }
 
 /// The pixels that a strided kernel meets.
-fn gather(conv: &Conv2d, x: &[f32]) -> Vec<f32> {
+fn gather(conv: &Conv2d, x: &[f32]) -> Floats {
     let (width, [down, right]) = (conv.out_width(), conv.stride);
-    let mut out = vec![0.0; conv.batch * conv.in_channels * conv.out_plane()];
+    let mut out = Floats::new(conv.batch * conv.in_channels * conv.out_plane());
     out.par_chunks_mut(conv.out_plane())
         .zip(x.par_chunks(conv.in_plane()))
         .for_each(|(out, x)| {
@@ -198,9 +200,9 @@ fn gather(conv: &Conv2d, x: &[f32]) -> Vec<f32> {
 }
 
 /// The reverse of [`gather`], with zeros in between.
-fn scatter(conv: &Conv2d, pixels: &[f32]) -> Vec<f32> {
+fn scatter(conv: &Conv2d, pixels: &[f32]) -> Floats {
     let (width, [down, right]) = (conv.out_width(), conv.stride);
-    let mut out = vec![0.0; conv.input_len()];
+    let mut out = Floats::zeros(conv.input_len());
     out.par_chunks_mut(conv.in_plane())
         .zip(pixels.par_chunks(conv.out_plane()))
         .for_each(|(out, pixels)| {

@@ -63,6 +63,13 @@ fn error(got: &[f32], want: &[f64]) -> f32 {
     }) as f32
 }
 
+fn shift(shift: &[f32]) -> Epilogue<'_> {
+    Epilogue {
+        shift: Some(shift),
+        ..Epilogue::NONE
+    }
+}
+
 /// The errors of the forward pass and of the gradients of input, weights and bias.
 fn errors(conv: &Conv2d) -> [f32; 4] {
     assert!(conv.supports());
@@ -86,7 +93,7 @@ fn errors(conv: &Conv2d) -> [f32; 4] {
         want_b[i / plane % conv.out_channels] += f64::from(*grad);
     }
     [
-        error(&forward(conv, &x, &w, Some(&bias)), &want),
+        error(&forward(conv, &x, &w, &shift(&bias)), &want),
         error(&input_grad(conv, &w, &grad), &want_x),
         error(&weight_grad(conv, &x, &grad), &want_w),
         error(
@@ -162,18 +169,63 @@ fn winograd_error() {
             want_w[k] += f64::from(grad[o]) * f64::from(x[i]);
         });
         let winograd = [
-            error(&winograd::forward(&conv, &x, &w, None), &want),
+            error(&winograd::forward(&conv, &x, &w, &Epilogue::NONE), &want),
             error(&winograd::input_grad(&conv, &w, &grad), &want_x),
             error(&winograd::weight_grad(&conv, &x, &grad), &want_w),
         ];
         let direct = [
-            error(&im2col::forward(&conv, &x, &w, None), &want),
+            error(&im2col::forward(&conv, &x, &w, &Epilogue::NONE), &want),
             error(&im2col::input_grad(&conv, &w, &grad), &want_x),
             error(&im2col::weight_grad(&conv, &x, &grad), &want_w),
         ];
         println!("winograd {winograd:?} im2col {direct:?}");
         assert!(winograd.iter().all(|&e| e < 1e-5), "{winograd:?}");
         assert!(direct.iter().all(|&e| e < 2e-6), "{direct:?}");
+    }
+}
+
+/// In the output loops of all three methods.
+#[test]
+fn epilogues() {
+    for conv in [
+        conv(2, [17, 35], [21, 30], 3, 1, 1, 1),
+        conv(2, [17, 35], [21, 30], 3, 2, 1, 1),
+        conv(2, [17, 35], [21, 30], 1, 1, 0, 1),
+        conv(2, [16, 32], [21, 30], 1, 2, 0, 1),
+        conv(1, [8, 36], [31, 30], 3, 2, 1, 4),
+    ] {
+        let (x, w) = (random(conv.input_len(), 1), random(conv.weight_len(), 2));
+        let (scale, shift) = (random(conv.out_channels, 3), random(conv.out_channels, 4));
+        let residual = random(conv.output_len(), 5);
+        let mut sums = vec![0.0f64; conv.output_len()];
+        products(&conv, |o, i, k| {
+            sums[o] += f64::from(x[i]) * f64::from(w[k])
+        });
+        for bits in 0..16 {
+            let on = |bit: usize| bits >> bit & 1 == 1;
+            let epilogue = Epilogue {
+                scale: on(0).then_some(&scale[..]),
+                shift: on(1).then_some(&shift[..]),
+                residual: on(2).then_some(&residual[..]),
+                relu: on(3),
+            };
+            let want: Vec<f64> = (0..sums.len())
+                .map(|i| {
+                    let channel = i / conv.out_plane() % conv.out_channels;
+                    let scale = epilogue
+                        .scale
+                        .map_or(1.0, |scale| f64::from(scale[channel]));
+                    let shift = epilogue
+                        .shift
+                        .map_or(0.0, |shift| f64::from(shift[channel]));
+                    let residual = epilogue.residual.map_or(0.0, |r| f64::from(r[i]));
+                    let sum = sums[i] * scale + shift + residual;
+                    if epilogue.relu { sum.max(0.0) } else { sum }
+                })
+                .collect();
+            let error = error(&forward(&conv, &x, &w, &epilogue), &want);
+            assert!(error < 1e-5, "{error} {bits:b} {conv:?}");
+        }
     }
 }
 
@@ -220,7 +272,7 @@ fn groups() {
 fn nothing_to_do() {
     for kernel in [1, 3, 7] {
         let conv = conv(0, [4, 6], [8, 8], kernel, 1, kernel / 2, 1);
-        assert!(forward(&conv, &[], &random(conv.weight_len(), 1), None).is_empty());
+        assert!(forward(&conv, &[], &random(conv.weight_len(), 1), &Epilogue::NONE).is_empty());
         assert!(input_grad(&conv, &random(conv.weight_len(), 1), &[]).is_empty());
         assert!(weight_grad(&conv, &[], &[]).iter().all(|&w| w == 0.0));
         assert_eq!(bias_grad(&[], 6, 0), [0.0; 6]);

@@ -19,9 +19,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Conv2d;
+use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm};
-use super::lanes::{LANES, Lane, floats, floats_mut};
-use super::shared::{Scratch, Shared, filled};
+use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
+use super::shared::Shared;
 use tiling::{Images, Points, Strip};
 use transform::POINTS;
 use weights::Weights;
@@ -43,57 +44,50 @@ pub(super) fn is_faster(conv: &Conv2d) -> bool {
         && !conv.is_empty()
 }
 
-pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) -> Floats {
     let weights = Weights::spread(conv.in_channels, conv.out_channels, w);
-    convolve(conv, x, &weights, bias)
+    convolve(conv, x, &weights, epilogue)
 }
 
 /// As a convolution of the gradient, with the kernels turned by half a circle and in and out
 /// exchanged.
-pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Vec<f32> {
+pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
     let adjoint = Conv2d {
         in_channels: conv.out_channels,
         out_channels: conv.in_channels,
         ..*conv
     };
     let weights = Weights::spread_adjoint(adjoint.in_channels, adjoint.out_channels, w);
-    convolve(&adjoint, grad, &weights, None)
+    convolve(&adjoint, grad, &weights, &Epilogue::NONE)
 }
 
-fn convolve(conv: &Conv2d, x: &[f32], weights: &Weights, bias: Option<&[f32]>) -> Vec<f32> {
-    let bias: Vec<Lane> = (0..conv.out_channels.div_ceil(LANES))
-        .map(|lane| {
-            let channel = |i| bias.and_then(|bias| bias.get(lane * LANES + i));
-            Lane(std::array::from_fn(|i| channel(i).copied().unwrap_or(0.0)))
-        })
-        .collect();
+fn convolve(conv: &Conv2d, x: &[f32], weights: &Weights, epilogue: &Epilogue<'_>) -> Floats {
     let mut blocks = Blocks::new(conv, *BLOCK_BYTES.start());
-    let fill = |out: &Shared<'_, f32>| {
-        for rows in blocks.all() {
-            let sizes @ [outs, _, ins] = blocks.sizes(&rows);
-            let [stride_in, stride_out] = blocks.strides(&rows);
-            let Blocks {
-                input,
-                output,
-                v,
-                m,
-                ..
-            } = &mut blocks;
-            let strips = input.strips(rows);
-            spread(tiling::spread_input, input, &strips, x, v, stride_in);
-            let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
-            points.enumerate().for_each(|(e, m)| {
-                let u = Matrix::columns(weights.point(e), outs);
-                let v = Matrix::columns(floats(&v[e * stride_in..]), ins);
-                gemm(sizes, floats_mut(m), outs, u, v, false);
-            });
-            each(&strips, output.lanes(), |strip, lane| {
-                tiling::collect_output(output, m, stride_out, strip, lane, &bias[lane], out);
-            });
-        }
-    };
-    // SAFETY: the tiles of the blocks cover the output.
-    unsafe { filled(conv.output_len(), fill) }
+    let mut filled = Floats::new(conv.output_len());
+    let out = Shared::new(&mut filled);
+    for rows in blocks.all() {
+        let sizes @ [outs, _, ins] = blocks.sizes(&rows);
+        let [stride_in, stride_out] = blocks.strides(&rows);
+        let Blocks {
+            input,
+            output,
+            v,
+            m,
+            ..
+        } = &mut blocks;
+        let strips = input.strips(rows);
+        spread(tiling::spread_input, input, &strips, x, v, stride_in);
+        let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
+        points.enumerate().for_each(|(e, m)| {
+            let u = Matrix::columns(weights.point(e), outs);
+            let v = Matrix::columns(floats(&v[e * stride_in..]), ins);
+            gemm(sizes, floats_mut(m), outs, u, v, false);
+        });
+        each(&strips, output.lanes(), |strip, lane| {
+            tiling::collect_output(output, m, stride_out, strip, lane, epilogue, &out);
+        });
+    }
+    filled
 }
 
 pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {

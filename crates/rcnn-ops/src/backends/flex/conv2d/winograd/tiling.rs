@@ -3,8 +3,10 @@
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::super::lanes::{LANES, Lane, load, steps, store, vectorised};
-use super::super::shared::{Scratch, Shared};
+use super::super::epilogue::Epilogue;
+use super::super::lanes::{load, steps, store, vectorised};
+use super::super::pool::{LANES, Lane, Scratch};
+use super::super::shared::Shared;
 use super::transform;
 
 /// Side of the square of outputs that a tile computes.
@@ -191,8 +193,9 @@ vectorised! {
     /// Transforms sixteen channels of a strip of products to the output.
     pub(super) fn collect_output(
         images: &Images, points: &[Lane], stride: usize, strip: &Strip, lane: usize,
-        bias: &Lane, out: &Shared<'_, f32>,
+        epilogue: &Epilogue<'_>, out: &Shared<'_, f32>,
     ) {
+        let [scale, shift] = epilogue.lane(lane);
         let cols = images.tile_cols();
         let panel_width = cols * STEP;
         let mut panel = Scratch::new(strip.rows.len() * STEP * panel_width);
@@ -219,15 +222,15 @@ vectorised! {
         let offset = (strip.image * images.channels + lane * LANES) * plane;
         let mut pixel = Cursor::new(width, panel_width, 0);
         for (start, len) in steps(rows.start * width..rows.end * width) {
-            let mut block = [*bias; LANES];
-            for sum in &mut block[..len] {
-                let value = &panel[pixel.next()];
-                for (sum, value) in sum.0.iter_mut().zip(&value.0) {
-                    *sum += value;
+            let mut block = [Lane::ZERO; LANES];
+            for value in &mut block[..len] {
+                let from = &panel[pixel.next()];
+                for i in 0..LANES {
+                    value.0[i] = from.0[i] * scale.0[i] + shift.0[i];
                 }
             }
             // SAFETY: each strip and lane has rows of the output of its own.
-            unsafe { store(block, out, offset + start, plane, channels, len) };
+            unsafe { store(block, out, offset + start, plane, channels, len, epilogue) };
         }
     }
 }

@@ -3,7 +3,7 @@
 //! They come from polynomials through the points 0, ±√½, ±√2 and infinity. Lavin and Gray take
 //! 0, ±1, ±2 and infinity, whose greater powers cost a factor of three in precision.
 
-use super::super::lanes::{LANES, Lane};
+use super::super::pool::{LANES, Lane};
 
 const R: f32 = std::f32::consts::SQRT_2;
 const H: f32 = std::f32::consts::FRAC_1_SQRT_2;

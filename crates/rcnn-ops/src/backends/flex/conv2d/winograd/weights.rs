@@ -4,8 +4,10 @@ use std::array::from_fn;
 
 use rayon::prelude::*;
 
-use super::super::lanes::{LANES, Lane, floats, load, steps, store, vectorised};
-use super::super::shared::{Scratch, Shared};
+use super::super::epilogue::Epilogue;
+use super::super::lanes::{load, steps, store, vectorised};
+use super::super::pool::{LANES, Lane, Scratch, floats};
+use super::super::shared::Shared;
 use super::tiling::Points;
 use super::transform::{self, POINTS};
 
@@ -156,7 +158,7 @@ vectorised! {
         for ((start, len), block) in steps.zip(blocks) {
             let count = LANES.min(outs - first_out);
             // SAFETY: each pair of lanes has weights of its own.
-            unsafe { store(*block, grad, offset + start, ins * 9, count, len) };
+            unsafe { store(*block, grad, offset + start, ins * 9, count, len, &Epilogue::NONE) };
         }
     }
 }

@@ -1,0 +1,40 @@
+//! Tensors in memory of the [`pool`](super::pool).
+
+use std::mem::MaybeUninit;
+
+use burn::tensor::{AllocationProperty, Bytes, DType, Shape};
+use burn_flex::{FlexTensor, Layout};
+use burn_std::AllocationController;
+
+use super::pool::{Floats, Lane};
+
+impl AllocationController for Floats {
+    fn alloc_align(&self) -> usize {
+        align_of::<Lane>()
+    }
+
+    fn property(&self) -> AllocationProperty {
+        AllocationProperty::Other
+    }
+
+    unsafe fn memory_mut(&mut self) -> &mut [MaybeUninit<u8>] {
+        let floats: &mut [f32] = self;
+        let len = size_of_val(floats);
+        // SAFETY: floats are bytes, and the caller writes none that is not initialised.
+        unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), len) }
+    }
+
+    fn memory(&self) -> &[MaybeUninit<u8>] {
+        let floats: &[f32] = self;
+        // SAFETY: floats are bytes.
+        unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
+    }
+}
+
+/// A tensor that gives its memory back when it is dropped.
+pub(super) fn pooled<const D: usize>(values: Floats, shape: [usize; D]) -> FlexTensor {
+    let len = size_of_val::<[f32]>(&values);
+    // SAFETY: the memory is `len` bytes of floats.
+    let bytes = unsafe { Bytes::from_controller(Box::new(values), len) };
+    FlexTensor::new(bytes, Layout::contiguous(Shape::from(shape)), DType::F32)
+}
