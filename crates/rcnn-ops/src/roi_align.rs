@@ -45,7 +45,8 @@ pub fn roi_align<B: DetectionBackend>(
 /// Rows of gathered features held at once, in elements: bounds the reference's memory.
 const CHUNK_ELEMENTS: usize = 1 << 24;
 
-pub(crate) fn forward<B: DetectionBackend>(
+/// [`DetectionBackend::roi_align`], composed of Burn's operations.
+pub fn forward<B: DetectionBackend>(
     features: FloatTensor<B>,
     rois: FloatTensor<B>,
     options: RoiAlignOptions,
@@ -75,7 +76,8 @@ pub(crate) fn forward<B: DetectionBackend>(
     concat(pooled).into_primitive().tensor()
 }
 
-pub(crate) fn backward<B: DetectionBackend>(
+/// [`DetectionBackend::roi_align_backward`], composed of Burn's operations.
+pub fn backward<B: DetectionBackend>(
     shape: [usize; 4],
     rois: FloatTensor<B>,
     grad: FloatTensor<B>,

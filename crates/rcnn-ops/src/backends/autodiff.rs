@@ -212,6 +212,36 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         };
         (pooled, positions)
     }
+
+    // Selections: nothing is tracked through them.
+
+    fn top_k(values: FloatTensor<Self>, k: usize) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let (values, indices) = B::top_k(values.primitive, k);
+        (<Self as AutodiffBackend>::from_inner(values), indices)
+    }
+
+    fn decode_boxes(
+        deltas: FloatTensor<Self>,
+        references: FloatTensor<Self>,
+        sizes: FloatTensor<Self>,
+        weights: [f32; 4],
+    ) -> FloatTensor<Self> {
+        let [deltas, references, sizes] = [deltas, references, sizes].map(|t| t.primitive);
+        let boxes = B::decode_boxes(deltas, references, sizes, weights);
+        <Self as AutodiffBackend>::from_inner(boxes)
+    }
+
+    fn box_iou(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        <Self as AutodiffBackend>::from_inner(B::box_iou(a.primitive, b.primitive))
+    }
+
+    fn nms(
+        boxes: FloatTensor<Self>,
+        scores: FloatTensor<Self>,
+        iou_threshold: f64,
+    ) -> IntTensor<Self> {
+        B::nms(boxes.primitive, scores.primitive, iou_threshold)
+    }
 }
 
 #[cfg(all(test, feature = "flex"))]
