@@ -73,9 +73,6 @@ impl<B: DetectionBackend> RoiHeads<B> {
             self.pool(features, proposals, image_sizes),
             Phase::Inference,
         );
-        self.class_scores(predictions, proposals, image_sizes)
-            .iter()
-            .map(|scores| self.select_detections(scores))
-            .collect()
+        self.detections(predictions, proposals, image_sizes)
     }
 }

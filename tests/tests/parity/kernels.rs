@@ -35,7 +35,10 @@ fn noise(count: usize, seed: u32) -> Vec<f32> {
 /// Boxes inside an image of `[height, width]` pixels and over its border.
 fn boxes(count: usize, [height, width]: [f32; 2], seed: u32) -> Vec<f32> {
     let corner = |n: &[f32]| {
-        let (x, y) = (n[0] * width * 1.2 - width * 0.1, n[1] * height * 1.2 - height * 0.1);
+        let (x, y) = (
+            n[0] * width * 1.2 - width * 0.1,
+            n[1] * height * 1.2 - height * 0.1,
+        );
         [x, y, x + n[2] * n[2] * width, y + n[3] * n[3] * height]
     };
     noise(count * 4, seed).chunks(4).flat_map(corner).collect()
@@ -51,7 +54,9 @@ fn tensor<B: Backend, const D: usize>(
 
 /// A tensor of the reference's.
 fn flex<const D: usize>(values: &[f32], shape: [usize; D]) -> FloatTensor<Flex> {
-    tensor::<Flex, D>(values, shape, &FlexDevice).into_primitive().tensor()
+    tensor::<Flex, D>(values, shape, &FlexDevice)
+        .into_primitive()
+        .tensor()
 }
 
 fn float_data<const D: usize>(primitive: FloatTensor<Flex>) -> TensorData {
@@ -93,7 +98,9 @@ impl Pooled {
             [0.0, 0.0, 0.0, 0.0, 0.0],
         ];
         let hundreds = boxes(300, [26.0, 46.0], 7);
-        let hundreds = hundreds.chunks(4).flat_map(|b| [0.0, b[0], b[1], b[2], b[3]]);
+        let hundreds = hundreds
+            .chunks(4)
+            .flat_map(|b| [0.0, b[0], b[1], b[2], b[3]]);
         vec![
             Self {
                 name: "awkward boxes",
@@ -153,7 +160,10 @@ impl Pooled {
         let grad = tensor(grad, pooled.dims(), device);
         let gradients = (pooled.clone() * grad).sum().backward();
         assert!(rois.grad(&gradients).is_none(), "boxes have a gradient");
-        (pooled.inner(), features.grad(&gradients).expect("a gradient"))
+        (
+            pooled.inner(),
+            features.grad(&gradients).expect("a gradient"),
+        )
     }
 }
 
@@ -200,12 +210,10 @@ fn check_roi_pool<B: DetectionBackend>(device: &B::Device) {
         let pool = |features, rois| roi_pool(features, rois, POOL);
         let (pooled, gradient) = case.pool::<B>(&grad, device, pool);
         let rois = || flex(&case.rois, [k, 5]);
-        let (expected, positions) =
-            reference::roi_pool::<Flex>(flex(&values, shape), rois(), POOL);
+        let (expected, positions) = reference::roi_pool::<Flex>(flex(&values, shape), rois(), POOL);
         assert_close(case.name, pooled, float_data::<4>(expected));
         let grad = flex(&grad, out);
-        let expected =
-            reference::roi_pool_backward::<Flex>(shape, rois(), positions.clone(), grad);
+        let expected = reference::roi_pool_backward::<Flex>(shape, rois(), positions.clone(), grad);
         assert_close(case.name, gradient, float_data::<4>(expected));
 
         let features = tensor::<B, 4>(&values, shape, device);
@@ -241,7 +249,12 @@ fn check_rois_of_a_view<B: DetectionBackend>(device: &B::Device) {
 }
 
 fn check_top_k<B: DetectionBackend>(device: &B::Device) {
-    let ties = |n: usize| noise(n, 2).iter().map(|v| (v * 20.0).floor() - 10.0).collect();
+    let ties = |n: usize| {
+        noise(n, 2)
+            .iter()
+            .map(|v| (v * 20.0).floor() - 10.0)
+            .collect()
+    };
     let cases: [(&str, [usize; 2], usize, Vec<f32>); 8] = [
         ("one value", [1, 1], 1, vec![0.5]),
         ("no row", [0, 9], 3, vec![]),
@@ -250,7 +263,12 @@ fn check_top_k<B: DetectionBackend>(device: &B::Device) {
         ("some of many", [3, 5000], 1000, noise(15000, 1)),
         ("many equals", [2, 700], 100, ties(1400)),
         ("all equal", [1, 600], 257, vec![1.5; 600]),
-        ("signs", [1, 6], 5, vec![-0.0, -1.0, 1e30, f32::MIN, f32::INFINITY, 1e-30]),
+        (
+            "signs",
+            [1, 6],
+            5,
+            vec![-0.0, -1.0, 1e30, f32::MIN, f32::INFINITY, 1e-30],
+        ),
     ];
     for (name, shape, k, values) in cases {
         let (found, indices) = top_k(tensor::<B, 2>(&values, shape, device), k);
@@ -265,7 +283,10 @@ fn check_decode_boxes<B: DetectionBackend>(device: &B::Device) {
     for (n, classes) in [(0, 3), (1, 1), (70, 1), (40, 5)] {
         let references = boxes(n, [60.0, 80.0], 1);
         // Some far beyond what the exponential is clipped at.
-        let deltas = noise(n * classes * 4, 2).iter().map(|v| (v - 0.5) * 40.0).collect::<Vec<_>>();
+        let deltas = noise(n * classes * 4, 2)
+            .iter()
+            .map(|v| (v - 0.5) * 40.0)
+            .collect::<Vec<_>>();
         let sizes: Vec<f32> = (0..n).flat_map(|i| [60.0 - (i % 3) as f32, 80.0]).collect();
         for weights in [[1.0; 4], [10.0, 10.0, 5.0, 5.0]] {
             let found = BoxCoder { weights }.decode_clipped(
@@ -293,13 +314,26 @@ fn check_box_iou<B: DetectionBackend>(device: &B::Device) {
             tensor::<B, 2>(&b, [n, 4], device),
         );
         let expected = reference::box_iou::<Flex>(flex(&a, [m, 4]), flex(&b, [n, 4]));
-        assert_close(&format!("{m} and {n} boxes"), found, float_data::<2>(expected));
+        assert_close(
+            &format!("{m} and {n} boxes"),
+            found,
+            float_data::<2>(expected),
+        );
     }
 }
 
 fn check_grouped_nms<B: DetectionBackend>(device: &B::Device) {
     let (mut kept, mut dropped) = (0, 0);
-    for (groups, k) in [(0, 4), (2, 0), (1, 1), (3, 31), (2, 33), (5, 70), (2, 300), (1, 1100)] {
+    for (groups, k) in [
+        (0, 4),
+        (2, 0),
+        (1, 1),
+        (3, 31),
+        (2, 33),
+        (5, 70),
+        (2, 300),
+        (1, 1100),
+    ] {
         let boxes = boxes(groups * k, [60.0, 80.0], k as u32);
         let mut scores = noise(groups * k, 4);
         for (i, score) in scores.iter_mut().enumerate() {
@@ -325,7 +359,11 @@ fn check_grouped_nms<B: DetectionBackend>(device: &B::Device) {
                 threshold,
             );
             let expected = int_data(Tensor::<Flex, 2, Int>::from_primitive(expected));
-            assert_eq!(int_data(found), expected, "{groups} of {k} above {threshold}");
+            assert_eq!(
+                int_data(found),
+                expected,
+                "{groups} of {k} above {threshold}"
+            );
             let expected = expected.into_vec::<i32>().expect("i32");
             kept += expected.iter().filter(|&&k| k == 1).count();
             dropped += expected.iter().filter(|&&k| k == 0).count();
