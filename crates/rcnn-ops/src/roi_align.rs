@@ -101,7 +101,8 @@ fn row_index<B: DetectionBackend>(rows: &[usize], device: &B::Device) -> Tensor<
 /// Rows of gathered features held at once, in elements: bounds the reference's memory.
 const CHUNK_ELEMENTS: usize = 1 << 24;
 
-pub(crate) fn forward<B: DetectionBackend>(
+/// [`DetectionBackend::roi_align`], composed of Burn's operations.
+pub fn forward<B: DetectionBackend>(
     features: FloatTensor<B>,
     rois: FloatTensor<B>,
     options: RoiAlignOptions,
@@ -131,7 +132,8 @@ pub(crate) fn forward<B: DetectionBackend>(
     concat(pooled).into_primitive().tensor()
 }
 
-pub(crate) fn backward<B: DetectionBackend>(
+/// [`DetectionBackend::roi_align_backward`], composed of Burn's operations.
+pub fn backward<B: DetectionBackend>(
     shape: [usize; 4],
     rois: FloatTensor<B>,
     grad: FloatTensor<B>,

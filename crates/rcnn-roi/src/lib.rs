@@ -85,11 +85,7 @@ impl<B: DetectionBackend> RoiHeads<B> {
         let pooled = self.pool(features, proposals, image_sizes);
         observer.layer(format_args!("box_roi_pool"), &pooled);
         let predictions = self.predict_observed(pooled, Phase::Inference, observer);
-        let detections = self
-            .class_scores(predictions, proposals, image_sizes)
-            .iter()
-            .map(|scores| self.select_detections(scores))
-            .collect();
+        let detections = self.detections(predictions, proposals, image_sizes);
         observer.step("roi_heads: detections");
         detections
     }

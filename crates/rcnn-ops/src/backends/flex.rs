@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, roi_pool};
 
+mod boxes;
 mod channels;
 mod conv2d;
 mod convolution;
@@ -178,6 +179,19 @@ impl DetectionBackend for Flex {
         let positions = FlexTensor::from_data(TensorData::new(positions, shape));
         (tensor(values, shape), positions)
     }
+
+    fn decode_boxes(
+        deltas: FloatTensor<Self>,
+        references: FloatTensor<Self>,
+        sizes: FloatTensor<Self>,
+        weights: [f32; 4],
+    ) -> FloatTensor<Self> {
+        boxes::decode(deltas, references, sizes, weights)
+    }
+
+    fn box_iou(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        boxes::iou(a, b)
+    }
 }
 
 /// A parsed row of `rois`.
@@ -239,181 +253,4 @@ fn first_max(
         }
     }
     best
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::backend::Autodiff;
-    use burn::tensor::{Int, Tensor, TensorPrimitive, Tolerance};
-
-    use super::*;
-    use crate::{roi_align, roi_pool};
-
-    const SHAPE: [usize; 4] = [2, 3, 9, 11];
-    /// Inside, over the border, outside, tiny, whole, reversed; none on the second image but one.
-    const ROIS: [[f32; 5]; 7] = [
-        [0.0, 1.2, 2.3, 8.1, 6.4],
-        [0.0, -3.0, -2.0, 4.0, 12.0],
-        [0.0, 30.0, 30.0, 40.0, 40.0],
-        [0.0, 3.2, 3.2, 3.3, 3.4],
-        [1.0, 0.0, 0.0, 11.0, 9.0],
-        [0.0, 6.0, 5.0, 2.0, 1.0],
-        [0.0, 10.5, 8.5, 11.0, 9.0],
-    ];
-
-    /// Distinct values, so that RoIPool's maxima are.
-    fn features() -> Tensor<Flex, 4> {
-        let count = SHAPE.iter().product::<usize>();
-        let values = (0..count).map(|i| (i * 271 % count) as f32 / count as f32 * 2.0 - 1.0);
-        Tensor::from_data(
-            TensorData::new(values.collect(), SHAPE),
-            &Default::default(),
-        )
-    }
-
-    fn rois() -> Tensor<Flex, 2> {
-        Tensor::from_floats(ROIS, &Default::default())
-    }
-
-    fn align_options() -> impl Iterator<Item = RoiAlignOptions> {
-        let variants = [(0, false), (0, true), (1, false), (2, false), (3, true)];
-        variants
-            .into_iter()
-            .map(|(sampling_ratio, aligned)| RoiAlignOptions {
-                output_size: [3, 2],
-                spatial_scale: 0.75,
-                sampling_ratio,
-                aligned,
-            })
-    }
-
-    const POOL: RoiPoolOptions = RoiPoolOptions {
-        output_size: [3, 2],
-        spatial_scale: 0.75,
-    };
-
-    fn primitive<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
-        tensor.into_primitive().tensor()
-    }
-
-    fn assert_same(native: FlexTensor, reference: FlexTensor) {
-        let data = |t| Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(t)).into_data();
-        data(native).assert_approx_eq::<f32>(&data(reference), Tolerance::absolute(1e-5));
-    }
-
-    #[test]
-    fn roi_align_equals_the_reference() {
-        for options in align_options() {
-            let args = || (primitive(features()), primitive(rois()));
-            let (x, rois) = args();
-            let native = Flex::roi_align(x, rois, options);
-            let (x, rois) = args();
-            assert_same(
-                native.clone(),
-                crate::roi_align::forward::<Flex>(x, rois, options),
-            );
-
-            let (_, rois) = args();
-            let found = Flex::roi_align_backward(SHAPE, rois.clone(), native.clone(), options);
-            let expected = crate::roi_align::backward::<Flex>(SHAPE, rois, native, options);
-            assert_same(found, expected);
-        }
-    }
-
-    #[test]
-    fn roi_align_into_rows_equals_the_reference() {
-        let rows = [8, 0, 3, 4, 1, 6, 2];
-        for options in align_options() {
-            let args = || (primitive(features()), primitive(rois()));
-            let zeros = || primitive(Tensor::<Flex, 4>::zeros([9, 3, 3, 2], &Default::default()));
-            let (x, rois) = args();
-            let native = Flex::roi_align_into(zeros(), &rows, x, rois, options);
-            let (x, rois) = args();
-            let expected =
-                crate::roi_align::forward_into::<Flex>(zeros(), &rows, x, rois.clone(), options);
-            assert_same(native.clone(), expected);
-            let (r, grad) = (rois.clone(), native.clone());
-            let found = Flex::roi_align_rows_backward(SHAPE, r, &rows, grad, options);
-            let expected =
-                crate::roi_align::rows_backward::<Flex>(SHAPE, rois, &rows, native, options);
-            assert_same(found, expected);
-        }
-    }
-
-    #[test]
-    fn roi_pool_equals_the_reference() {
-        let (values, positions) = Flex::roi_pool(primitive(features()), primitive(rois()), POOL);
-        let (expected, expected_positions) =
-            crate::roi_pool::forward::<Flex>(primitive(features()), primitive(rois()), POOL);
-        let ints = |t| {
-            Tensor::<Flex, 4, Int>::from_primitive(t)
-                .into_data()
-                .convert::<i64>()
-        };
-        assert_eq!(ints(positions.clone()), ints(expected_positions));
-        assert_same(values.clone(), expected);
-        let found = Flex::roi_pool_backward(SHAPE, primitive(rois()), positions, values.clone());
-        // Every maximum but those of empty bins gets its own value back.
-        let sum = |t| {
-            Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(t))
-                .sum()
-                .into_scalar()
-        };
-        assert!((sum(found) - sum(values)).abs() < 1e-3);
-    }
-
-    /// Compares a gradient with central differences of the sum of squares.
-    fn check_gradient(
-        pool: impl Fn(Tensor<Autodiff<Flex>, 4>, Tensor<Autodiff<Flex>, 2>) -> Tensor<Autodiff<Flex>, 4>,
-    ) {
-        let loss =
-            |x: Tensor<Autodiff<Flex>, 4>| pool(x, Tensor::from_inner(rois())).powi_scalar(2).sum();
-        let x = Tensor::<Autodiff<Flex>, 4>::from_inner(features()).require_grad();
-        let gradients = loss(x.clone()).backward();
-        let found: Vec<f32> = x
-            .grad(&gradients)
-            .expect("a gradient")
-            .into_data()
-            .into_vec()
-            .unwrap();
-        let values: Vec<f32> = features().into_data().into_vec().unwrap();
-        let at = |i: usize, value: f32| {
-            let mut values = values.clone();
-            values[i] = value;
-            let x = Tensor::from_data(TensorData::new(values, SHAPE), &Default::default());
-            loss(x).into_scalar()
-        };
-        const STEP: f32 = 1e-3;
-        for i in (0..values.len()).step_by(7) {
-            let slope = (at(i, values[i] + STEP) - at(i, values[i] - STEP)) / (2.0 * STEP);
-            assert!(
-                (found[i] - slope).abs() < 2e-2,
-                "{i}: found {}, slope {slope}",
-                found[i]
-            );
-        }
-    }
-
-    #[test]
-    fn gradients_equal_central_differences() {
-        for options in align_options() {
-            check_gradient(|x, rois| roi_align(x, rois, options));
-        }
-        check_gradient(|x, rois| roi_pool(x, rois, POOL));
-    }
-
-    #[test]
-    fn boxes_get_no_gradient_and_no_boxes_no_features() {
-        let options = align_options().next().expect("one");
-        let none = Tensor::<Flex, 2>::zeros([0, 5], &Default::default());
-        assert_eq!(
-            roi_align(features(), none.clone(), options).dims(),
-            [0, 3, 3, 2]
-        );
-        assert_eq!(roi_pool(features(), none, POOL).dims(), [0, 3, 3, 2]);
-        let rois = Tensor::<Autodiff<Flex>, 2>::from_inner(rois()).require_grad();
-        let x = Tensor::from_inner(features()).require_grad();
-        let gradients = roi_align(x, rois.clone(), options).sum().backward();
-        assert!(rois.grad(&gradients).is_none());
-    }
 }
