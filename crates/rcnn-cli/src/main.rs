@@ -44,6 +44,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
     Surgery(surgery::SurgeryArgs),
+    /// List the devices that this binary can compute on
+    Devices,
     /// List torchvision's published weights that can be given by name.
     Weights,
 }
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Surgery(args) => surgery::run(args),
+        Command::Devices => backend::print_devices().map(|()| Outcome::Done),
         Command::Weights => source::list().map(|()| Outcome::Done),
     };
     match result {

@@ -12,6 +12,7 @@ mod box_coder;
 mod boxes;
 mod channels;
 mod convolution;
+mod devices;
 mod loss;
 mod matcher;
 mod nms;
@@ -27,6 +28,9 @@ pub use boxes::{
 };
 pub use channels::{channel_affine, channel_moments};
 pub use convolution::conv2d;
+#[cfg(feature = "wgpu")]
+pub use devices::wgpu_device;
+pub use devices::{DeviceInfo, devices};
 pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum};
 pub use matcher::{Match, Matcher};
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
