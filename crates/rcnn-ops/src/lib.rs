@@ -1,10 +1,11 @@
 //! Detection operations for [Burn](https://burn.dev), with torchvision's behaviour.
 //!
 //! This is the bottom of rcnn-burn: what the network's stages need beyond Burn's own operations.
-//! Boxes are `xyxy` in pixels throughout. What stays on the host (suppression, filtering) works on
-//! slices of [`BBox`]; what runs on the device works on tensors and goes through
-//! [`DetectionBackend`], whose default bodies are composed of Burn operations, so that any backend
-//! serves with one empty `impl`, and a backend with a kernel of its own overrides a method.
+//! Boxes are `xyxy` in pixels throughout. What runs on the host (matching, sampling, Soft-NMS) works
+//! on slices of [`BBox`]; what runs on the device works on tensors and goes through
+//! [`DetectionBackend`], whose default bodies are composed of Burn operations or run on the host, so
+//! that any backend serves with one empty `impl`, and a backend with a kernel of its own overrides a
+//! method.
 
 mod backend;
 mod backends;
