@@ -199,6 +199,8 @@ def roi_pooling():
         "one_row": (rule("roi/row", (1, 2, 1, 24)), torch.tensor([[0, 1, 0, 20, 1], [0, -3, -1, 30, 4.0]])),
         "flat_map": (torch.full((1, 2, 6, 6), 0.5), torch.tensor([[0, 0.6, 1.2, 4.8, 5.1]])),
         "order": (x, ROIS[[15, 9, 0, 10, 3]]),  # images not in order
+        # Hundreds on one image, none on the next.
+        "crowd": (rule("roi/crowd", (2, 2, 20, 35)), F.pad(random_boxes("roi/crowd/rois", 300, 36.0, 0.5, 30.0), (1, 0))),
     }
     sizes, scales = ((7, 7), (1, 1), (3, 5)), (1.0, 0.25)
     for size, scale in itertools.product(sizes, scales):

@@ -27,7 +27,7 @@ pub use rcnn_roi as roi;
 pub use rcnn_rpn as rpn;
 pub use weights_import as weights;
 
-pub use burn::tensor::{Tensor, backend::Backend};
+pub use burn::tensor::{FloatDType, Tensor, backend::Backend};
 pub use rcnn_detector::*;
 pub use rcnn_ops::backend_types::*;
 

@@ -1,12 +1,14 @@
 //! Runs a job on the device that the user named, on whichever backend that is.
 
 use std::fmt;
+use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
-use rcnn_burn::Backend;
-use rcnn_burn::ops::DetectionBackend;
+use clap::ValueEnum;
+use rcnn_burn::ops::{DetectionBackend, devices};
+use rcnn_burn::{Backend, FloatDType};
 
 /// A device as the command line names it: `flex`, `wgpu`, `cuda:1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +41,7 @@ impl FromStr for DeviceName {
         let Some(backend) = BUILT.iter().copied().find(|backend| *backend == name) else {
             return Err(match ["flex", "ndarray", "wgpu", "cuda"].contains(&name) {
                 true => format!("this binary was built with {built}; build with --features {name}"),
-                false => format!("no such device; this binary has {built}"),
+                false => format!("no such device; there are {}", list()),
             });
         };
         let index = match index {
@@ -66,6 +68,37 @@ impl fmt::Display for DeviceName {
     }
 }
 
+/// The devices that there are, on one line.
+fn list() -> String {
+    let names = devices().into_iter().map(|device| match device.name {
+        name if name.contains(':') => format!("{name} ({})", device.description),
+        name => name,
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Prints the devices that there are, as `rcnn devices` does.
+pub(crate) fn print_devices() -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    for device in devices() {
+        let memory = match device.memory {
+            Some(bytes) => format!(", {:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+            None => String::new(),
+        };
+        writeln!(out, "{:10} {}{memory}", device.name, device.description)?;
+    }
+    for backend in BUILT {
+        let of_backend = |name: &str| name.split(':').next() == Some(backend);
+        if !devices().iter().any(|device| of_backend(&device.name)) {
+            writeln!(
+                out,
+                "{backend:10} built in, but no device or driver is found"
+            )?;
+        }
+    }
+    Ok(())
+}
+
 /// The device that is used when none is named.
 pub(crate) fn default_device() -> DeviceName {
     DeviceName {
@@ -83,6 +116,24 @@ pub(crate) trait Job {
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Self::Output>;
 }
 
+/// The precision that a model computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Precision> for FloatDType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::F16 => Self::F16,
+            Precision::Bf16 => Self::BF16,
+        }
+    }
+}
+
 /// Runs a job on one device, or on several of one backend.
 pub(crate) fn run_on<J: Job>(names: &[DeviceName], job: J) -> Result<J::Output> {
     let Some(first) = names.first() else {
@@ -97,16 +148,15 @@ pub(crate) fn run_on<J: Job>(names: &[DeviceName], job: J) -> Result<J::Output> 
         #[cfg(feature = "ndarray")]
         "ndarray" => job.run::<rcnn_burn::NdArray>(vec![Default::default(); names.len()]),
         #[cfg(feature = "wgpu")]
-        "wgpu" => {
-            use rcnn_burn::WgpuDevice;
-            run_probed::<rcnn_burn::Wgpu, J>(names, job, |index| match index {
-                Some(index) => WgpuDevice::DiscreteGpu(index),
-                None => WgpuDevice::DefaultDevice,
-            })
-        }
+        "wgpu" => run_probed::<rcnn_burn::Wgpu, J>(names, job, |index| match index {
+            Some(index) => rcnn_burn::ops::wgpu_device(index),
+            None => Some(Default::default()),
+        }),
         #[cfg(feature = "cuda")]
         "cuda" => run_probed::<rcnn_burn::Cuda, J>(names, job, |index| {
-            rcnn_burn::CudaDevice::new(index.unwrap_or(0))
+            let name = format!("cuda:{}", index.unwrap_or(0));
+            let found = devices().iter().any(|device| device.name == name);
+            found.then(|| rcnn_burn::CudaDevice::new(index.unwrap_or(0)))
         }),
         _ => bail!("this binary was built without any backend; build with --features flex"),
     }
@@ -117,11 +167,16 @@ pub(crate) fn run_on<J: Job>(names: &[DeviceName], job: J) -> Result<J::Output> 
 fn run_probed<B: DetectionBackend, J: Job>(
     names: &[DeviceName],
     job: J,
-    device: impl Fn(Option<usize>) -> B::Device,
+    device: impl Fn(Option<usize>) -> Option<B::Device>,
 ) -> Result<J::Output> {
     let mut devices = Vec::new();
     for name in names {
-        let device = device(name.index);
+        let Some(device) = device(name.index) else {
+            bail!(
+                "no device {name}, or no driver for it; there are {}",
+                list()
+            );
+        };
         probe::<B>(name, &device)?;
         devices.push(device);
     }
@@ -145,7 +200,8 @@ fn probe<B: DetectionBackend>(name: &DeviceName, device: &B::Device) -> Result<(
                 .or(payload.downcast_ref::<&str>().copied())
                 .unwrap_or("it gave no reason");
             Err(anyhow!(
-                "device {name} can't be used; no driver or no such card? ({text})"
+                "device {name} can't be used ({text}); there are {}",
+                list()
             ))
         }
     }

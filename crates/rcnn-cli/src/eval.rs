@@ -15,7 +15,7 @@ use rcnn_eval::{GroundTruth, ImageDetections, Tile, evaluate};
 use rcnn_train::ground_truth;
 
 use crate::Outcome;
-use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
 use crate::data;
 use crate::files;
 use crate::progress::progress_bar;
@@ -47,6 +47,9 @@ pub(crate) struct EvalArgs {
     /// Where to compute, as `rcnn detect --device`
     #[arg(long, value_name = "D", default_value_t = default_device())]
     device: DeviceName,
+    /// Precision to compute in, where the device can: half of it is faster on a GPU, and less exact
+    #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
     /// Images computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
     batch_size: usize,
@@ -136,6 +139,7 @@ impl Job for Find<'_> {
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Self::Output> {
         let device = &devices[0];
         let model = self.args.model.load::<B>(&self.weights, device)?;
+        let model = model.cast(self.args.dtype.into())?;
         let progress = progress_bar(self.dataset.samples.len(), "images");
         let mut all = Vec::new();
         for samples in self.dataset.samples.chunks(self.args.batch_size) {

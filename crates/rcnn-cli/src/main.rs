@@ -46,6 +46,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Surgery(surgery::SurgeryArgs),
     Analyze(analyze::AnalyzeArgs),
+    /// List the devices that this binary can compute on
+    Devices,
     /// List torchvision's published weights that can be given by name.
     Weights,
 }
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Surgery(args) => surgery::run(args),
         Command::Analyze(args) => analyze::run(args),
+        Command::Devices => backend::print_devices().map(|()| Outcome::Done),
         Command::Weights => source::list().map(|()| Outcome::Done),
     };
     match result {

@@ -92,7 +92,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// First stage by itself: the feature maps of a batch.
     pub fn features(&self, images: &ImageList<B>) -> FeatureMaps<B> {
         self.backbone
-            .forward(images.tensors.clone(), Phase::Inference)
+            .forward(images.tensors.clone().cast(self.dtype()), Phase::Inference)
     }
 
     /// Second stage by itself: where each image might have objects.

@@ -8,6 +8,7 @@ mod config;
 mod faster_rcnn;
 mod losses;
 mod macs;
+mod precision;
 mod surgery;
 mod transform;
 
@@ -15,5 +16,6 @@ pub use config::{ConfigError, FasterRcnnConfig};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
 pub use losses::Losses;
 pub use macs::{Macs, Part};
+pub use precision::PrecisionError;
 pub use surgery::{Level, Operation, SurgeryError};
 pub use transform::{DetectError, GeneralizedRcnnTransform, ImageList, ImageSize};

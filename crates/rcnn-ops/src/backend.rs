@@ -10,9 +10,9 @@ use crate::{
 
 /// A Burn backend that can run detectors.
 ///
-/// Every method has a default body composed of Burn operations, so a backend of your own needs
-/// nothing but `impl DetectionBackend for MyBackend {}`. Those bodies are also the reference that
-/// hand-written kernels are tested against.
+/// Every method has a default body, composed of Burn operations or computed on the host, so a backend
+/// of your own needs nothing but `impl DetectionBackend for MyBackend {}`. Those bodies are also the
+/// [`reference`](crate::reference) that hand-written kernels are tested against.
 pub trait DetectionBackend: Backend {
     /// Convolution's forward pass; see [`conv2d`](crate::conv2d).
     ///

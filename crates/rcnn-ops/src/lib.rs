@@ -1,10 +1,11 @@
 //! Detection operations for [Burn](https://burn.dev), with torchvision's behaviour.
 //!
 //! This is the bottom of rcnn-burn: what the network's stages need beyond Burn's own operations.
-//! Boxes are `xyxy` in pixels throughout. What stays on the host (suppression, filtering) works on
-//! slices of [`BBox`]; what runs on the device works on tensors and goes through
-//! [`DetectionBackend`], whose default bodies are composed of Burn operations, so that any backend
-//! serves with one empty `impl`, and a backend with a kernel of its own overrides a method.
+//! Boxes are `xyxy` in pixels throughout. What runs on the host (matching, sampling, Soft-NMS) works
+//! on slices of [`BBox`]; what runs on the device works on tensors and goes through
+//! [`DetectionBackend`], whose default bodies are composed of Burn operations or run on the host, so
+//! that any backend serves with one empty `impl`, and a backend with a kernel of its own overrides a
+//! method.
 
 mod backend;
 mod backends;
@@ -12,6 +13,7 @@ mod box_coder;
 mod boxes;
 mod channels;
 mod convolution;
+mod devices;
 mod loss;
 mod matcher;
 mod nms;
@@ -28,6 +30,9 @@ pub use boxes::{
 };
 pub use channels::{channel_affine, channel_moments};
 pub use convolution::{ConvEpilogue, conv2d, fused_conv2d};
+#[cfg(feature = "wgpu")]
+pub use devices::wgpu_device;
+pub use devices::{DeviceInfo, devices};
 pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum};
 pub use matcher::{Match, Matcher};
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};

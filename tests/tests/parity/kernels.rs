@@ -15,6 +15,7 @@ pub(crate) fn checks<B: DetectionBackend>() -> Vec<(&'static str, fn(&B::Device)
         ("roi_align", check_roi_align::<B>),
         ("roi_pool", check_roi_pool::<B>),
         ("rois_of_a_view", check_rois_of_a_view::<B>),
+        ("no_boxes", check_no_boxes::<B>),
         ("top_k", check_top_k::<B>),
         ("decode_boxes", check_decode_boxes::<B>),
         ("box_iou", check_box_iou::<B>),
@@ -154,7 +155,7 @@ impl Pooled {
         let rois = tensor(&self.rois, [self.count(), 5], device).require_grad();
         let pooled = pool(features.clone(), rois.clone());
         if self.count() == 0 {
-            // Nothing to derive: backends can't sum nothing.
+            // Backends can't sum nothing: see `check_no_boxes`.
             return (pooled.inner(), Tensor::zeros(self.shape, device));
         }
         let grad = tensor(grad, pooled.dims(), device);
@@ -262,6 +263,31 @@ fn check_rois_of_a_view<B: DetectionBackend>(device: &B::Device) {
     let found = roi_pool(view(&values), boxes, POOL);
     let (expected, _) = reference::roi_pool::<Flex>(primitive(), flex(&rois, [2, 5]), POOL);
     assert_close("roi_pool", found, float_data::<4>(expected));
+}
+
+/// Without boxes the features' gradient is zero.
+fn check_no_boxes<B: DetectionBackend>(device: &B::Device) {
+    let shape = [2, 3, 4, 5];
+    let rois = || {
+        Tensor::<B, 2>::zeros([0, 5], device)
+            .into_primitive()
+            .tensor()
+    };
+    let grad = || {
+        Tensor::<B, 4>::zeros([0, 3, 3, 2], device)
+            .into_primitive()
+            .tensor()
+    };
+    let options = align_options().next().expect("one");
+    let positions = Tensor::<B, 4, Int>::zeros([0, 3, 3, 2], device).into_primitive();
+    for gradient in [
+        B::roi_align_backward(shape, rois(), grad(), options),
+        B::roi_pool_backward(shape, rois(), positions, grad()),
+    ] {
+        let gradient = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(gradient));
+        let zeros = Tensor::<Flex, 4>::zeros(shape, &FlexDevice).into_data();
+        assert_close("no boxes", gradient, zeros);
+    }
 }
 
 fn check_top_k<B: DetectionBackend>(device: &B::Device) {

@@ -10,9 +10,14 @@
 //! skipped, and says so; a device asked for must be there.
 
 mod freeze;
+mod half;
 mod kernels;
 mod models;
 mod ops;
+#[cfg(feature = "wgpu")]
+mod readbacks;
+#[cfg(any(feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+mod steps;
 mod training;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -27,15 +32,56 @@ use rcnn_burn::ops::backend_types as backends;
 /// A check on a backend's device.
 pub(crate) struct Check<B: Backend> {
     name: &'static str,
+    alone: bool,
     run: Box<dyn Fn(&B::Device) + Send>,
 }
 
 impl<B: Backend> Check<B> {
     pub(crate) fn new(name: &'static str, run: impl Fn(&B::Device) + Send + 'static) -> Self {
-        let run = Box::new(run);
-        Self { name, run }
+        Self {
+            name,
+            alone: false,
+            run: Box::new(run),
+        }
+    }
+
+    /// A check that no other runs beside.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn alone(name: &'static str, run: impl Fn(&B::Device) + Send + 'static) -> Self {
+        Self {
+            alone: true,
+            ..Self::new(name, run)
+        }
+    }
+
+    fn trial(self, label: &str, module: &str, device: &B::Device) -> Trial {
+        let device = device.clone();
+        let run = move || {
+            if self.alone {
+                let _alone = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
+                (self.run)(&device);
+            } else {
+                let _beside = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
+                (self.run)(&device);
+            }
+            Ok(())
+        };
+        Trial::test(format!("{label}::{module}::{}", self.name), run)
     }
 }
+
+/// How much of whole detectors a backend is checked with, so that it takes minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Extent {
+    /// Detections of small ones.
+    #[cfg_attr(not(any(feature = "ndarray", feature = "wgpu")), expect(dead_code))]
+    Detections,
+    /// Every detection and every training step.
+    All,
+}
+
+/// Modules of checks, by name.
+type Modules<B> = Vec<(&'static str, Vec<Check<B>>)>;
 
 /// Held by every check for reading; by one that must run alone for writing.
 static RUNNING: RwLock<()> = RwLock::new(());
@@ -68,16 +114,17 @@ struct Suite {
 
 impl Suite {
     /// Adds the tests of a backend, on those of its devices (`name` or `name:N`) that were asked
-    /// for. Of whole detectors it runs all, or small ones.
+    /// for.
     fn add<B: DetectionBackend>(
         &mut self,
         name: &str,
-        all: bool,
-        device: impl Fn(usize) -> B::Device,
+        extent: Extent,
+        device: impl Fn(Option<usize>) -> B::Device,
+        further: fn() -> Modules<B>,
     ) {
         let number = |label: &str| match label.strip_prefix(name)? {
-            "" => Some(0),
-            number => number.strip_prefix(':')?.parse().ok(),
+            "" => Some(None),
+            number => Some(Some(number.strip_prefix(':')?.parse().ok()?)),
         };
         let asked = self.wanted.extract_if(.., |label| number(label).is_some());
         let mut labels: Vec<String> = asked.collect();
@@ -85,9 +132,16 @@ impl Suite {
             labels.push(name.to_string());
         }
         for label in labels {
-            let device = device(number(&label).unwrap_or(0));
+            let device = device(number(&label).flatten());
             match usable::<B>(&device) {
-                Ok(()) => self.trials.extend(trials::<B>(&label, &device, all)),
+                Ok(()) => {
+                    let modules = modules::<B>(extent).into_iter().chain(further());
+                    for (module, checks) in modules {
+                        let trials = checks.into_iter();
+                        let trials = trials.map(|check| check.trial(&label, module, &device));
+                        self.trials.extend(trials);
+                    }
+                }
                 Err(reason) if self.every_backend => {
                     eprintln!("parity: SKIPPED {label}, for it has no device: {reason}");
                 }
@@ -130,27 +184,25 @@ fn usable<B: Backend>(device: &B::Device) -> Result<(), String> {
     }
 }
 
-fn trials<B: DetectionBackend>(label: &str, device: &B::Device, all: bool) -> Vec<Trial> {
-    let simple = |module: &'static str, checks: Vec<(&'static str, fn(&B::Device))>| {
-        let check = move |(name, run)| (module, Check::<B>::new(name, run));
-        checks.into_iter().map(check)
+/// What every backend is checked for.
+fn modules<B: DetectionBackend>(extent: Extent) -> Modules<B> {
+    let simple = |checks: Vec<(&'static str, fn(&B::Device))>| -> Vec<Check<B>> {
+        let check = |(name, run)| Check::new(name, run);
+        checks.into_iter().map(check).collect()
     };
-    let models = models::checks::<B>(all).into_iter();
-    let training = training::checks::<B>(all).into_iter();
-    simple("kernels", kernels::checks::<B>())
-        .chain(simple("ops", ops::checks::<B>()))
-        .chain(models.map(|check| ("models", check)))
-        .chain(training.map(|check| ("training", check)))
-        .map(|(module, check)| {
-            let device = device.clone();
-            let run = move || {
-                let _running = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
-                (check.run)(&device);
-                Ok(())
-            };
-            Trial::test(format!("{label}::{module}::{}", check.name), run)
-        })
-        .collect()
+    vec![
+        ("kernels", simple(kernels::checks::<B>())),
+        ("ops", simple(ops::checks::<B>())),
+        ("models", models::checks::<B>(extent)),
+        ("half", half::checks::<B>()),
+        ("training", training::checks::<B>(extent)),
+    ]
+}
+
+/// What a backend other than the reference is checked for.
+#[cfg(any(feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+fn others<B: DetectionBackend>() -> Modules<B> {
+    vec![("steps", steps::checks::<B>())]
 }
 
 fn main() -> ExitCode {
@@ -161,16 +213,29 @@ fn main() -> ExitCode {
         wanted,
         trials: Vec::new(),
     };
-    suite.add::<backends::Flex>("flex", true, |_| Default::default());
+    suite.add::<backends::Flex>("flex", Extent::All, |_| Default::default(), Vec::new);
     #[cfg(feature = "ndarray")]
-    suite.add::<backends::NdArray>("ndarray", false, |_| Default::default());
+    suite.add::<backends::NdArray>(
+        "ndarray",
+        Extent::Detections,
+        |_| Default::default(),
+        others,
+    );
     #[cfg(feature = "wgpu")]
-    suite.add::<backends::Wgpu>("wgpu", false, |number| match number {
-        0 => backends::WgpuDevice::DefaultDevice,
-        number => backends::WgpuDevice::DiscreteGpu(number),
+    let wgpu_device = |number: Option<usize>| match number {
+        Some(number) => rcnn_burn::ops::wgpu_device(number).unwrap_or_default(),
+        None => Default::default(),
+    };
+    #[cfg(feature = "wgpu")]
+    suite.add::<backends::Wgpu>("wgpu", Extent::Detections, wgpu_device, || {
+        let mut modules = others();
+        modules.push(("readbacks", readbacks::checks()));
+        modules
     });
     #[cfg(feature = "cuda")]
-    suite.add::<backends::Cuda>("cuda", true, backends::CudaDevice::new);
+    let cuda_device = |number: Option<usize>| backends::CudaDevice::new(number.unwrap_or(0));
+    #[cfg(feature = "cuda")]
+    suite.add::<backends::Cuda>("cuda", Extent::All, cuda_device, others);
     for device in std::mem::take(&mut suite.wanted) {
         suite.fail(&device, "unknown, or not built in".to_string());
     }

@@ -17,7 +17,7 @@ use rcnn_burn::weights::{load_state_dict, parameter_shapes};
 use rcnn_burn::{FasterRcnn, FasterRcnnConfig};
 use serde_json::{Map, Value};
 
-use crate::Check;
+use crate::{Check, Extent};
 
 /// Largest difference of features and raw outputs, relative to the largest value.
 const FEATURES: f32 = 1e-4;
@@ -185,12 +185,7 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     let detections = model.detect(&images).expect("images");
     assert_eq!(detections.len(), images.len());
     for (i, found) in detections.iter().enumerate() {
-        let part = |name: &str| format!("detections.{i}.{name}");
-        let expected = Detections {
-            boxes: fixture.boxes(&part("boxes")),
-            labels: fixture.ints(&part("labels")),
-            scores: fixture.floats(&part("scores")).1,
-        };
+        let expected = expected_detections(fixture, i);
         assert_same(&format!("detections of image {i}"), found, &expected);
     }
     assert_eq!(
@@ -198,6 +193,16 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
         model.detect(&images).expect("images"),
         "two runs differ"
     );
+}
+
+/// torchvision's detections of an image.
+pub(crate) fn expected_detections(fixture: &Fixture, image: usize) -> Detections {
+    let part = |name: &str| format!("detections.{image}.{name}");
+    Detections {
+        boxes: fixture.boxes(&part("boxes")),
+        labels: fixture.ints(&part("labels")),
+        scores: fixture.floats(&part("scores")).1,
+    }
 }
 
 /// The same boxes, labels and scores, in the same order but for scores closer than the tolerance.
@@ -240,7 +245,7 @@ const LARGE: [&str; 8] = [
 ];
 
 /// What runs on a backend: small cases, or all.
-pub(crate) fn checks<B: DetectionBackend>(all: bool) -> Vec<Check<B>> {
+pub(crate) fn checks<B: DetectionBackend>(extent: Extent) -> Vec<Check<B>> {
     let case = |name: &'static str| {
         let check = move |device: &B::Device| {
             let fixture = Fixture::open(name);
@@ -249,7 +254,7 @@ pub(crate) fn checks<B: DetectionBackend>(all: bool) -> Vec<Check<B>> {
         };
         Check::new(name, check)
     };
-    let large = LARGE.into_iter().filter(|_| all);
+    let large = LARGE.into_iter().filter(|_| extent == Extent::All);
     let cases = SMALL.into_iter().chain(large).map(case);
     cases
         .chain([Check::new("custom_backbone", custom_backbone::<B>)])

@@ -20,7 +20,7 @@ use rcnn_burn::roi::{BoxHeadConfig, BoxPredictions, RoiHeadsConfig, RoiSamples, 
 use rcnn_burn::weights::state_dict;
 use serde_json::Value;
 
-use crate::{Check, models};
+use crate::{Check, Extent, models};
 
 static OPS: LazyLock<Fixture> = LazyLock::new(|| Fixture::open("train_ops"));
 
@@ -36,22 +36,23 @@ pub(crate) fn host_checks() -> Vec<(&'static str, fn())> {
     ]
 }
 
-/// Training steps that every backend runs.
-const SMALL: [&str; 2] = ["train_resnet18_frozen", "train_resnet18_empty"];
-
-/// Steps of many operations, left out where each takes its time.
-const LARGE: [&str; 3] = [
+/// Steps of whole detectors.
+const STEPS: [&str; 5] = [
+    "train_resnet18_frozen",
     "train_resnet18_batchnorm",
+    "train_resnet18_empty",
     "train_resnet50_frozen",
     "train_resnet50_batchnorm",
 ];
 
-/// What runs on a backend: small cases, or all.
-pub(crate) fn checks<B: DetectionBackend>(all: bool) -> Vec<Check<B>> {
+/// What runs on a backend: losses, and steps of whole detectors.
+pub(crate) fn checks<B: DetectionBackend>(extent: Extent) -> Vec<Check<B>> {
     let step =
         |name: &'static str| Check::new(name, move |device: &B::Device| check::<B>(name, device));
-    let large = LARGE.into_iter().filter(|_| all);
-    let steps = SMALL.into_iter().chain(large).map(step);
+    let steps = STEPS
+        .into_iter()
+        .filter(|_| extent == Extent::All)
+        .map(step);
     let losses = [
         Check::new("elementary_losses", elementary_losses::<B>),
         Check::new(
@@ -72,7 +73,7 @@ fn for_cases(operation: &str, check: impl Fn(&str)) {
     OPS.for_cases(operation, check);
 }
 
-fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f32 {
+pub(crate) fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f32 {
     tensor.into_data().into_vec::<f32>().expect("f32")[0]
 }
 
@@ -274,6 +275,19 @@ impl<B: Backend> ModuleMapper<B> for Gradients {
     }
 }
 
+/// The case's objects.
+fn targets(case: &Value) -> Vec<Target> {
+    case["targets"]
+        .as_array()
+        .expect("targets")
+        .iter()
+        .map(|target| Target {
+            boxes: serde_json::from_value(target["boxes"].clone()).expect("boxes"),
+            labels: serde_json::from_value(target["labels"].clone()).expect("labels"),
+        })
+        .collect()
+}
+
 fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
     let fixture = Fixture::open(name);
     let case = &fixture.settings;
@@ -283,15 +297,7 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
     let model = models::with_weights(case, model, str::to_string);
     let model = freeze(case, model);
     let images = models::images(case, device);
-    let targets: Vec<Target> = case["targets"]
-        .as_array()
-        .expect("targets")
-        .iter()
-        .map(|target| Target {
-            boxes: serde_json::from_value(target["boxes"].clone()).expect("boxes"),
-            labels: serde_json::from_value(target["labels"].clone()).expect("labels"),
-        })
-        .collect();
+    let targets = targets(case);
 
     let batch = model.transform.forward(&images).expect("images");
     fixture.assert_sampled("transform.images", batch.tensors.clone(), 1e-5);
