@@ -18,6 +18,7 @@ mod ops;
 mod readbacks;
 #[cfg(any(feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 mod steps;
+mod surgery;
 mod training;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -194,6 +195,7 @@ fn modules<B: DetectionBackend>(extent: Extent) -> Modules<B> {
         ("kernels", simple(kernels::checks::<B>())),
         ("ops", simple(ops::checks::<B>())),
         ("models", models::checks::<B>(extent)),
+        ("surgery", surgery::checks::<B>()),
         ("half", half::checks::<B>()),
         ("training", training::checks::<B>(extent)),
     ]

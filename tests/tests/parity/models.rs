@@ -206,7 +206,7 @@ pub(crate) fn expected_detections(fixture: &Fixture, image: usize) -> Detections
 }
 
 /// The same boxes, labels and scores, in the same order but for scores closer than the tolerance.
-fn assert_same(what: &str, found: &Detections, expected: &Detections) {
+pub(crate) fn assert_same(what: &str, found: &Detections, expected: &Detections) {
     assert_eq!(found.len(), expected.len(), "number of {what}");
     let mut left: Vec<_> = found.iter().collect();
     for (bbox, label, score) in expected.iter() {
@@ -217,7 +217,7 @@ fn assert_same(what: &str, found: &Detections, expected: &Detections) {
         };
         let position = left.iter().position(close);
         let position = position.unwrap_or_else(|| {
-            panic!("{what}: torchvision has class {label} at {bbox:?} with {score}; left: {left:?}")
+            panic!("{what}: expected class {label} at {bbox:?} with {score}; left: {left:?}")
         });
         left.remove(position);
     }

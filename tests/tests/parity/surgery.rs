@@ -1,0 +1,55 @@
+//! Models with layers removed and replaced, on each backend: the detections of Flex.
+
+use std::path::Path;
+
+use rcnn_burn::image::{open_rgb, to_tensor};
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::ops::backend_types::Flex;
+use rcnn_burn::roi::Detections;
+use rcnn_burn::weights::Weights;
+
+use crate::Check;
+use crate::models::assert_same;
+
+/// Operations, by name. What is left of the weights still finds cells.
+const CASES: [(&str, &[&str]); 3] = [
+    (
+        "dropped_block",
+        &["drop-block layer1.1", "drop-block layer2.1"],
+    ),
+    ("dropped_stage", &["drop-stage layer2"]),
+    ("no_box_regression", &["no-box-regression"]),
+];
+
+pub(crate) fn checks<B: DetectionBackend>() -> Vec<Check<B>> {
+    let check = |(name, operations): (&'static str, &'static [&'static str])| {
+        Check::new(name, move |device: &B::Device| {
+            let expected = detect::<Flex>(operations, &Default::default());
+            assert!(expected.len() > 5, "{} detections", expected.len());
+            assert_same(name, &detect::<B>(operations, device), &expected);
+        })
+    };
+    CASES.map(check).into()
+}
+
+/// Detections of the detector that comes along, operated on, in a picture that comes along.
+fn detect<B: DetectionBackend>(operations: &[&str], device: &B::Device) -> Detections {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let whole = Weights::open(root.join("crates/rcnn-cli/assets/blood-cells.bpk"));
+    let operations = operations
+        .iter()
+        .map(|text| text.parse().expect("an operation"));
+    let operations: Vec<_> = operations.collect();
+    // The random start of what is new is Flex's, whatever the backend.
+    <Flex as rcnn_burn::Backend>::seed(&Default::default(), 0);
+    let operated = whole
+        .expect("weights")
+        .operated::<Flex>(&operations, &Default::default());
+    let (weights, _) = operated.expect("what is left is a detector");
+    let model = weights.load::<B>(device).expect("a model");
+    let picture = open_rgb(root.join("assets/blood-cells.jpg")).expect("a picture");
+    let mut found = model
+        .detect(&[to_tensor(&picture, device)])
+        .expect("a picture of three channels");
+    found.pop().expect("one picture")
+}
