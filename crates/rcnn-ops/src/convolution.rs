@@ -67,15 +67,19 @@ pub fn fused_conv2d<B: DetectionBackend>(
     tensor(B::fused_convolution(x, weight, bias, options, epilogue))
 }
 
-/// Padding on one side more is nobody's in detection, and has no options.
-fn options<B: Backend>(module: &Conv2d<B>) -> Option<ConvOptions<2>> {
-    let padding = match module.padding {
-        PaddingConfig2d::Valid => [0, 0],
-        PaddingConfig2d::Explicit(top, left, bottom, right) if [top, left] == [bottom, right] => {
-            [top, left]
+/// Above and left, if padding is the same below and right; else is nobody's in detection.
+pub(crate) fn symmetric(padding: &PaddingConfig2d) -> Option<[usize; 2]> {
+    match *padding {
+        PaddingConfig2d::Valid => Some([0, 0]),
+        PaddingConfig2d::Explicit(top, left, bottom, right) => {
+            ([top, left] == [bottom, right]).then_some([top, left])
         }
-        _ => return None,
-    };
+        _ => None,
+    }
+}
+
+fn options<B: Backend>(module: &Conv2d<B>) -> Option<ConvOptions<2>> {
+    let padding = symmetric(&module.padding)?;
     let (stride, dilation) = (module.stride, module.dilation);
     Some(ConvOptions::new(stride, padding, dilation, module.groups))
 }
