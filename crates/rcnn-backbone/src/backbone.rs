@@ -2,6 +2,7 @@
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Tensor, backend::Backend};
+use rcnn_ops::Observer;
 use serde::{Deserialize, Serialize};
 
 use crate::{Phase, ResNetFpnConfig};
@@ -63,6 +64,20 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     /// - images: `[N, 3, H, W]`, normalised
     /// - output: maps `[N, out_channels, H / stride, W / stride]`
     fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> FeatureMaps<B>;
+
+    /// [`forward`](Self::forward), watched. A backbone that does not override this shows its maps.
+    fn forward_observed(
+        &self,
+        images: Tensor<B, 4>,
+        phase: Phase,
+        observer: &mut impl Observer<B>,
+    ) -> FeatureMaps<B> {
+        let maps = self.forward(images, phase);
+        for (name, map) in maps.iter() {
+            observer.layer(format_args!("{name}"), map);
+        }
+        maps
+    }
 
     /// Channels of every feature map.
     fn out_channels(&self) -> usize;

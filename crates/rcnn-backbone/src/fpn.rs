@@ -5,7 +5,7 @@
 use burn::module::{Initializer, Module};
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{ConvEpilogue, DetectionBackend, max_pool2d, upsample_nearest};
+use rcnn_ops::{ConvEpilogue, DetectionBackend, Observer, Within, max_pool2d, upsample_nearest};
 use serde::{Deserialize, Serialize};
 
 use crate::conv_norm::conv_norm_then;
@@ -146,13 +146,24 @@ pub struct BackboneWithFpn<B: Backend> {
 
 impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
     fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> FeatureMaps<B> {
-        let stages = self.body.forward(images, phase);
+        self.forward_observed(images, phase, &mut ())
+    }
+
+    fn forward_observed(
+        &self,
+        images: Tensor<B, 4>,
+        phase: Phase,
+        observer: &mut impl Observer<B>,
+    ) -> FeatureMaps<B> {
+        let body = &mut Within::new("body", observer);
+        let stages = self.body.forward(images, phase, body);
         let returned = &self.config.returned_layers;
         let inputs = returned
             .iter()
             .map(|layer| stages[layer - 1].clone())
             .collect();
-        let mut levels = self.fpn.forward(inputs, phase);
+        let fpn = &mut Within::new("fpn", observer);
+        let mut levels = self.fpn.forward(inputs, phase, fpn);
         let mut names: Vec<String> = (0..levels.len()).map(|i| i.to_string()).collect();
         if self.config.max_pool_level {
             let pool = MaxPool2dConfig::new([1, 1]).with_strides([2, 2]).init();
@@ -184,14 +195,20 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
     /// # Shapes
     /// - inputs: one `[N, C, H, W]` a level, highest resolution first
     /// - output: as many maps of the same sizes, all with `out_channels` channels
-    pub fn forward(&self, inputs: Vec<Tensor<B, 4>>, phase: Phase) -> Vec<Tensor<B, 4>> {
+    pub fn forward(
+        &self,
+        inputs: Vec<Tensor<B, 4>>,
+        phase: Phase,
+        observer: &mut impl Observer<B>,
+    ) -> Vec<Tensor<B, 4>> {
         let mut merged: Option<Tensor<B, 4>> = None;
         let blocks = self.inner_blocks.iter().zip(&self.layer_blocks);
         let mut levels: Vec<_> = inputs
             .into_iter()
             .zip(blocks)
+            .enumerate()
             .rev()
-            .map(|(input, (inner, layer))| {
+            .map(|(level, (input, (inner, layer)))| {
                 let [_, _, height, width] = input.dims();
                 let residual = merged
                     .take()
@@ -201,8 +218,11 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
                     ..Default::default()
                 };
                 let sum = conv_norm_then(&inner.0, inner.1.as_ref(), input, then, phase);
+                observer.layer(format_args!("inner_blocks.{level}"), &sum);
                 merged = Some(sum.clone());
-                conv_norm(layer, sum, phase)
+                let output = conv_norm(layer, sum, phase);
+                observer.layer(format_args!("layer_blocks.{level}"), &output);
+                output
             })
             .collect();
         levels.reverse();

@@ -11,7 +11,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{DetectionBackend, max_pool2d};
+use rcnn_ops::{DetectionBackend, Observer, max_pool2d};
 use serde::{Deserialize, Serialize};
 
 use crate::conv_norm::{conv_norm_then, then_relu};
@@ -270,16 +270,24 @@ impl<B: DetectionBackend> ResNet<B> {
     /// # Shapes
     /// - images: `[N, 3, H, W]`
     /// - output: one `[N, C, H / stride, W / stride]` a stage
-    pub fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> Vec<Tensor<B, 4>> {
+    pub fn forward(
+        &self,
+        images: Tensor<B, 4>,
+        phase: Phase,
+        observer: &mut impl Observer<B>,
+    ) -> Vec<Tensor<B, 4>> {
         let (conv1, bn1) = (&self.conv1, Some(&self.bn1));
         let stem = conv_norm_then(conv1, bn1, images, then_relu(None), phase);
+        observer.layer(format_args!("conv1"), &stem);
         let mut x = max_pool2d(&self.maxpool, stem);
-        [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
-            .into_iter()
-            .map(|stage| {
-                x = stage
-                    .iter()
-                    .fold(x.clone(), |x, block| block.forward(x, phase));
+        observer.layer(format_args!("maxpool"), &x);
+        (1..)
+            .zip([&self.layer1, &self.layer2, &self.layer3, &self.layer4])
+            .map(|(number, stage)| {
+                for (position, block) in stage.iter().enumerate() {
+                    x = block.forward(x.clone(), phase);
+                    observer.layer(format_args!("layer{number}.{position}"), &x);
+                }
                 x.clone()
             })
             .collect()

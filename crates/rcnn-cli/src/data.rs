@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use rcnn_burn::weights::Weights;
 use rcnn_data::check::{AnchorSpec, check};
 use rcnn_data::convert::{Pictures, convert};
 use rcnn_data::{Dataset, Format, ReadOptions};
@@ -77,6 +78,40 @@ pub(crate) fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Re
         eprintln!("{skipped} invalid boxes or files left out");
     }
     Ok(dataset)
+}
+
+/// Reads the data that a model is tried on, with the model's labels, and the names of the classes:
+/// the model's or, where it has none, the data's.
+pub(crate) fn open_for(
+    weights: &Weights,
+    root: &Path,
+    split: Option<&str>,
+    skip_invalid: bool,
+) -> Result<(Dataset, Vec<String>)> {
+    let names = &weights.config.class_names;
+    let options = ReadOptions {
+        split: split.map(str::to_string),
+        // By name, so that data and model may number their classes differently.
+        class_names: (!names.is_empty()).then(|| names.clone()),
+        ..Default::default()
+    };
+    let dataset = open(root, &options, skip_invalid)?;
+    if !names.is_empty() {
+        return Ok((dataset, names.clone()));
+    }
+    let (found, wanted) = (dataset.class_names.len(), weights.config.num_classes);
+    if found != wanted {
+        bail!(
+            "the weights carry no class names and have {wanted} classes, the data {found} \
+             (both with the background); name the model's with --labels"
+        );
+    }
+    let names = dataset.class_names.clone();
+    eprintln!(
+        "the weights carry no class names; taking the data's in this order (--labels gives others): {}",
+        names[1..].join(", ")
+    );
+    Ok((dataset, names))
 }
 
 pub(crate) fn run(args: DataArgs) -> Result<Outcome> {

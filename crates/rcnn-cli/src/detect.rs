@@ -175,7 +175,7 @@ impl Job for Detect {
     fn run<B: DetectionBackend>(mut self, devices: Vec<B::Device>) -> Result<Outcome> {
         let device = &devices[0];
         let model = self.args.model.load::<B>(&self.weights, device)?;
-        let progress = progress_bar(self.images.len());
+        let progress = progress_bar(self.images.len(), "images");
         let mut failed = 0;
         for paths in std::mem::take(&mut self.images).chunks(self.args.batch_size) {
             let mut batch: Vec<(&Path, RgbImage)> = Vec::new();

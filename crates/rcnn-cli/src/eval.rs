@@ -4,13 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use image::RgbImage;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::Weights;
-use rcnn_data::{Dataset, ReadOptions};
+use rcnn_data::Dataset;
 use rcnn_eval::{GroundTruth, ImageDetections, Tile, evaluate};
 use rcnn_train::ground_truth;
 
@@ -70,28 +70,8 @@ const WORST: usize = 12;
 
 pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     let weights = args.model.open(&args.weights)?;
-    let mut names = weights.config.class_names.clone();
-    let options = ReadOptions {
-        split: args.split.clone(),
-        // By name, so that data and model may number their classes differently.
-        class_names: (!names.is_empty()).then(|| names.clone()),
-        ..Default::default()
-    };
-    let dataset = data::open(&args.data, &options, args.skip_invalid)?;
-    if names.is_empty() {
-        let (found, wanted) = (dataset.class_names.len(), weights.config.num_classes);
-        if found != wanted {
-            bail!(
-                "the weights carry no class names and have {wanted} classes, the data {found} \
-                 (both with the background); name the model's with --labels"
-            );
-        }
-        eprintln!(
-            "the weights carry no class names; taking the data's: {:?}",
-            &dataset.class_names[1..]
-        );
-        names = dataset.class_names.clone();
-    }
+    let split = args.split.as_deref();
+    let (dataset, names) = data::open_for(&weights, &args.data, split, args.skip_invalid)?;
     if let Some(folder) = &args.output {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
@@ -156,7 +136,7 @@ impl Job for Find<'_> {
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Self::Output> {
         let device = &devices[0];
         let model = self.args.model.load::<B>(&self.weights, device)?;
-        let progress = progress_bar(self.dataset.samples.len());
+        let progress = progress_bar(self.dataset.samples.len(), "images");
         let mut all = Vec::new();
         for samples in self.dataset.samples.chunks(self.args.batch_size) {
             let images = samples

@@ -121,8 +121,8 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                     writeln!(out, "architecture  {}", architecture(config))?;
                     writeln!(out, "classes       {}", classes(config))?;
                     if let Ok(macs) = config.macs(args.cost.size.0) {
-                        let parts = macs.parts.iter();
-                        let parts = parts.map(|(part, n)| format!("{part} {}", millions(*n)));
+                        let parts = macs.parts();
+                        let parts = parts.map(|(part, n)| format!("{part} {}", millions(n)));
                         let parts: Vec<String> = parts.collect();
                         let total = millions(macs.total());
                         writeln!(out, "MACs          {total} M, {}", seen(&macs))?;
@@ -217,10 +217,7 @@ fn architecture(config: &FasterRcnnConfig) -> String {
 /// Multiply-accumulates in JSON.
 fn macs(config: &FasterRcnnConfig, args: &InspectArgs) -> Option<serde_json::Value> {
     let macs = config.macs(args.cost.size.0).ok()?;
-    let parts = macs
-        .parts
-        .iter()
-        .map(|(part, n)| (part.to_string(), json!(n)));
+    let parts = macs.parts().map(|(part, n)| (part.to_string(), json!(n)));
     Some(json!({
         "image_size": args.cost.size.0,
         "padded_size": macs.padded_size,

@@ -1,5 +1,6 @@
 //! The `rcnn` command: a thin front over the `rcnn-burn` library.
 
+mod analyze;
 mod augment_args;
 mod backend;
 mod convert;
@@ -44,6 +45,7 @@ enum Command {
     Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
     Surgery(surgery::SurgeryArgs),
+    Analyze(analyze::AnalyzeArgs),
     /// List torchvision's published weights that can be given by name.
     Weights,
 }
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Surgery(args) => surgery::run(args),
+        Command::Analyze(args) => analyze::run(args),
         Command::Weights => source::list().map(|()| Outcome::Done),
     };
     match result {

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use rcnn_backbone::{Backbone, BackboneWithFpn, FeatureMaps, Phase};
-use rcnn_ops::{BBox, DetectionBackend};
+use rcnn_ops::{BBox, DetectionBackend, Observer, Within};
 use rcnn_roi::{ClassScores, Detections, RoiHeads};
 use rcnn_rpn::{Proposals, RegionProposalNetwork};
 
@@ -58,15 +58,34 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// # Errors
     /// When an image has another number of channels or no pixels.
     pub fn detect(&self, images: &[Tensor<B, 3>]) -> Result<Vec<Detections>, DetectError> {
+        self.detect_observed(images, &mut ())
+    }
+
+    /// [`detect`](Self::detect), watched: the observer sees what each layer puts out, under
+    /// torchvision's names, residual blocks as one.
+    ///
+    /// # Errors
+    /// As [`detect`](Self::detect).
+    pub fn detect_observed(
+        &self,
+        images: &[Tensor<B, 3>],
+        observer: &mut impl Observer<B>,
+    ) -> Result<Vec<Detections>, DetectError> {
         if images.is_empty() {
             return Ok(Vec::new());
         }
         let images = self.transform.forward(images)?;
-        let features = self.features(&images);
-        let proposals = self.proposals(&images, &features);
+        observer.layer(format_args!("transform"), &images.tensors);
+        let backbone = &mut Within::new("backbone", observer);
+        let features =
+            (self.backbone).forward_observed(images.tensors.clone(), Phase::Inference, backbone);
+        let sizes = &images.image_sizes;
+        let proposals = self
+            .rpn
+            .forward(&features, images.padded_size(), sizes, observer);
         let detections = self
             .roi_heads
-            .forward(&features, &boxes(&proposals), &images.image_sizes);
+            .forward(&features, &boxes(&proposals), sizes, observer);
         Ok(images.restore(detections))
     }
 
@@ -78,8 +97,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
 
     /// Second stage by itself: where each image might have objects.
     pub fn proposals(&self, images: &ImageList<B>, features: &FeatureMaps<B>) -> Vec<Proposals> {
+        let sizes = &images.image_sizes;
         self.rpn
-            .forward(features, images.padded_size(), &images.image_sizes)
+            .forward(features, images.padded_size(), sizes, &mut ())
     }
 
     /// Third stage by itself: the features of every proposal, image after image.

@@ -87,9 +87,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         let images = self.transform.forward(images)?;
         let (losses, features, proposals) =
             self.compare(&images, targets, choice, Phase::Inference);
-        let found = self
-            .roi_heads
-            .forward(&features, &boxes(&proposals), &images.image_sizes);
+        let found =
+            self.roi_heads
+                .forward(&features, &boxes(&proposals), &images.image_sizes, &mut ());
         Ok((losses, images.restore(found)))
     }
 

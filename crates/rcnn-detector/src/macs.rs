@@ -80,20 +80,27 @@ pub struct Macs {
     /// Proposals that box head and predictor are counted for: all that the first stage may keep.
     /// An image may have fewer.
     pub rois: usize,
-    /// Of each part that the model has, in the order of the pass.
-    pub parts: Vec<(Part, u64)>,
+    /// Of each layer, by its name in torchvision, in the order of the pass; residual blocks are one.
+    pub layers: Vec<(String, u64)>,
 }
 
 impl Macs {
     /// Of all parts together.
     pub fn total(&self) -> u64 {
-        self.parts.iter().map(|(_, macs)| macs).sum()
+        self.layers.iter().map(|(_, macs)| macs).sum()
     }
 
     /// Of one part; 0 where the model does not have it.
     pub fn of(&self, part: Part) -> u64 {
-        let found = self.parts.iter().find(|(p, _)| *p == part);
-        found.map_or(0, |(_, macs)| *macs)
+        let own =
+            (self.layers.iter()).filter(|(name, _)| Part::of(&format!("{name}.")) == Some(part));
+        own.map(|(_, macs)| macs).sum()
+    }
+
+    /// Of each part that costs any, in the order of the pass.
+    pub fn parts(&self) -> impl Iterator<Item = (Part, u64)> + '_ {
+        let parts = Part::ALL.into_iter().map(|part| (part, self.of(part)));
+        parts.filter(|(_, macs)| *macs > 0)
     }
 }
 
@@ -129,14 +136,19 @@ impl FasterRcnnConfig {
         let padded = |side: usize| side.next_multiple_of(self.transform.size_divisible);
         let padded_size = (padded(height), padded(width));
 
-        let (mut parts, levels) = backbone_macs(backbone, Grid(padded_size.0, padded_size.1));
+        let (mut layers, levels) = backbone_macs(backbone, Grid(padded_size.0, padded_size.1));
         let channels = backbone.out_channels;
         let anchors = self.rpn.anchor_generator.num_anchors_per_location();
-        let rpn = levels.iter().map(|map| {
-            let shared = self.rpn.conv_depth as u64 * map.conv(channels, channels, 3, 1);
-            shared + map.conv(channels, anchors, 1, 1) + map.conv(channels, 4 * anchors, 1, 1)
-        });
-        parts.push((Part::Rpn, rpn.sum()));
+        let over_levels = |output: usize, kernel_size: usize| {
+            let maps = levels.iter();
+            maps.map(|map| map.conv(channels, output, kernel_size, 1))
+                .sum::<u64>()
+        };
+        for i in 0..self.rpn.conv_depth {
+            layers.push((format!("rpn.head.conv.{i}"), over_levels(channels, 3)));
+        }
+        layers.push(("rpn.head.cls_logits".into(), over_levels(anchors, 1)));
+        layers.push(("rpn.head.bbox_pred".into(), over_levels(4 * anchors, 1)));
 
         let kept = |map: &Grid| (map.0 * map.1 * anchors).min(self.rpn.pre_nms_top_n_test);
         let proposals: usize = levels.iter().map(kept).sum();
@@ -144,28 +156,31 @@ impl FasterRcnnConfig {
         let [height, width] = self.roi_heads.box_roi_pool.output_size;
         let head = &self.roi_heads.box_head;
         let pooled = [channels, height, width];
-        parts.push((Part::BoxHead, rois as u64 * box_head_macs(head, pooled)));
-        let outputs = if self.roi_heads.box_regression { 5 } else { 1 } * self.num_classes;
-        let predictor = rois * head.out_features(pooled) * outputs;
-        parts.push((Part::Predictor, predictor as u64));
+        for (name, macs) in box_head_macs(head, pooled) {
+            layers.push((format!("roi_heads.box_head.{name}"), rois as u64 * macs));
+        }
+        let scores = (rois * head.out_features(pooled) * self.num_classes) as u64;
+        layers.push(("roi_heads.box_predictor.cls_score".into(), scores));
+        if self.roi_heads.box_regression {
+            layers.push(("roi_heads.box_predictor.bbox_pred".into(), 4 * scores));
+        }
         Ok(Macs {
             padded_size,
             rois,
-            parts,
+            layers,
         })
     }
 }
 
 /// Body and pyramid, and the maps that they put out.
-fn backbone_macs(backbone: &ResNetFpnConfig, image: Grid) -> (Vec<(Part, u64)>, Vec<Grid>) {
+fn backbone_macs(backbone: &ResNetFpnConfig, image: Grid) -> (Vec<(String, u64)>, Vec<Grid>) {
     let arch = backbone.arch;
     let body = backbone.body().built_stages();
     let stem = image.halved();
     let mut map = stem.halved();
-    let mut parts = vec![(Part::Stem, stem.conv(3, 64, 7, 1))];
-    let (mut fpn, mut levels) = (0, Vec::new());
+    let mut layers = vec![("backbone.body.conv1".to_string(), stem.conv(3, 64, 7, 1))];
+    let (mut fpn, mut levels) = (Vec::new(), Vec::new());
     for stage in &body {
-        let mut macs = 0;
         let (width, output) = (arch.stage_width(stage.number), stage.out_channels);
         for &block in &stage.blocks {
             let first = block == 0;
@@ -174,7 +189,7 @@ fn backbone_macs(backbone: &ResNetFpnConfig, image: Grid) -> (Vec<(Part, u64)>, 
             if first && stage.stride == 2 {
                 map = map.halved();
             }
-            macs += match arch.bottleneck() {
+            let mut macs = match arch.bottleneck() {
                 true => {
                     before.conv(input, width, 1, 1)
                         + map.conv(width, width, 3, arch.groups())
@@ -185,23 +200,31 @@ fn backbone_macs(backbone: &ResNetFpnConfig, image: Grid) -> (Vec<(Part, u64)>, 
             if first && stage.has_downsample() {
                 macs += map.conv(input, output, 1, 1);
             }
+            layers.push((format!("backbone.body.layer{}.{block}", stage.number), macs));
         }
-        parts.push((Part::Stage(stage.number), macs));
         if backbone.returned_layers.contains(&stage.number) {
-            let channels = backbone.out_channels;
-            fpn += map.conv(output, channels, 1, 1) + map.conv(channels, channels, 3, 1);
+            let (level, channels) = (levels.len(), backbone.out_channels);
+            for (blocks, macs) in [
+                ("inner_blocks", map.conv(output, channels, 1, 1)),
+                ("layer_blocks", map.conv(channels, channels, 3, 1)),
+            ] {
+                fpn.push((format!("backbone.fpn.{blocks}.{level}"), macs));
+            }
             levels.push(map);
         }
     }
-    parts.push((Part::Fpn, fpn));
+    layers.extend(fpn);
     if backbone.max_pool_level {
         levels.push(map.halved());
     }
-    (parts, levels)
+    (layers, levels)
 }
 
-/// Of one proposal.
-fn box_head_macs(head: &BoxHeadConfig, [channels, height, width]: [usize; 3]) -> u64 {
+/// Of one proposal, layer by layer.
+fn box_head_macs(
+    head: &BoxHeadConfig,
+    [channels, height, width]: [usize; 3],
+) -> Vec<(String, u64)> {
     let (convs, fcs) = match head {
         BoxHeadConfig::TwoMlp {
             representation_size: size,
@@ -212,17 +235,23 @@ fn box_head_macs(head: &BoxHeadConfig, [channels, height, width]: [usize; 3]) ->
             ..
         } => (&conv_layers[..], &fc_layers[..]),
     };
-    let (mut macs, mut input) = (0, channels);
-    for &output in convs {
-        macs += Grid(height, width).conv(input, output, 3, 1);
+    let (mut layers, mut input) = (Vec::new(), channels);
+    for (i, &output) in convs.iter().enumerate() {
+        let macs = Grid(height, width).conv(input, output, 3, 1);
+        layers.push((i.to_string(), macs));
         input = output;
     }
     input *= height * width;
-    for &output in fcs {
-        macs += (input * output) as u64;
+    for (i, &output) in fcs.iter().enumerate() {
+        let name = match head {
+            BoxHeadConfig::TwoMlp { .. } => format!("fc{}", 6 + i),
+            // Flattening and each ReLU have a place of their own.
+            BoxHeadConfig::ConvFc { .. } => (convs.len() + 1 + 2 * i).to_string(),
+        };
+        layers.push((name, (input * output) as u64));
         input = output;
     }
-    macs
+    layers
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ fn nothing_is_tracked_before_the_first_trainable_layer() {
         ] {
             let model = freeze(model(norm), &rules).expect("rules that fit");
             let image = Tensor::ones([1, 3, 64, 64], &Default::default());
-            let stages = model.backbone.body.forward(image, Phase::Training);
+            let stages = model.backbone.body.forward(image, Phase::Training, &mut ());
             let tracked = stages
                 .into_iter()
                 .take(2)

@@ -4,8 +4,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 
 use crate::{
-    ConvEpilogue, RoiAlignOptions, RoiPoolOptions, channels, convolution, resample, roi_align,
-    roi_align_levels, roi_pool,
+    ConvEpilogue, RoiAlignOptions, RoiPoolOptions, box_coder, boxes, channels, convolution, nms,
+    resample, roi_align, roi_pool, top_k,
 };
 
 /// A Burn backend that can run detectors.
@@ -139,6 +139,30 @@ pub trait DetectionBackend: Backend {
         roi_align::forward::<Self>(features, rois, options)
     }
 
+    /// RoIAlign into some rows of a result for boxes on several feature maps; see
+    /// [`roi_align_into`](crate::roi_align_into()).
+    fn roi_align_into(
+        pooled: FloatTensor<Self>,
+        rows: &[usize],
+        features: FloatTensor<Self>,
+        rois: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::forward_into::<Self>(pooled, rows, features, rois, options)
+    }
+
+    /// [`roi_align_backward`](Self::roi_align_backward) where each box has its gradient in one of
+    /// `rows` of a larger one.
+    fn roi_align_rows_backward(
+        features: [usize; 4],
+        rois: FloatTensor<Self>,
+        rows: &[usize],
+        grad: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::rows_backward::<Self>(features, rois, rows, grad, options)
+    }
+
     /// RoIAlign's gradient with respect to features of shape `features`.
     ///
     /// # Shapes
@@ -180,5 +204,50 @@ pub trait DetectionBackend: Backend {
         grad: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         roi_pool::backward::<Self>(features, rois, positions, grad)
+    }
+    /// The highest values of each row; see [`top_k`](crate::top_k()).
+    ///
+    /// # Shapes
+    /// - values: `[R, N]`
+    /// - outputs: values and their positions, `[R, k]`
+    fn top_k(values: FloatTensor<Self>, k: usize) -> (FloatTensor<Self>, IntTensor<Self>) {
+        top_k::reference::<Self>(values, k)
+    }
+
+    /// Boxes that deltas make of reference boxes, clipped to the images; see
+    /// [`BoxCoder::decode_clipped`](crate::BoxCoder::decode_clipped).
+    ///
+    /// # Shapes
+    /// - deltas: `[N, 4 * C]`, references: `[N, 4]`, sizes: `[N, 2]` (height, width)
+    /// - output: `[N, C, 4]`
+    fn decode_boxes(
+        deltas: FloatTensor<Self>,
+        references: FloatTensor<Self>,
+        sizes: FloatTensor<Self>,
+        weights: [f32; 4],
+    ) -> FloatTensor<Self> {
+        box_coder::reference::<Self>(deltas, references, sizes, weights)
+    }
+
+    /// IoU of every box with every other; see [`box_iou_matrix`](crate::box_iou_matrix).
+    ///
+    /// # Shapes
+    /// - a: `[M, 4]`, b: `[N, 4]`
+    /// - output: `[M, N]`
+    fn box_iou(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        boxes::iou_reference::<Self>(a, b)
+    }
+
+    /// Non-maximum suppression within each group; see [`grouped_nms`](crate::grouped_nms).
+    ///
+    /// # Shapes
+    /// - boxes: `[G, K, 4]`, scores: `[G, K]`
+    /// - output: `[G, K]`, 1 where a box is kept, else 0
+    fn nms(
+        boxes: FloatTensor<Self>,
+        scores: FloatTensor<Self>,
+        iou_threshold: f64,
+    ) -> IntTensor<Self> {
+        nms::reference::<Self>(boxes, scores, iou_threshold)
     }
 }

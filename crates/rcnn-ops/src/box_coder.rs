@@ -1,6 +1,10 @@
 //! Boxes to regression deltas and back: Faster R-CNN's parametrisation of a box by its anchor.
 
+use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, backend::Backend};
+
+use crate::DetectionBackend;
+use crate::channels::{primitive, tensor};
 
 /// Encodes and decodes boxes relative to reference boxes
 /// (`torchvision.models.detection._utils.BoxCoder`; Ren et al. 2015, section 3.1.2).
@@ -11,7 +15,7 @@ pub struct BoxCoder {
 }
 
 /// Bound of `dw` and `dh` before the exponential: a box grows at most 1000/16 times.
-const BBOX_XFORM_CLIP: f64 = 4.135_166_556_742_356;
+pub(crate) const BBOX_XFORM_CLIP: f64 = 4.135_166_556_742_356;
 
 impl BoxCoder {
     /// Deltas that turn each reference box into its target.
@@ -68,6 +72,42 @@ impl BoxCoder {
             2,
         )
     }
+
+    /// [`decode`](Self::decode), clipped to the images. No gradients flow through it.
+    ///
+    /// # Shapes
+    /// - deltas: `[N, 4 * C]`, class by class
+    /// - references: `[N, 4]`, xyxy in pixels
+    /// - sizes: `[N, 2]`, height and width of the image that each row belongs to
+    /// - output: `[N, C, 4]`, xyxy in pixels
+    pub fn decode_clipped<B: DetectionBackend>(
+        &self,
+        deltas: Tensor<B, 2>,
+        references: Tensor<B, 2>,
+        sizes: Tensor<B, 2>,
+    ) -> Tensor<B, 3> {
+        let [deltas, references, sizes] =
+            [deltas, references, sizes].map(|t| primitive(t.detach()));
+        tensor(B::decode_boxes(deltas, references, sizes, self.weights))
+    }
+}
+
+/// [`DetectionBackend::decode_boxes`], composed of Burn's operations.
+pub fn reference<B: DetectionBackend>(
+    deltas: FloatTensor<B>,
+    references: FloatTensor<B>,
+    sizes: FloatTensor<B>,
+    weights: [f32; 4],
+) -> FloatTensor<B> {
+    let boxes = BoxCoder { weights }.decode(tensor::<B, 2>(deltas), tensor(references));
+    let [n, classes, _] = boxes.dims();
+    if n == 0 {
+        return primitive(boxes);
+    }
+    let sizes = tensor::<B, 2>(sizes);
+    let limits = Tensor::cat(vec![sizes.clone().flip([1]), sizes.flip([1])], 1);
+    let limits = limits.reshape([n, 1, 4]).expand([n, classes, 4]);
+    primitive(boxes.clamp_min(0.0).min_pair(limits))
 }
 
 /// Centre x, centre y, width and height of boxes `[N, 4]`, each `[N, 1]`.

@@ -1,4 +1,10 @@
-//! Boxes on the host: area, overlap, clipping and filtering, as in `torchvision.ops.boxes`.
+//! Boxes: area, overlap, clipping and filtering, as in `torchvision.ops.boxes`.
+
+use burn::tensor::Tensor;
+use burn::tensor::ops::FloatTensor;
+
+use crate::DetectionBackend;
+use crate::channels::{primitive, tensor};
 
 /// A box `[x1, y1, x2, y2]` in pixels.
 pub type BBox = [f32; 4];
@@ -14,6 +20,41 @@ pub fn box_iou(a: &BBox, b: &BBox) -> f32 {
     let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
     let intersection = width * height;
     intersection / (box_area(a) + box_area(b) - intersection)
+}
+
+/// [`box_iou`] of every box with every other, on the device. No gradients flow through it.
+///
+/// # Shapes
+/// - a: `[M, 4]`, b: `[N, 4]`, xyxy
+/// - output: `[M, N]`
+pub fn box_iou_matrix<B: DetectionBackend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 2> {
+    tensor(B::box_iou(primitive(a.detach()), primitive(b.detach())))
+}
+
+/// [`DetectionBackend::box_iou`], composed of Burn's operations.
+pub fn iou_reference<B: DetectionBackend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
+    let (a, b) = (tensor::<B, 2>(a), tensor::<B, 2>(b));
+    let ([m, _], [n, _]) = (a.dims(), b.dims());
+    if m * n == 0 {
+        return primitive(Tensor::<B, 2>::zeros([m, n], &a.device()));
+    }
+    let side = |low: usize| {
+        let column = |boxes: &Tensor<B, 2>, i: usize| boxes.clone().narrow(1, i, 1);
+        let row = |i: usize| column(&b, i).reshape([1, n]).expand([m, n]);
+        let column = |i: usize| column(&a, i).expand([m, n]);
+        let low_edge = column(low).max_pair(row(low));
+        let high_edge = column(low + 2).min_pair(row(low + 2));
+        let overlap = (high_edge - low_edge).clamp_min(0.0);
+        (
+            overlap,
+            column(low + 2) - column(low),
+            row(low + 2) - row(low),
+        )
+    };
+    let ((width, a_width, b_width), (height, a_height, b_height)) = (side(0), side(1));
+    let intersection = width * height;
+    let union = a_width * a_height + b_width * b_height - intersection.clone();
+    primitive(intersection / union)
 }
 
 /// Clips one box to an image of `(height, width)` pixels.

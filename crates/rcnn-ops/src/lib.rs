@@ -15,23 +15,39 @@ mod convolution;
 mod loss;
 mod matcher;
 mod nms;
+mod observer;
 mod resample;
 mod roi_align;
 mod roi_pool;
 mod sampler;
+mod top_k;
 
 pub use backend::DetectionBackend;
 pub use box_coder::BoxCoder;
-pub use boxes::{BBox, box_area, box_iou, clip_box, clip_boxes_to_image, remove_small_boxes};
+pub use boxes::{
+    BBox, box_area, box_iou, box_iou_matrix, clip_box, clip_boxes_to_image, remove_small_boxes,
+};
 pub use channels::{channel_affine, channel_moments};
 pub use convolution::{ConvEpilogue, conv2d, fused_conv2d};
 pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum};
 pub use matcher::{Match, Matcher};
-pub use nms::{SoftNms, batched_nms, nms, soft_nms};
+pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
+pub use observer::{Observer, Within};
 pub use resample::{max_pool2d, upsample_nearest};
-pub use roi_align::{RoiAlignOptions, roi_align};
+pub use roi_align::{RoiAlignOptions, roi_align, roi_align_into};
 pub use roi_pool::{RoiPoolOptions, roi_pool};
 pub use sampler::{BalancedSampler, Choice, Sample};
+pub use top_k::top_k;
+
+/// The default bodies of [`DetectionBackend`]'s methods, to compare kernels with.
+pub mod reference {
+    pub use crate::box_coder::reference as decode_boxes;
+    pub use crate::boxes::iou_reference as box_iou;
+    pub use crate::nms::reference as nms;
+    pub use crate::roi_align::{backward as roi_align_backward, forward as roi_align};
+    pub use crate::roi_pool::{backward as roi_pool_backward, forward as roi_pool};
+    pub use crate::top_k::reference as top_k;
+}
 
 /// The backends that this build offers, under the names that Burn users know.
 pub mod backend_types {

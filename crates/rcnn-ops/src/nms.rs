@@ -1,13 +1,58 @@
-//! Non-maximum suppression on the host: the last filter of both stages.
+//! Non-maximum suppression: the last filter of both stages.
 
-use crate::{BBox, box_iou};
+use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::channels::{primitive, tensor};
+use crate::{BBox, DetectionBackend, box_iou};
+
+/// [`nms`] of several groups at once, on the device: the levels of proposals, the classes of
+/// detections, of every image. Scores are positive; a negative one leaves its box out.
+///
+/// # Shapes
+/// - boxes: `[G, K, 4]`, xyxy; scores: `[G, K]`
+/// - output: `[G, K]`, 1 where a box is kept, else 0
+pub fn grouped_nms<B: DetectionBackend>(
+    boxes: Tensor<B, 3>,
+    scores: Tensor<B, 2>,
+    iou_threshold: f64,
+) -> Tensor<B, 2, Int> {
+    let (boxes, scores) = (primitive(boxes.detach()), primitive(scores.detach()));
+    Tensor::from_primitive(B::nms(boxes, scores, iou_threshold))
+}
+
+/// [`DetectionBackend::nms`], group by group on the host.
+pub fn reference<B: DetectionBackend>(
+    boxes: FloatTensor<B>,
+    scores: FloatTensor<B>,
+    iou_threshold: f64,
+) -> IntTensor<B> {
+    let (boxes, scores) = (tensor::<B, 3>(boxes), tensor::<B, 2>(scores));
+    let (shape @ [_, k], device) = (scores.dims(), scores.device());
+    let floats = |data: TensorData| -> Vec<f32> {
+        let data = data.convert::<f32>();
+        data.into_vec().expect("converted to f32")
+    };
+    let (boxes, scores) = (floats(boxes.into_data()), floats(scores.into_data()));
+    let mut keep = vec![0i32; scores.len()];
+    let (boxes, _) = boxes.as_chunks::<4>();
+    let groups = boxes.chunks(k.max(1)).zip(scores.chunks(k.max(1)));
+    for ((boxes, scores), keep) in groups.zip(keep.chunks_mut(k.max(1))) {
+        let candidates = (0..boxes.len()).filter(|&i| scores[i] >= 0.0).collect();
+        for kept in suppress(candidates, boxes, scores, iou_threshold, |_, _| true) {
+            keep[kept] = 1;
+        }
+    }
+    Tensor::<B, 2, Int>::from_data(TensorData::new(keep, shape), &device).into_primitive()
+}
 
 /// Greedy non-maximum suppression (`torchvision.ops.nms`).
 ///
 /// Returns the indices of the kept boxes, highest score first; among equal scores the earlier box
 /// wins. A box goes when its IoU with a kept one is greater than `iou_threshold`.
 pub fn nms(boxes: &[BBox], scores: &[f32], iou_threshold: f64) -> Vec<usize> {
-    suppress(boxes, scores, iou_threshold, |_, _| true)
+    let all = (0..boxes.len()).collect();
+    suppress(all, boxes, scores, iou_threshold, |_, _| true)
 }
 
 /// [`nms`] within each group only: the level of a proposal, the class of a detection
@@ -18,16 +63,18 @@ pub fn batched_nms(
     groups: &[usize],
     iou_threshold: f64,
 ) -> Vec<usize> {
-    suppress(boxes, scores, iou_threshold, |a, b| groups[a] == groups[b])
+    let all = (0..boxes.len()).collect();
+    let same = |a: usize, b: usize| groups[a] == groups[b];
+    suppress(all, boxes, scores, iou_threshold, same)
 }
 
 fn suppress(
+    mut order: Vec<usize>,
     boxes: &[BBox],
     scores: &[f32],
     iou_threshold: f64,
     compete: impl Fn(usize, usize) -> bool,
 ) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..boxes.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     let mut keep: Vec<usize> = Vec::new();
     for candidate in order {

@@ -40,3 +40,57 @@ pub fn upsample_nearest<B: DetectionBackend>(
 pub(crate) fn nearest<B: DetectionBackend>(x: FloatTensor<B>, size: [usize; 2]) -> FloatTensor<B> {
     B::interpolate(x, size, InterpolateOptions::new(InterpolateMode::Nearest))
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::nn::PaddingConfig2d;
+    use burn::nn::pool::MaxPool2dConfig;
+    use burn::tensor::{Distribution, Tolerance};
+    use burn_flex::Flex;
+
+    use super::*;
+
+    fn random(shape: [usize; 4]) -> Tensor<Flex, 4> {
+        Tensor::random(
+            shape,
+            Distribution::Uniform(-2.0, -1.0),
+            &Default::default(),
+        )
+    }
+
+    /// All values are negative: padding must not count as zero.
+    #[test]
+    fn maxima_are_burns() {
+        for (kernel, stride, padding) in [(3, 2, 1), (1, 2, 0), (2, 2, 0), (3, 1, 1), (5, 3, 2)] {
+            let module = MaxPool2dConfig::new([kernel, kernel])
+                .with_strides([stride, stride])
+                .with_padding(PaddingConfig2d::Explicit(
+                    padding, padding, padding, padding,
+                ))
+                .init();
+            for shape in [[2, 3, 9, 14], [1, 2, 40, 67], [1, 1, 3, 3]] {
+                if shape[2] + 2 * padding >= kernel {
+                    let x = random(shape);
+                    let found = max_pool2d(&module, x.clone()).into_data();
+                    found.assert_eq(&module.forward(x).into_data(), true);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn upsampling_is_burns() {
+        for (from, to) in [
+            ([4, 5], [8, 10]),
+            ([4, 5], [7, 9]),
+            ([13, 17], [25, 34]),
+            ([6, 6], [4, 3]),
+        ] {
+            let x = random([2, 3, from[0], from[1]]);
+            let expected = nearest::<Flex>(primitive(x.clone()), to);
+            let expected: Tensor<Flex, 4> = tensor(expected);
+            let found = upsample_nearest(x, to).into_data();
+            found.assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(0.0));
+        }
+    }
+}

@@ -42,10 +42,67 @@ pub fn roi_align<B: DetectionBackend>(
     )))
 }
 
+/// [`roi_align`] of boxes that lie on several feature maps, a map at a time: writes what is cut from
+/// one into some rows of the result and returns that.
+///
+/// # Shapes
+/// - pooled: `[K, C, output height, output width]`, with zeros in the rows that are written
+/// - rows: as many as rois, each once
+/// - features: `[N, C, H, W]`, rois: `[K', 5]`
+pub fn roi_align_into<B: DetectionBackend>(
+    pooled: Tensor<B, 4>,
+    rows: &[usize],
+    features: Tensor<B, 4>,
+    rois: Tensor<B, 2>,
+    options: RoiAlignOptions,
+) -> Tensor<B, 4> {
+    Tensor::from_primitive(TensorPrimitive::Float(B::roi_align_into(
+        pooled.into_primitive().tensor(),
+        rows,
+        features.into_primitive().tensor(),
+        rois.into_primitive().tensor(),
+        options,
+    )))
+}
+
+pub(crate) fn forward_into<B: DetectionBackend>(
+    pooled: FloatTensor<B>,
+    rows: &[usize],
+    features: FloatTensor<B>,
+    rois: FloatTensor<B>,
+    options: RoiAlignOptions,
+) -> FloatTensor<B> {
+    let part = B::roi_align(features, rois, options);
+    let part = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(part));
+    let pooled = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(pooled));
+    let index = row_index(rows, &pooled.device());
+    let pooled = pooled.select_assign(0, index, part, IndexingUpdateOp::Add);
+    pooled.into_primitive().tensor()
+}
+
+pub(crate) fn rows_backward<B: DetectionBackend>(
+    shape: [usize; 4],
+    rois: FloatTensor<B>,
+    rows: &[usize],
+    grad: FloatTensor<B>,
+    options: RoiAlignOptions,
+) -> FloatTensor<B> {
+    let grad = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(grad));
+    let index = row_index(rows, &grad.device());
+    let grad = grad.select(0, index).into_primitive().tensor();
+    B::roi_align_backward(shape, rois, grad, options)
+}
+
+fn row_index<B: DetectionBackend>(rows: &[usize], device: &B::Device) -> Tensor<B, 1, Int> {
+    let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    Tensor::from_ints(rows.as_slice(), device)
+}
+
 /// Rows of gathered features held at once, in elements: bounds the reference's memory.
 const CHUNK_ELEMENTS: usize = 1 << 24;
 
-pub(crate) fn forward<B: DetectionBackend>(
+/// [`DetectionBackend::roi_align`], composed of Burn's operations.
+pub fn forward<B: DetectionBackend>(
     features: FloatTensor<B>,
     rois: FloatTensor<B>,
     options: RoiAlignOptions,
@@ -75,7 +132,8 @@ pub(crate) fn forward<B: DetectionBackend>(
     concat(pooled).into_primitive().tensor()
 }
 
-pub(crate) fn backward<B: DetectionBackend>(
+/// [`DetectionBackend::roi_align_backward`], composed of Burn's operations.
+pub fn backward<B: DetectionBackend>(
     shape: [usize; 4],
     rois: FloatTensor<B>,
     grad: FloatTensor<B>,

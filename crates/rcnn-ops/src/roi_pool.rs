@@ -36,7 +36,8 @@ pub fn roi_pool<B: DetectionBackend>(
     Tensor::from_primitive(TensorPrimitive::Float(values))
 }
 
-pub(crate) fn forward<B: DetectionBackend>(
+/// [`DetectionBackend::roi_pool`], composed of Burn's operations.
+pub fn forward<B: DetectionBackend>(
     features: FloatTensor<B>,
     rois: FloatTensor<B>,
     options: RoiPoolOptions,
@@ -87,7 +88,8 @@ pub(crate) fn forward<B: DetectionBackend>(
     )
 }
 
-pub(crate) fn backward<B: DetectionBackend>(
+/// [`DetectionBackend::roi_pool_backward`], composed of Burn's operations.
+pub fn backward<B: DetectionBackend>(
     [n, c, h, w]: [usize; 4],
     rois: FloatTensor<B>,
     positions: IntTensor<B>,

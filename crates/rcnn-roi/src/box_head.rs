@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm_relu};
-use rcnn_ops::DetectionBackend;
+use rcnn_ops::{DetectionBackend, Observer};
 use serde::{Deserialize, Serialize};
 
 /// Describes a [`BoxHead`].
@@ -131,9 +131,18 @@ impl<B: DetectionBackend> BoxHead<B> {
     /// - pooled: `[K, channels, height, width]`
     /// - output: `[K, out_features]`
     pub fn forward(&self, pooled: Tensor<B, 4>, phase: Phase) -> Tensor<B, 2> {
+        self.forward_observed(pooled, phase, &mut ())
+    }
+
+    pub(crate) fn forward_observed(
+        &self,
+        pooled: Tensor<B, 4>,
+        phase: Phase,
+        observer: &mut impl Observer<B>,
+    ) -> Tensor<B, 2> {
         match self {
-            Self::TwoMlp(head) => head.forward(pooled),
-            Self::ConvFc(layers) => conv_fc(layers, pooled, phase),
+            Self::TwoMlp(head) => head.forward(pooled, observer),
+            Self::ConvFc(layers) => conv_fc(layers, pooled, phase, observer),
         }
     }
 }
@@ -148,9 +157,12 @@ pub struct TwoMlpHead<B: Backend> {
 }
 
 impl<B: Backend> TwoMlpHead<B> {
-    fn forward(&self, pooled: Tensor<B, 4>) -> Tensor<B, 2> {
+    fn forward(&self, pooled: Tensor<B, 4>, observer: &mut impl Observer<B>) -> Tensor<B, 2> {
         let x = relu(self.fc6.forward(pooled.flatten(1, 3)));
-        relu(self.fc7.forward(x))
+        observer.layer(format_args!("fc6"), &x);
+        let x = relu(self.fc7.forward(x));
+        observer.layer(format_args!("fc7"), &x);
+        x
     }
 }
 
@@ -175,16 +187,26 @@ fn conv_fc<B: DetectionBackend>(
     layers: &[BoxHeadLayer<B>],
     pooled: Tensor<B, 4>,
     phase: Phase,
+    observer: &mut impl Observer<B>,
 ) -> Tensor<B, 2> {
-    let convolved = layers.iter().fold(pooled, |x, layer| match layer {
-        BoxHeadLayer::Conv(conv) => conv_norm_relu(conv, x, phase),
-        _ => x,
-    });
-    layers
-        .iter()
-        .fold(convolved.flatten(1, 3), |x, layer| match layer {
-            BoxHeadLayer::Linear(linear) => linear.forward(x),
-            BoxHeadLayer::Relu(_) => relu(x),
-            _ => x,
-        })
+    let mut convolved = pooled;
+    for (i, layer) in layers.iter().enumerate() {
+        if let BoxHeadLayer::Conv(conv) = layer {
+            convolved = conv_norm_relu(conv, convolved, phase);
+            observer.layer(format_args!("{i}"), &convolved);
+        }
+    }
+    let mut x = convolved.flatten(1, 3);
+    for (i, layer) in layers.iter().enumerate() {
+        match layer {
+            BoxHeadLayer::Linear(linear) => x = linear.forward(x),
+            BoxHeadLayer::Relu(_) => {
+                x = relu(x);
+                // Seen as the linear layer before it.
+                observer.layer(format_args!("{}", i - 1), &x);
+            }
+            BoxHeadLayer::Conv(_) | BoxHeadLayer::Flatten(_) => {}
+        }
+    }
+    x
 }

@@ -1,8 +1,8 @@
 //! RoIAlign over a feature pyramid: each box is cut from the level that fits its size.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use rcnn_backbone::FeatureMaps;
-use rcnn_ops::{BBox, DetectionBackend, RoiAlignOptions, box_area, roi_align};
+use rcnn_ops::{BBox, DetectionBackend, RoiAlignOptions, box_area, roi_align_into};
 use serde::{Deserialize, Serialize};
 
 /// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`).
@@ -70,7 +70,7 @@ impl MultiScaleRoiAlign {
         let mapper = self.level_mapper(&scales);
         let positions = positions(&scales.iter().map(|&s| log_stride(s)).collect::<Vec<_>>());
 
-        // Boxes by level; `order` remembers where each stood.
+        // Boxes by level, and where each stands in the result.
         let mut rois = vec![Vec::new(); levels.len()];
         let mut order = vec![Vec::new(); levels.len()];
         let all = boxes
@@ -83,30 +83,23 @@ impl MultiScaleRoiAlign {
             order[level].push(position);
         }
         let device = levels[0].device();
-        let cut = |level: usize| {
-            let rois = TensorData::new(rois[level].clone(), [order[level].len(), 5]);
+        let [height, width] = self.output_size;
+        let count = order.iter().map(Vec::len).sum();
+        let mut pooled = Tensor::zeros([count, levels[0].dims()[1], height, width], &device);
+        for (level, (rois, rows)) in rois.into_iter().zip(&order).enumerate() {
+            if rows.is_empty() {
+                continue;
+            }
             let options = RoiAlignOptions {
                 output_size: self.output_size,
                 spatial_scale: scales[level],
                 sampling_ratio: self.sampling_ratio,
                 aligned: false,
             };
-            let rois = Tensor::from_data(rois, &device);
-            roi_align(levels[level].clone(), rois, options)
-        };
-        let used: Vec<usize> = (0..levels.len())
-            .filter(|&l| !order[l].is_empty())
-            .collect();
-        if let [] | [_] = used[..] {
-            return cut(used.first().copied().unwrap_or(0));
+            let rois = Tensor::from_data(TensorData::new(rois, [rows.len(), 5]), &device);
+            pooled = roi_align_into(pooled, rows, levels[level].clone(), rois, options);
         }
-        let parts = used.into_iter().map(cut).collect();
-        let mut inverse = vec![0i32; order.iter().map(Vec::len).sum()];
-        for (row, position) in order.into_iter().flatten().enumerate() {
-            inverse[position] = row as i32;
-        }
-        let inverse = Tensor::<B, 1, Int>::from_ints(inverse.as_slice(), &device);
-        Tensor::cat(parts, 0).select(0, inverse)
+        pooled
     }
 
     fn level_mapper(&self, scales: &[f32]) -> LevelMapper {

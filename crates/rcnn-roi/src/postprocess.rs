@@ -1,7 +1,9 @@
 //! From class logits and box deltas to detections.
 
-use burn::tensor::{Tensor, TensorData, activation::softmax};
-use rcnn_ops::{BBox, BoxCoder, DetectionBackend, SoftNms, batched_nms, clip_box, soft_nms};
+use burn::tensor::{DType, Int, Tensor, TensorData, activation::softmax};
+use rcnn_ops::{
+    BBox, BoxCoder, DetectionBackend, SoftNms, batched_nms, clip_box, grouped_nms, soft_nms,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{BoxPredictions, RoiHeads};
@@ -94,40 +96,17 @@ impl<B: DetectionBackend> RoiHeads<B> {
         proposals: &[&[BBox]],
         image_sizes: &[(usize, usize)],
     ) -> Vec<ClassScores> {
-        let [k, num_classes] = predictions.class_logits.dims();
-        let flat: Vec<f32> = proposals
+        let (boxes, scores) = self.decode(predictions, proposals, image_sizes);
+        let [_, num_classes] = scores.dims();
+        let rows = Tensor::cat(vec![boxes, scores.unsqueeze_dim(2)], 2);
+        let rows = read::<B, 5>(rows);
+        let mut rows = rows.iter();
+        proposals
             .iter()
-            .copied()
-            .flatten()
-            .flatten()
-            .copied()
-            .collect();
-        let references = TensorData::new(flat, [k, 4]);
-        let references = Tensor::from_data(references, &predictions.class_logits.device());
-        let boxes = match predictions.box_regression {
-            Some(deltas) => {
-                let coder = BoxCoder {
-                    weights: self.config.bbox_reg_weights,
-                };
-                coder.decode(deltas, references)
-            }
-            None => references.unsqueeze_dim::<3>(1).expand([k, num_classes, 4]),
-        };
-        let scores = softmax(predictions.class_logits, 1).unsqueeze_dim(2);
-        let rows = Tensor::cat(vec![boxes, scores], 2)
-            .into_data()
-            .convert::<f32>();
-        let rows: Vec<f32> = rows.into_vec().expect("converted to f32");
-
-        let mut rows = rows.chunks_exact(5);
-        let images = proposals.iter().zip(image_sizes);
-        images
-            .map(|(proposals, &size)| {
-                let count = proposals.len() * num_classes;
+            .map(|proposals| {
+                let rows = rows.by_ref().take(proposals.len() * num_classes);
                 let (boxes, scores) = rows
-                    .by_ref()
-                    .take(count)
-                    .map(|row| (clip_box(&[row[0], row[1], row[2], row[3]], size), row[4]))
+                    .map(|&[x1, y1, x2, y2, score]| ([x1, y1, x2, y2], score))
                     .unzip();
                 ClassScores {
                     num_classes,
@@ -136,6 +115,136 @@ impl<B: DetectionBackend> RoiHeads<B> {
                 }
             })
             .collect()
+    }
+
+    /// Boxes `[K, C, 4]`, clipped, and probabilities `[K, C]` of every class.
+    fn decode(
+        &self,
+        predictions: BoxPredictions<B>,
+        proposals: &[&[BBox]],
+        image_sizes: &[(usize, usize)],
+    ) -> (Tensor<B, 3>, Tensor<B, 2>) {
+        // Half precision ends here: it would be pixels off.
+        let scores = softmax(predictions.class_logits.detach().cast(DType::F32), 1);
+        let ([k, num_classes], device) = (scores.dims(), scores.device());
+        let (mut references, mut sizes) = (Vec::new(), Vec::new());
+        for (proposals, &size) in proposals.iter().zip(image_sizes) {
+            for proposal in *proposals {
+                references.extend(clip_box(proposal, size));
+                sizes.extend([size.0 as f32, size.1 as f32]);
+            }
+        }
+        let references = Tensor::<B, 2>::from_data(TensorData::new(references, [k, 4]), &device);
+        let boxes = match predictions.box_regression {
+            Some(deltas) => {
+                let coder = BoxCoder {
+                    weights: self.config.bbox_reg_weights,
+                };
+                let sizes = Tensor::from_data(TensorData::new(sizes, [k, 2]), &device);
+                coder.decode_clipped(deltas.cast(DType::F32), references, sizes)
+            }
+            None => references.unsqueeze_dim::<3>(1).expand([k, num_classes, 4]),
+        };
+        (boxes, scores)
+    }
+
+    /// Detections of every image, suppressed on the device within each class where the
+    /// configuration says so, and read back at once.
+    pub(crate) fn detections(
+        &self,
+        predictions: BoxPredictions<B>,
+        proposals: &[&[BBox]],
+        image_sizes: &[(usize, usize)],
+    ) -> Vec<Detections> {
+        if self.config.nms_class_agnostic || self.config.nms_method != NmsMethod::Hard {
+            let all = self.class_scores(predictions, proposals, image_sizes);
+            return all.iter().map(|all| self.select_detections(all)).collect();
+        }
+        let (boxes, scores) = self.decode(predictions, proposals, image_sizes);
+        let [_, num_classes] = scores.dims();
+        // Without the background.
+        let objects = num_classes - 1;
+        let (boxes, scores) = (boxes.narrow(1, 1, objects), scores.narrow(1, 1, objects));
+        let counts: Vec<usize> = proposals.iter().map(|p| p.len()).collect();
+        let keep = self.keep(boxes.clone(), scores.clone(), &counts);
+        let rows = Tensor::cat(
+            vec![boxes, scores.unsqueeze_dim(2), keep.unsqueeze_dim(2)],
+            2,
+        );
+        let rows = read::<B, 6>(rows);
+        let mut rows = rows.iter().enumerate();
+        let of_image = |count: usize| {
+            let rows = rows.by_ref().take(count * objects);
+            let mut kept: Vec<_> = rows.filter(|(_, row)| row[5] > 0.0).collect();
+            kept.sort_by(|(_, a), (_, b)| b[4].total_cmp(&a[4]));
+            kept.truncate(self.config.detections_per_img);
+            let found =
+                |(i, b): (usize, &[f32; 6])| ([b[0], b[1], b[2], b[3]], i % objects + 1, b[4]);
+            kept.into_iter().map(found).collect()
+        };
+        counts.into_iter().map(of_image).collect()
+    }
+
+    /// Which boxes `[K, C, 4]` with scores `[K, C]` are large and good enough and not suppressed by
+    /// others of their class and image, of which there are `counts`: `[K, C]`, 1 or 0.
+    fn keep(&self, boxes: Tensor<B, 3>, scores: Tensor<B, 2>, counts: &[usize]) -> Tensor<B, 2> {
+        let [k, classes] = scores.dims();
+        let (images, most) = (counts.len(), counts.iter().copied().max().unwrap_or(0));
+        let side = |low: usize| {
+            let edge = |i: usize| boxes.clone().narrow(2, i, 1).reshape([k, classes]);
+            (edge(low + 2) - edge(low)).greater_equal_elem(MIN_SIZE)
+        };
+        let good = scores.clone().greater_elem(self.config.score_thresh);
+        let eligible = side(0).bool_and(side(1)).bool_and(good);
+        let scores = scores.mask_fill(eligible.bool_not(), -1.0);
+
+        // A group for each image and class, as long as the longest: where proposals are fewer, the
+        // row after the last, which is out.
+        let even = counts.iter().all(|&count| count == most);
+        let device = scores.device();
+        let index = |at: Vec<i32>| Tensor::<B, 1, Int>::from_ints(at.as_slice(), &device);
+        let starts = counts.iter().scan(0, |next, &count| {
+            *next += count;
+            Some(*next - count)
+        });
+        let starts: Vec<usize> = starts.collect();
+        let (boxes, scores) = match even {
+            true => (boxes, scores),
+            false => {
+                let row = |(&start, &count): (&usize, &usize)| {
+                    (0..most).map(move |i| if i < count { start + i } else { k } as i32)
+                };
+                let rows = index(starts.iter().zip(counts).flat_map(row).collect());
+                let out = Tensor::full([1, classes], -1.0, &device);
+                let nowhere = Tensor::zeros([1, classes, 4], &device);
+                (
+                    Tensor::cat(vec![boxes, nowhere], 0).select(0, rows.clone()),
+                    Tensor::cat(vec![scores, out], 0).select(0, rows),
+                )
+            }
+        };
+        let groups = images * classes;
+        let boxes = boxes.reshape([images, most, classes, 4]).swap_dims(1, 2);
+        let scores = scores.reshape([images, most, classes]).swap_dims(1, 2);
+        let keep = grouped_nms(
+            boxes.reshape([groups, most, 4]),
+            scores.reshape([groups, most]),
+            self.config.nms_thresh,
+        );
+        let keep = keep
+            .float()
+            .reshape([images, classes, most])
+            .swap_dims(1, 2);
+        let keep = keep.reshape([images * most, classes]);
+        match even {
+            true => keep,
+            false => {
+                let row = |(image, &count): (usize, &usize)| {
+                    (0..count).map(move |i| (image * most + i) as i32)
+                };
+                keep.select(0, index(counts.iter().enumerate().flat_map(row).collect()))
+            }
+        }
     }
 
     /// Selects the detections of one image (torchvision's `postprocess_detections`).
@@ -173,4 +282,10 @@ impl<B: DetectionBackend> RoiHeads<B> {
             .map(|(i, score)| (boxes[i], labels[i], score))
             .collect()
     }
+}
+
+/// Reads rows of `N` values, the last axis, back from the device.
+fn read<B: DetectionBackend, const N: usize>(rows: Tensor<B, 3>) -> Vec<[f32; N]> {
+    let values: Vec<f32> = rows.into_data().into_vec().expect("f32");
+    values.as_chunks::<N>().0.to_vec()
 }

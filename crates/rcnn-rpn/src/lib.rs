@@ -18,7 +18,7 @@ pub use proposals::Proposals;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use rcnn_backbone::{FeatureMaps, Phase};
-use rcnn_ops::DetectionBackend;
+use rcnn_ops::{DetectionBackend, Observer, Within};
 
 /// Scores every anchor and keeps the best boxes
 /// (`torchvision.models.detection.rpn.RegionProposalNetwork`).
@@ -40,9 +40,13 @@ impl<B: DetectionBackend> RegionProposalNetwork<B> {
         features: &FeatureMaps<B>,
         padded_size: (usize, usize),
         image_sizes: &[(usize, usize)],
+        observer: &mut impl Observer<B>,
     ) -> Vec<Proposals> {
-        let output = self.head.forward(features);
+        let head = &mut Within::new("rpn.head", observer);
+        let output = self.head.forward_observed(features, head);
         let anchors = self.anchors(features, padded_size);
-        self.select_proposals(&output, &anchors, image_sizes, Phase::Inference)
+        let proposals = self.select_proposals(&output, &anchors, image_sizes, Phase::Inference);
+        observer.step("rpn: proposals");
+        proposals
     }
 }

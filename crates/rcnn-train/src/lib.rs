@@ -29,6 +29,7 @@ mod factor;
 mod freezing;
 mod log;
 mod metrics;
+mod optimizer;
 mod renderer;
 mod run;
 mod schedule;

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamWConfig, Optimizer, SgdConfig};
+use burn::optim::Optimizer;
+use burn::optim::adaptor::OptimizerAdaptor;
 use burn::record::{Record, Recorder};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn_train::checkpoint::KeepLastNCheckpoints;
@@ -30,6 +29,7 @@ use crate::data::Splits;
 use crate::freezing::Freezing;
 use crate::log::{self, JsonLines};
 use crate::metrics::ValueMetric;
+use crate::optimizer::AnyOptimizer;
 use crate::renderer::Lines;
 use crate::schedule::Schedule;
 use crate::session::{Patience, Session};
@@ -81,7 +81,8 @@ impl Run {
         let folder = folder.into();
         config.check()?;
         let file = folder.join("run.toml");
-        if file.exists() {
+        // Metrics begin with the training: what was refused before that is no run.
+        if file.exists() && folder.join("metrics.jsonl").exists() {
             return Err(TrainError::Occupied { path: folder });
         }
         let checkpoints = folder.join("checkpoint");
@@ -223,7 +224,6 @@ impl Run {
         self.check_disk(model.num_params())?;
 
         let config = &self.config;
-        let weight_decay = config.optimizer.weight_decay;
         let history = log::rewind(&self.folder, self.checkpoint().unwrap_or(0))?;
         let session = Session::new(
             self.folder.clone(),
@@ -247,21 +247,8 @@ impl Run {
             devices,
             progress,
         };
-        match config.optimizer.kind {
-            OptimizerKind::Sgd => {
-                let momentum = MomentumConfig::new()
-                    .with_momentum(config.optimizer.momentum)
-                    .with_dampening(0.0);
-                let sgd = SgdConfig::new()
-                    .with_momentum(Some(momentum))
-                    .with_weight_decay(Some(WeightDecayConfig::new(weight_decay as f32)));
-                training.launch::<Autodiff<B>, N, _>(trainee, FreezingOptimizer::from(sgd.init()))
-            }
-            OptimizerKind::AdamW => {
-                let adamw = AdamWConfig::new().with_weight_decay(weight_decay as f32);
-                training.launch::<Autodiff<B>, N, _>(trainee, FreezingOptimizer::from(adamw.init()))
-            }
-        }
+        let optimizer = OptimizerAdaptor::from(AnyOptimizer::new(&config.optimizer));
+        training.launch::<Autodiff<B>, N, _>(trainee, FreezingOptimizer::from(optimizer))
     }
 
     fn checkpoint(&self) -> Option<usize> {

@@ -147,6 +147,29 @@ fn layers_thaw_when_their_epoch_begins_also_after_a_resumption() {
 }
 
 #[test]
+fn what_is_frozen_stays_on_several_devices_and_over_summed_batches() {
+    let folder = folder();
+    let folder = folder.path();
+    let start = tensors(&folder.join("start.bpk"));
+    let rules = ["backbone", "roi_heads", "thaw box_predictor from epoch 2"];
+    for (name, devices, accumulation) in [("devices", 2, 1), ("summed", 1, 2)] {
+        let config = TrainConfig {
+            batch_size: 1,
+            accumulation,
+            ..config(folder, 2, &rules, &[])
+        };
+        let run = Run::create(folder.join(name), config).expect("a run");
+        let devices = vec![Default::default(); devices];
+        let trained = run.train::<Flex>(&devices, Progress::Lines);
+        trained.expect("a run");
+        for (parameter, values) in tensors(&folder.join(name).join("last.bpk")) {
+            let trained = parameter.starts_with("rpn.") || parameter.contains("box_predictor");
+            assert_eq!(values != start[&parameter], trained, "{name}: {parameter}");
+        }
+    }
+}
+
+#[test]
 fn a_factor_scales_the_steps_of_its_part() {
     let folder = folder();
     let folder = folder.path();

@@ -185,7 +185,7 @@ fn a_loss_that_is_no_number_stops_the_run() {
     config.optimizer.learning_rate = 1e20;
     config.schedule.decay = Decay::Constant;
     let out = folder.path().join("run");
-    let error = train(&Run::create(&out, config).unwrap()).unwrap_err();
+    let error = train(&Run::create(&out, config.clone()).unwrap()).unwrap_err();
     assert!(
         matches!(error, TrainError::NotFinite { epoch: 1, .. }),
         "{error}"
@@ -193,6 +193,8 @@ fn a_loss_that_is_no_number_stops_the_run() {
     let text = error.to_string();
     assert!(text.contains(".png") && text.contains("step"), "{text}");
     assert!(!out.join("best.bpk").exists());
+    let again = Run::create(&out, config).unwrap_err().to_string();
+    assert!(again.contains("already holds a run"), "{again}");
 }
 
 #[test]
@@ -220,20 +222,19 @@ fn what_cannot_run_is_refused_before_any_work() {
     let fails = |change: &dyn Fn(&mut TrainConfig)| {
         let mut config = config.clone();
         change(&mut config);
-        let out = TempDir::new_in(folder.path()).unwrap();
-        train(&Run::create(out.path(), config).unwrap())
+        // What was refused leaves the folder free.
+        train(&Run::create(&out, config).unwrap())
             .unwrap_err()
             .to_string()
     };
     assert!(fails(&|c| c.train_split = Some("tain".into())).contains("tain"));
+    assert!(fails(&|c| c.freeze = vec!["layer9".parse().unwrap()]).contains("layer9"));
     assert!(fails(&|c| c.batch_size = 100).contains("8 training images"));
     assert!(fails(&|c| c.weights = Some("absent.bpk".into())).contains("absent.bpk"));
     assert!(fails(&|c| drop(c.model.insert("minsize".into(), json!(1)))).contains("min_size"));
     fs::write(config.data.join("labels/train/0.txt"), "0 0.5 0.5 0 0.1\n").unwrap();
     assert!(fails(&|_| ()).contains("0.txt"));
 
-    Run::create(&out, config.clone()).unwrap();
-    assert!(error(Run::create(&out, config)).contains("already holds a run"));
     fs::write(out.join("run.toml"), "epochs = ").unwrap();
     assert!(error(Run::resume(&out)).contains("run.toml"));
 }

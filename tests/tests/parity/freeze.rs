@@ -15,8 +15,7 @@ struct Frozen {
     frozen: Vec<usize>,
 }
 
-#[test]
-fn trainable_backbone_layers() {
+pub(crate) fn trainable_backbone_layers() {
     let cases: BTreeMap<String, Frozen> = Fixture::json("frozen_names");
     assert_eq!(cases.len(), 6);
     for (case, expected) in cases {

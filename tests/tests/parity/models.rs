@@ -17,6 +17,8 @@ use rcnn_burn::weights::{load_state_dict, parameter_shapes};
 use rcnn_burn::{FasterRcnn, FasterRcnnConfig};
 use serde_json::{Map, Value};
 
+use crate::Check;
+
 /// Largest difference of features and raw outputs, relative to the largest value.
 const FEATURES: f32 = 1e-4;
 /// Largest difference of boxes in pixels.
@@ -217,35 +219,49 @@ fn assert_same(what: &str, found: &Detections, expected: &Detections) {
     assert_close(what, &found.scores, &expected.scores, SCORES);
 }
 
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {$(
-        #[test]
-        fn $name() {
-            let fixture = Fixture::open(stringify!($name));
-            let device = FlexDevice;
-            let model = config(&fixture.settings).init::<Flex>(&device).expect("a model");
-            run(&fixture, model, &device, str::to_string);
-        }
-    )*};
+/// Cases that every backend runs.
+const SMALL: [&str; 4] = [
+    "resnet18_frozen",
+    "resnet18_options",
+    "resnet18_shapes",
+    "resnet50_v2",
+];
+
+/// Cases of many operations, left out where each takes its time.
+const LARGE: [&str; 8] = [
+    "resnet101_frozen",
+    "resnet18_batchnorm",
+    "resnet18_fixed_size",
+    "resnet18_levels",
+    "resnet34_layers23",
+    "resnet50_frozen",
+    "resnext50_32x4d_frozen",
+    "wide_resnet50_2_frozen",
+];
+
+/// What runs on a backend: small cases, or all.
+pub(crate) fn checks<B: DetectionBackend>(all: bool) -> Vec<Check<B>> {
+    let case = |name: &'static str| {
+        let check = move |device: &B::Device| {
+            let fixture = Fixture::open(name);
+            let model = config(&fixture.settings).init::<B>(device);
+            run(&fixture, model.expect("a model"), device, str::to_string);
+        };
+        Check::new(name, check)
+    };
+    let large = LARGE.into_iter().filter(|_| all);
+    let cases = SMALL.into_iter().chain(large).map(case);
+    cases
+        .chain([Check::new("custom_backbone", custom_backbone::<B>)])
+        .collect()
 }
 
-cases!(
-    resnet101_frozen,
-    resnet18_batchnorm,
-    resnet18_fixed_size,
-    resnet18_frozen,
-    resnet18_levels,
-    resnet18_options,
-    resnet18_shapes,
-    resnet34_layers23,
-    resnet50_frozen,
-    resnet50_v2,
-    resnext50_32x4d_frozen,
-    wide_resnet50_2_frozen,
-);
+/// What runs on the host alone.
+pub(crate) fn host_checks() -> Vec<(&'static str, fn())> {
+    vec![("state_dicts", state_dicts), ("macs", macs)]
+}
 
 /// Every parameter of every architecture has torchvision's name and shape.
-#[test]
 fn state_dicts() {
     let archs: Map<String, Value> = Fixture::json("state_dicts");
     for (name, expected) in archs {
@@ -268,7 +284,6 @@ fn state_dicts() {
 }
 
 /// Multiply-accumulates of every part are those that torch counts.
-#[test]
 fn macs() {
     let cases: Map<String, Value> = Fixture::json("macs");
     for (name, case) in cases {
@@ -297,9 +312,8 @@ fn macs() {
         let found = config.macs(size).expect("a count");
         assert_eq!(found.padded_size, size, "{name}");
         assert_eq!(Some(found.rois as u64), case["rois"].as_u64(), "{name}");
-        let found: BTreeMap<String, u64> = (found.parts.iter())
-            .map(|(part, macs)| (part.to_string(), *macs))
-            .collect();
+        let parts = found.parts().map(|(part, macs)| (part.to_string(), macs));
+        let found: BTreeMap<String, u64> = parts.collect();
         let expected: BTreeMap<String, u64> =
             serde_json::from_value(case["macs"].clone()).expect("counts");
         assert_eq!(found, expected, "{name}");
@@ -340,13 +354,11 @@ impl<B: Backend> Backbone<B> for Plain<B> {
     }
 }
 
-#[test]
-fn custom_backbone() {
+fn custom_backbone<B: DetectionBackend>(device: &B::Device) {
     let fixture = Fixture::open("custom_backbone");
-    let device = FlexDevice;
     let config = config(&fixture.settings);
     let model = config
-        .init_with_backbone(Plain::<Flex>::new(&device), &device)
+        .init_with_backbone(Plain::<B>::new(device), device)
         .expect("a model");
     // In the `nn.Sequential` every second layer is a ReLU.
     let torch_name = |name: &str| match name.strip_prefix("backbone.convs.") {
@@ -359,5 +371,5 @@ fn custom_backbone() {
         }
         None => name.to_string(),
     };
-    run(&fixture, model, &device, torch_name);
+    run(&fixture, model, device, torch_name);
 }

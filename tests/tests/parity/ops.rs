@@ -3,19 +3,42 @@
 use std::sync::LazyLock;
 
 use burn::backend::Autodiff;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 use parity::{Fixture, assert_close};
 use rcnn_burn::backbone::FeatureMaps;
-use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
-use rcnn_burn::ops::{self, BBox, BoxCoder, RoiAlignOptions, RoiPoolOptions};
+use rcnn_burn::ops::{self, BBox, BoxCoder, DetectionBackend, RoiAlignOptions, RoiPoolOptions};
 use rcnn_burn::roi::{LevelMapper, MultiScaleRoiAlign};
 use rcnn_burn::rpn::AnchorGenerator;
 use rcnn_burn::{GeneralizedRcnnTransform, ImageSize};
 use serde::de::DeserializeOwned;
 
 static OPS: LazyLock<Fixture> = LazyLock::new(|| Fixture::open("ops"));
-const DEVICE: FlexDevice = FlexDevice;
 const EXACT: f32 = 0.0;
+
+/// What runs on the host alone.
+pub(crate) fn host_checks() -> Vec<(&'static str, fn())> {
+    vec![
+        ("box_area_and_iou", box_area_and_iou),
+        ("clip_and_remove_small", clip_and_remove_small),
+        ("suppression", suppression),
+        ("level_mapper", level_mapper),
+        ("resized_sizes_and_boxes", resized_sizes_and_boxes),
+    ]
+}
+
+/// What runs on a backend.
+pub(crate) fn checks<B: DetectionBackend>() -> Vec<(&'static str, fn(&B::Device))> {
+    vec![
+        ("box_iou", box_iou::<B>),
+        ("grouped_nms", grouped_nms::<B>),
+        ("box_coder", box_coder::<B>),
+        ("anchors", anchors::<B>),
+        ("roi_align", roi_align::<B>),
+        ("roi_pool", roi_pool::<B>),
+        ("multiscale_roi_align", multiscale_roi_align::<B>),
+        ("resize_bilinear", resize_bilinear::<B>),
+    ]
+}
 
 fn for_cases(operation: &str, check: impl Fn(&str)) {
     OPS.for_cases(operation, check);
@@ -37,15 +60,14 @@ fn ints(case: &str, name: &str) -> Vec<usize> {
     OPS.ints(&format!("{case}/{name}"))
 }
 
-fn tensor<const D: usize>(case: &str, name: &str) -> Tensor<Flex, D> {
-    OPS.tensor(&format!("{case}/{name}"), &DEVICE)
+fn tensor<B: Backend, const D: usize>(case: &str, name: &str, device: &B::Device) -> Tensor<B, D> {
+    OPS.tensor(&format!("{case}/{name}"), device)
 }
 
-fn values<const D: usize>(tensor: Tensor<Flex, D>) -> Vec<f32> {
+fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().into_vec().expect("f32")
 }
 
-#[test]
 fn box_area_and_iou() {
     for_cases("box_area", |case| {
         let found: Vec<f32> = boxes(case, "boxes").iter().map(ops::box_area).collect();
@@ -60,7 +82,6 @@ fn box_area_and_iou() {
     });
 }
 
-#[test]
 fn clip_and_remove_small() {
     for_cases("clip_boxes_to_image", |case| {
         let mut found = boxes(case, "boxes");
@@ -73,7 +94,6 @@ fn clip_and_remove_small() {
     });
 }
 
-#[test]
 fn suppression() {
     for_cases("nms", |case| {
         let scores = floats(case, "scores");
@@ -98,8 +118,66 @@ fn suppression() {
     });
 }
 
-#[test]
-fn box_coder() {
+fn box_iou<B: DetectionBackend>(device: &B::Device) {
+    for_cases("box_iou", |case| {
+        let boxes = |name| tensor::<B, 2>(case, name, device);
+        let found = values(ops::box_iou_matrix(boxes("boxes1"), boxes("boxes2")));
+        assert_close(case, &found, &floats(case, "iou"), 1e-6);
+    });
+}
+
+/// Boxes of each class by themselves, shorter classes filled up with boxes that are left out.
+fn grouped_nms<B: DetectionBackend>(device: &B::Device) {
+    let check = |case: &str, classes: Vec<usize>| {
+        let (all, scores) = (boxes(case, "boxes"), floats(case, "scores"));
+        let members = |class: usize| (0..all.len()).filter(|&i| classes[i] == class).collect();
+        let groups = classes.iter().max().map_or(1, |most| most + 1);
+        let groups: Vec<Vec<usize>> = (0..groups).map(members).collect();
+        let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
+        let (mut group_boxes, mut group_scores) = (Vec::new(), Vec::new());
+        for group in &groups {
+            group_boxes.extend(group.iter().flat_map(|&i| all[i]));
+            group_scores.extend(group.iter().map(|&i| scores[i]));
+            let missing = longest - group.len();
+            group_boxes.extend(std::iter::repeat_n(0.0, missing * 4));
+            group_scores.extend(std::iter::repeat_n(-1.0, missing));
+        }
+        let shape = [groups.len(), longest];
+        let boxes = TensorData::new(group_boxes, [shape[0], longest, 4]);
+        let found = ops::grouped_nms(
+            Tensor::<B, 3>::from_data(boxes, device),
+            Tensor::<B, 2>::from_data(TensorData::new(group_scores, shape), device),
+            setting(case, "iou_threshold"),
+        );
+        let flags = found.into_data().convert::<i32>();
+        let flags: Vec<i32> = flags.into_vec().expect("i32");
+        let kept = |(group, flags): (&Vec<usize>, &[i32])| {
+            let flagged = group.iter().zip(flags).filter(|(_, flag)| **flag == 1);
+            flagged.map(|(i, _)| *i).collect::<Vec<_>>()
+        };
+        let found = groups
+            .iter()
+            .zip(flags.chunks(longest.max(1)))
+            .flat_map(kept);
+        let mut found: Vec<usize> = found.collect();
+        let mut expected = ints(case, "keep");
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{case}");
+    };
+    for_cases("nms", |case| {
+        check(case, vec![0; boxes(case, "boxes").len()])
+    });
+    for_cases("batched_nms", |case| {
+        // See `suppression`.
+        if !case.ends_with("negative_coordinates") {
+            check(case, ints(case, "classes"));
+        }
+    });
+}
+
+fn box_coder<B: DetectionBackend>(device: &B::Device) {
+    let tensor = |case: &str, name: &str| tensor::<B, 2>(case, name, device);
     for_cases("box_encode", |case| {
         let coder = BoxCoder {
             weights: setting(case, "weights"),
@@ -111,13 +189,20 @@ fn box_coder() {
         let coder = BoxCoder {
             weights: setting(case, "weights"),
         };
-        let found = coder.decode(tensor(case, "codes"), tensor(case, "anchors"));
-        assert_close(case, &values(found), &floats(case, "boxes"), 1e-6);
+        let (codes, anchors) = (tensor(case, "codes"), tensor(case, "anchors"));
+        let found = coder.decode(codes.clone(), anchors.clone());
+        let expected = floats(case, "boxes");
+        assert_close(case, &values(found), &expected, 1e-6);
+        let sizes = Tensor::<B, 1>::from_floats([60.0, 70.0], device);
+        let sizes = sizes.unsqueeze::<2>().repeat_dim(0, codes.dims()[0]);
+        let found = coder.decode_clipped(codes, anchors, sizes);
+        let clip = |b: &[f32]| ops::clip_box(&[b[0], b[1], b[2], b[3]], (60, 70));
+        let expected: Vec<f32> = expected.chunks(4).flat_map(clip).collect();
+        assert_close(case, &values(found), &expected, 2e-6);
     });
 }
 
-#[test]
-fn anchors() {
+fn anchors<B: DetectionBackend>(device: &B::Device) {
     for_cases("anchors", |case| {
         let generator = AnchorGenerator {
             sizes: setting(case, "sizes"),
@@ -127,7 +212,7 @@ fn anchors() {
         let grids: Vec<ImageSize> = setting(case, "grids");
         let levels = grids.into_iter().enumerate().map(|(level, grid)| {
             let stride = (image.0 / grid.0, image.1 / grid.1);
-            generator.grid_anchors::<Flex>(level, grid, stride, &DEVICE)
+            generator.grid_anchors::<B>(level, grid, stride, device)
         });
         let found = values(Tensor::cat(levels.collect(), 0));
         assert_close(case, &found, &floats(case, "anchors"), EXACT);
@@ -135,26 +220,26 @@ fn anchors() {
 }
 
 /// Checks output and gradient of a pooling operation.
-fn check_pool(
+fn check_pool<B: DetectionBackend>(
     case: &str,
-    pool: impl Fn(Tensor<Autodiff<Flex>, 4>, Tensor<Autodiff<Flex>, 2>) -> Tensor<Autodiff<Flex>, 4>,
+    device: &B::Device,
+    pool: impl Fn(Tensor<Autodiff<B>, 4>, Tensor<Autodiff<B>, 2>) -> Tensor<Autodiff<B>, 4>,
 ) {
-    let features = Tensor::from_inner(tensor::<4>(case, "input")).require_grad();
-    let output = pool(features.clone(), Tensor::from_inner(tensor(case, "rois")));
+    let features = tensor::<Autodiff<B>, 4>(case, "input", device).require_grad();
+    let output = pool(features.clone(), tensor(case, "rois", device));
     let (shape, expected) = OPS.floats(&format!("{case}/output"));
     assert_eq!(output.dims().to_vec(), shape, "{case}");
     assert_close(case, &values(output.clone().inner()), &expected, 2e-6);
     if expected.is_empty() {
         return;
     }
-    let upstream = Tensor::from_inner(tensor::<4>(case, "upstream"));
+    let upstream = tensor(case, "upstream", device);
     let gradients = (output * upstream).sum().backward();
     let found = features.grad(&gradients).expect("a gradient");
     assert_close(case, &values(found), &floats(case, "input_grad"), 2e-6);
 }
 
-#[test]
-fn roi_align() {
+fn roi_align<B: DetectionBackend>(device: &B::Device) {
     for_cases("roi_align", |case| {
         let options = RoiAlignOptions {
             output_size: setting(case, "output_size"),
@@ -162,26 +247,24 @@ fn roi_align() {
             sampling_ratio: setting::<i64>(case, "sampling_ratio").max(0) as usize,
             aligned: setting(case, "aligned"),
         };
-        check_pool(case, |features, rois| {
+        check_pool::<B>(case, device, |features, rois| {
             ops::roi_align(features, rois, options)
         });
     });
 }
 
-#[test]
-fn roi_pool() {
+fn roi_pool<B: DetectionBackend>(device: &B::Device) {
     for_cases("roi_pool", |case| {
         let options = RoiPoolOptions {
             output_size: setting(case, "output_size"),
             spatial_scale: setting(case, "spatial_scale"),
         };
-        check_pool(case, |features, rois| {
+        check_pool::<B>(case, device, |features, rois| {
             ops::roi_pool(features, rois, options)
         });
     });
 }
 
-#[test]
 fn level_mapper() {
     for_cases("level_mapper", |case| {
         let mapper = LevelMapper {
@@ -198,13 +281,12 @@ fn level_mapper() {
     });
 }
 
-#[test]
-fn multiscale_roi_align() {
+fn multiscale_roi_align<B: DetectionBackend>(device: &B::Device) {
     for_cases("multiscale_roi_align", |case| {
         let maps = ["0", "1", "2", "3", "pool"].into_iter().filter_map(|name| {
             let key = format!("{case}/features.{name}");
             OPS.has(&key)
-                .then(|| (name.to_string(), OPS.tensor::<Flex, 4>(&key, &DEVICE)))
+                .then(|| (name.to_string(), OPS.tensor::<B, 4>(&key, device)))
         });
         let features = FeatureMaps::new(maps.collect());
         let sizes: Vec<ImageSize> = setting(case, "image_sizes");
@@ -229,8 +311,7 @@ fn multiscale_roi_align() {
     });
 }
 
-#[test]
-fn resize() {
+fn resized_sizes_and_boxes() {
     for row in ints("resize_size/table", "sizes").chunks_exact(6) {
         let transform = GeneralizedRcnnTransform {
             min_size: vec![row[2]],
@@ -249,6 +330,9 @@ fn resize() {
         GeneralizedRcnnTransform::resize_boxes(&mut found, from, to);
         assert_eq!(found, boxes(case, "resized"), "{case}");
     });
+}
+
+fn resize_bilinear<B: DetectionBackend>(device: &B::Device) {
     for_cases("resize_bilinear", |case| {
         let (height, width): ImageSize = setting(case, "size");
         let transform = GeneralizedRcnnTransform {
@@ -259,7 +343,7 @@ fn resize() {
             ..Default::default()
         };
         let found = transform
-            .forward(&[tensor::<3>(case, "input")])
+            .forward(&[tensor::<B, 3>(case, "input", device)])
             .expect("an image");
         assert_close(case, &values(found.tensors), &floats(case, "output"), 2e-6);
     });

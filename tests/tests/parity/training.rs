@@ -6,25 +6,61 @@ use std::sync::LazyLock;
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use parity::{Fixture, assert_close, norm};
 use rand::rngs::StdRng;
 use rcnn_burn::StandardFasterRcnn;
 use rcnn_burn::backbone::{Backbone, Phase};
 use rcnn_burn::freeze::FreezeState;
-use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{
-    BalancedSampler, BoxCoder, Choice, Match, Matcher, binary_cross_entropy_with_logits,
-    cross_entropy, smooth_l1_sum,
+    BalancedSampler, BoxCoder, Choice, DetectionBackend, Match, Matcher,
+    binary_cross_entropy_with_logits, cross_entropy, smooth_l1_sum,
 };
 use rcnn_burn::roi::{BoxHeadConfig, BoxPredictions, RoiHeadsConfig, RoiSamples, Target};
 use rcnn_burn::weights::state_dict;
 use serde_json::Value;
 
-use crate::models;
+use crate::{Check, models};
 
 static OPS: LazyLock<Fixture> = LazyLock::new(|| Fixture::open("train_ops"));
-const DEVICE: FlexDevice = FlexDevice;
+
+/// What runs on the host alone.
+pub(crate) fn host_checks() -> Vec<(&'static str, fn())> {
+    vec![
+        ("matcher", matcher),
+        (
+            "anchors_and_proposals_get_their_objects",
+            anchors_and_proposals_get_their_objects,
+        ),
+        ("sampler", sampler),
+    ]
+}
+
+/// Training steps that every backend runs.
+const SMALL: [&str; 2] = ["train_resnet18_frozen", "train_resnet18_empty"];
+
+/// Steps of many operations, left out where each takes its time.
+const LARGE: [&str; 3] = [
+    "train_resnet18_batchnorm",
+    "train_resnet50_frozen",
+    "train_resnet50_batchnorm",
+];
+
+/// What runs on a backend: small cases, or all.
+pub(crate) fn checks<B: DetectionBackend>(all: bool) -> Vec<Check<B>> {
+    let step =
+        |name: &'static str| Check::new(name, move |device: &B::Device| check::<B>(name, device));
+    let large = LARGE.into_iter().filter(|_| all);
+    let steps = SMALL.into_iter().chain(large).map(step);
+    let losses = [
+        Check::new("elementary_losses", elementary_losses::<B>),
+        Check::new(
+            "weights_and_focal_loss_of_the_classifier",
+            weights_and_focal_loss_of_the_classifier::<B>,
+        ),
+    ];
+    losses.into_iter().chain(steps).collect()
+}
 
 /// Largest relative difference of a loss.
 const LOSS: f32 = 1e-4;
@@ -36,11 +72,10 @@ fn for_cases(operation: &str, check: impl Fn(&str)) {
     OPS.for_cases(operation, check);
 }
 
-fn scalar<B: burn::tensor::backend::Backend>(tensor: Tensor<B, 1>) -> f32 {
+fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f32 {
     tensor.into_data().into_vec::<f32>().expect("f32")[0]
 }
 
-#[test]
 fn matcher() {
     for_cases("matcher", |case| {
         let matcher = Matcher {
@@ -67,7 +102,6 @@ fn matcher() {
     });
 }
 
-#[test]
 fn anchors_and_proposals_get_their_objects() {
     let matcher = |high_threshold, low_threshold, allow_low_quality_matches| Matcher {
         high_threshold,
@@ -106,7 +140,6 @@ fn anchors_and_proposals_get_their_objects() {
     });
 }
 
-#[test]
 fn sampler() {
     let labels = OPS.ints("sampler/first/labels");
     let matches: Vec<Match> = labels
@@ -126,15 +159,13 @@ fn sampler() {
     assert_eq!(found.negative, OPS.ints("sampler/first/negative"));
 }
 
-#[test]
-fn elementary_losses() {
-    type B = Autodiff<Flex>;
+fn elementary_losses<B: DetectionBackend>(device: &B::Device) {
     let input = |case: &str, name: &str| OPS.floats(&format!("{case}/{name}")).1;
     for_cases("smooth_l1", |case| {
         if !case.contains("beta0.111_sum") || case.ends_with("_0") {
             return;
         }
-        let tensor = |name: &str| OPS.tensor::<B, 2>(&format!("{case}/{name}"), &DEVICE);
+        let tensor = |name: &str| OPS.tensor::<Autodiff<B>, 2>(&format!("{case}/{name}"), device);
         let found = tensor("input").require_grad();
         let loss = smooth_l1_sum(found.clone(), tensor("target"), 1.0 / 9.0);
         let gradients = loss.clone().backward();
@@ -147,7 +178,7 @@ fn elementary_losses() {
         if case.ends_with("/0") {
             return;
         }
-        let tensor = |name: &str| OPS.tensor::<B, 1>(&format!("{case}/{name}"), &DEVICE);
+        let tensor = |name: &str| OPS.tensor::<Autodiff<B>, 1>(&format!("{case}/{name}"), device);
         let logits = tensor("logits").require_grad();
         let loss = binary_cross_entropy_with_logits(logits.clone(), tensor("labels"));
         let gradients = loss.clone().backward();
@@ -157,10 +188,10 @@ fn elementary_losses() {
         assert_close(case, &gradient, &input(case, "logits_grad"), 1e-6);
     });
     for_cases("roi_loss", |case| {
-        let logits = OPS.tensor::<Flex, 2>(&format!("{case}/class_logits"), &DEVICE);
+        let logits = OPS.tensor::<B, 2>(&format!("{case}/class_logits"), device);
         let labels = OPS.ints(&format!("{case}/labels"));
         let labels: Vec<i32> = labels.into_iter().map(|l| l as i32).collect();
-        let labels = Tensor::<Flex, 1, Int>::from_ints(labels.as_slice(), &DEVICE);
+        let labels = Tensor::<B, 1, Int>::from_ints(labels.as_slice(), device);
         let found = scalar(cross_entropy(logits, labels, None));
         assert_close(
             case,
@@ -170,7 +201,7 @@ fn elementary_losses() {
         );
     });
     for_cases("regression_targets", |case| {
-        let tensor = |name: &str| OPS.tensor::<Flex, 2>(&format!("{case}/{name}"), &DEVICE);
+        let tensor = |name: &str| OPS.tensor::<B, 2>(&format!("{case}/{name}"), device);
         let coder = BoxCoder {
             weights: OPS.setting(case, "weights"),
         };
@@ -180,11 +211,9 @@ fn elementary_losses() {
     });
 }
 
-#[test]
-fn weights_and_focal_loss_of_the_classifier() {
-    type B = Autodiff<Flex>;
+fn weights_and_focal_loss_of_the_classifier<B: DetectionBackend>(device: &B::Device) {
     for_cases("classifier_loss", |case| {
-        let class_logits = OPS.tensor::<B, 2>(&format!("{case}/class_logits"), &DEVICE);
+        let class_logits = OPS.tensor::<Autodiff<B>, 2>(&format!("{case}/class_logits"), device);
         let class_logits = class_logits.require_grad();
         let [count, num_classes] = class_logits.dims();
         let config = RoiHeadsConfig {
@@ -197,14 +226,14 @@ fn weights_and_focal_loss_of_the_classifier() {
         };
         let predictions = BoxPredictions {
             class_logits: class_logits.clone(),
-            box_regression: Some(Tensor::zeros([count, 4 * num_classes], &DEVICE)),
+            box_regression: Some(Tensor::zeros([count, 4 * num_classes], device)),
         };
         let samples = RoiSamples {
             proposals: vec![vec![[0.0, 0.0, 8.0, 8.0]; count]],
             labels: vec![OPS.ints(&format!("{case}/labels"))],
             objects: vec![vec![[0.0, 0.0, 8.0, 8.0]; count]],
         };
-        let roi_heads = config.init::<B>(1, num_classes, &DEVICE);
+        let roi_heads = config.init::<Autodiff<B>>(1, num_classes, device);
         let loss = roi_heads.loss(predictions, &samples).classifier;
         let gradients = loss.backward();
         assert_close(case, &[scalar(loss)], &[OPS.setting(case, "loss")], LOSS);
@@ -217,7 +246,7 @@ fn weights_and_focal_loss_of_the_classifier() {
 
 /// torchvision's default of three trainable stages: stem and first stage stay as they are. Norms that
 /// can be trained go on counting there, for which they have to be trainable here.
-fn freeze(case: &Value, model: Model) -> Model {
+fn freeze<B: DetectionBackend>(case: &Value, model: Model<B>) -> Model<B> {
     let model = rcnn_burn::freeze::freeze(model, &["trainable_backbone_layers=3"]);
     let model = model.expect("a ResNet");
     let expected: Vec<String> = serde_json::from_value(case["frozen"].clone()).expect("names");
@@ -229,7 +258,7 @@ fn freeze(case: &Value, model: Model) -> Model {
     .expect("norms")
 }
 
-type Model = StandardFasterRcnn<Autodiff<Flex>>;
+type Model<B> = StandardFasterRcnn<Autodiff<B>>;
 
 const NORMS: &str = r"/\.(bn\d|downsample\.1)\./";
 
@@ -237,26 +266,23 @@ const NORMS: &str = r"/\.(bn\d|downsample\.1)\./";
 /// under torchvision's names and in its layouts.
 struct Gradients(GradientsParams);
 
-impl ModuleMapper<Flex> for Gradients {
-    fn map_float<const D: usize>(
-        &mut self,
-        param: Param<Tensor<Flex, D>>,
-    ) -> Param<Tensor<Flex, D>> {
-        let gradient = self.0.get::<Flex, D>(param.id);
+impl<B: Backend> ModuleMapper<B> for Gradients {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let gradient = self.0.get::<B, D>(param.id);
         let gradient = gradient.unwrap_or_else(|| param.val() * f32::NAN);
         Param::initialized(param.id, gradient)
     }
 }
 
-fn check(name: &str) {
+fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
     let fixture = Fixture::open(name);
     let case = &fixture.settings;
     let model = models::config(case)
-        .init::<Autodiff<Flex>>(&DEVICE)
+        .init::<Autodiff<B>>(device)
         .expect("a model");
     let model = models::with_weights(case, model, str::to_string);
     let model = freeze(case, model);
-    let images = models::images(case, &DEVICE);
+    let images = models::images(case, device);
     let targets: Vec<Target> = case["targets"]
         .as_array()
         .expect("targets")
@@ -272,7 +298,7 @@ fn check(name: &str) {
     // A copy: in training the norms count what they see.
     let backbone = models::with_weights(
         case,
-        models::config(case).init(&DEVICE).expect("a model"),
+        models::config(case).init(device).expect("a model"),
         str::to_string,
     )
     .backbone;
@@ -280,7 +306,7 @@ fn check(name: &str) {
     for (name, map) in features.iter() {
         fixture.assert_sampled(
             &format!("features.{name}"),
-            Tensor::<Flex, 4>::clone(map),
+            Tensor::<B, 4>::clone(map),
             1e-4,
         );
     }
@@ -332,20 +358,3 @@ fn check(name: &str) {
         }
     }
 }
-
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {$(
-        #[test]
-        fn $name() {
-            check(stringify!($name));
-        }
-    )*};
-}
-
-cases!(
-    train_resnet18_frozen,
-    train_resnet18_batchnorm,
-    train_resnet18_empty,
-    train_resnet50_frozen,
-    train_resnet50_batchnorm,
-);

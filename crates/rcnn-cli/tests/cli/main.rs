@@ -1,5 +1,6 @@
 //! The `rcnn` command from outside: what it prints, and that nothing makes it panic.
 
+mod analyze;
 mod train;
 
 use std::fs;

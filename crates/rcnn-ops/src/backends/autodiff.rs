@@ -2,16 +2,16 @@
 //! (and the positions of the maxima) instead of a graph of gathers, and a convolution computes no
 //! gradient that nobody asks for.
 
-use burn::tensor::TensorMetadata;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
+use burn::tensor::{Tensor, TensorMetadata};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
-use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn_autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 
 use crate::channels::{primitive, rows, tensor};
-use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions};
+use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, convolution};
 
 #[derive(Debug)]
 struct RoiAlign;
@@ -24,6 +24,25 @@ impl<B: DetectionBackend> Backward<B, 1> for RoiAlign {
         unary::<B, _>(ops.parents, ops.node, grads, |grad| {
             B::roi_align_backward(shape, rois, grad, options)
         });
+    }
+}
+
+#[derive(Debug)]
+struct RoiAlignInto;
+
+impl<B: DetectionBackend> Backward<B, 2> for RoiAlignInto {
+    type State = ([usize; 4], FloatTensor<B>, Vec<usize>, RoiAlignOptions);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (shape, rois, rows, options) = ops.state;
+        binary::<B, _, _>(
+            ops.parents,
+            ops.node,
+            grads,
+            // Nobody looks at the rows that were zeros.
+            |grad| grad,
+            |grad| B::roi_align_rows_backward(shape, rois, &rows, grad, options),
+        );
     }
 }
 
@@ -158,6 +177,11 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         bias: Option<FloatTensor<Self>>,
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
+        let tracked = x.is_tracked() || weight.is_tracked();
+        if !tracked && !bias.as_ref().is_some_and(|bias| bias.is_tracked()) {
+            let bias = bias.map(|bias| bias.primitive);
+            return Self::from_inner(B::convolution(x.primitive, weight.primitive, bias, options));
+        }
         let bias_primitive = bias.as_ref().map(|bias| bias.primitive.clone());
         let state: ConvolutionState<B> = (x.primitive, weight.primitive, bias_primitive, options);
         let (input, kernel, shift, options) = state.clone();
@@ -174,6 +198,34 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
             Some(bias) => record!([x.node, weight.node, bias.node]),
             None => record!([x.node, weight.node]),
         }
+    }
+
+    fn fused_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+        epilogue: ConvEpilogue<Self>,
+    ) -> FloatTensor<Self> {
+        let affine = epilogue.affine.clone().into_iter();
+        let affine = affine.flat_map(|(scale, shift)| [scale, shift].map(primitive));
+        let others: Vec<_> = affine
+            .chain(epilogue.residual.clone().map(primitive))
+            .chain(bias.clone())
+            .collect();
+        let tracked = x.is_tracked() || weight.is_tracked();
+        if tracked || others.iter().any(|other| other.is_tracked()) {
+            return convolution::fused::<Self>(x, weight, bias, options, epilogue);
+        }
+        // What is frozen is computed as in inference.
+        let epilogue = ConvEpilogue {
+            affine: epilogue.affine.map(|(a, b)| (a.inner(), b.inner())),
+            residual: epilogue.residual.map(Tensor::inner),
+            relu: epilogue.relu,
+        };
+        let (bias, options) = (bias.map(|bias| bias.primitive), options);
+        let (x, weight) = (x.primitive, weight.primitive);
+        Self::from_inner(B::fused_convolution(x, weight, bias, options, epilogue))
     }
 
     fn roi_align(
@@ -194,6 +246,29 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         }
     }
 
+    fn roi_align_into(
+        pooled: FloatTensor<Self>,
+        rows: &[usize],
+        features: FloatTensor<Self>,
+        rois: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        let shape = features.primitive.shape().dims();
+        let rois = rois.primitive;
+        let output = B::roi_align_into(
+            pooled.primitive,
+            rows,
+            features.primitive,
+            rois.clone(),
+            options,
+        );
+        let ops = RoiAlignInto.prepare::<C>([pooled.node, features.node]);
+        match ops.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((shape, rois, rows.to_vec(), options), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
     fn roi_pool(
         features: FloatTensor<Self>,
         rois: FloatTensor<Self>,
@@ -211,6 +286,36 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
             OpsKind::UnTracked(prep) => prep.finish(pooled),
         };
         (pooled, positions)
+    }
+
+    // Selections: nothing is tracked through them.
+
+    fn top_k(values: FloatTensor<Self>, k: usize) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let (values, indices) = B::top_k(values.primitive, k);
+        (<Self as AutodiffBackend>::from_inner(values), indices)
+    }
+
+    fn decode_boxes(
+        deltas: FloatTensor<Self>,
+        references: FloatTensor<Self>,
+        sizes: FloatTensor<Self>,
+        weights: [f32; 4],
+    ) -> FloatTensor<Self> {
+        let [deltas, references, sizes] = [deltas, references, sizes].map(|t| t.primitive);
+        let boxes = B::decode_boxes(deltas, references, sizes, weights);
+        <Self as AutodiffBackend>::from_inner(boxes)
+    }
+
+    fn box_iou(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        <Self as AutodiffBackend>::from_inner(B::box_iou(a.primitive, b.primitive))
+    }
+
+    fn nms(
+        boxes: FloatTensor<Self>,
+        scores: FloatTensor<Self>,
+        iou_threshold: f64,
+    ) -> IntTensor<Self> {
+        B::nms(boxes.primitive, scores.primitive, iou_threshold)
     }
 }
 

@@ -8,16 +8,16 @@ use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use crate::{
-    ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, resample, roi_align, roi_pool,
-};
+use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, resample, roi_pool};
 
+mod boxes;
 mod channels;
 mod conv2d;
 mod convolution;
 mod max_pool;
 mod pool;
 mod pooled;
+mod roi_align;
 mod upsample;
 
 use max_pool::MaxPool;
@@ -133,26 +133,27 @@ impl DetectionBackend for Flex {
         rois: FloatTensor<Self>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        if features.dtype() != DType::F32 {
-            return roi_align::forward::<Self>(features, rois, options);
-        }
-        let shape @ [_, c, h, w] = dims(&features);
-        let features = features.to_contiguous();
-        let features = features.storage::<f32>();
-        let rois = parse_rois(rois);
-        let [out_h, out_w] = options.output_size;
-        let mut pooled = vec![0.0f32; rois.len() * c * out_h * out_w];
-        pooled
-            .par_chunks_mut((c * out_h * out_w).max(1))
-            .zip(&rois)
-            .for_each(|(pooled, roi)| {
-                let samples = RoiSamples::new(roi, shape, options);
-                for (channel, out) in pooled.chunks_mut(out_h * out_w).enumerate() {
-                    let plane = (roi.image * c + channel) * h * w;
-                    samples.pool(&features[plane..plane + h * w], w, out);
-                }
-            });
-        tensor(pooled, [rois.len(), c, out_h, out_w])
+        roi_align::forward(features, rois, options)
+    }
+
+    fn roi_align_into(
+        pooled: FloatTensor<Self>,
+        rows: &[usize],
+        features: FloatTensor<Self>,
+        rois: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::forward_into(pooled, rows, features, rois, options)
+    }
+
+    fn roi_align_rows_backward(
+        shape: [usize; 4],
+        rois: FloatTensor<Self>,
+        rows: &[usize],
+        grad: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        roi_align::backward(shape, rois, rows, grad, options)
     }
 
     fn roi_align_backward(
@@ -161,30 +162,8 @@ impl DetectionBackend for Flex {
         grad: FloatTensor<Self>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        if grad.dtype() != DType::F32 {
-            return roi_align::backward::<Self>(shape, rois, grad, options);
-        }
-        let [n, c, h, w] = shape;
-        let grad = floats(grad);
-        let rois = parse_rois(rois);
-        let bins = options.output_size[0] * options.output_size[1];
-        let samples: Vec<RoiSamples> = rois
-            .par_iter()
-            .map(|roi| RoiSamples::new(roi, shape, options))
-            .collect();
-        let mut out = vec![0.0f32; n * c * h * w];
-        out.par_chunks_mut(h * w)
-            .enumerate()
-            .for_each(|(plane, out)| {
-                let (image, channel) = (plane / c, plane % c);
-                for (k, roi) in rois.iter().enumerate() {
-                    if roi.image == image {
-                        let start = (k * c + channel) * bins;
-                        samples[k].spread(&grad[start..start + bins], w, out);
-                    }
-                }
-            });
-        tensor(out, shape)
+        let rows: Vec<usize> = (0..grad.layout().shape()[0]).collect();
+        roi_align::backward(shape, rois, &rows, grad, options)
     }
 
     fn roi_pool(
@@ -239,6 +218,19 @@ impl DetectionBackend for Flex {
         let positions = FlexTensor::from_data(TensorData::new(positions, shape));
         (tensor(values, shape), positions)
     }
+
+    fn decode_boxes(
+        deltas: FloatTensor<Self>,
+        references: FloatTensor<Self>,
+        sizes: FloatTensor<Self>,
+        weights: [f32; 4],
+    ) -> FloatTensor<Self> {
+        boxes::decode(deltas, references, sizes, weights)
+    }
+
+    fn box_iou(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        boxes::iou(a, b)
+    }
 }
 
 /// A parsed row of `rois`.
@@ -267,120 +259,6 @@ fn floats(tensor: FlexTensor) -> Vec<f32> {
 
 fn tensor(values: Vec<f32>, shape: [usize; 4]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
-}
-
-/// One sample along one axis: the two pixels it lies between and their weights.
-#[derive(Clone, Copy)]
-struct Tap {
-    low: usize,
-    high: usize,
-    weight_low: f32,
-    weight_high: f32,
-}
-
-/// The samples of one box along both axes, bin by bin.
-struct RoiSamples {
-    rows: Vec<Vec<Tap>>,
-    columns: Vec<Vec<Tap>>,
-    count: f32,
-}
-
-impl RoiSamples {
-    fn new(roi: &Roi, [_, _, h, w]: [usize; 4], options: RoiAlignOptions) -> Self {
-        let [out_h, out_w] = options.output_size;
-        let [x1, y1, x2, y2] = roi.bounds;
-        let (rows, count_y) = taps(y1, y2, h, out_h, options);
-        let (columns, count_x) = taps(x1, x2, w, out_w, options);
-        let count = (count_y * count_x).max(1) as f32;
-        Self {
-            rows,
-            columns,
-            count,
-        }
-    }
-
-    fn pool(&self, plane: &[f32], width: usize, out: &mut [f32]) {
-        let bins = self
-            .rows
-            .iter()
-            .flat_map(|r| self.columns.iter().map(move |c| (r, c)));
-        for (out, (rows, columns)) in out.iter_mut().zip(bins) {
-            let mut sum = 0.0;
-            for row in rows {
-                let (low, high) = (&plane[row.low * width..], &plane[row.high * width..]);
-                for column in columns {
-                    let along = |line: &[f32]| {
-                        line[column.low] * column.weight_low
-                            + line[column.high] * column.weight_high
-                    };
-                    sum += row.weight_low * along(low) + row.weight_high * along(high);
-                }
-            }
-            *out = sum / self.count;
-        }
-    }
-
-    fn spread(&self, grad: &[f32], width: usize, out: &mut [f32]) {
-        let bins = self
-            .rows
-            .iter()
-            .flat_map(|r| self.columns.iter().map(move |c| (r, c)));
-        for (grad, (rows, columns)) in grad.iter().zip(bins) {
-            let grad = grad / self.count;
-            for row in rows {
-                for column in columns {
-                    for (y, weight_y) in [(row.low, row.weight_low), (row.high, row.weight_high)] {
-                        out[y * width + column.low] += grad * weight_y * column.weight_low;
-                        out[y * width + column.high] += grad * weight_y * column.weight_high;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Samples of a box from `low` to `high` along an axis of `length` pixels, by bin, leaving out those
-/// more than a pixel outside; and how many a bin has with them.
-fn taps(
-    low: f32,
-    high: f32,
-    length: usize,
-    bins: usize,
-    options: RoiAlignOptions,
-) -> (Vec<Vec<Tap>>, usize) {
-    let offset = if options.aligned { 0.5 } else { 0.0 };
-    let start = low * options.spatial_scale - offset;
-    let mut size = high * options.spatial_scale - offset - start;
-    if !options.aligned {
-        size = size.max(1.0);
-    }
-    let bin_size = size / bins as f32;
-    let count = match options.sampling_ratio {
-        0 => bin_size.ceil().max(0.0) as usize,
-        ratio => ratio,
-    };
-    let last = length - 1;
-    let tap = |bin: usize, sample: usize| {
-        let within = (sample as f32 + 0.5) * bin_size / count as f32;
-        let position = start + bin as f32 * bin_size + within;
-        // Not `contains`: a NaN position must be left out too.
-        (position >= -1.0 && position <= length as f32).then(|| {
-            let position = position.clamp(0.0, last as f32);
-            let low = position as usize;
-            let fraction = position - low as f32;
-            let high = (low + 1).min(last);
-            Tap {
-                low,
-                high,
-                weight_low: 1.0 - fraction,
-                weight_high: fraction,
-            }
-        })
-    };
-    let taps = (0..bins)
-        .map(|bin| (0..count).filter_map(|sample| tap(bin, sample)).collect())
-        .collect();
-    (taps, count)
 }
 
 /// First and last-but-one pixel of each of RoIPool's bins along an axis of `length` pixels.
@@ -414,161 +292,4 @@ fn first_max(
         }
     }
     best
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::backend::Autodiff;
-    use burn::tensor::{Int, Tensor, TensorPrimitive, Tolerance};
-
-    use super::*;
-    use crate::{roi_align, roi_pool};
-
-    const SHAPE: [usize; 4] = [2, 3, 9, 11];
-    /// Inside, over the border, outside, tiny, whole, reversed; none on the second image but one.
-    const ROIS: [[f32; 5]; 7] = [
-        [0.0, 1.2, 2.3, 8.1, 6.4],
-        [0.0, -3.0, -2.0, 4.0, 12.0],
-        [0.0, 30.0, 30.0, 40.0, 40.0],
-        [0.0, 3.2, 3.2, 3.3, 3.4],
-        [1.0, 0.0, 0.0, 11.0, 9.0],
-        [0.0, 6.0, 5.0, 2.0, 1.0],
-        [0.0, 10.5, 8.5, 11.0, 9.0],
-    ];
-
-    /// Distinct values, so that RoIPool's maxima are.
-    fn features() -> Tensor<Flex, 4> {
-        let count = SHAPE.iter().product::<usize>();
-        let values = (0..count).map(|i| (i * 271 % count) as f32 / count as f32 * 2.0 - 1.0);
-        Tensor::from_data(
-            TensorData::new(values.collect(), SHAPE),
-            &Default::default(),
-        )
-    }
-
-    fn rois() -> Tensor<Flex, 2> {
-        Tensor::from_floats(ROIS, &Default::default())
-    }
-
-    fn align_options() -> impl Iterator<Item = RoiAlignOptions> {
-        let variants = [(0, false), (0, true), (1, false), (2, false), (3, true)];
-        variants
-            .into_iter()
-            .map(|(sampling_ratio, aligned)| RoiAlignOptions {
-                output_size: [3, 2],
-                spatial_scale: 0.75,
-                sampling_ratio,
-                aligned,
-            })
-    }
-
-    const POOL: RoiPoolOptions = RoiPoolOptions {
-        output_size: [3, 2],
-        spatial_scale: 0.75,
-    };
-
-    fn primitive<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
-        tensor.into_primitive().tensor()
-    }
-
-    fn assert_same(native: FlexTensor, reference: FlexTensor) {
-        let data = |t| Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(t)).into_data();
-        data(native).assert_approx_eq::<f32>(&data(reference), Tolerance::absolute(1e-5));
-    }
-
-    #[test]
-    fn roi_align_equals_the_reference() {
-        for options in align_options() {
-            let args = || (primitive(features()), primitive(rois()));
-            let (x, rois) = args();
-            let native = Flex::roi_align(x, rois, options);
-            let (x, rois) = args();
-            assert_same(
-                native.clone(),
-                crate::roi_align::forward::<Flex>(x, rois, options),
-            );
-
-            let (_, rois) = args();
-            let found = Flex::roi_align_backward(SHAPE, rois.clone(), native.clone(), options);
-            let expected = crate::roi_align::backward::<Flex>(SHAPE, rois, native, options);
-            assert_same(found, expected);
-        }
-    }
-
-    #[test]
-    fn roi_pool_equals_the_reference() {
-        let (values, positions) = Flex::roi_pool(primitive(features()), primitive(rois()), POOL);
-        let (expected, expected_positions) =
-            crate::roi_pool::forward::<Flex>(primitive(features()), primitive(rois()), POOL);
-        let ints = |t| {
-            Tensor::<Flex, 4, Int>::from_primitive(t)
-                .into_data()
-                .convert::<i64>()
-        };
-        assert_eq!(ints(positions.clone()), ints(expected_positions));
-        assert_same(values.clone(), expected);
-        let found = Flex::roi_pool_backward(SHAPE, primitive(rois()), positions, values.clone());
-        // Every maximum but those of empty bins gets its own value back.
-        let sum = |t| {
-            Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(t))
-                .sum()
-                .into_scalar()
-        };
-        assert!((sum(found) - sum(values)).abs() < 1e-3);
-    }
-
-    /// Compares a gradient with central differences of the sum of squares.
-    fn check_gradient(
-        pool: impl Fn(Tensor<Autodiff<Flex>, 4>, Tensor<Autodiff<Flex>, 2>) -> Tensor<Autodiff<Flex>, 4>,
-    ) {
-        let loss =
-            |x: Tensor<Autodiff<Flex>, 4>| pool(x, Tensor::from_inner(rois())).powi_scalar(2).sum();
-        let x = Tensor::<Autodiff<Flex>, 4>::from_inner(features()).require_grad();
-        let gradients = loss(x.clone()).backward();
-        let found: Vec<f32> = x
-            .grad(&gradients)
-            .expect("a gradient")
-            .into_data()
-            .into_vec()
-            .unwrap();
-        let values: Vec<f32> = features().into_data().into_vec().unwrap();
-        let at = |i: usize, value: f32| {
-            let mut values = values.clone();
-            values[i] = value;
-            let x = Tensor::from_data(TensorData::new(values, SHAPE), &Default::default());
-            loss(x).into_scalar()
-        };
-        const STEP: f32 = 1e-3;
-        for i in (0..values.len()).step_by(7) {
-            let slope = (at(i, values[i] + STEP) - at(i, values[i] - STEP)) / (2.0 * STEP);
-            assert!(
-                (found[i] - slope).abs() < 2e-2,
-                "{i}: found {}, slope {slope}",
-                found[i]
-            );
-        }
-    }
-
-    #[test]
-    fn gradients_equal_central_differences() {
-        for options in align_options() {
-            check_gradient(|x, rois| roi_align(x, rois, options));
-        }
-        check_gradient(|x, rois| roi_pool(x, rois, POOL));
-    }
-
-    #[test]
-    fn boxes_get_no_gradient_and_no_boxes_no_features() {
-        let options = align_options().next().expect("one");
-        let none = Tensor::<Flex, 2>::zeros([0, 5], &Default::default());
-        assert_eq!(
-            roi_align(features(), none.clone(), options).dims(),
-            [0, 3, 3, 2]
-        );
-        assert_eq!(roi_pool(features(), none, POOL).dims(), [0, 3, 3, 2]);
-        let rois = Tensor::<Autodiff<Flex>, 2>::from_inner(rois()).require_grad();
-        let x = Tensor::from_inner(features()).require_grad();
-        let gradients = roi_align(x, rois.clone(), options).sum().backward();
-        assert!(rois.grad(&gradients).is_none());
-    }
 }

@@ -18,7 +18,6 @@ use rayon::prelude::*;
 use super::pool::{self, Floats};
 pub(super) use epilogue::Epilogue;
 pub(super) use lanes::vectorised;
-pub(super) use shared::Shared;
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug)]

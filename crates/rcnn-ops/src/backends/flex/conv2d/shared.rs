@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 ///
 /// The regions of an image that a thread computes are rows of many planes, which no splitting
 /// into subslices expresses.
-pub(in super::super) struct Shared<'a, T> {
+pub(super) struct Shared<'a, T> {
     data: *mut T,
     len: usize,
     slice: PhantomData<&'a mut [T]>,
@@ -16,7 +16,7 @@ pub(in super::super) struct Shared<'a, T> {
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
-    pub(in super::super) fn new(slice: &'a mut [T]) -> Self {
+    pub(super) fn new(slice: &'a mut [T]) -> Self {
         Self {
             data: slice.as_mut_ptr(),
             len: slice.len(),
@@ -31,7 +31,7 @@ impl<'a, T> Shared<'a, T> {
     /// While the result lives nothing else may touch the range.
     #[expect(clippy::mut_from_ref, reason = "the caller answers for exclusiveness")]
     #[inline(always)]
-    pub(in super::super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+    pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         // SAFETY: within the slice, and exclusive by contract.
         unsafe { std::slice::from_raw_parts_mut(self.range(start, len), len) }
     }
@@ -42,7 +42,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// Nothing else may touch these elements at the same time.
     #[inline(always)]
-    pub(in super::super) unsafe fn write(&self, start: usize, values: &[T])
+    pub(super) unsafe fn write(&self, start: usize, values: &[T])
     where
         T: Copy,
     {
@@ -53,7 +53,7 @@ impl<'a, T> Shared<'a, T> {
 
     /// Where a range of the elements starts; panics if they are not all there.
     #[inline(always)]
-    pub(in super::super) fn range(&self, start: usize, len: usize) -> *mut T {
+    pub(super) fn range(&self, start: usize, len: usize) -> *mut T {
         assert!(start <= self.len && len <= self.len - start);
         // SAFETY: within the slice, as just checked.
         unsafe { self.data.add(start) }

@@ -1,0 +1,157 @@
+//! Layers that can be left out without changing the shape of anything, and the model without them.
+
+use rcnn_burn::backbone::{Block, ConvNorm};
+use rcnn_burn::roi::{BoxHead, BoxHeadConfig, BoxHeadLayer};
+use rcnn_burn::{Backend, FasterRcnnConfig, Operation, StandardFasterRcnn};
+
+/// A layer that can be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bypass {
+    /// A residual block, by stage and position.
+    Block(usize, usize),
+    /// A convolution of the first stage.
+    RpnConv(usize),
+    /// A layer of the box head, by position.
+    BoxHead(usize),
+    /// The refinement of boxes.
+    BoxRegression,
+}
+
+impl Bypass {
+    /// Those of a model, in the order of the pass.
+    pub(crate) fn all<B: Backend>(model: &StandardFasterRcnn<B>) -> Vec<Self> {
+        let body = &model.backbone.body;
+        let stages = [&body.layer1, &body.layer2, &body.layer3, &body.layer4];
+        let mut all = Vec::new();
+        for (number, stage) in (1..).zip(stages) {
+            let blocks = stage.iter().enumerate();
+            let same_shape = blocks.filter(|(_, block)| match block {
+                Block::Basic(block) => block.downsample.is_none(),
+                Block::Bottleneck(block) => block.downsample.is_none(),
+                Block::Identity(_) => false,
+            });
+            all.extend(same_shape.map(|(position, _)| Self::Block(number, position)));
+        }
+        all.extend((0..model.rpn.head.conv.len()).map(Self::RpnConv));
+        match &model.roi_heads.box_head {
+            BoxHead::TwoMlp(_) => all.push(Self::BoxHead(1)),
+            BoxHead::ConvFc(layers) => {
+                let layers = layers.iter().enumerate();
+                let same_shape = layers.filter(|(_, layer)| match layer {
+                    BoxHeadLayer::Conv((conv, _)) => {
+                        let [output, input, ..] = conv.weight.dims();
+                        input == output
+                    }
+                    BoxHeadLayer::Linear(linear) => {
+                        let [input, output] = linear.weight.dims();
+                        input == output
+                    }
+                    BoxHeadLayer::Flatten(_) | BoxHeadLayer::Relu(_) => false,
+                });
+                all.extend(same_shape.map(|(position, _)| Self::BoxHead(position)));
+            }
+        }
+        if model.roi_heads.box_predictor.bbox_pred.is_some() {
+            all.push(Self::BoxRegression);
+        }
+        all
+    }
+
+    /// torchvision's name of the layer.
+    pub(crate) fn name<B: Backend>(self, model: &StandardFasterRcnn<B>) -> String {
+        match (self, &model.roi_heads.box_head) {
+            (Self::Block(stage, position), _) => format!("backbone.body.layer{stage}.{position}"),
+            (Self::RpnConv(position), _) => format!("rpn.head.conv.{position}"),
+            (Self::BoxHead(_), BoxHead::TwoMlp(_)) => "roi_heads.box_head.fc7".into(),
+            (Self::BoxHead(position), _) => format!("roi_heads.box_head.{position}"),
+            (Self::BoxRegression, _) => "roi_heads.box_predictor.bbox_pred".into(),
+        }
+    }
+
+    /// The model without the layer.
+    pub(crate) fn apply<B: Backend>(
+        self,
+        mut model: StandardFasterRcnn<B>,
+    ) -> StandardFasterRcnn<B> {
+        match self {
+            Self::Block(stage, position) => {
+                let body = &mut model.backbone.body;
+                let stage = match stage {
+                    1 => &mut body.layer1,
+                    2 => &mut body.layer2,
+                    3 => &mut body.layer3,
+                    _ => &mut body.layer4,
+                };
+                stage[position] = Block::Identity(0);
+            }
+            Self::RpnConv(position) => {
+                let _: ConvNorm<B> = model.rpn.head.conv.remove(position);
+            }
+            Self::BoxHead(position) => {
+                model.roi_heads.box_head = match model.roi_heads.box_head {
+                    BoxHead::TwoMlp(head) => BoxHead::ConvFc(vec![
+                        BoxHeadLayer::Flatten(0),
+                        BoxHeadLayer::Linear(head.fc6),
+                        BoxHeadLayer::Relu(0),
+                    ]),
+                    BoxHead::ConvFc(mut layers) => {
+                        if let BoxHeadLayer::Linear(_) = layers.remove(position) {
+                            // Its ReLU goes with it.
+                            layers.remove(position);
+                        }
+                        BoxHead::ConvFc(layers)
+                    }
+                };
+            }
+            Self::BoxRegression => model.roi_heads.box_predictor.bbox_pred = None,
+        }
+        model
+    }
+
+    /// The option of `rcnn surgery` that removes just this layer and keeps all other weights.
+    pub(crate) fn option(self, config: &FasterRcnnConfig) -> Option<String> {
+        let operation = match self {
+            Self::Block(stage, position) => format!("drop-block layer{stage}.{position}"),
+            Self::RpnConv(position) if position + 1 == config.rpn.conv_depth => {
+                format!("rpn-convs {position}")
+            }
+            Self::RpnConv(_) => return None,
+            Self::BoxHead(position) => {
+                format!(
+                    "box-head {}",
+                    without_last(&config.roi_heads.box_head, position)?
+                )
+            }
+            Self::BoxRegression => "no-box-regression".to_string(),
+        };
+        let parsed: Operation = operation.parse().ok()?;
+        config.operated(&[parsed]).ok()?;
+        Some(format!("--{operation}"))
+    }
+}
+
+/// The box head without the layer at a position, if that is the last one: others would be renamed.
+fn without_last(head: &BoxHeadConfig, position: usize) -> Option<BoxHeadConfig> {
+    match head {
+        BoxHeadConfig::TwoMlp {
+            representation_size,
+        } => Some(BoxHeadConfig::ConvFc {
+            conv_layers: Vec::new(),
+            fc_layers: vec![*representation_size],
+            norm: None,
+        }),
+        BoxHeadConfig::ConvFc {
+            conv_layers,
+            fc_layers,
+            norm,
+        } => {
+            let (_, rest) = fc_layers.split_last()?;
+            let last = conv_layers.len() + 1 + 2 * rest.len();
+            (position == last).then(|| BoxHeadConfig::ConvFc {
+                conv_layers: conv_layers.clone(),
+                fc_layers: rest.to_vec(),
+                norm: *norm,
+            })
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The time of each layer.
+
+use std::fmt::Arguments;
+use std::time::Instant;
+
+use indexmap::IndexMap;
+use rcnn_burn::ops::Observer;
+use rcnn_burn::{Backend, Tensor};
+
+/// Adds up the time of each layer over passes.
+pub(crate) struct Clock<B: Backend> {
+    device: B::Device,
+    last: Instant,
+    seconds: IndexMap<String, f64>,
+}
+
+impl<B: Backend> Clock<B> {
+    pub(crate) fn new(device: &B::Device) -> Self {
+        Self {
+            device: device.clone(),
+            last: Instant::now(),
+            seconds: IndexMap::new(),
+        }
+    }
+
+    /// A pass begins.
+    pub(crate) fn start(&mut self) {
+        self.wait();
+        self.last = Instant::now();
+    }
+
+    /// Of all passes together, in the order of a pass.
+    pub(crate) fn seconds(self) -> IndexMap<String, f64> {
+        self.seconds
+    }
+
+    fn stop(&mut self, name: String) {
+        self.wait();
+        let now = Instant::now();
+        let spent = now - std::mem::replace(&mut self.last, now);
+        *self.seconds.entry(name).or_default() += spent.as_secs_f64();
+    }
+
+    /// What was begun on the device belongs to the layer. A device that fails will say so when its
+    /// results are read.
+    fn wait(&self) {
+        let _ = B::sync(&self.device);
+    }
+}
+
+impl<B: Backend> Observer<B> for Clock<B> {
+    fn layer<const D: usize>(&mut self, name: Arguments<'_>, _output: &Tensor<B, D>) {
+        self.stop(name.to_string());
+    }
+
+    fn step(&mut self, name: &str) {
+        self.stop(name.to_string());
+    }
+}

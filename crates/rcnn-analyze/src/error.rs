@@ -1,0 +1,34 @@
+//! What can go wrong in an analysis.
+
+use rcnn_burn::weights::WeightsError;
+use rcnn_burn::{ConfigError, DetectError};
+use rcnn_eval::EvalError;
+
+/// An analysis that can't be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnalyzeError {
+    /// Nothing to measure on.
+    #[error("no pictures to measure on: at least one is needed")]
+    NoPictures,
+    /// The weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The network.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A picture.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
+    /// Labels or detections.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A pattern of layers that is none.
+    #[error("{pattern}: {reason}")]
+    Pattern {
+        /// What was given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

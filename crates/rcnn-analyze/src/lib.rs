@@ -1,0 +1,166 @@
+//! What each layer of a detector costs, and what it is good for.
+//!
+//! [`analyze`] measures on real pictures: the time of each layer, what it puts out, and, where the
+//! pictures have labels, the gradients of its parameters and what happens to loss and average
+//! precision when it is left out. So what to remove is found out rather than guessed.
+//! [`feature_maps`] draws what layers put out.
+
+mod activations;
+mod analysis;
+mod bypass;
+mod chart;
+mod clock;
+mod error;
+mod feature_maps;
+mod gradients;
+
+pub use analysis::{Activation, Analysis, Layer, Quality};
+pub use chart::draw_chart;
+pub use error::AnalyzeError;
+pub use feature_maps::{FeatureMap, feature_maps};
+
+use image::RgbImage;
+use indexmap::IndexMap;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rcnn_burn::image::to_tensor;
+use rcnn_burn::ops::{Choice, DetectionBackend};
+use rcnn_burn::roi::{Detections, Target};
+use rcnn_burn::weights::Weights;
+use rcnn_burn::{Losses, StandardFasterRcnn, Tensor};
+use rcnn_eval::{GroundTruth, ImageDetections, evaluate};
+
+use crate::activations::Activations;
+use crate::bypass::Bypass;
+use crate::clock::Clock;
+
+/// A picture to measure on.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// The picture.
+    pub image: RgbImage,
+    /// What is on it. Without that, neither gradients nor bypasses are measured.
+    pub truth: Option<GroundTruth>,
+}
+
+/// Measures every layer of a model on pictures, one at a time. Layers without which the model still
+/// works are left out in turn.
+///
+/// `progress` is called after each pass, with how many there were and how many there will be.
+///
+/// # Errors
+/// When the weights do not fit, there are no pictures, or labels are not the model's.
+pub fn analyze<B: DetectionBackend>(
+    weights: &Weights,
+    samples: &[Sample],
+    device: &B::Device,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Analysis, AnalyzeError> {
+    if samples.is_empty() {
+        return Err(AnalyzeError::NoPictures);
+    }
+    let model = weights.load::<B>(device)?;
+    let labelled = samples.iter().all(|sample| sample.truth.is_some());
+    let bypasses = match labelled {
+        true => Bypass::all(&model),
+        false => Vec::new(),
+    };
+    // Timed twice, once looked at; with labels, gradients and one pass as it is too.
+    let passes = samples.len() * (3 + if labelled { 2 + bypasses.len() } else { 0 });
+    let mut done = 0;
+    let mut tick = || {
+        done += 1;
+        progress(done, passes);
+    };
+
+    let (mut clock, mut activations) = (Clock::<B>::new(device), Activations::default());
+    for sample in samples {
+        let image = [to_tensor::<B>(&sample.image, device)];
+        // The first pass over a size fills caches.
+        model.detect(&image)?;
+        tick();
+        clock.start();
+        model.detect_observed(&image, &mut clock)?;
+        tick();
+        model.detect_observed(&image, &mut activations)?;
+        tick();
+    }
+
+    let mut analysis = Analysis::new(weights, samples, clock.seconds())?;
+    analysis.put(activations.finish(), |layer, output| {
+        layer.output = Some(output);
+    });
+    if labelled {
+        let norms = gradients::norms::<B>(weights, samples, device, &mut tick)?;
+        let norms = analysis.by_layer(norms);
+        analysis.put(norms, |layer, squares| {
+            layer.gradient_norm = Some(squares.sqrt());
+        });
+        let names = &weights.config.class_names;
+        analysis.quality = Some(quality(&model, samples, names, device, &mut tick)?);
+        for bypass in bypasses {
+            let without = bypass.apply(model.clone());
+            let mut quality = quality(&without, samples, names, device, &mut tick)?;
+            // Without box regression there is no such loss, so that the rest can't be compared.
+            if bypass == Bypass::BoxRegression {
+                quality.loss = None;
+            }
+            let name = bypass.name(&model);
+            analysis.put(IndexMap::from([(name, quality)]), |layer, quality| {
+                layer.without = Some(quality);
+                layer.removed_by = bypass.option(&weights.config);
+            });
+        }
+    }
+    analysis.sort();
+    Ok(analysis)
+}
+
+/// Loss and average precision of a model.
+fn quality<B: DetectionBackend>(
+    model: &StandardFasterRcnn<B>,
+    samples: &[Sample],
+    class_names: &[String],
+    device: &B::Device,
+    tick: &mut dyn FnMut(),
+) -> Result<Quality, AnalyzeError> {
+    let (mut loss, mut truth, mut all) = (0.0, Vec::new(), Vec::new());
+    for sample in samples {
+        let Some(labels) = &sample.truth else {
+            continue;
+        };
+        let (losses, found) = validate(model, &sample.image, labels, device)?;
+        loss += losses.total().into_data().iter::<f64>().sum::<f64>() / samples.len() as f64;
+        all.push(ImageDetections {
+            image_id: labels.image_id,
+            boxes: found.boxes,
+            labels: found.labels,
+            scores: found.scores,
+        });
+        truth.push(labels.clone());
+        tick();
+    }
+    Ok(Quality {
+        loss: Some(loss),
+        ap: evaluate(&truth, &all, class_names)?.summary.ap,
+    })
+}
+
+/// One pass for losses and detections; whatever the model, the same draws of samples.
+fn validate<B: DetectionBackend>(
+    model: &StandardFasterRcnn<B>,
+    image: &RgbImage,
+    truth: &GroundTruth,
+    device: &B::Device,
+) -> Result<(Losses<B>, Detections), AnalyzeError> {
+    let objects = (truth.boxes.iter().zip(&truth.labels)).zip(&truth.crowd);
+    let (boxes, labels) = objects
+        .filter(|(_, crowd)| !**crowd)
+        .map(|((bounds, label), _)| (bounds.map(|v| v as f32), *label))
+        .unzip();
+    let image: Tensor<B, 3> = to_tensor(image, device);
+    let mut random = StdRng::seed_from_u64(truth.image_id);
+    let choice = &mut Choice::Random(&mut random);
+    let (losses, mut found) = model.validate(&[image], &[Target { boxes, labels }], choice)?;
+    Ok((losses, found.pop().unwrap_or_default()))
+}

@@ -1,0 +1,181 @@
+//! Analyses of small models, compared with models that really lack the layers.
+
+use image::{Rgb, RgbImage};
+use rcnn_analyze::{Analysis, AnalyzeError, Sample, analyze, draw_chart, feature_maps};
+use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_burn::weights::Weights;
+use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Operation};
+use rcnn_eval::GroundTruth;
+
+/// A model of random weights with a box head such as `fc:16,fc:16`.
+fn weights(box_head: &str) -> Weights {
+    let device = Default::default();
+    Flex::seed(&device, 1);
+    let backbone = ResNetFpnConfig {
+        arch: ResNetArch::ResNet18,
+        returned_layers: vec![1, 2],
+        out_channels: 8,
+        max_pool_level: false,
+        ..Default::default()
+    };
+    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 3);
+    config.class_names = ["__background__", "a", "b"].map(String::from).into();
+    config.rpn.anchor_generator.sizes = vec![vec![16.0], vec![32.0]];
+    config.rpn.anchor_generator.aspect_ratios = vec![vec![1.0]; 2];
+    config.rpn.post_nms_top_n_test = 50;
+    config.roi_heads.box_head = box_head.parse().expect("a box head");
+    config.transform.min_size = vec![64];
+    Weights::of_model(&config.init::<Flex>(&device).expect("a model"))
+}
+
+/// Two pictures with a bright square, the second one of another shape.
+fn samples() -> Vec<Sample> {
+    let sample = |(image_id, width): (u64, u32)| Sample {
+        image: RgbImage::from_fn(width, 64, |x, y| {
+            let inside = (10..40).contains(&x) && (20..50).contains(&y);
+            Rgb([if inside { 220 } else { (x * 3 ^ y) as u8 }; 3])
+        }),
+        truth: Some(GroundTruth {
+            image_id,
+            file_name: String::new(),
+            width,
+            height: 64,
+            boxes: vec![[10.0, 20.0, 40.0, 50.0]],
+            labels: vec![1],
+            crowd: vec![false],
+            areas: vec![900.0],
+        }),
+    };
+    [(1, 64), (2, 96)].map(sample).into()
+}
+
+fn analyzed(weights: &Weights, samples: &[Sample]) -> Analysis {
+    let mut passes = (0, 0);
+    let tick = &mut |done, all| passes = (done, all);
+    let analysis = analyze::<Flex>(weights, samples, &Default::default(), tick);
+    assert_eq!(passes.0, passes.1, "passes are counted");
+    analysis.expect("an analysis")
+}
+
+#[test]
+fn a_layer_left_out_is_as_if_it_were_removed() {
+    for (box_head, removable) in [
+        (
+            "fc:16,fc:16",
+            &[
+                "--drop-block layer1.0",
+                "--drop-block layer1.1",
+                "--drop-block layer2.1",
+                "--rpn-convs 0",
+                "--box-head fc:16",
+                "--no-box-regression",
+            ][..],
+        ),
+        (
+            "conv_bn:8,fc:12,fc:12,fc:12",
+            &[
+                "--drop-block layer1.0",
+                "--drop-block layer1.1",
+                "--drop-block layer2.1",
+                "--rpn-convs 0",
+                "--box-head conv_bn:8,fc:12x2",
+                "--no-box-regression",
+            ],
+        ),
+    ] {
+        let weights = weights(box_head);
+        let samples = samples();
+        let analysis = analyzed(&weights, &samples);
+        let mut options: Vec<&str> = Vec::new();
+        for layer in &analysis.layers {
+            let Some(option) = &layer.removed_by else {
+                continue;
+            };
+            options.push(option);
+            let operation: Operation = option[2..].parse().expect("an operation");
+            let operated = weights.operated::<Flex>(&[operation], &Default::default());
+            let (removed, report) = operated.expect("the layer goes");
+            assert!(report.to_string().contains("kept"), "{report}");
+            let other = analyzed(&removed, &samples).quality.expect("labels");
+            let without = layer.without.expect("left out");
+            assert_eq!(without.ap, other.ap, "{option}");
+            match option.as_str() {
+                "--no-box-regression" => assert_eq!(without.loss, None),
+                _ => assert_eq!(without.loss, other.loss, "{option}"),
+            }
+            assert_ne!(without.loss, analysis.quality.expect("labels").loss);
+        }
+        options.sort_unstable();
+        let mut removable = removable.to_vec();
+        removable.sort_unstable();
+        assert_eq!(options, removable);
+    }
+}
+
+#[test]
+fn every_layer_is_counted_and_measured() {
+    let weights = weights("fc:16,fc:16");
+    let samples = samples();
+    let analysis = analyzed(&weights, &samples);
+    let elements = weights.tensors.values().map(|t| t.shape.num_elements());
+    assert_eq!(analysis.parameters, elements.sum::<usize>());
+    let macs = |size| weights.config.macs(size).expect("a count").total();
+    assert_eq!(analysis.macs, (macs((64, 64)) + macs((64, 96))) / 2);
+    for layer in &analysis.layers {
+        assert!(layer.seconds > 0.0, "{}", layer.name);
+        let steps = ["rpn: proposals", "roi_heads: detections"];
+        assert_eq!(layer.output.is_none(), steps.contains(&&layer.name[..]));
+        // Frozen norms aside, all that has parameters gets a gradient.
+        let trained = layer.gradient_norm.is_some_and(|norm| norm > 0.0);
+        assert_eq!(trained, layer.parameters > 0, "{}", layer.name);
+    }
+    let stem = analysis
+        .layers
+        .iter()
+        .find(|l| l.name == "backbone.body.conv1");
+    let zeros = stem.expect("a stem").output.expect("an output").zeros;
+    assert!((0.01..0.99).contains(&zeros), "a ReLU: {zeros}");
+
+    let json = serde_json::to_value(&analysis).expect("JSON");
+    assert_eq!(json["layers"][0]["name"], analysis.layers[0].name);
+    let (table, chart) = (analysis.to_string(), draw_chart(&analysis));
+    assert!(chart.starts_with("<svg") && chart.trim_end().ends_with("</svg>"));
+    for layer in &analysis.layers {
+        assert!(table.contains(&layer.name) && chart.contains(&layer.name));
+    }
+}
+
+#[test]
+fn pictures_without_labels_are_measured_too() {
+    let mut samples = samples();
+    samples[1].truth = None;
+    let analysis = analyzed(&weights("fc:16,fc:16"), &samples);
+    assert!(analysis.quality.is_none());
+    let measured = |l: &rcnn_analyze::Layer| l.gradient_norm.is_some() || l.without.is_some();
+    assert!(!analysis.layers.iter().any(measured));
+    assert!(!analysis.to_string().contains("gradient"));
+    let none = analyze::<Flex>(&weights("none"), &[], &Default::default(), &mut |_, _| ());
+    assert!(matches!(none, Err(AnalyzeError::NoPictures)));
+}
+
+#[test]
+fn feature_maps_go_by_name() {
+    let device = Default::default();
+    let model = weights("fc:16,fc:16")
+        .load::<Flex>(&device)
+        .expect("a model");
+    let picture = &samples()[1].image;
+    let draw = |pattern: &str| feature_maps(&model, picture, &[pattern.to_string()], &device);
+    let maps = draw("*.layer1.*").expect("maps");
+    let names: Vec<&str> = maps.iter().map(|map| map.name.as_str()).collect();
+    assert_eq!(names, ["backbone.body.layer1.0", "backbone.body.layer1.1"]);
+    // 64 channels of 16x24, four times as large.
+    let side = |cells: u32, length: u32| cells * (length + 2) + 2;
+    assert_eq!(maps[0].picture.dimensions(), (side(8, 96), side(8, 64)));
+    let maps = draw("rpn.head.conv.0").expect("maps");
+    let names: Vec<&str> = maps.iter().map(|map| map.name.as_str()).collect();
+    assert_eq!(names, ["rpn.head.conv.0@0", "rpn.head.conv.0@1"]);
+    let error = draw("layer9").unwrap_err().to_string();
+    assert!(error.contains("layer9: no feature maps") && error.contains("backbone.body.conv1"));
+    assert!(draw("[").is_err());
+}

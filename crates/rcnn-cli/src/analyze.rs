@@ -1,0 +1,170 @@
+//! `rcnn analyze`: what each layer costs and what it is good for.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use rcnn_analyze::{Analysis, FeatureMap, Sample, analyze, draw_chart, feature_maps};
+use rcnn_burn::image::open_rgb;
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::weights::Weights;
+use rcnn_data::detect_format;
+use rcnn_train::ground_truth;
+
+use crate::Outcome;
+use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::progress::progress_bar;
+use crate::source::{ModelArgs, positive};
+use crate::{data, files, inputs};
+
+/// Say what each layer of a model costs and what it is good for
+///
+/// Measures on a sample of real pictures: parameters, multiply-accumulates, time and output of each
+/// layer; with labels also the norm of its gradient, and what happens to the loss and to average
+/// precision when it is left out. Layers that cost most and are missed least come first, with the
+/// option of `rcnn surgery` that removes them.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  rcnn analyze cells.bpk --data bccd --split test
+  rcnn analyze cells.bpk --data bccd --images 64 --output report/
+  rcnn analyze cells.bpk --data pictures/ --feature-maps 'backbone.body.layer1.*' --output report/")]
+pub(crate) struct AnalyzeArgs {
+    /// Weights: a file, or the name of published ones
+    #[arg(value_name = "MODEL")]
+    weights: String,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Folder of labelled data (COCO, Pascal VOC or YOLO) or of pictures alone
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Part of the data, such as test
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    /// Leave out boxes and files that are invalid, and say how many
+    #[arg(long)]
+    skip_invalid: bool,
+    /// Pictures to measure on, taken evenly from the data
+    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
+    images: usize,
+    /// Where to compute, as `rcnn detect --device`
+    #[arg(long, value_name = "D", default_value_t = default_device())]
+    device: DeviceName,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Draw what layers put out for the first picture: those whose names match a glob; may be repeated
+    #[arg(long, value_name = "LAYER", requires = "output")]
+    feature_maps: Vec<String>,
+    /// Write the numbers, a chart (analysis.svg) and feature maps into this folder
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+pub(crate) fn run(args: AnalyzeArgs) -> Result<Outcome> {
+    let mut weights = args.model.open(&args.weights)?;
+    let samples = samples(&args, &mut weights)?;
+    if let Some(folder) = &args.output {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let job = Analyze {
+        weights: &weights,
+        samples: &samples,
+        args: &args,
+    };
+    let (analysis, maps) = run_on(std::slice::from_ref(&args.device), job)?;
+    let json = serde_json::to_string_pretty(&analysis)?;
+    let mut out = std::io::stdout().lock();
+    match args.format {
+        Format::Table => write!(out, "{analysis}")?,
+        Format::Json => writeln!(out, "{json}")?,
+    }
+    if let Some(folder) = &args.output {
+        let text = |name: &str, text: &str| {
+            files::write_whole(&folder.join(name), |file| {
+                Ok(file.write_all(text.as_bytes())?)
+            })
+        };
+        text("analysis.json", &json)?;
+        text("analysis.svg", &draw_chart(&analysis))?;
+        for map in maps {
+            files::write_picture(&folder.join(format!("{}.png", map.name)), &map.picture)?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Pictures spread evenly over the data, with what is on them where that is known.
+fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<Vec<Sample>> {
+    if !args.data.exists() {
+        bail!("{}: no such folder", args.data.display());
+    }
+    if detect_format(&args.data).is_err() {
+        let pictures = inputs::expand(&[args.data.to_string_lossy().into_owned()])
+            .context("neither labelled data nor a folder of pictures")?;
+        if let Some(split) = &args.split {
+            bail!(
+                "--split {split}: {} has no labels, and so no splits",
+                args.data.display()
+            );
+        }
+        eprintln!("no labels: neither gradients nor what changes without a layer is measured");
+        let image = |path: &PathBuf| open_rgb(path).map(|image| Sample { image, truth: None });
+        let chosen = evenly(&pictures, args.images).into_iter();
+        return Ok(chosen.map(image).collect::<Result<_, _>>()?);
+    }
+    let split = args.split.as_deref();
+    let (dataset, names) = data::open_for(weights, &args.data, split, args.skip_invalid)?;
+    weights.config.class_names = names;
+    let labelled = |sample: &rcnn_data::Sample| -> Result<Sample> {
+        Ok(Sample {
+            image: open_rgb(&sample.image)?,
+            truth: Some(ground_truth(sample)),
+        })
+    };
+    let chosen = evenly(&dataset.samples, args.images);
+    chosen.into_iter().map(labelled).collect()
+}
+
+/// At most so many of all, from the first on at equal distances.
+fn evenly<T>(all: &[T], most: usize) -> Vec<&T> {
+    let count = most.min(all.len());
+    (0..count).map(|i| &all[i * all.len() / count]).collect()
+}
+
+struct Analyze<'a> {
+    weights: &'a Weights,
+    samples: &'a [Sample],
+    args: &'a AnalyzeArgs,
+}
+
+impl Job for Analyze<'_> {
+    type Output = (Analysis, Vec<FeatureMap>);
+
+    fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Self::Output> {
+        let device = &devices[0];
+        let patterns = &self.args.feature_maps;
+        // First, as a wrong name should not cost the rest.
+        let maps = match patterns.is_empty() {
+            true => Vec::new(),
+            false => {
+                let model = self.weights.load::<B>(device)?;
+                feature_maps(&model, &self.samples[0].image, patterns, device)?
+            }
+        };
+        let progress = progress_bar(3 * self.samples.len(), "passes");
+        let analysis = analyze::<B>(self.weights, self.samples, device, &mut |done, all| {
+            progress.set_length(all as u64);
+            progress.set_position(done as u64);
+        })?;
+        progress.finish_and_clear();
+        Ok((analysis, maps))
+    }
+}

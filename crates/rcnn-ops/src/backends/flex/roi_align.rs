@@ -1,0 +1,270 @@
+//! RoIAlign for Flex.
+//!
+//! Every bin is a weighted sum over a few rows and a few columns, and the weights of both axes are
+//! independent: rows are summed into one line first, from which all bins of a row are read.
+
+use std::iter::repeat_n;
+use std::ops::Range;
+
+use burn::tensor::DType;
+use burn_flex::{Flex, FlexTensor};
+use rayon::prelude::*;
+
+use super::{Roi, dims, parse_rois, tensor};
+use crate::{RoiAlignOptions, roi_align};
+
+pub(super) fn forward(
+    features: FlexTensor,
+    rois: FlexTensor,
+    options: RoiAlignOptions,
+) -> FlexTensor {
+    if features.dtype() != DType::F32 {
+        return roi_align::forward::<Flex>(features, rois, options);
+    }
+    let [_, channels, ..] = dims(&features);
+    let rows: Vec<usize> = (0..rois.layout().shape()[0]).collect();
+    let [height, width] = options.output_size;
+    let size = rows.len() * channels * height * width;
+    let pooled = tensor(vec![0.0; size], [rows.len(), channels, height, width]);
+    forward_into(pooled, &rows, features, rois, options)
+}
+
+/// Writes the boxes' features into `rows` of `pooled`.
+pub(super) fn forward_into(
+    pooled: FlexTensor,
+    rows: &[usize],
+    features: FlexTensor,
+    rois: FlexTensor,
+    options: RoiAlignOptions,
+) -> FlexTensor {
+    if features.dtype() != DType::F32 || pooled.dtype() != DType::F32 {
+        return roi_align::forward_into::<Flex>(pooled, rows, features, rois, options);
+    }
+    let shape @ [_, c, h, w] = dims(&features);
+    let features = features.to_contiguous();
+    let features = features.storage::<f32>();
+    let rois = parse_rois(rois);
+    let [out_h, out_w] = options.output_size;
+    let bins = out_h * out_w;
+    // Moved, so that nothing else holds the storage and it is written in place.
+    let mut pooled = match pooled.is_contiguous() {
+        true => pooled,
+        false => pooled.to_contiguous(),
+    };
+    let out = pooled.storage_mut::<f32>();
+    let mut places: Vec<_> = out.chunks_mut((c * bins).max(1)).map(Some).collect();
+    let places: Vec<&mut [f32]> = rows
+        .iter()
+        .map(|&row| places[row].take().expect("a row is written once"))
+        .collect();
+    places.into_par_iter().zip(&rois).for_each_init(
+        || vec![0.0; w],
+        |line, (out, roi)| {
+            let samples = RoiSamples::new(roi, shape, options);
+            for (channel, out) in out.chunks_mut(bins).enumerate() {
+                let plane = (roi.image * c + channel) * h * w;
+                samples.pool(&features[plane..plane + h * w], line, out, out_w);
+            }
+        },
+    );
+    pooled
+}
+
+/// The gradient of box `k` is in row `rows[k]` of `grad`.
+pub(super) fn backward(
+    shape: [usize; 4],
+    rois: FlexTensor,
+    rows: &[usize],
+    grad: FlexTensor,
+    options: RoiAlignOptions,
+) -> FlexTensor {
+    if grad.dtype() != DType::F32 {
+        return roi_align::rows_backward::<Flex>(shape, rois, rows, grad, options);
+    }
+    let [n, c, h, w] = shape;
+    let grad = grad.to_contiguous();
+    let grad = grad.storage::<f32>();
+    let rois = parse_rois(rois);
+    let [out_h, out_w] = options.output_size;
+    let bins = out_h * out_w;
+    let samples: Vec<RoiSamples> = rois
+        .par_iter()
+        .map(|roi| RoiSamples::new(roi, shape, options))
+        .collect();
+    let mut out = vec![0.0f32; n * c * h * w];
+    out.par_chunks_mut((h * w).max(1))
+        .enumerate()
+        .for_each_init(
+            || vec![0.0; w],
+            |line, (plane, out)| {
+                let (image, channel) = (plane / c, plane % c);
+                for (k, roi) in rois.iter().enumerate() {
+                    if roi.image == image {
+                        let start = (rows[k] * c + channel) * bins;
+                        samples[k].spread(&grad[start..start + bins], line, out, out_w);
+                    }
+                }
+            },
+        );
+    tensor(out, shape)
+}
+
+/// The pixels that each bin of a box takes along one axis, with their weights.
+struct Axis {
+    /// Pixel and weight, bin after bin, and as many for each: those too few are filled up with a
+    /// weight of zero.
+    taps: Vec<(usize, f32)>,
+    taps_per_bin: usize,
+    /// The pixels of all bins.
+    range: Range<usize>,
+}
+
+impl Axis {
+    /// Of a box from `low` to `high` along an axis of `length` pixels. Samples more than a pixel
+    /// outside count as zeros.
+    fn new(low: f32, high: f32, length: usize, bins: usize, options: RoiAlignOptions) -> Self {
+        let offset = if options.aligned { 0.5 } else { 0.0 };
+        let start = low * options.spatial_scale - offset;
+        let mut size = high * options.spatial_scale - offset - start;
+        if !options.aligned {
+            size = size.max(1.0);
+        }
+        let bin_size = size / bins as f32;
+        let count = match options.sampling_ratio {
+            0 => bin_size.ceil().max(0.0) as usize,
+            ratio => ratio,
+        };
+        let last = length - 1;
+        let bin_taps = |bin: usize| {
+            let mut taps: Vec<(usize, f32)> = Vec::with_capacity(2 * count);
+            for sample in 0..count {
+                let within = (sample as f32 + 0.5) * bin_size / count as f32;
+                let position = start + bin as f32 * bin_size + within;
+                // Not `contains`: a NaN position must be left out too.
+                if !(position >= -1.0 && position <= length as f32) {
+                    continue;
+                }
+                let position = position.clamp(0.0, last as f32);
+                let pixel = position as usize;
+                let fraction = position - pixel as f32;
+                for (pixel, weight) in [(pixel, 1.0 - fraction), ((pixel + 1).min(last), fraction)]
+                {
+                    let weight = weight / count as f32;
+                    match taps.iter_mut().find(|tap| tap.0 == pixel) {
+                        Some(tap) => tap.1 += weight,
+                        None => taps.push((pixel, weight)),
+                    }
+                }
+            }
+            taps
+        };
+        let bins: Vec<_> = (0..bins).map(bin_taps).collect();
+        let pixels = || bins.iter().flatten().map(|tap| tap.0);
+        let range = pixels().min().unwrap_or(0)..pixels().max().map_or(0, |last| last + 1);
+        let taps_per_bin = bins.iter().map(Vec::len).max().unwrap_or(0);
+        let mut taps = Vec::with_capacity(bins.len() * taps_per_bin);
+        for bin in bins {
+            let missing = taps_per_bin - bin.len();
+            taps.extend(bin);
+            taps.extend(repeat_n((range.start, 0.0), missing));
+        }
+        Self {
+            taps,
+            taps_per_bin,
+            range,
+        }
+    }
+
+    /// The taps of each of some bins.
+    fn bins(&self, count: usize) -> impl Iterator<Item = &[(usize, f32)]> {
+        (0..count).map(|bin| &self.taps[bin * self.taps_per_bin..][..self.taps_per_bin])
+    }
+}
+
+/// Weighted sums over a line, one a bin; `N` taps for each, known to the compiler.
+fn gather<const N: usize>(taps: &[(usize, f32)], line: &[f32], out: &mut [f32]) {
+    let (taps, _) = taps.as_chunks::<N>();
+    for (out, taps) in out.iter_mut().zip(taps) {
+        *out = taps.iter().map(|&(x, weight)| weight * line[x]).sum();
+    }
+}
+
+/// Adds each bin's value to the pixels of a line that it is a sum of.
+fn scatter<const N: usize>(taps: &[(usize, f32)], values: &[f32], line: &mut [f32]) {
+    let (taps, _) = taps.as_chunks::<N>();
+    for (value, taps) in values.iter().zip(taps) {
+        for &(x, weight) in taps {
+            line[x] += weight * value;
+        }
+    }
+}
+
+/// The samples of one box along both axes.
+struct RoiSamples {
+    rows: Axis,
+    columns: Axis,
+}
+
+impl RoiSamples {
+    fn new(roi: &Roi, [_, _, h, w]: [usize; 4], options: RoiAlignOptions) -> Self {
+        let [out_h, out_w] = options.output_size;
+        let [x1, y1, x2, y2] = roi.bounds;
+        Self {
+            rows: Axis::new(y1, y2, h, out_h, options),
+            columns: Axis::new(x1, x2, w, out_w, options),
+        }
+    }
+
+    /// Averages of the bins over a plane; `line` is room for one of its rows.
+    fn pool(&self, plane: &[f32], line: &mut [f32], out: &mut [f32], out_w: usize) {
+        let (width, range) = (line.len(), self.columns.range.clone());
+        let columns = &self.columns.taps;
+        for (taps, out) in self.rows.bins(out.len() / out_w).zip(out.chunks_mut(out_w)) {
+            let sum = &mut line[range.clone()];
+            sum.fill(0.0);
+            for &(y, weight) in taps {
+                let row = &plane[y * width..][range.clone()];
+                for (sum, value) in sum.iter_mut().zip(row) {
+                    *sum += weight * value;
+                }
+            }
+            match self.columns.taps_per_bin {
+                2 => gather::<2>(columns, line, out),
+                3 => gather::<3>(columns, line, out),
+                4 => gather::<4>(columns, line, out),
+                _ => {
+                    for (out, taps) in out.iter_mut().zip(self.columns.bins(out_w)) {
+                        *out = taps.iter().map(|&(x, weight)| weight * line[x]).sum();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds to a plane what its pixels contributed to the bins, times their gradients.
+    fn spread(&self, grad: &[f32], line: &mut [f32], out: &mut [f32], out_w: usize) {
+        let (width, range) = (line.len(), self.columns.range.clone());
+        let columns = &self.columns.taps;
+        for (taps, grad) in self.rows.bins(grad.len() / out_w).zip(grad.chunks(out_w)) {
+            line[range.clone()].fill(0.0);
+            match self.columns.taps_per_bin {
+                2 => scatter::<2>(columns, grad, line),
+                3 => scatter::<3>(columns, grad, line),
+                4 => scatter::<4>(columns, grad, line),
+                _ => {
+                    for (grad, taps) in grad.iter().zip(self.columns.bins(out_w)) {
+                        for &(x, weight) in taps {
+                            line[x] += weight * grad;
+                        }
+                    }
+                }
+            }
+            for &(y, weight) in taps {
+                let row = &mut out[y * width..][range.clone()];
+                for (out, value) in row.iter_mut().zip(&line[range.clone()]) {
+                    *out += weight * value;
+                }
+            }
+        }
+    }
+}
