@@ -1,12 +1,19 @@
-"""Times `rcnn detect` against torchvision: whole processes, in turn, on the same picture and weights.
+"""Times `rcnn detect` against torchvision, ONNX Runtime and OpenVINO: whole processes, in turn, on the
+same picture and weights, all in f32.
 
     cargo build --release --bin rcnn
-    python bench/detect.py                      # ResNet-50-FPN with synthetic weights, 800x1088
+    python bench/detect.py --venv bench/venv    # ResNet-50-FPN with synthetic weights, 800x1088
     python bench/detect.py --weights W.pth --arch resnet18 --num-classes 4 --norm batch \\
         --min-size 240 --max-size 480 --image cells.png
 
-Needs what tests/reference/requirements.txt lists. Prints medians and ratios, after checking that both
-found the same objects. "per image" is what each further image of a run adds.
+--venv makes a virtual environment there, unless there is one, with what requirements.txt lists (some
+gigabytes from PyPI), and runs in it. Without, that has to be installed; --only torchvision does with
+tests/reference/requirements.txt.
+
+Prints, after comparing what all of them found with torchvision's, medians and, in brackets, what rcnn's
+is of them. "per image" is what each further image of a run adds, reading and decoding it included.
+Memory is what the operating system counts as resident at most. ONNX Runtime and OpenVINO run an export
+for images of this one size, made beforehand: their start has no conversion in it.
 """
 
 import argparse
@@ -19,7 +26,8 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
 REFERENCE = ROOT / "tests" / "reference"
 sys.path.insert(0, str(REFERENCE))
 
@@ -53,19 +61,54 @@ def run(command, output):
     return seconds, usage.ru_maxrss / 1024
 
 
+def enter_venv(folder):
+    """Goes on in the virtual environment of a folder, which is made if need be."""
+    python = pathlib.Path(folder).absolute() / "bin" / "python"
+    if pathlib.Path(sys.prefix) == python.parent.parent:
+        return
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-r", HERE / "requirements.txt"], check=True)
+    os.execv(python, [str(python), *sys.argv])
+
+
+def commands(args, folder, weights, picture):
+    """How to detect with each, by name; images come behind."""
+    sizes = ["--min-size", args.min_size, "--max-size", args.max_size]
+    model = ["--weights", weights, "--arch", args.arch, "--norm", args.norm, "--num-classes", args.num_classes]
+    python = sys.executable
+    made = {
+        "rcnn": [args.rcnn, "detect", "--weights", weights, "--format", "json", *sizes],
+        "torchvision": [python, REFERENCE / "torchvision_detect.py", *model, *sizes],
+    }
+    runtimes = [name for name in args.only if name in ("onnxruntime", "openvino")]
+    if runtimes:
+        graph = folder / "model.onnx"
+        export = [python, HERE / "export_onnx.py", *model, *sizes, "-o", graph, picture]
+        run(export, folder / "export.txt")
+        for name in runtimes:
+            made[name] = [python, HERE / "onnx_detect.py", "--runtime", name, "--model", graph]
+    return made
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--venv", metavar="DIR", help="a virtual environment to make or to use")
     parser.add_argument("--rcnn", default=ROOT / "target" / "release" / "rcnn", help="the command to time")
+    parser.add_argument("--only", nargs="+", choices=("torchvision", "onnxruntime", "openvino"), help="leave out the others; torchvision stays")
     parser.add_argument("--weights", help="a checkpoint; synthetic ones by default")
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
     parser.add_argument("--num-classes", default="91")
     parser.add_argument("--min-size", default="800")
     parser.add_argument("--max-size", default="1333")
-    parser.add_argument("--image", help="a PNG")
+    parser.add_argument("--image", help="a PNG: other formats are decoded with small differences")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=4, help="images of the longer runs")
     args = parser.parse_args()
+    if args.venv:
+        enter_venv(args.venv)
+    args.only = args.only or ["torchvision", "onnxruntime", "openvino"]
 
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -75,35 +118,41 @@ def main():
             picture = picture or made
         elif picture is None:
             parser.error("--weights wants --image too")
-        sizes = ["--min-size", args.min_size, "--max-size", args.max_size]
-        theirs = [sys.executable, REFERENCE / "torchvision_detect.py", "--weights", weights, "--arch", args.arch]
-        theirs += ["--norm", args.norm, "--num-classes", args.num_classes, *sizes]
-        ours = [args.rcnn, "detect", "--weights", weights, "--format", "json", *sizes]
-        outputs = {"torchvision": folder / "theirs.json", "rcnn": folder / "ours.json"}
-        commands = {"torchvision": theirs, "rcnn": ours}
-
+        programs = commands(args, folder, weights, picture)
         figures = {}
         for _ in range(args.rounds):
             for count in (1, args.images):
-                for name, command in commands.items():
-                    figure = run([*command, *[picture] * count], outputs[name])
+                for name, command in programs.items():
+                    figure = run([*command, *[picture] * count], folder / f"{name}.json")
                     figures.setdefault((name, count), []).append(figure)
-        compare = [sys.executable, REFERENCE / "compare_detections.py", outputs["rcnn"], outputs["torchvision"]]
-        same = subprocess.run([str(part) for part in compare], capture_output=True, text=True)
-        print(same.stdout.strip().splitlines()[-1])
+
+        same = True
+        for name in programs:
+            if name != "torchvision":
+                compare = [sys.executable, REFERENCE / "compare_detections.py"]
+                files = [folder / f"{name}.json", folder / "torchvision.json"]
+                result = subprocess.run([*compare, *files], capture_output=True, text=True)
+                print(f"{name}, beside torchvision: {result.stdout.strip().splitlines()[-1]}")
+                same &= name != "rcnn" or result.returncode == 0
 
         def median(name, count, which):
             return statistics.median(figure[which] for figure in figures[name, count])
 
-        rows = [("one image, start to end (s)", lambda name: median(name, 1, 0))]
-        rows += [("peak memory (MB)", lambda name: median(name, 1, 1))]
-        further = lambda name: (median(name, args.images, 0) - median(name, 1, 0)) / (args.images - 1)
-        rows += [("per image (s)", further)]
-        print("\n| | rcnn | torchvision | ratio |\n|---|---|---|---|")
+        def further(name):
+            return (median(name, args.images, 0) - median(name, 1, 0)) / (args.images - 1)
+
+        rows = [
+            ("per image (s)", further),
+            ("one image, start to end (s)", lambda name: median(name, 1, 0)),
+            ("peak memory (MB)", lambda name: median(name, args.images, 1)),
+        ]
+        print("\n| | " + " | ".join(programs) + " |\n|" + "---|" * (len(programs) + 1))
         for title, figure in rows:
-            ours, theirs = figure("rcnn"), figure("torchvision")
-            print(f"| {title} | {ours:.2f} | {theirs:.2f} | {ours / theirs:.2f} |")
-        sys.exit(same.returncode)
+            ours = figure("rcnn")
+            cells = [f"{ours:.2f}"]
+            cells += [f"{figure(name):.2f} ({ours / figure(name):.2f})" for name in programs if name != "rcnn"]
+            print(f"| {title} | " + " | ".join(cells) + " |")
+        sys.exit(not same)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,15 @@ def build(args):
     return model.eval()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def pixels(path):
+    """An image as torchvision takes it: [3, H, W], 0 to 1."""
+    pixels = np.asarray(Image.open(path).convert("RGB"), np.float32) / np.float32(255)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def parser(description):
+    """The options that `build` takes, and images."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help=".safetensors, .pth or .pt with torchvision's names")
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--v2", action="store_true", help="fasterrcnn_resnet50_fpn_v2")
@@ -56,14 +63,16 @@ def main():
     parser.add_argument("--score-thresh", type=float, default=0.05)
     parser.add_argument("--names", help="a file with a class name per line, background first")
     parser.add_argument("images", nargs="+")
-    args = parser.parse_args()
+    return parser
 
+
+def main():
+    args = parser(__doc__).parse_args()
     names = open(args.names).read().split("\n") if args.names else []
     model, results = build(args), []
     for path in args.images:
-        pixels = np.asarray(Image.open(path).convert("RGB"), np.float32) / np.float32(255)
         with torch.no_grad():
-            found = model([torch.from_numpy(pixels).permute(2, 0, 1).contiguous()])[0]
+            found = model([pixels(path)])[0]
         detections = [
             {"box": box, "label": label, "name": names[label] if label < len(names) else str(label), "score": score}
             for box, label, score in zip(*(found[key].tolist() for key in ("boxes", "labels", "scores")))

@@ -3,10 +3,9 @@
 //! Lin et al. 2016 (<https://arxiv.org/abs/1612.03144>), as in `torchvision.ops`.
 
 use burn::module::{Initializer, Module};
-use burn::nn::interpolate::{Interpolate2dConfig, InterpolateMode};
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{ConvEpilogue, DetectionBackend, Observer, Within};
+use rcnn_ops::{ConvEpilogue, DetectionBackend, Observer, Within, max_pool2d, upsample_nearest};
 use serde::{Deserialize, Serialize};
 
 use crate::conv_norm::conv_norm_then;
@@ -168,7 +167,7 @@ impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
         let mut names: Vec<String> = (0..levels.len()).map(|i| i.to_string()).collect();
         if self.config.max_pool_level {
             let pool = MaxPool2dConfig::new([1, 1]).with_strides([2, 2]).init();
-            levels.push(pool.forward(levels[levels.len() - 1].clone()));
+            levels.push(max_pool2d(&pool, levels[levels.len() - 1].clone()));
             names.push("pool".to_string());
         }
         FeatureMaps::new(names.into_iter().zip(levels).collect())
@@ -210,7 +209,10 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
             .enumerate()
             .rev()
             .map(|(level, (input, (inner, layer)))| {
-                let residual = merged.take().map(|above| upsample(above, input.dims()));
+                let [_, _, height, width] = input.dims();
+                let residual = merged
+                    .take()
+                    .map(|above| upsample_nearest(above, [height, width]));
                 let then = ConvEpilogue {
                     residual,
                     ..Default::default()
@@ -226,13 +228,4 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
         levels.reverse();
         levels
     }
-}
-
-/// Nearest-neighbour upsampling to the size of `[_, _, height, width]`.
-fn upsample<B: Backend>(input: Tensor<B, 4>, [_, _, height, width]: [usize; 4]) -> Tensor<B, 4> {
-    Interpolate2dConfig::new()
-        .with_output_size(Some([height, width]))
-        .with_mode(InterpolateMode::Nearest)
-        .init()
-        .forward(input)
 }

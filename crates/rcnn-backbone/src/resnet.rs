@@ -11,7 +11,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{DetectionBackend, Observer};
+use rcnn_ops::{DetectionBackend, Observer, max_pool2d};
 use serde::{Deserialize, Serialize};
 
 use crate::conv_norm::{conv_norm_then, then_relu};
@@ -279,7 +279,7 @@ impl<B: DetectionBackend> ResNet<B> {
         let (conv1, bn1) = (&self.conv1, Some(&self.bn1));
         let stem = conv_norm_then(conv1, bn1, images, then_relu(None), phase);
         observer.layer(format_args!("conv1"), &stem);
-        let mut x = self.maxpool.forward(stem);
+        let mut x = max_pool2d(&self.maxpool, stem);
         observer.layer(format_args!("maxpool"), &x);
         (1..)
             .zip([&self.layer1, &self.layer2, &self.layer3, &self.layer4])

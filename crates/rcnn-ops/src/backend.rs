@@ -5,7 +5,7 @@ use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 
 use crate::{
     ConvEpilogue, RoiAlignOptions, RoiPoolOptions, box_coder, boxes, channels, convolution, nms,
-    roi_align, roi_pool, top_k,
+    resample, roi_align, roi_pool, top_k,
 };
 
 /// A Burn backend that can run detectors.
@@ -101,6 +101,29 @@ pub trait DetectionBackend: Backend {
     /// of a shift and a scale. Not differentiable itself.
     fn channel_sums(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         channels::sums::<Self>(a, b)
+    }
+
+    /// The largest value of each window; see [`max_pool2d`](crate::max_pool2d).
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`; sizes are vertical, then horizontal
+    /// - output: `[N, C, H', W']`
+    fn max_pool(
+        x: FloatTensor<Self>,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+    ) -> FloatTensor<Self> {
+        Self::max_pool2d(x, kernel, stride, padding, [1, 1], false)
+    }
+
+    /// Nearest-neighbour resizing; see [`upsample_nearest`](crate::upsample_nearest).
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`, size: H' and W'
+    /// - output: `[N, C, H', W']`
+    fn upsample_nearest(x: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self> {
+        resample::nearest::<Self>(x, size)
     }
 
     /// RoIAlign's forward pass; see [`roi_align`](crate::roi_align()).

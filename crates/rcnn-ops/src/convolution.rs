@@ -67,15 +67,19 @@ pub fn fused_conv2d<B: DetectionBackend>(
     tensor(B::fused_convolution(x, weight, bias, options, epilogue))
 }
 
-/// Padding on one side more is nobody's in detection, and has no options.
-fn options<B: Backend>(module: &Conv2d<B>) -> Option<ConvOptions<2>> {
-    let padding = match module.padding {
-        PaddingConfig2d::Valid => [0, 0],
-        PaddingConfig2d::Explicit(top, left, bottom, right) if [top, left] == [bottom, right] => {
-            [top, left]
+/// Above and left, if padding is the same below and right; else is nobody's in detection.
+pub(crate) fn symmetric(padding: &PaddingConfig2d) -> Option<[usize; 2]> {
+    match *padding {
+        PaddingConfig2d::Valid => Some([0, 0]),
+        PaddingConfig2d::Explicit(top, left, bottom, right) => {
+            ([top, left] == [bottom, right]).then_some([top, left])
         }
-        _ => return None,
-    };
+        _ => None,
+    }
+}
+
+fn options<B: Backend>(module: &Conv2d<B>) -> Option<ConvOptions<2>> {
+    let padding = symmetric(&module.padding)?;
     let (stride, dilation) = (module.stride, module.dilation);
     Some(ConvOptions::new(stride, padding, dilation, module.groups))
 }
@@ -104,4 +108,42 @@ pub(crate) fn fused<B: DetectionBackend>(
 ) -> FloatTensor<B> {
     let output = B::convolution(x, weight, bias, options);
     primitive(epilogue.apply(tensor(output)))
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{Distribution, Tolerance};
+    use burn_flex::Flex;
+
+    use super::*;
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<Flex, D> {
+        let distribution = Distribution::Uniform(-1.0, 1.0);
+        Tensor::random(shape, distribution, &Default::default())
+    }
+
+    #[test]
+    fn fused_is_one_after_the_other() {
+        for (kernel, stride, bits) in [(3, 1), (3, 2), (1, 1), (1, 2)]
+            .into_iter()
+            .flat_map(|(kernel, stride)| (0..16).map(move |bits| (kernel, stride, bits)))
+        {
+            let on = |bit: usize| bits >> bit & 1 == 1;
+            let (x, weight) = (random([2, 16, 12, 16]), random([20, 16, kernel, kernel]));
+            let (height, width) = (12 / stride, 16 / stride);
+            let epilogue = ConvEpilogue::<Flex> {
+                affine: on(0).then(|| (random([20]), random([20]))),
+                residual: on(1).then(|| random([2, 20, height, width])),
+                relu: on(2),
+            };
+            let bias = on(3).then(|| primitive(random::<1>([20])));
+            let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1; 2], 1);
+            let [found, expected] = [Flex::fused_convolution, fused::<Flex>].map(|run| {
+                let (x, weight) = (primitive(x.clone()), primitive(weight.clone()));
+                let output = run(x, weight, bias.clone(), options.clone(), epilogue.clone());
+                tensor::<Flex, 4>(output).into_data()
+            });
+            found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
+        }
+    }
 }

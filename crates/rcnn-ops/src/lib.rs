@@ -18,6 +18,7 @@ mod loss;
 mod matcher;
 mod nms;
 mod observer;
+mod resample;
 mod roi_align;
 mod roi_pool;
 mod sampler;
@@ -37,6 +38,7 @@ pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smoo
 pub use matcher::{Match, Matcher};
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
 pub use observer::{Observer, Within};
+pub use resample::{max_pool2d, upsample_nearest};
 pub use roi_align::{RoiAlignOptions, roi_align, roi_align_into};
 pub use roi_pool::{RoiPoolOptions, roi_pool};
 pub use sampler::{BalancedSampler, Choice, Sample};

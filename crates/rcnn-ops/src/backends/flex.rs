@@ -3,20 +3,25 @@
 //! The forward passes share the boxes between threads, the backward passes the planes of the
 //! gradient, so no two threads write the same pixel and every run gives the same bits.
 
-use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
+use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor, ModuleOps};
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, roi_pool};
+use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, resample, roi_pool};
 
 mod boxes;
 mod channels;
 mod conv2d;
 mod convolution;
+mod max_pool;
 mod pool;
 mod pooled;
 mod roi_align;
+mod upsample;
+
+use max_pool::MaxPool;
+use pooled::pooled;
 
 impl DetectionBackend for Flex {
     fn channel_affine(
@@ -52,6 +57,40 @@ impl DetectionBackend for Flex {
         epilogue: ConvEpilogue<Self>,
     ) -> FloatTensor<Self> {
         convolution::fused(x, weight, bias, options, epilogue)
+    }
+
+    fn max_pool(
+        x: FloatTensor<Self>,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+    ) -> FloatTensor<Self> {
+        let [n, c, h, w] = dims(&x);
+        let pool = MaxPool {
+            planes: n * c,
+            size: [h, w],
+            kernel,
+            stride,
+            padding,
+        };
+        match pool.output_size() {
+            Some(size @ [out_h, out_w]) if x.dtype() == DType::F32 => pooled(
+                max_pool::forward(&pool, size, x.to_contiguous().storage()),
+                [n, c, out_h, out_w],
+            ),
+            _ => Self::max_pool2d(x, kernel, stride, padding, [1, 1], false),
+        }
+    }
+
+    fn upsample_nearest(x: FloatTensor<Self>, to: [usize; 2]) -> FloatTensor<Self> {
+        let [n, c, h, w] = dims(&x);
+        if x.dtype() != DType::F32 || h * w == 0 {
+            return resample::nearest::<Self>(x, to);
+        }
+        pooled(
+            upsample::forward(x.to_contiguous().storage(), [h, w], to),
+            [n, c, to[0], to[1]],
+        )
     }
 
     fn tracked_convolution(

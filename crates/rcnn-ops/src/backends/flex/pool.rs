@@ -37,8 +37,8 @@ static IDLE: Mutex<Idle> = Mutex::new(Idle {
 });
 
 /// Idle buffers, and lanes in them, kept at most; beyond, the longest idle go.
-const MAX_IDLE: usize = 64;
-const MAX_IDLE_LANES: usize = (192 << 20) / size_of::<Lane>();
+const MAX_IDLE: usize = 256;
+const MAX_IDLE_LANES: usize = (256 << 20) / size_of::<Lane>();
 
 struct Idle {
     buffers: Vec<Vec<Lane>>,
@@ -48,7 +48,7 @@ struct Idle {
 impl Idle {
     /// The smallest buffer of at least `len` lanes, unless it is much too large.
     fn take(&mut self, len: usize) -> Option<Vec<Lane>> {
-        let fits = |&i: &usize| (len..=len + len / 2 + 4096).contains(&self.buffers[i].len());
+        let fits = |&i: &usize| (len..=2 * len).contains(&self.buffers[i].len());
         let fit = (0..self.buffers.len()).filter(fits);
         let buffer = fit.min_by_key(|&i| self.buffers[i].len())?;
         let buffer = self.buffers.remove(buffer);
@@ -65,6 +65,11 @@ impl Idle {
     }
 }
 
+/// Up to an eighth more, so that buffers serve layers of about the same size.
+fn rounded(len: usize) -> usize {
+    len.next_multiple_of((len.next_power_of_two() / 16).max(1))
+}
+
 /// A buffer of lanes with arbitrary contents.
 pub(super) struct Scratch {
     lanes: Vec<Lane>,
@@ -75,7 +80,7 @@ impl Scratch {
     pub(super) fn new(len: usize) -> Self {
         let idle = IDLE.lock().unwrap_or_else(|e| e.into_inner()).take(len);
         Self {
-            lanes: idle.unwrap_or_else(|| vec![Lane::ZERO; len]),
+            lanes: idle.unwrap_or_else(|| vec![Lane::ZERO; rounded(len)]),
             len,
         }
     }

@@ -45,7 +45,7 @@ macro_rules! vectorised {
         }
     };
 }
-pub(super) use vectorised;
+pub(in super::super) use vectorised;
 
 /// Sixteen lanes, which transposed are sixteen runs of sixteen floats.
 pub(super) type Block = [Lane; LANES];

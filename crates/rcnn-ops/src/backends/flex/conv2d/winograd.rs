@@ -10,6 +10,7 @@
 //! between threads by rows and channels), multiply (by points), and transform back. All three
 //! write each element once, so the threads do not affect the sums.
 
+mod product;
 mod tiling;
 mod transform;
 mod weights;
@@ -66,7 +67,7 @@ fn convolve(conv: &Conv2d, x: &[f32], weights: &Weights, epilogue: &Epilogue<'_>
     let mut filled = Floats::new(conv.output_len());
     let out = Shared::new(&mut filled);
     for rows in blocks.all() {
-        let sizes @ [outs, _, ins] = blocks.sizes(&rows);
+        let [outs, tiles, ins] = blocks.sizes(&rows);
         let [stride_in, stride_out] = blocks.strides(&rows);
         let Blocks {
             input,
@@ -79,9 +80,12 @@ fn convolve(conv: &Conv2d, x: &[f32], weights: &Weights, epilogue: &Epilogue<'_>
         spread(tiling::spread_input, input, &strips, x, v, stride_in);
         let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
         points.enumerate().for_each(|(e, m)| {
-            let u = Matrix::columns(weights.point(e), outs);
-            let v = Matrix::columns(floats(&v[e * stride_in..]), ins);
-            gemm(sizes, floats_mut(m), outs, u, v, false);
+            let sizes = product::Sizes {
+                out_lanes: outs / LANES,
+                tiles,
+                ins,
+            };
+            product::multiply(sizes, weights.point(e), &v[e * stride_in..], m);
         });
         each(&strips, output.lanes(), |strip, lane| {
             tiling::collect_output(output, m, stride_out, strip, lane, epilogue, &out);

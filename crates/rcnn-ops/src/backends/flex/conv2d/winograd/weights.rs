@@ -6,12 +6,17 @@ use rayon::prelude::*;
 
 use super::super::epilogue::Epilogue;
 use super::super::lanes::{load, steps, store, vectorised};
-use super::super::pool::{LANES, Lane, Scratch, floats};
+use super::super::pool::{LANES, Lane, Scratch};
 use super::super::shared::Shared;
 use super::tiling::Points;
 use super::transform::{self, POINTS};
 
-/// Transformed weights, with their channels rounded up to lanes.
+/// Lanes of outputs that a product takes at once.
+const PANEL: usize = 4;
+
+/// Transformed weights, with their channels rounded up to lanes. For a forward pass they stand in
+/// panels of outputs ([`panels`]), and within a panel each input's outputs in a row; as a gradient,
+/// each input's outputs in a row.
 pub(super) struct Weights {
     ins: usize,
     outs: usize,
@@ -61,9 +66,9 @@ impl Weights {
         grad
     }
 
-    /// The matrix of a point, each input's outputs in a row.
-    pub(super) fn point(&self, e: usize) -> &[f32] {
-        floats(&self.values[e * stride(self.ins, self.outs)..])
+    /// The panels of a point.
+    pub(super) fn point(&self, e: usize) -> &[Lane] {
+        &self.values[e * stride(self.ins, self.outs)..]
     }
 
     /// The matrices of all points.
@@ -74,6 +79,12 @@ impl Weights {
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.values)
     }
+}
+
+/// The first lane of each panel of outputs, and its width in lanes.
+pub(super) fn panels(out_lanes: usize) -> impl Iterator<Item = (usize, usize)> {
+    let firsts = (0..out_lanes).step_by(PANEL);
+    firsts.map(move |first| (first, PANEL.min(out_lanes - first)))
 }
 
 /// Lanes from one point to the next: see [`Points`].
@@ -129,12 +140,15 @@ vectorised! {
 
 #[inline(always)]
 fn place(kernels: &Kernels, sizes: [usize; 2], lanes: [usize; 2], points: &Points<'_>) {
-    let out_lanes = sizes[1].div_ceil(LANES);
+    let (ins, out_lanes) = (sizes[0].next_multiple_of(LANES), sizes[1].div_ceil(LANES));
+    let within = lanes[1] % PANEL;
+    let first = lanes[1] - within;
+    let width = PANEL.min(out_lanes - first);
     let mut to = [[Lane::ZERO; 6]; 6];
     for (i, kernel) in kernels.iter().enumerate() {
         let from = from_fn(|i| from_fn(|j| &kernel[i][j]));
         transform::tile(transform::weights, from, &mut to);
-        let place = (lanes[0] * LANES + i) * out_lanes + lanes[1];
+        let place = first * ins + (lanes[0] * LANES + i) * width + within;
         // SAFETY: each pair of lanes has elements of its own.
         unsafe { points.place(place, &to) };
     }

@@ -1,0 +1,37 @@
+"""Exports a torchvision detector to ONNX, for images of one size: torchvision's own exporter.
+
+    python export_onnx.py --weights model.pth --arch resnet18 --num-classes 4 -o model.onnx picture.png
+
+Takes the options of tests/reference/torchvision_detect.py.
+"""
+
+import pathlib
+import sys
+import warnings
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "reference"))
+
+import torch
+import torchvision_detect
+
+
+def main():
+    parser = torchvision_detect.parser(__doc__)
+    parser.add_argument("-o", "--output", required=True)
+    args = parser.parse_args()
+    model = torchvision_detect.build(args)
+    image = torchvision_detect.pixels(args.images[0])
+    warnings.simplefilter("ignore")
+    torch.onnx.export(
+        model,
+        ([image],),
+        args.output,
+        opset_version=17,
+        input_names=["image"],
+        output_names=["boxes", "labels", "scores"],
+        dynamo=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+//! Max-pool and nearest-neighbour upsampling as operations of [`DetectionBackend`].
+
+use burn::nn::pool::MaxPool2d;
+use burn::tensor::Tensor;
+use burn::tensor::ops::{FloatTensor, InterpolateMode, InterpolateOptions};
+
+use crate::DetectionBackend;
+use crate::channels::{primitive, tensor};
+use crate::convolution::symmetric;
+
+/// Applies a max-pool module, as its own `forward` does but with the kernel of
+/// [`DetectionBackend::max_pool`].
+///
+/// # Shapes
+/// - input: `[N, C, H, W]`
+/// - output: `[N, C, H', W']`
+pub fn max_pool2d<B: DetectionBackend>(module: &MaxPool2d, input: Tensor<B, 4>) -> Tensor<B, 4> {
+    match symmetric(&module.padding) {
+        Some(padding) if module.dilation == [1, 1] && !module.ceil_mode => {
+            let (kernel, stride) = (module.kernel_size, module.stride);
+            tensor(B::max_pool(primitive(input), kernel, stride, padding))
+        }
+        _ => module.forward(input),
+    }
+}
+
+/// Brings maps to another size, each pixel taken from the nearest
+/// ([`DetectionBackend::upsample_nearest`]).
+///
+/// # Shapes
+/// - input: `[N, C, H, W]`, size: H' and W'
+/// - output: `[N, C, H', W']`
+pub fn upsample_nearest<B: DetectionBackend>(
+    input: Tensor<B, 4>,
+    size: [usize; 2],
+) -> Tensor<B, 4> {
+    tensor(B::upsample_nearest(primitive(input), size))
+}
+
+pub(crate) fn nearest<B: DetectionBackend>(x: FloatTensor<B>, size: [usize; 2]) -> FloatTensor<B> {
+    B::interpolate(x, size, InterpolateOptions::new(InterpolateMode::Nearest))
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::nn::PaddingConfig2d;
+    use burn::nn::pool::MaxPool2dConfig;
+    use burn::tensor::{Distribution, Tolerance};
+    use burn_flex::Flex;
+
+    use super::*;
+
+    fn random(shape: [usize; 4]) -> Tensor<Flex, 4> {
+        Tensor::random(
+            shape,
+            Distribution::Uniform(-2.0, -1.0),
+            &Default::default(),
+        )
+    }
+
+    /// All values are negative: padding must not count as zero.
+    #[test]
+    fn maxima_are_burns() {
+        for (kernel, stride, padding) in [(3, 2, 1), (1, 2, 0), (2, 2, 0), (3, 1, 1), (5, 3, 2)] {
+            let module = MaxPool2dConfig::new([kernel, kernel])
+                .with_strides([stride, stride])
+                .with_padding(PaddingConfig2d::Explicit(
+                    padding, padding, padding, padding,
+                ))
+                .init();
+            for shape in [[2, 3, 9, 14], [1, 2, 40, 67], [1, 1, 3, 3]] {
+                if shape[2] + 2 * padding >= kernel {
+                    let x = random(shape);
+                    let found = max_pool2d(&module, x.clone()).into_data();
+                    found.assert_eq(&module.forward(x).into_data(), true);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn upsampling_is_burns() {
+        for (from, to) in [
+            ([4, 5], [8, 10]),
+            ([4, 5], [7, 9]),
+            ([13, 17], [25, 34]),
+            ([6, 6], [4, 3]),
+        ] {
+            let x = random([2, 3, from[0], from[1]]);
+            let expected = nearest::<Flex>(primitive(x.clone()), to);
+            let expected: Tensor<Flex, 4> = tensor(expected);
+            let found = upsample_nearest(x, to).into_data();
+            found.assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(0.0));
+        }
+    }
+}
