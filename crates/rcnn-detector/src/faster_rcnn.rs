@@ -76,9 +76,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         }
         let images = self.transform.forward(images)?;
         observer.layer(format_args!("transform"), &images.tensors);
-        let backbone = &mut Within::new("backbone", observer);
-        let features =
-            (self.backbone).forward_observed(images.tensors.clone(), Phase::Inference, backbone);
+        let features = self.features_observed(&images, observer);
         let sizes = &images.image_sizes;
         let proposals = self
             .rpn
@@ -91,8 +89,17 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
 
     /// First stage by itself: the feature maps of a batch.
     pub fn features(&self, images: &ImageList<B>) -> FeatureMaps<B> {
-        self.backbone
-            .forward(images.tensors.clone().cast(self.dtype()), Phase::Inference)
+        self.features_observed(images, &mut ())
+    }
+
+    fn features_observed(
+        &self,
+        images: &ImageList<B>,
+        observer: &mut impl Observer<B>,
+    ) -> FeatureMaps<B> {
+        let tensors = images.tensors.clone().cast(self.dtype());
+        let backbone = &mut Within::new("backbone", observer);
+        (self.backbone).forward_observed(tensors, Phase::Inference, backbone)
     }
 
     /// Second stage by itself: where each image might have objects.

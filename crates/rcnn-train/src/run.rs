@@ -216,6 +216,13 @@ impl Run {
                 classes.len()
             )));
         }
+        let (images, batch_size) = (data.train.samples.len(), self.config.batch_size);
+        if images / batch_size < devices.len().max(1) {
+            return Err(TrainError::Config(format!(
+                "batch_size = {batch_size}: the {images} training images are less than a batch for \
+                 each device"
+            )));
+        }
         let freezing = Freezing::new(&model, &rules, &self.config.learning_rate_factors)?;
         let model = freezing.plan.at(1).apply(model);
         eprintln!("{freezing}");
@@ -343,13 +350,6 @@ impl<B: DetectionBackend> Training<'_, B> {
             ..options
         };
         let valid = Loader::new(valid, decode, Augmentation::none(), options);
-        if train.batches() < self.devices.len().max(1) {
-            return Err(TrainError::Config(format!(
-                "batch_size = {}: the {} training images are less than a batch for each device",
-                config.batch_size,
-                train.dataset().samples.len()
-            )));
-        }
 
         let schedule = Schedule {
             config: config.schedule.clone(),
