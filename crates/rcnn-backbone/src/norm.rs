@@ -112,8 +112,8 @@ impl<B: DetectionBackend> BatchNorm2d<B> {
             (Phase::Training, Self::BatchNorm2d(norm)) if !norm.is_frozen() => return None,
             (_, Self::FrozenBatchNorm2d(norm) | Self::BatchNorm2d(norm)) => norm,
         };
-        let (mean, var) = (&norm.running_mean, &norm.running_var);
-        Some(self.affine(mean.value_sync(), var.value_sync()))
+        let [mean, var] = [&norm.running_mean, &norm.running_var].map(|s| constant(s.value_sync()));
+        Some(self.affine(mean, var))
     }
 
     /// Scale and shift for these statistics.
@@ -121,7 +121,7 @@ impl<B: DetectionBackend> BatchNorm2d<B> {
         let (weight, bias, eps) = match self {
             Self::FrozenBatchNorm2d(norm) => {
                 let (weight, bias) = (norm.weight.val(), norm.bias.val());
-                (weight.detach(), bias.detach(), norm.eps)
+                (constant(weight), constant(bias), norm.eps)
             }
             Self::BatchNorm2d(norm) => (norm.weight.val(), norm.bias.val(), norm.eps),
         };
@@ -129,6 +129,12 @@ impl<B: DetectionBackend> BatchNorm2d<B> {
         let shift = bias - mean * scale.clone();
         (scale, shift)
     }
+}
+
+/// What wants no gradient, whatever it was loaded as: one tracked constant would make everything
+/// after it tracked. (`detach` keeps the wish for a gradient.)
+fn constant<B: Backend>(tensor: Tensor<B, 1>) -> Tensor<B, 1> {
+    tensor.set_require_grad(false)
 }
 
 impl<B: DetectionBackend> Norm<B> {

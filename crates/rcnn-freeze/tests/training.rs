@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use burn::backend::Autodiff;
-use burn::module::{AutodiffModule, ParamId};
+use burn::module::{AutodiffModule, Module, ParamId};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, Optimizer, Sgd, SgdConfig};
+use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Recorder};
 use burn::tensor::{Distribution, Tensor};
 use rand::rngs::StdRng;
 use rcnn_backbone::{NormKind, Phase, ResNetArch, ResNetFpnConfig};
@@ -16,7 +17,7 @@ use rcnn_freeze::{FreezeError, FreezePlan, FreezeState, FreezingOptimizer, freez
 use rcnn_ops::Choice;
 use rcnn_ops::backend_types::Flex;
 use rcnn_roi::{BoxHeadConfig, Target};
-use weights_import::{named_parameters, state_dict};
+use weights_import::{Weights, named_parameters, state_dict};
 
 type B = Autodiff<Flex>;
 type Model = StandardFasterRcnn<B>;
@@ -136,6 +137,14 @@ fn freezing_in_the_middle_stops_and_thawing_starts_clean() {
     assert_eq!(plan.at(3), plan.at(100));
 }
 
+/// The model as a checkpoint of Burn's holds it, where each tensor wishes for a gradient.
+fn from_checkpoint(model: &Model) -> Model {
+    let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::new();
+    let bytes = Recorder::<B>::record(&recorder, model.clone().into_record(), ());
+    let record = Recorder::<B>::load(&recorder, bytes.expect("bytes"), &Default::default());
+    model.clone().load_record(record.expect("a record"))
+}
+
 #[test]
 fn nothing_is_tracked_before_the_first_trainable_layer() {
     for norm in [NormKind::BatchNorm2d, NormKind::FrozenBatchNorm2d] {
@@ -144,14 +153,19 @@ fn nothing_is_tracked_before_the_first_trainable_layer() {
             (vec!["backbone", "thaw layer2.1"], [false, true]),
             (vec!["trainable_backbone_layers=5"], [true, true]),
         ] {
-            let model = freeze(model(norm), &rules).expect("rules that fit");
-            let image = Tensor::ones([1, 3, 64, 64], &Default::default());
-            let stages = model.backbone.body.forward(image, Phase::Training, &mut ());
-            let tracked = stages
-                .into_iter()
-                .take(2)
-                .map(|s| s.into_primitive().tensor().is_tracked());
-            assert_eq!(tracked.collect::<Vec<_>>(), expected, "{norm:?} {rules:?}");
+            let made = model(norm);
+            let loaded = Weights::of_model(&made).load::<B>(&Default::default());
+            let resumed = from_checkpoint(&made);
+            for model in [made, loaded.expect("its own weights"), resumed] {
+                let model = freeze(model, &rules).expect("rules that fit");
+                let image = Tensor::ones([1, 3, 64, 64], &Default::default());
+                let stages = model.backbone.body.forward(image, Phase::Training, &mut ());
+                let tracked = stages
+                    .into_iter()
+                    .take(2)
+                    .map(|s| s.into_primitive().tensor().is_tracked());
+                assert_eq!(tracked.collect::<Vec<_>>(), expected, "{norm:?} {rules:?}");
+            }
         }
     }
 }

@@ -2,16 +2,16 @@
 //! (and the positions of the maxima) instead of a graph of gathers, and a convolution computes no
 //! gradient that nobody asks for.
 
-use burn::tensor::TensorMetadata;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
+use burn::tensor::{Tensor, TensorMetadata};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 
 use crate::channels::{primitive, rows, tensor};
-use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions};
+use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, convolution};
 
 #[derive(Debug)]
 struct RoiAlign;
@@ -177,6 +177,11 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         bias: Option<FloatTensor<Self>>,
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
+        let tracked = x.is_tracked() || weight.is_tracked();
+        if !tracked && !bias.as_ref().is_some_and(|bias| bias.is_tracked()) {
+            let bias = bias.map(|bias| bias.primitive);
+            return Self::from_inner(B::convolution(x.primitive, weight.primitive, bias, options));
+        }
         let bias_primitive = bias.as_ref().map(|bias| bias.primitive.clone());
         let state: ConvolutionState<B> = (x.primitive, weight.primitive, bias_primitive, options);
         let (input, kernel, shift, options) = state.clone();
@@ -193,6 +198,34 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
             Some(bias) => record!([x.node, weight.node, bias.node]),
             None => record!([x.node, weight.node]),
         }
+    }
+
+    fn fused_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+        epilogue: ConvEpilogue<Self>,
+    ) -> FloatTensor<Self> {
+        let affine = epilogue.affine.clone().into_iter();
+        let affine = affine.flat_map(|(scale, shift)| [scale, shift].map(primitive));
+        let others: Vec<_> = affine
+            .chain(epilogue.residual.clone().map(primitive))
+            .chain(bias.clone())
+            .collect();
+        let tracked = x.is_tracked() || weight.is_tracked();
+        if tracked || others.iter().any(|other| other.is_tracked()) {
+            return convolution::fused::<Self>(x, weight, bias, options, epilogue);
+        }
+        // What is frozen is computed as in inference.
+        let epilogue = ConvEpilogue {
+            affine: epilogue.affine.map(|(a, b)| (a.inner(), b.inner())),
+            residual: epilogue.residual.map(Tensor::inner),
+            relu: epilogue.relu,
+        };
+        let (bias, options) = (bias.map(|bias| bias.primitive), options);
+        let (x, weight) = (x.primitive, weight.primitive);
+        Self::from_inner(B::fused_convolution(x, weight, bias, options, epilogue))
     }
 
     fn roi_align(
