@@ -59,8 +59,8 @@ pub fn forward<B: DetectionBackend>(
     let shape @ [n, c, h, w] = features.dims();
     let [out_h, out_w] = options.output_size;
     let pixels = features.permute([0, 2, 3, 1]).reshape([n * h * w, c]);
-    let mut pooled =
-        vec![Tensor::zeros([0, c, out_h, out_w], &pixels.device()).cast(pixels.dtype())];
+    let none = Tensor::<B, 4>::zeros([0, c, out_h, out_w], &pixels.device());
+    let mut pooled = vec![none.cast(pixels.dtype())];
     for rois in chunks(rois, shape, options) {
         let (index, weight) = taps_2d(rois, shape, options);
         let [bins, taps_y, _, taps_x] = weight.dims();
