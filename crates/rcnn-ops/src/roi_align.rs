@@ -109,10 +109,14 @@ pub fn forward<B: DetectionBackend>(
 ) -> FloatTensor<B> {
     let features = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(features));
     let rois = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(rois));
+    // Features may be in half precision; positions are as exact as the boxes.
+    let dtype = features.dtype();
+    let features = features.cast(rois.dtype());
     let shape @ [n, c, h, w] = features.dims();
     let [out_h, out_w] = options.output_size;
     let pixels = features.permute([0, 2, 3, 1]).reshape([n * h * w, c]);
-    let mut pooled = vec![Tensor::zeros([0, c, out_h, out_w], &pixels.device())];
+    let none = Tensor::<B, 4>::zeros([0, c, out_h, out_w], &pixels.device());
+    let mut pooled = vec![none.cast(pixels.dtype())];
     for rois in chunks(rois, shape, options) {
         let (index, weight) = taps_2d(rois, shape, options);
         let [bins, taps_y, _, taps_x] = weight.dims();
@@ -129,7 +133,7 @@ pub fn forward<B: DetectionBackend>(
         let k = bins / out_h;
         pooled.push(columns.reshape([k, out_h, out_w, c]).permute([0, 3, 1, 2]));
     }
-    concat(pooled).into_primitive().tensor()
+    concat(pooled).cast(dtype).into_primitive().tensor()
 }
 
 /// [`DetectionBackend::roi_align_backward`], composed of Burn's operations.
@@ -141,6 +145,8 @@ pub fn backward<B: DetectionBackend>(
 ) -> FloatTensor<B> {
     let rois = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(rois));
     let grad = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(grad));
+    let dtype = grad.dtype();
+    let grad = grad.cast(rois.dtype());
     let [n, c, h, w] = shape;
     let [out_h, out_w] = options.output_size;
     let mut pixels = Tensor::<B, 2>::zeros([n * h * w, c], &grad.device());
@@ -159,7 +165,7 @@ pub fn backward<B: DetectionBackend>(
         start += k;
     }
     let grad = pixels.reshape([n, h, w, c]).permute([0, 3, 1, 2]);
-    grad.into_primitive().tensor()
+    grad.cast(dtype).into_primitive().tensor()
 }
 
 /// Concatenates along the first axis, leaving out the empty first part unless it is all there is.

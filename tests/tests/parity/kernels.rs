@@ -9,8 +9,10 @@ use rcnn_burn::ops::{
     reference, roi_align, roi_align_into, roi_pool, top_k,
 };
 
+use crate::Named;
+
 /// Every check of this file, by name.
-pub(crate) fn checks<B: DetectionBackend>() -> Vec<(&'static str, fn(&B::Device))> {
+pub(crate) fn checks<B: DetectionBackend>() -> Vec<Named<B>> {
     vec![
         ("roi_align", check_roi_align::<B>),
         ("roi_pool", check_roi_pool::<B>),

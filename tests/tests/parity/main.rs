@@ -25,16 +25,24 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::Tensor;
+use burn::tensor::backend::{Backend, BackendTypes};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::ops::backend_types as backends;
+
+type Device<B> = <B as BackendTypes>::Device;
+
+/// A check's name and function.
+pub(crate) type Named<B> = (&'static str, fn(&Device<B>));
+
+type Run<B> = dyn Fn(&Device<B>) + Send;
 
 /// A check on a backend's device.
 pub(crate) struct Check<B: Backend> {
     name: &'static str,
     alone: bool,
-    run: Box<dyn Fn(&B::Device) + Send>,
+    run: Box<Run<B>>,
 }
 
 impl<B: Backend> Check<B> {
@@ -187,7 +195,7 @@ fn usable<B: Backend>(device: &B::Device) -> Result<(), String> {
 
 /// What every backend is checked for.
 fn modules<B: DetectionBackend>(extent: Extent) -> Modules<B> {
-    let simple = |checks: Vec<(&'static str, fn(&B::Device))>| -> Vec<Check<B>> {
+    let simple = |checks: Vec<Named<B>>| -> Vec<Check<B>> {
         let check = |(name, run)| Check::new(name, run);
         checks.into_iter().map(check).collect()
     };

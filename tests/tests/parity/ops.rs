@@ -12,6 +12,8 @@ use rcnn_burn::rpn::AnchorGenerator;
 use rcnn_burn::{GeneralizedRcnnTransform, ImageSize};
 use serde::de::DeserializeOwned;
 
+use crate::Named;
+
 static OPS: LazyLock<Fixture> = LazyLock::new(|| Fixture::open("ops"));
 const EXACT: f32 = 0.0;
 
@@ -27,7 +29,7 @@ pub(crate) fn host_checks() -> Vec<(&'static str, fn())> {
 }
 
 /// What runs on a backend.
-pub(crate) fn checks<B: DetectionBackend>() -> Vec<(&'static str, fn(&B::Device))> {
+pub(crate) fn checks<B: DetectionBackend>() -> Vec<Named<B>> {
     vec![
         ("box_iou", box_iou::<B>),
         ("grouped_nms", grouped_nms::<B>),
