@@ -33,7 +33,7 @@ fn samples() -> Vec<Sample> {
     let sample = |(image_id, width): (u64, u32)| Sample {
         image: RgbImage::from_fn(width, 64, |x, y| {
             let inside = (10..40).contains(&x) && (20..50).contains(&y);
-            Rgb([if inside { 220 } else { (x * 3 ^ y) as u8 }; 3])
+            Rgb([if inside { 220 } else { ((x * 3) ^ y) as u8 }; 3])
         }),
         truth: Some(GroundTruth {
             image_id,
