@@ -145,9 +145,8 @@ impl Analysis {
 
     /// Change of the loss without the layer, or of average precision where the loss can't tell.
     fn harm(&self, layer: &Layer) -> Option<f64> {
-        let (with, without) = (self.quality?, layer.without?);
-        let loss = without.loss.zip(with.loss).map(|(b, a)| b - a);
-        loss.or(with.ap.zip(without.ap).map(|(a, b)| a - b))
+        let [loss, ap] = self.changes(layer);
+        loss.or(ap.map(|change| -change))
     }
 
     pub(crate) fn sort(&mut self) {

@@ -87,13 +87,8 @@ pub(crate) fn run(args: AnalyzeArgs) -> Result<Outcome> {
         Format::Json => writeln!(out, "{json}")?,
     }
     if let Some(folder) = &args.output {
-        let text = |name: &str, text: &str| {
-            files::write_whole(&folder.join(name), |file| {
-                Ok(file.write_all(text.as_bytes())?)
-            })
-        };
-        text("analysis.json", &json)?;
-        text("analysis.svg", &draw_chart(&analysis))?;
+        files::write_text(&folder.join("analysis.json"), &json)?;
+        files::write_text(&folder.join("analysis.svg"), &draw_chart(&analysis))?;
         for map in maps {
             files::write_picture(&folder.join(format!("{}.png", map.name)), &map.picture)?;
         }

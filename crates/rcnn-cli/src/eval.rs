@@ -97,11 +97,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     let Some(folder) = &args.output else {
         return Ok(Outcome::Done);
     };
-    let text = |name: &str, text: &str| {
-        files::write_whole(&folder.join(name), |file| {
-            Ok(file.write_all(text.as_bytes())?)
-        })
-    };
+    let text = |name: &str, text: &str| files::write_text(&folder.join(name), text);
     let picture =
         |name: &str, picture: RgbImage| files::write_picture(&folder.join(name), &picture);
     text("evaluation.json", &json)?;

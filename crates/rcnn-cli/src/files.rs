@@ -26,6 +26,11 @@ pub(crate) fn write_whole(
     Ok(())
 }
 
+/// Writes a text file, whole or not at all.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_whole(path, |file| Ok(file.write_all(text.as_bytes())?))
+}
+
 /// A temporary file that, unlike the usual ones, others may read once it has its name.
 pub(crate) fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = Builder::new();

@@ -205,6 +205,7 @@ pub trait DetectionBackend: Backend {
     ) -> FloatTensor<Self> {
         roi_pool::backward::<Self>(features, rois, positions, grad)
     }
+
     /// The highest values of each row; see [`top_k`](crate::top_k()).
     ///
     /// # Shapes

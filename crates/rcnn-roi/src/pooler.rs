@@ -1,6 +1,6 @@
 //! RoIAlign over a feature pyramid: each box is cut from the level that fits its size.
 
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use rcnn_backbone::FeatureMaps;
 use rcnn_ops::{BBox, DetectionBackend, RoiAlignOptions, box_area, roi_align_into};
 use serde::{Deserialize, Serialize};
@@ -86,8 +86,7 @@ impl MultiScaleRoiAlign {
         let [height, width] = self.output_size;
         let count = order.iter().map(Vec::len).sum();
         let (channels, dtype) = (levels[0].dims()[1], levels[0].dtype());
-        let pooled = Tensor::<B, 4>::zeros([count, channels, height, width], &device);
-        let mut pooled = pooled.cast(FloatDType::from(dtype));
+        let mut pooled = Tensor::zeros([count, channels, height, width], (&device, dtype));
         for (level, (rois, rows)) in rois.into_iter().zip(&order).enumerate() {
             if rows.is_empty() {
                 continue;

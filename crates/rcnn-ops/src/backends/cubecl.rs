@@ -16,6 +16,7 @@ use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions};
 mod boxes;
 mod fusion;
 mod nms;
+mod roi;
 mod roi_align;
 mod roi_pool;
 mod top_k;

@@ -6,9 +6,8 @@
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor, ModuleOps};
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
-use rayon::prelude::*;
 
-use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, resample, roi_pool};
+use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, resample};
 
 mod boxes;
 mod channels;
@@ -18,6 +17,7 @@ mod max_pool;
 mod pool;
 mod pooled;
 mod roi_align;
+mod roi_pool;
 mod upsample;
 
 use max_pool::MaxPool;
@@ -171,52 +171,7 @@ impl DetectionBackend for Flex {
         rois: FloatTensor<Self>,
         options: RoiPoolOptions,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        if features.dtype() != DType::F32 {
-            return roi_pool::forward::<Self>(features, rois, options);
-        }
-        let [_, c, h, w] = dims(&features);
-        let features = features.to_contiguous();
-        let features = features.storage::<f32>();
-        let rois = parse_rois(rois);
-        let [out_h, out_w] = options.output_size;
-        let size = rois.len() * c * out_h * out_w;
-        let (mut values, mut positions) = (vec![0.0f32; size], vec![-1i32; size]);
-        let per_roi = (c * out_h * out_w).max(1);
-        values
-            .par_chunks_mut(per_roi)
-            .zip(positions.par_chunks_mut(per_roi))
-            .zip(&rois)
-            .for_each(|((values, positions), roi)| {
-                let rows = windows(
-                    roi.bounds[1],
-                    roi.bounds[3],
-                    h,
-                    out_h,
-                    options.spatial_scale,
-                );
-                let columns = windows(
-                    roi.bounds[0],
-                    roi.bounds[2],
-                    w,
-                    out_w,
-                    options.spatial_scale,
-                );
-                for channel in 0..c {
-                    let plane = (roi.image * c + channel) * h * w;
-                    let plane = &features[plane..plane + h * w];
-                    for bin in 0..out_h * out_w {
-                        let at = channel * out_h * out_w + bin;
-                        let (rows, columns) = (rows[bin / out_w], columns[bin % out_w]);
-                        if let Some(best) = first_max(plane, w, rows, columns) {
-                            values[at] = plane[best];
-                            positions[at] = best as i32;
-                        }
-                    }
-                }
-            });
-        let shape = [rois.len(), c, out_h, out_w];
-        let positions = FlexTensor::from_data(TensorData::new(positions, shape));
-        (tensor(values, shape), positions)
+        roi_pool::forward(features, rois, options)
     }
 
     fn decode_boxes(
@@ -259,37 +214,4 @@ fn floats(tensor: FlexTensor) -> Vec<f32> {
 
 fn tensor(values: Vec<f32>, shape: [usize; 4]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
-}
-
-/// First and last-but-one pixel of each of RoIPool's bins along an axis of `length` pixels.
-fn windows(low: f32, high: f32, length: usize, bins: usize, scale: f32) -> Vec<(usize, usize)> {
-    let start = (low * scale).round();
-    let size = ((high * scale).round() - start + 1.0).max(1.0) / bins as f32;
-    let clip = |edge: f32| (edge + start).clamp(0.0, length as f32) as usize;
-    (0..bins)
-        .map(|bin| {
-            let bin = bin as f32;
-            (
-                clip((bin * size).floor()),
-                clip(((bin + 1.0) * size).ceil()),
-            )
-        })
-        .collect()
-}
-
-fn first_max(
-    plane: &[f32],
-    width: usize,
-    (top, bottom): (usize, usize),
-    (left, right): (usize, usize),
-) -> Option<usize> {
-    let mut best = None;
-    for y in top..bottom {
-        for position in y * width + left..y * width + right {
-            if best.is_none_or(|b: usize| plane[position] > plane[b]) {
-                best = Some(position);
-            }
-        }
-    }
-    best
 }

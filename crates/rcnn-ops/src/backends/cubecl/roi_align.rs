@@ -7,6 +7,7 @@ use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise, prelude::*};
 use burn_cubecl::ops::numeric::zeros_client;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::roi::read_roi;
 use super::{contiguous, dims, empty};
 use crate::RoiAlignOptions;
 
@@ -100,13 +101,10 @@ fn forward_kernel<F: Float, R: Float>(
     let bin_x = ABSOLUTE_POS % out_w;
     let bin_y = ABSOLUTE_POS / out_w % out_h;
     let channel = ABSOLUTE_POS / (out_w * out_h) % features.shape(1);
-    let roi = ABSOLUTE_POS / (out_w * out_h * features.shape(1)) * 5;
-    let image = f32::cast_from(rois[roi]) as usize;
-    let (x1, y1) = (f32::cast_from(rois[roi + 1]), f32::cast_from(rois[roi + 2]));
-    let (x2, y2) = (f32::cast_from(rois[roi + 3]), f32::cast_from(rois[roi + 4]));
-    let rows = axis(y1, y2, out_h, scale, sampling_ratio, aligned);
-    let columns = axis(x1, x2, out_w, scale, sampling_ratio, aligned);
-    let plane = image * features.stride(0) + channel * features.stride(1);
+    let roi = read_roi(rois, ABSOLUTE_POS / (out_w * out_h * features.shape(1)));
+    let rows = axis(roi.y1, roi.y2, out_h, scale, sampling_ratio, aligned);
+    let columns = axis(roi.x1, roi.x2, out_w, scale, sampling_ratio, aligned);
+    let plane = roi.image * features.stride(0) + channel * features.stride(1);
     let mut sum = 0.0f32;
     for row in 0..rows.samples {
         let row = tap(&rows, bin_y, row, height);
@@ -238,12 +236,10 @@ fn backward_kernel<F: Float, R: Float>(
         let roi = chunk * units + unit;
         near[unit] = 0u32;
         if roi < roi_count {
-            let at = roi * 5;
-            if f32::cast_from(rois[at]) as usize == image {
-                let (x1, y1) = (f32::cast_from(rois[at + 1]), f32::cast_from(rois[at + 2]));
-                let (x2, y2) = (f32::cast_from(rois[at + 3]), f32::cast_from(rois[at + 4]));
-                let rows = axis(y1, y2, out_h, scale, sampling_ratio, aligned);
-                let columns = axis(x1, x2, out_w, scale, sampling_ratio, aligned);
+            let roi = read_roi(rois, roi);
+            if roi.image == image {
+                let rows = axis(roi.y1, roi.y2, out_h, scale, sampling_ratio, aligned);
+                let columns = axis(roi.x1, roi.x2, out_w, scale, sampling_ratio, aligned);
                 if touches(&rows, out_h, tile_y) && touches(&columns, out_w, tile_x) {
                     near[unit] = 1u32;
                 }
@@ -252,12 +248,10 @@ fn backward_kernel<F: Float, R: Float>(
         sync_cube();
         for other in 0..units {
             if near[other] == 1u32 {
-                let roi = chunk * units + other;
-                let at = roi * 5;
-                let (x1, y1) = (f32::cast_from(rois[at + 1]), f32::cast_from(rois[at + 2]));
-                let (x2, y2) = (f32::cast_from(rois[at + 3]), f32::cast_from(rois[at + 4]));
-                let rows = axis(y1, y2, out_h, scale, sampling_ratio, aligned);
-                let columns = axis(x1, x2, out_w, scale, sampling_ratio, aligned);
+                let index = chunk * units + other;
+                let roi = read_roi(rois, index);
+                let rows = axis(roi.y1, roi.y2, out_h, scale, sampling_ratio, aligned);
+                let columns = axis(roi.x1, roi.x2, out_w, scale, sampling_ratio, aligned);
                 let samples = clamp_min(rows.samples * columns.samples, 1) as f32;
                 for bin_y in 0..out_h {
                     let weight_y = weight(&rows, bin_y, y, height) / samples;
@@ -269,7 +263,7 @@ fn backward_kernel<F: Float, R: Float>(
                                 for channel in 0..CHANNELS {
                                     let plane = first_channel + channel;
                                     if plane < channels {
-                                        let from = ((roi * channels + plane) * out_h + bin_y)
+                                        let from = ((index * channels + plane) * out_h + bin_y)
                                             * out_w
                                             + bin_x;
                                         sums[channel] += weight * f32::cast_from(grad[from]);

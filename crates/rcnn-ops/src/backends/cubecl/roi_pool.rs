@@ -7,6 +7,7 @@ use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise, prelude::*};
 use burn_cubecl::ops::numeric::zeros_client;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::roi::read_roi;
 use super::{contiguous, dims, empty};
 use crate::RoiPoolOptions;
 
@@ -64,13 +65,10 @@ fn forward_kernel<F: Float, R: Float, I: Int>(
     let bin_x = ABSOLUTE_POS % out_w;
     let bin_y = ABSOLUTE_POS / out_w % out_h;
     let channel = ABSOLUTE_POS / (out_w * out_h) % features.shape(1);
-    let roi = ABSOLUTE_POS / (out_w * out_h * features.shape(1)) * 5;
-    let image = f32::cast_from(rois[roi]) as usize;
-    let (x1, y1) = (f32::cast_from(rois[roi + 1]), f32::cast_from(rois[roi + 2]));
-    let (x2, y2) = (f32::cast_from(rois[roi + 3]), f32::cast_from(rois[roi + 4]));
-    let (top, bottom) = window(y1, y2, bin_y, out_h, scale, height);
-    let (left, right) = window(x1, x2, bin_x, out_w, scale, width);
-    let plane = image * features.stride(0) + channel * features.stride(1);
+    let roi = read_roi(rois, ABSOLUTE_POS / (out_w * out_h * features.shape(1)));
+    let (top, bottom) = window(roi.y1, roi.y2, bin_y, out_h, scale, height);
+    let (left, right) = window(roi.x1, roi.x2, bin_x, out_w, scale, width);
+    let plane = roi.image * features.stride(0) + channel * features.stride(1);
     let mut best = F::new(0.0);
     let mut position = I::new(-1);
     for y in top..bottom {
@@ -147,7 +145,7 @@ fn backward_kernel<F: Float, R: Float, I: Int>(
     let image = ABSOLUTE_POS / (plane * channels);
     let mut sum = 0.0f32;
     for roi in 0..roi_count {
-        if f32::cast_from(rois[roi * 5]) as usize == image {
+        if read_roi(rois, roi).image == image {
             let first = (roi * channels + channel) * bins;
             for bin in first..first + bins {
                 if positions[bin] == position {
