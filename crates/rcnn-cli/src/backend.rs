@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::io::Write;
-use std::panic::{self, AssertUnwindSafe};
 use std::str::FromStr;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
-use rcnn_burn::ops::{DetectionBackend, devices};
-use rcnn_burn::{Backend, FloatDType};
+use rcnn_burn::FloatDType;
+use rcnn_burn::ops::{DetectionBackend, devices, probe};
 
 /// A device as the command line names it: `flex`, `wgpu`, `cuda:1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,32 +176,13 @@ fn run_probed<B: DetectionBackend, J: Job>(
                 list()
             );
         };
-        probe::<B>(name, &device)?;
+        if let Err(reason) = probe::<B>(&device) {
+            bail!(
+                "device {name} can't be used ({reason}); there are {}",
+                list()
+            );
+        }
         devices.push(device);
     }
     job.run::<B>(devices)
-}
-
-fn probe<B: DetectionBackend>(name: &DeviceName, device: &B::Device) -> Result<()> {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let probe = panic::catch_unwind(AssertUnwindSafe(|| {
-        let one = rcnn_burn::Tensor::<B, 1>::ones([1], device);
-        <B as Backend>::sync(device).map(|()| one.into_data())
-    }));
-    panic::set_hook(hook);
-    match probe {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(anyhow!("device {name} can't be used: {error}")),
-        Err(payload) => {
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text
-                .or(payload.downcast_ref::<&str>().copied())
-                .unwrap_or("it gave no reason");
-            Err(anyhow!(
-                "device {name} can't be used ({text}); there are {}",
-                list()
-            ))
-        }
-    }
 }

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use image::RgbImage;
+use indicatif::ProgressBar;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::roi::NmsMethod;
+use rcnn_burn::roi::{Detections, NmsMethod};
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 
@@ -172,32 +175,65 @@ struct Detect {
     folder: Option<PictureFolder>,
 }
 
+/// A picture and what was found in it, on its way to be written.
+type Finding<'a> = (&'a Path, RgbImage, Detections);
+
 impl Job for Detect {
     type Output = Outcome;
 
-    fn run<B: DetectionBackend>(mut self, devices: Vec<B::Device>) -> Result<Outcome> {
-        let device = &devices[0];
-        let model = self.args.model.load::<B>(&self.weights, device)?;
-        let model = model.cast(self.args.dtype.into())?;
-        let progress = progress_bar(self.images.len(), "images");
-        let mut failed = 0;
-        for paths in std::mem::take(&mut self.images).chunks(self.args.batch_size) {
-            let mut batch: Vec<(&Path, RgbImage)> = Vec::new();
-            for path in paths {
-                match open_rgb(path) {
-                    Ok(image) => batch.push((path, image)),
-                    Err(error) => {
-                        progress.suspend(|| eprintln!("error: {error}"));
-                        failed += 1;
+    /// Reading, inference and writing go on at the same time, a few pictures apart.
+    fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Outcome> {
+        let Self {
+            args,
+            weights,
+            images,
+            classes,
+            printer,
+            folder,
+        } = self;
+        let (images, total) = (images.as_slice(), images.len());
+        let progress = progress_bar(total, "images");
+        let (read, pictures) = sync_channel(args.batch_size);
+        let (found, findings) = sync_channel(args.batch_size);
+        let failed = thread::scope(|scope| {
+            scope.spawn(move || {
+                for path in images {
+                    // Nobody wants pictures any more.
+                    if read.send((path.as_path(), open_rgb(path))).is_err() {
+                        break;
                     }
                 }
+            });
+            let model = args.model.load::<B>(&weights, &devices[0])?;
+            let model = model.cast(args.dtype.into())?;
+            let writer = scope.spawn(|| write(findings, printer, folder, &progress));
+
+            let mut failed = 0;
+            let mut pictures = pictures.into_iter().filter_map(|(path, picture)| {
+                let report = |error| {
+                    progress.suspend(|| eprintln!("error: {error}"));
+                    progress.inc(1);
+                    failed += 1;
+                };
+                Some((path, picture.map_err(report).ok()?))
+            });
+            loop {
+                let batch: Vec<_> = pictures.by_ref().take(args.batch_size).collect();
+                let last = batch.len() < args.batch_size;
+                let detections = detect(&model, &batch, classes.as_deref(), &devices[0])?;
+                let mut batch = batch.into_iter().zip(detections);
+                let sent = batch.try_for_each(|((path, picture), detections)| {
+                    found.send((path, picture, detections))
+                });
+                // The writer tells itself why it wants no more.
+                if last || sent.is_err() {
+                    break;
+                }
             }
-            progress.suspend(|| self.batch(&model, batch, device))?;
-            progress.inc(paths.len() as u64);
-        }
-        progress.finish_and_clear();
-        self.printer.finish()?;
-        let total = progress.length().unwrap_or(0);
+            drop((found, pictures));
+            writer.join().expect("the writer does not panic")?;
+            anyhow::Ok(failed)
+        })?;
         match failed {
             0 => Ok(Outcome::Done),
             n if n < total => Ok(Outcome::SomeFailed),
@@ -207,27 +243,38 @@ impl Job for Detect {
     }
 }
 
-impl Detect {
-    fn batch<B: DetectionBackend>(
-        &mut self,
-        model: &StandardFasterRcnn<B>,
-        batch: Vec<(&Path, RgbImage)>,
-        device: &B::Device,
-    ) -> Result<()> {
-        let tensors: Vec<_> = batch
-            .iter()
-            .map(|(_, image)| to_tensor::<B>(image, device))
-            .collect();
-        for ((path, mut image), mut found) in batch.into_iter().zip(model.detect(&tensors)?) {
-            if let Some(classes) = &self.classes {
-                found.retain(|_, label, _| classes.contains(&label));
-            }
-            self.printer.image(path, &image, &found)?;
-            if let Some(folder) = &mut self.folder {
-                self.printer.draw(&mut image, &found);
-                folder.write(path, &image)?;
-            }
-        }
-        Ok(())
+fn detect<B: DetectionBackend>(
+    model: &StandardFasterRcnn<B>,
+    pictures: &[(&Path, RgbImage)],
+    classes: Option<&[usize]>,
+    device: &B::Device,
+) -> Result<Vec<Detections>> {
+    let tensors = pictures
+        .iter()
+        .map(|(_, image)| to_tensor::<B>(image, device));
+    let mut found = model.detect(&tensors.collect::<Vec<_>>())?;
+    if let Some(classes) = classes {
+        let wanted = |_, label, _| classes.contains(&label);
+        found.iter_mut().for_each(|found| found.retain(wanted));
     }
+    Ok(found)
+}
+
+/// Prints and draws what is found, until there is no more.
+fn write(
+    findings: Receiver<Finding>,
+    mut printer: Printer,
+    mut folder: Option<PictureFolder>,
+    progress: &ProgressBar,
+) -> Result<()> {
+    for (path, mut image, found) in findings {
+        progress.suspend(|| printer.image(path, &image, &found))?;
+        if let Some(folder) = &mut folder {
+            printer.draw(&mut image, &found);
+            folder.write(path, &image)?;
+        }
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    printer.finish()
 }

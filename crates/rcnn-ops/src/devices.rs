@@ -1,5 +1,11 @@
 //! The devices that this build can compute on, and their names.
 
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
 /// A device of one of the backends built in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -28,6 +34,40 @@ pub fn devices() -> Vec<DeviceInfo> {
     #[cfg(feature = "cuda")]
     devices.extend(cuda::devices());
     devices
+}
+
+/// Tries a device out: where there is no driver, backends panic on first use.
+///
+/// Meant for a program's start: while it runs, other threads' panics are silent.
+///
+/// # Errors
+/// What the backend said.
+pub fn probe<B: Backend>(device: &B::Device) -> Result<(), String> {
+    // What a thread of the driver says comes first, and tells most.
+    let first = Arc::new(Mutex::new(None));
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new({
+        let first = first.clone();
+        move |info| {
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(
+                info.payload_as_str()
+                    .unwrap_or("no reason given")
+                    .to_string(),
+            );
+        }
+    }));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        let one = Tensor::<B, 1>::ones([1], device);
+        B::sync(device).map(|()| one.into_data())
+    }));
+    panic::set_hook(hook);
+    let said = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match result {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(said.unwrap_or_default()),
+    }
 }
 
 #[cfg(feature = "wgpu")]

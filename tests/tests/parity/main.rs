@@ -21,15 +21,13 @@ mod steps;
 mod surgery;
 mod training;
 
-use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::{Backend, BackendTypes};
 use libtest_mimic::{Arguments, Failed, Trial};
-use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::ops::backend_types as backends;
+use rcnn_burn::ops::{DetectionBackend, probe};
 
 type Device<B> = <B as BackendTypes>::Device;
 
@@ -142,7 +140,7 @@ impl Suite {
         }
         for label in labels {
             let device = device(number(&label).flatten());
-            match usable::<B>(&device) {
+            match probe::<B>(&device) {
                 Ok(()) => {
                     let modules = modules::<B>(extent).into_iter().chain(further());
                     for (module, checks) in modules {
@@ -173,23 +171,6 @@ impl Suite {
         let name = format!("{device}::device");
         self.trials
             .push(Trial::test(name, || Err(Failed::from(reason))));
-    }
-}
-
-/// Whether a device can be computed on. Where there is no driver, backends panic.
-fn usable<B: Backend>(device: &B::Device) -> Result<(), String> {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let probe = || Tensor::<B, 1>::ones([1], device).into_data();
-    let result = panic::catch_unwind(AssertUnwindSafe(probe));
-    panic::set_hook(hook);
-    match result {
-        Ok(_) => Ok(()),
-        Err(payload) => {
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(payload.downcast_ref::<&str>().copied());
-            Err(text.unwrap_or("no reason given").to_string())
-        }
     }
 }
 
