@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use super::pool::{self, Floats};
 pub(super) use epilogue::Epilogue;
-pub(super) use lanes::vectorised;
+pub(super) use lanes::{interleave, separate_lane, vectorised};
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug)]

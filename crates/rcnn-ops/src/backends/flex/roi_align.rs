@@ -1,7 +1,8 @@
 //! RoIAlign for Flex.
 //!
 //! Every bin is a weighted sum over a few rows and a few columns, and the weights of both axes are
-//! independent: rows are summed into one line first, from which all bins of a row are read.
+//! independent. Forward, the channels of a pixel are brought side by side first, so that a sum is
+//! over whole vectors. Backward, the bins of a row are spread over one line, and that over the rows.
 
 use std::iter::repeat_n;
 use std::ops::Range;
@@ -10,6 +11,8 @@ use burn::tensor::DType;
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
+use super::conv2d::{interleave, separate_lane, vectorised};
+use super::pool::{LANES, Lane, Scratch, floats, floats_mut};
 use super::{Roi, dims, parse_rois, tensor};
 use crate::{RoiAlignOptions, roi_align};
 
@@ -40,12 +43,13 @@ pub(super) fn forward_into(
     if features.dtype() != DType::F32 || pooled.dtype() != DType::F32 {
         return roi_align::forward_into::<Flex>(pooled, rows, features, rois, options);
     }
-    let shape @ [_, c, h, w] = dims(&features);
+    let shape @ [n, c, h, w] = dims(&features);
     let features = features.to_contiguous();
     let features = features.storage::<f32>();
     let rois = parse_rois(rois);
-    let [out_h, out_w] = options.output_size;
-    let bins = out_h * out_w;
+    let samples = RoiSamples::of_all(&rois, shape, options);
+    let bins = options.output_size.iter().product::<usize>();
+    let lanes = c.div_ceil(LANES);
     // Moved, so that nothing else holds the storage and it is written in place.
     let mut pooled = match pooled.is_contiguous() {
         true => pooled,
@@ -53,21 +57,81 @@ pub(super) fn forward_into(
     };
     let out = pooled.storage_mut::<f32>();
     let mut places: Vec<_> = out.chunks_mut((c * bins).max(1)).map(Some).collect();
-    let places: Vec<&mut [f32]> = rows
-        .iter()
-        .map(|&row| places[row].take().expect("a row is written once"))
-        .collect();
-    places.into_par_iter().zip(&rois).for_each_init(
-        || vec![0.0; w],
-        |line, (out, roi)| {
-            let samples = RoiSamples::new(roi, shape, options);
-            for (channel, out) in out.chunks_mut(bins).enumerate() {
-                let plane = (roi.image * c + channel) * h * w;
-                samples.pool(&features[plane..plane + h * w], line, out, out_w);
-            }
-        },
-    );
+    let mut by_image: Vec<Vec<(&mut [f32], &RoiSamples)>> = (0..n).map(|_| Vec::new()).collect();
+    for ((roi, samples), &row) in rois.iter().zip(&samples).zip(rows) {
+        let place = places[row].take().expect("a row is written once");
+        by_image[roi.image].push((place, samples));
+    }
+    for (image, mut boxes) in by_image.into_iter().enumerate() {
+        // Neighbours follow each other, while their pixels are in cache.
+        boxes.sort_unstable_by_key(|(_, samples)| {
+            (samples.rows.range.start / 16, samples.columns.range.start)
+        });
+        let ranges = || boxes.iter().map(|(_, samples)| &samples.rows.range);
+        let first = ranges().map(|rows| rows.start).min().unwrap_or(0);
+        let pixels = ranges()
+            .map(|rows| rows.end)
+            .max()
+            .map_or(0, |end| (end - first) * w);
+        let mut map = Scratch::new(pixels * lanes);
+        let planes = &features[image * c * h * w..][..c * h * w];
+        if !map.is_empty() {
+            interleave(&planes[first * w..], h * w, c, pixels, &mut map);
+        }
+        let map = Map {
+            pixels: &map,
+            lanes,
+            width: w,
+            first,
+        };
+        boxes.into_par_iter().for_each_init(
+            || Scratch::new(bins * lanes),
+            |sums, (out, samples)| {
+                pool(&map, samples, options.output_size, sums);
+                for (lane, out) in out.chunks_mut(LANES * bins).enumerate() {
+                    separate_lane(sums, bins, [lane, lanes], out);
+                }
+            },
+        );
+    }
     pooled
+}
+
+/// Rows of an image with the channels of a pixel side by side.
+struct Map<'a> {
+    pixels: &'a [Lane],
+    /// Lanes of a pixel.
+    lanes: usize,
+    width: usize,
+    /// The first row that is there.
+    first: usize,
+}
+
+vectorised! {
+    /// Averages of a box's bins, each with its channels side by side.
+    fn pool(map: &Map<'_>, samples: &RoiSamples, output_size: [usize; 2], sums: &mut [Lane]) {
+        let [out_h, out_w] = output_size;
+        let mut sums = sums.chunks_mut(map.lanes);
+        for rows in samples.rows.bins(out_h) {
+            for columns in samples.columns.bins(out_w) {
+                let Some(sums) = sums.next() else { return };
+                sums.fill(Lane::ZERO);
+                for &(y, weight_y) in rows {
+                    for &(x, weight_x) in columns {
+                        let weight = weight_y * weight_x;
+                        if weight == 0.0 {
+                            continue;
+                        }
+                        let pixel = ((y - map.first) * map.width + x) * map.lanes;
+                        let pixel = floats(&map.pixels[pixel..][..map.lanes]);
+                        for (sum, value) in floats_mut(sums).iter_mut().zip(pixel) {
+                            *sum += weight * value;
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// The gradient of box `k` is in row `rows[k]` of `grad`.
@@ -87,10 +151,7 @@ pub(super) fn backward(
     let rois = parse_rois(rois);
     let [out_h, out_w] = options.output_size;
     let bins = out_h * out_w;
-    let samples: Vec<RoiSamples> = rois
-        .par_iter()
-        .map(|roi| RoiSamples::new(roi, shape, options))
-        .collect();
+    let samples = RoiSamples::of_all(&rois, shape, options);
     let mut out = vec![0.0f32; n * c * h * w];
     out.par_chunks_mut((h * w).max(1))
         .enumerate()
@@ -181,14 +242,6 @@ impl Axis {
     }
 }
 
-/// Weighted sums over a line, one a bin; `N` taps for each, known to the compiler.
-fn gather<const N: usize>(taps: &[(usize, f32)], line: &[f32], out: &mut [f32]) {
-    let (taps, _) = taps.as_chunks::<N>();
-    for (out, taps) in out.iter_mut().zip(taps) {
-        *out = taps.iter().map(|&(x, weight)| weight * line[x]).sum();
-    }
-}
-
 /// Adds each bin's value to the pixels of a line that it is a sum of.
 fn scatter<const N: usize>(taps: &[(usize, f32)], values: &[f32], line: &mut [f32]) {
     let (taps, _) = taps.as_chunks::<N>();
@@ -206,39 +259,16 @@ struct RoiSamples {
 }
 
 impl RoiSamples {
-    fn new(roi: &Roi, [_, _, h, w]: [usize; 4], options: RoiAlignOptions) -> Self {
+    fn of_all(rois: &[Roi], [_, _, h, w]: [usize; 4], options: RoiAlignOptions) -> Vec<Self> {
         let [out_h, out_w] = options.output_size;
-        let [x1, y1, x2, y2] = roi.bounds;
-        Self {
-            rows: Axis::new(y1, y2, h, out_h, options),
-            columns: Axis::new(x1, x2, w, out_w, options),
-        }
-    }
-
-    /// Averages of the bins over a plane; `line` is room for one of its rows.
-    fn pool(&self, plane: &[f32], line: &mut [f32], out: &mut [f32], out_w: usize) {
-        let (width, range) = (line.len(), self.columns.range.clone());
-        let columns = &self.columns.taps;
-        for (taps, out) in self.rows.bins(out.len() / out_w).zip(out.chunks_mut(out_w)) {
-            let sum = &mut line[range.clone()];
-            sum.fill(0.0);
-            for &(y, weight) in taps {
-                let row = &plane[y * width..][range.clone()];
-                for (sum, value) in sum.iter_mut().zip(row) {
-                    *sum += weight * value;
-                }
+        let of_roi = |roi: &Roi| {
+            let [x1, y1, x2, y2] = roi.bounds;
+            Self {
+                rows: Axis::new(y1, y2, h, out_h, options),
+                columns: Axis::new(x1, x2, w, out_w, options),
             }
-            match self.columns.taps_per_bin {
-                2 => gather::<2>(columns, line, out),
-                3 => gather::<3>(columns, line, out),
-                4 => gather::<4>(columns, line, out),
-                _ => {
-                    for (out, taps) in out.iter_mut().zip(self.columns.bins(out_w)) {
-                        *out = taps.iter().map(|&(x, weight)| weight * line[x]).sum();
-                    }
-                }
-            }
-        }
+        };
+        rois.par_iter().map(of_roi).collect()
     }
 
     /// Adds to a plane what its pixels contributed to the bins, times their gradients.

@@ -136,7 +136,13 @@ pub(super) unsafe fn store(
 const PIECE: usize = 256;
 
 /// Transposes `count` runs of `len` floats, `stride` apart, into `len` rows of lanes.
-pub(super) fn interleave(runs: &[f32], stride: usize, count: usize, len: usize, out: &mut [Lane]) {
+pub(in super::super) fn interleave(
+    runs: &[f32],
+    stride: usize,
+    count: usize,
+    len: usize,
+    out: &mut [Lane],
+) {
     let lanes = count.div_ceil(LANES);
     out[..len * lanes]
         .par_chunks_mut(PIECE * lanes)
@@ -169,8 +175,9 @@ vectorised! {
 }
 
 vectorised! {
-    /// Separates one lane of each row.
-    fn separate_lane(from: &[Lane], len: usize, place: [usize; 2], runs: &mut [f32]) {
+    /// Separates one lane of each of `len` rows, in the thread that asks: `place` is which lane, and
+    /// lanes of a row.
+    pub(in super::super) fn separate_lane(from: &[Lane], len: usize, place: [usize; 2], runs: &mut [f32]) {
         let [lane, lanes] = place;
         let count = runs.len() / len;
         let runs = Shared::new(runs);
