@@ -1,5 +1,6 @@
 //! The extension of Burn's [`Backend`] that detectors are generic over.
 
+use burn::tensor::FloatDType;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 
@@ -137,6 +138,16 @@ pub trait DetectionBackend: Backend {
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
         roi_align::forward::<Self>(features, rois, options)
+    }
+
+    /// What [`roi_align_into`](Self::roi_align_into) fills; see
+    /// [`roi_align_room`](crate::roi_align_room()).
+    fn roi_align_room(
+        shape: [usize; 4],
+        dtype: FloatDType,
+        device: &Self::Device,
+    ) -> FloatTensor<Self> {
+        Self::float_zeros(shape.into(), device, dtype)
     }
 
     /// RoIAlign into some rows of a result for boxes on several feature maps; see

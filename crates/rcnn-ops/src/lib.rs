@@ -39,7 +39,7 @@ pub use matcher::{Match, Matcher};
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
 pub use observer::{Observer, Within};
 pub use resample::{max_pool2d, upsample_nearest};
-pub use roi_align::{RoiAlignOptions, roi_align, roi_align_into};
+pub use roi_align::{RoiAlignOptions, roi_align, roi_align_into, roi_align_room};
 pub use roi_pool::{RoiPoolOptions, roi_pool};
 pub use sampler::{BalancedSampler, Choice, Sample};
 pub use top_k::top_k;

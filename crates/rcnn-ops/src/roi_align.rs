@@ -5,7 +5,9 @@
 //! their weights for one axis; the forward pass gathers, the backward pass scatters.
 
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{BasicOps, ElementConversion, IndexingUpdateOp, Int, Tensor, TensorPrimitive};
+use burn::tensor::{
+    BasicOps, ElementConversion, FloatDType, IndexingUpdateOp, Int, Tensor, TensorPrimitive,
+};
 
 use crate::DetectionBackend;
 
@@ -42,11 +44,26 @@ pub fn roi_align<B: DetectionBackend>(
     )))
 }
 
+/// A tensor for [`roi_align_into`] to fill, in the precision of the features. Its values are zeros
+/// where that adds to them, and else anything.
+///
+/// # Shapes
+/// - output: `[K, C, output height, output width]`
+pub fn roi_align_room<B: DetectionBackend>(
+    shape: [usize; 4],
+    dtype: FloatDType,
+    device: &B::Device,
+) -> Tensor<B, 4> {
+    let room = B::roi_align_room(shape, dtype, device);
+    Tensor::from_primitive(TensorPrimitive::Float(room))
+}
+
 /// [`roi_align`] of boxes that lie on several feature maps, a map at a time: writes what is cut from
 /// one into some rows of the result and returns that.
 ///
 /// # Shapes
-/// - pooled: `[K, C, output height, output width]`, with zeros in the rows that are written
+/// - pooled: `[K, C, output height, output width]`: a [`roi_align_room`], or zeros in the rows that
+///   are written
 /// - rows: as many as rois, each once
 /// - features: `[N, C, H, W]`, rois: `[K', 5]`
 pub fn roi_align_into<B: DetectionBackend>(

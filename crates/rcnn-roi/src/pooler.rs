@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use rcnn_backbone::FeatureMaps;
-use rcnn_ops::{BBox, DetectionBackend, RoiAlignOptions, box_area, roi_align_into};
+use rcnn_ops::{BBox, DetectionBackend, RoiAlignOptions, box_area, roi_align_into, roi_align_room};
 use serde::{Deserialize, Serialize};
 
 /// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`).
@@ -86,7 +86,7 @@ impl MultiScaleRoiAlign {
         let [height, width] = self.output_size;
         let count = order.iter().map(Vec::len).sum();
         let (channels, dtype) = (levels[0].dims()[1], levels[0].dtype());
-        let mut pooled = Tensor::zeros([count, channels, height, width], (&device, dtype));
+        let mut pooled = roi_align_room([count, channels, height, width], dtype.into(), &device);
         for (level, (rois, rows)) in rois.into_iter().zip(&order).enumerate() {
             if rows.is_empty() {
                 continue;

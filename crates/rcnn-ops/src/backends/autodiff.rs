@@ -4,7 +4,7 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
-use burn::tensor::{Tensor, TensorMetadata};
+use burn::tensor::{FloatDType, Tensor, TensorMetadata};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
@@ -244,6 +244,14 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
             OpsKind::Tracked(prep) => prep.finish((shape, rois, options), pooled),
             OpsKind::UnTracked(prep) => prep.finish(pooled),
         }
+    }
+
+    fn roi_align_room(
+        shape: [usize; 4],
+        dtype: FloatDType,
+        device: &Self::Device,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::roi_align_room(shape, dtype, device))
     }
 
     fn roi_align_into(

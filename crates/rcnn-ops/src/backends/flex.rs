@@ -3,8 +3,8 @@
 //! The forward passes share the boxes between threads, the backward passes the planes of the
 //! gradient, so no two threads write the same pixel and every run gives the same bits.
 
-use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor, ModuleOps};
-use burn::tensor::{DType, TensorData};
+use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps, IntTensor, ModuleOps};
+use burn::tensor::{DType, FloatDType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 
 use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, resample};
@@ -21,6 +21,7 @@ mod roi_pool;
 mod upsample;
 
 use max_pool::MaxPool;
+use pool::Floats;
 use pooled::pooled;
 
 impl DetectionBackend for Flex {
@@ -134,6 +135,17 @@ impl DetectionBackend for Flex {
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
         roi_align::forward(features, rois, options)
+    }
+
+    fn roi_align_room(
+        shape: [usize; 4],
+        dtype: FloatDType,
+        device: &Self::Device,
+    ) -> FloatTensor<Self> {
+        match dtype {
+            FloatDType::F32 => pooled(Floats::new(shape.iter().product()), shape),
+            _ => Self::float_zeros(shape.into(), device, dtype),
+        }
     }
 
     fn roi_align_into(

@@ -1,7 +1,8 @@
 //! Memory that goes from one operation to the next.
 //!
 //! A layer needs tens of megabytes for a moment, and fresh pages from the system cost more than
-//! filling them. Buffers come back here when what holds them is dropped, tensors included.
+//! filling them. Buffers come back here when what holds them is dropped, tensors included. A fresh one
+//! has not been touched yet, so the threads that fill it share the cost of its pages.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
@@ -38,16 +39,40 @@ static IDLE: Mutex<Idle> = Mutex::new(Idle {
 
 /// Idle buffers, and lanes in them, kept at most; beyond, the longest idle go.
 const MAX_IDLE: usize = 256;
-const MAX_IDLE_LANES: usize = (256 << 20) / size_of::<Lane>();
+const MAX_IDLE_LANES: usize = (384 << 20) / size_of::<Lane>();
 
 struct Idle {
-    buffers: Vec<Vec<Lane>>,
+    buffers: Vec<Buffer>,
     lanes: usize,
+}
+
+/// Floats that hold whole lanes, from the first aligned one on: zeroed lanes would be touched by
+/// whoever asks for them.
+struct Buffer(Vec<f32>);
+
+impl Buffer {
+    fn new(lanes: usize) -> Self {
+        Self(vec![0.0; (lanes + 1) * LANES])
+    }
+
+    fn lanes(&self) -> &[Lane] {
+        // SAFETY: a lane is sixteen floats without padding.
+        unsafe { self.0.align_to().1 }
+    }
+
+    fn lanes_mut(&mut self) -> &mut [Lane] {
+        // SAFETY: as in `lanes`; any float is valid in a lane.
+        unsafe { self.0.align_to_mut().1 }
+    }
+
+    fn len(&self) -> usize {
+        self.lanes().len()
+    }
 }
 
 impl Idle {
     /// The smallest buffer of at least `len` lanes, unless it is much too large.
-    fn take(&mut self, len: usize) -> Option<Vec<Lane>> {
+    fn take(&mut self, len: usize) -> Option<Buffer> {
         let fits = |&i: &usize| (len..=2 * len).contains(&self.buffers[i].len());
         let fit = (0..self.buffers.len()).filter(fits);
         let buffer = fit.min_by_key(|&i| self.buffers[i].len())?;
@@ -56,7 +81,7 @@ impl Idle {
         Some(buffer)
     }
 
-    fn put(&mut self, buffer: Vec<Lane>) {
+    fn put(&mut self, buffer: Buffer) {
         self.lanes += buffer.len();
         self.buffers.push(buffer);
         while self.buffers.len() > MAX_IDLE || self.lanes > MAX_IDLE_LANES {
@@ -72,7 +97,7 @@ fn rounded(len: usize) -> usize {
 
 /// A buffer of lanes with arbitrary contents.
 pub(super) struct Scratch {
-    lanes: Vec<Lane>,
+    buffer: Buffer,
     len: usize,
 }
 
@@ -80,7 +105,7 @@ impl Scratch {
     pub(super) fn new(len: usize) -> Self {
         let idle = IDLE.lock().unwrap_or_else(|e| e.into_inner()).take(len);
         Self {
-            lanes: idle.unwrap_or_else(|| vec![Lane::ZERO; rounded(len)]),
+            buffer: idle.unwrap_or_else(|| Buffer::new(rounded(len))),
             len,
         }
     }
@@ -88,10 +113,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let lanes = std::mem::take(&mut self.lanes);
-        if !lanes.is_empty() {
-            IDLE.lock().unwrap_or_else(|e| e.into_inner()).put(lanes);
-        }
+        let buffer = Buffer(std::mem::take(&mut self.buffer.0));
+        IDLE.lock().unwrap_or_else(|e| e.into_inner()).put(buffer);
     }
 }
 
@@ -99,13 +122,13 @@ impl Deref for Scratch {
     type Target = [Lane];
 
     fn deref(&self) -> &[Lane] {
-        &self.lanes[..self.len]
+        &self.buffer.lanes()[..self.len]
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [Lane] {
-        &mut self.lanes[..self.len]
+        &mut self.buffer.lanes_mut()[..self.len]
     }
 }
 

@@ -12,7 +12,8 @@ use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
 use super::conv2d::{interleave, separate_lane, vectorised};
-use super::pool::{LANES, Lane, Scratch, floats, floats_mut};
+use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
+use super::pooled::pooled;
 use super::{Roi, dims, parse_rois, tensor};
 use crate::{RoiAlignOptions, roi_align};
 
@@ -28,7 +29,7 @@ pub(super) fn forward(
     let rows: Vec<usize> = (0..rois.layout().shape()[0]).collect();
     let [height, width] = options.output_size;
     let size = rows.len() * channels * height * width;
-    let pooled = tensor(vec![0.0; size], [rows.len(), channels, height, width]);
+    let pooled = pooled(Floats::new(size), [rows.len(), channels, height, width]);
     forward_into(pooled, &rows, features, rois, options)
 }
 

@@ -148,13 +148,16 @@ fn runs(conv: &Conv2d, pixels: usize) -> impl Iterator<Item = Run> {
 /// Multiplies planes of the size of the output with weights, a matrix of inputs by outputs.
 fn multiply(conv: &Conv2d, x: &[f32], weights: Matrix<'_>, epilogue: &Epilogue<'_>) -> Floats {
     let (ins, outs, plane) = (conv.in_channels, conv.out_channels, conv.out_plane());
-    let runs: Vec<_> = runs(conv, PIXELS).collect();
+    // Of about one length, so that no thread waits long for another.
+    let equal = plane.div_ceil(plane.div_ceil(PIXELS).next_multiple_of(2));
+    let runs: Vec<_> = runs(conv, equal.next_multiple_of(LANES)).collect();
     let parts = TASKS.div_ceil(runs.len());
     let part = outs.div_ceil(parts).next_multiple_of(6);
     let parts = outs.div_ceil(part);
     let mut output = Floats::new(conv.output_len());
     let out = &Shared::new(&mut output);
-    (0..runs.len() * parts).into_par_iter().for_each(|task| {
+    let tasks = (0..runs.len() * parts).into_par_iter().with_max_len(1);
+    tasks.for_each(|task| {
         let Run { image, start, len } = runs[task / parts];
         let first = task % parts * part;
         let count = part.min(outs - first);
