@@ -9,7 +9,9 @@ use std::rc::Rc;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
-use burn_store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, TensorSnapshot};
+use burn_store::{
+    BurnToPyTorchAdapter, ModuleAdapter, ModuleSnapshot, PyTorchToBurnAdapter, TensorSnapshot,
+};
 use indexmap::IndexMap;
 
 /// Tensors in torch's layouts by torchvision's names; their data is read when asked for.
@@ -229,7 +231,7 @@ pub fn load_state_dict<B: Backend, M: Module<B>>(
     }
 
     let mut loaded = module.clone();
-    let result = loaded.apply(fitting, None, Some(Box::new(PyTorchToBurnAdapter)), true);
+    let result = loaded.apply(fitting, None, Some(Box::new(FromTorch)), true);
     report.unreadable = result
         .errors
         .into_iter()
@@ -244,4 +246,56 @@ pub fn load_state_dict<B: Backend, M: Module<B>>(
     report.loaded = result.applied;
     *module = loaded;
     Ok(report)
+}
+
+/// As [`PyTorchToBurnAdapter`], which transposes element by element: a box head's first layer takes
+/// longer so than the rest of the file.
+#[derive(Debug, Clone)]
+struct FromTorch;
+
+impl ModuleAdapter for FromTorch {
+    fn adapt(&self, snapshot: &TensorSnapshot) -> TensorSnapshot {
+        let adapted = PyTorchToBurnAdapter.adapt(snapshot);
+        let linear = snapshot.module_type().as_deref() == Some("Struct:Linear");
+        let &[rows, cols] = snapshot.shape.as_slice() else {
+            return adapted;
+        };
+        if !linear || snapshot.dtype != DType::F32 {
+            return adapted;
+        }
+        let data = snapshot.clone_data_fn();
+        let data: DataFn = Rc::new(move || {
+            let data = data()?;
+            let values = data.as_slice().expect("it is of the type that it says");
+            Ok(TensorData::new(transpose(values, rows, cols), [cols, rows]))
+        });
+        TensorSnapshot::from_closure(
+            data,
+            adapted.dtype,
+            adapted.shape,
+            adapted.path_stack.unwrap_or_default(),
+            adapted.container_stack.unwrap_or_default(),
+            adapted.tensor_id.unwrap_or_default(),
+        )
+    }
+
+    fn clone_box(&self) -> Box<dyn ModuleAdapter> {
+        Box::new(self.clone())
+    }
+}
+
+/// Transposes a matrix in squares, so that what is read and written stays in cache.
+fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    const SIDE: usize = 32;
+    let mut out = vec![0.0; rows * cols];
+    for top in (0..rows).step_by(SIDE) {
+        for left in (0..cols).step_by(SIDE) {
+            for col in left..cols.min(left + SIDE) {
+                for row in top..rows.min(top + SIDE) {
+                    out[col * rows + row] = values[row * cols + col];
+                }
+            }
+        }
+    }
+    out
 }

@@ -259,14 +259,15 @@ impl StoredTensor {
     pub fn data(&self) -> Result<TensorData, CheckpointError> {
         let size = self.dtype.size();
         let count = self.num_elements();
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(count * size)
-            .map_err(|error| CheckpointError::Io {
-                path: self.source.path.clone(),
-                source: io::Error::new(io::ErrorKind::OutOfMemory, error),
-            })?;
         let from = &self.region.bytes(&self.source)[self.start..];
+        if let ([] | [(_, 1)], DType::F32) = (self.layout.as_slice(), self.dtype) {
+            // As numbers, for bytes would be copied once more to be aligned.
+            let mut values = self.room(count)?;
+            let (numbers, _) = from[..count * size].as_chunks();
+            values.extend(numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+            return Ok(TensorData::new(values, self.shape.clone()));
+        }
+        let mut bytes = self.room(count * size)?;
         match (self.layout.as_slice(), size) {
             _ if count == 0 => {}
             ([] | [(_, 1)], _) => bytes.extend_from_slice(&from[..count * size]),
@@ -285,6 +286,16 @@ impl StoredTensor {
             self.shape.clone(),
             self.dtype,
         ))
+    }
+
+    fn room<T>(&self, len: usize) -> Result<Vec<T>, CheckpointError> {
+        let mut room = Vec::new();
+        room.try_reserve_exact(len)
+            .map_err(|error| CheckpointError::Io {
+                path: self.source.path.clone(),
+                source: io::Error::new(io::ErrorKind::OutOfMemory, error),
+            })?;
+        Ok(room)
     }
 }
 

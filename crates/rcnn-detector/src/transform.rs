@@ -172,17 +172,23 @@ impl GeneralizedRcnnTransform {
             most.next_multiple_of(self.size_divisible.max(1))
         };
         let (height, width) = (padded(|s| s.0), padded(|s| s.1));
-        let batch = images
+        let mut batch: Vec<Tensor<B, 4>> = images
             .iter()
             .zip(&image_sizes)
             .map(|(image, &(h, w))| {
-                let image = self.normalize_and_resize(image, (h, w));
-                let image: Tensor<B, 4> = image.unsqueeze();
-                image.pad((0, width - w, 0, height - h), 0.0)
+                let image = self.normalize_and_resize(image, (h, w)).unsqueeze();
+                match (h, w) == (height, width) {
+                    true => image,
+                    false => image.pad((0, width - w, 0, height - h), 0.0),
+                }
             })
             .collect();
         Ok(ImageList {
-            tensors: Tensor::cat(batch, 0),
+            // One image need not be copied.
+            tensors: match batch.len() {
+                1 => batch.remove(0),
+                _ => Tensor::cat(batch, 0),
+            },
             image_sizes,
             original_sizes: images.iter().map(image_size).collect(),
         })

@@ -98,21 +98,18 @@ impl AnchorGenerator {
         stride: (usize, usize),
         device: &B::Device,
     ) -> Tensor<B, 2> {
+        // The first row of the grid; the others have other heights.
         let cell = self.cell_anchors(level);
-        let anchors = cell.len();
-        let cell: Vec<f32> = cell.into_iter().flatten().collect();
-        let cell = Tensor::<B, 1>::from_floats(cell.as_slice(), device).reshape([1, 1, anchors, 4]);
-        let shifts = |count: usize, stride: usize| {
-            (Tensor::<B, 1, Int>::arange(0..count as i64, device) * stride as i64).float()
-        };
-        let y = shifts(height, stride.0)
-            .reshape([height, 1, 1, 1])
-            .expand([height, width, 1, 1]);
-        let x = shifts(width, stride.1)
-            .reshape([1, width, 1, 1])
-            .expand([height, width, 1, 1]);
-        let shift = Tensor::cat(vec![x.clone(), y.clone(), x, y], 3);
-        (shift + cell).reshape([height * width * anchors, 4])
+        let mut row = Vec::with_capacity(width * cell.len() * 4);
+        for x in (0..width).map(|x| (x * stride.1) as f32) {
+            row.extend(cell.iter().flat_map(|b| [b[0] + x, b[1], b[2] + x, b[3]]));
+        }
+        let n = row.len();
+        let row = Tensor::<B, 1>::from_floats(row.as_slice(), device).reshape([1, n]);
+        let vertical = Tensor::<B, 2>::from_floats([[0.0, 1.0, 0.0, 1.0]], device);
+        let vertical = vertical.repeat(&[height, n / 4]);
+        let y = Tensor::<B, 1, Int>::arange(0..height as i64, device) * stride.0 as i64;
+        (vertical * y.float().reshape([height, 1]) + row).reshape([height * n / 4, 4])
     }
 }
 

@@ -13,9 +13,10 @@ use super::shared::Shared;
 
 /// Pixels of a product: enough to run at speed.
 const PIXELS: usize = 512;
+const MIN_PIXELS: usize = 128;
 
 /// Products to share between threads, at least, where there is work for them.
-const TASKS: usize = 8;
+const TASKS: usize = 16;
 
 /// Bytes of pixels that are transposed at once for the gradient of the weights.
 const TURNED_BYTES: usize = 4 << 20;
@@ -149,7 +150,8 @@ fn runs(conv: &Conv2d, pixels: usize) -> impl Iterator<Item = Run> {
 fn multiply(conv: &Conv2d, x: &[f32], weights: Matrix<'_>, epilogue: &Epilogue<'_>) -> Floats {
     let (ins, outs, plane) = (conv.in_channels, conv.out_channels, conv.out_plane());
     // Of about one length, so that no thread waits long for another.
-    let equal = plane.div_ceil(plane.div_ceil(PIXELS).next_multiple_of(2));
+    let count = plane.div_ceil(PIXELS).max(TASKS.div_ceil(conv.batch));
+    let equal = plane.div_ceil(count).max(MIN_PIXELS);
     let runs: Vec<_> = runs(conv, equal.next_multiple_of(LANES)).collect();
     let parts = TASKS.div_ceil(runs.len());
     let part = outs.div_ceil(parts).next_multiple_of(6);

@@ -6,9 +6,9 @@
 //! gradient of the input is a convolution again, with the kernels turned; that of the weights
 //! is the adjoint, dg = Gᵀ[Σ (A dY Aᵀ) ⊙ (Bᵀ d B)]G.
 //!
-//! Tiles are taken in blocks that stay in cache from one stage to the next: transform (shared
-//! between threads by rows and channels), multiply (by points), and transform back. All three
-//! write each element once, so the threads do not affect the sums.
+//! Tiles are taken in blocks that stay in cache from one stage to the next: transform, multiply, and
+//! transform back. The threads share the rows and channels, or the points, of a stage, and write each
+//! element once, so they do not affect the sums.
 
 mod product;
 mod tiling;
@@ -63,23 +63,18 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
 }
 
 fn convolve(conv: &Conv2d, x: &[f32], weights: &Weights, epilogue: &Epilogue<'_>) -> Floats {
-    let mut blocks = Blocks::new(conv, *BLOCK_BYTES.start());
+    let blocks = Blocks::new(conv, *BLOCK_BYTES.start());
+    let Blocks { input, output, .. } = &blocks;
     let mut filled = Floats::new(conv.output_len());
     let out = Shared::new(&mut filled);
+    let [mut v, mut m] = blocks.room();
     for rows in blocks.all() {
         let [outs, tiles, ins] = blocks.sizes(&rows);
         let [stride_in, stride_out] = blocks.strides(&rows);
-        let Blocks {
-            input,
-            output,
-            v,
-            m,
-            ..
-        } = &mut blocks;
         let strips = input.strips(rows);
-        spread(tiling::spread_input, input, &strips, x, v, stride_in);
+        spread(tiling::spread_input, input, &strips, x, &mut v, stride_in);
         let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
-        points.enumerate().for_each(|(e, m)| {
+        points.enumerate().with_max_len(1).for_each(|(e, m)| {
             let sizes = product::Sizes {
                 out_lanes: outs / LANES,
                 tiles,
@@ -88,7 +83,7 @@ fn convolve(conv: &Conv2d, x: &[f32], weights: &Weights, epilogue: &Epilogue<'_>
             product::multiply(sizes, weights.point(e), &v[e * stride_in..], m);
         });
         each(&strips, output.lanes(), |strip, lane| {
-            tiling::collect_output(output, m, stride_out, strip, lane, epilogue, &out);
+            tiling::collect_output(output, &m, stride_out, strip, lane, epilogue, &out);
         });
     }
     filled
@@ -97,20 +92,22 @@ fn convolve(conv: &Conv2d, x: &[f32], weights: &Weights, epilogue: &Epilogue<'_>
 pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let mut weights = Weights::new(conv.in_channels, conv.out_channels);
     let bytes = (2 * weights.bytes()).clamp(*BLOCK_BYTES.start(), *BLOCK_BYTES.end());
-    let mut blocks = Blocks::new(conv, bytes);
+    let blocks = Blocks::new(conv, bytes);
+    let Blocks { input, output, .. } = &blocks;
+    let [mut v, mut m] = blocks.room();
     for rows in blocks.all() {
         let [outs, tiles, ins] = blocks.sizes(&rows);
         let [stride_in, stride_out] = blocks.strides(&rows);
-        let Blocks {
-            input,
-            output,
-            v,
-            m,
-            ..
-        } = &mut blocks;
         let strips = input.strips(rows.clone());
-        spread(tiling::spread_input, input, &strips, x, v, stride_in);
-        spread(tiling::spread_grad, output, &strips, grad, m, stride_out);
+        spread(tiling::spread_input, input, &strips, x, &mut v, stride_in);
+        spread(
+            tiling::spread_grad,
+            output,
+            &strips,
+            grad,
+            &mut m,
+            stride_out,
+        );
         weights.points_mut().enumerate().for_each(|(e, u)| {
             let v = Matrix::rows(floats(&v[e * stride_in..]), ins);
             let m = Matrix::columns(floats(&m[e * stride_out..]), outs);
@@ -121,13 +118,11 @@ pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
     weights.collect()
 }
 
-/// A batch in blocks of rows of tiles, and the room for the transformed tiles of one block.
+/// A batch in blocks of rows of tiles.
 struct Blocks {
     input: Images,
     output: Images,
     rows: usize,
-    v: Scratch,
-    m: Scratch,
 }
 
 impl Blocks {
@@ -142,14 +137,16 @@ impl Blocks {
         let tile_bytes = POINTS * (input.lanes() + output.lanes()) * size_of::<Lane>();
         let rows = bytes / (tile_bytes * input.tile_cols());
         let rows = rows.clamp(1, input.batch * input.tile_rows());
-        let room = |images: &Images| Scratch::new(POINTS * stride(images, rows));
         Self {
-            v: room(&input),
-            m: room(&output),
             input,
             output,
             rows,
         }
+    }
+
+    /// Room for the transformed tiles of a block, of input and output.
+    fn room(&self) -> [Scratch; 2] {
+        [&self.input, &self.output].map(|images| Scratch::new(POINTS * stride(images, self.rows)))
     }
 
     fn all(&self) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -198,5 +195,6 @@ fn spread(
 fn each(strips: &[Strip], lanes: usize, work: impl Fn(&Strip, usize) + Sync) {
     (0..strips.len() * lanes)
         .into_par_iter()
+        .with_max_len(1)
         .for_each(|i| work(&strips[i / lanes], i % lanes));
 }
