@@ -25,6 +25,7 @@ pub use rcnn_freeze as freeze;
 pub use rcnn_ops as ops;
 pub use rcnn_roi as roi;
 pub use rcnn_rpn as rpn;
+#[cfg(feature = "weights")]
 pub use weights_import as weights;
 
 pub use burn::tensor::{FloatDType, Tensor, backend::Backend};

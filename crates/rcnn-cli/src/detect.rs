@@ -217,16 +217,17 @@ impl Job for Detect {
                 };
                 Some((path, picture.map_err(report).ok()?))
             });
-            loop {
+            'batches: loop {
                 let batch: Vec<_> = pictures.by_ref().take(args.batch_size).collect();
                 let last = batch.len() < args.batch_size;
                 let detections = detect(&model, &batch, classes.as_deref(), &devices[0])?;
-                let mut batch = batch.into_iter().zip(detections);
-                let sent = batch.try_for_each(|((path, picture), detections)| {
-                    found.send((path, picture, detections))
-                });
-                // The writer tells itself why it wants no more.
-                if last || sent.is_err() {
+                for ((path, picture), detections) in batch.into_iter().zip(detections) {
+                    // The writer tells itself why it wants no more.
+                    if found.send((path, picture, detections)).is_err() {
+                        break 'batches;
+                    }
+                }
+                if last {
                     break;
                 }
             }

@@ -1,6 +1,7 @@
 //! The `rcnn` command from outside: what it prints, and that nothing makes it panic.
 
 mod analyze;
+mod devices;
 mod train;
 
 use std::fs;

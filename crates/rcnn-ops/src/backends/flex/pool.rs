@@ -7,6 +7,8 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
 
+use memmap2::MmapMut;
+
 /// Floats in a [`Lane`].
 pub(super) const LANES: usize = 16;
 
@@ -46,23 +48,49 @@ struct Idle {
     lanes: usize,
 }
 
-/// Floats that hold whole lanes, from the first aligned one on: zeroed lanes would be touched by
-/// whoever asks for them.
-struct Buffer(Vec<f32>);
+/// Memory for lanes, zeroed by the system when it is first touched.
+enum Buffer {
+    /// Floats that hold whole lanes, from the first aligned one on.
+    Small(Vec<f32>),
+    /// In huge pages where the system has them: fewer to look up, and to fault in.
+    Large(MmapMut),
+}
+
+/// Bytes of a huge page, and of the smallest buffer that is made of them.
+const HUGE_PAGE: usize = 2 << 20;
 
 impl Buffer {
     fn new(lanes: usize) -> Self {
-        Self(vec![0.0; (lanes + 1) * LANES])
+        let bytes = lanes * size_of::<Lane>();
+        if bytes >= HUGE_PAGE
+            && let Ok(map) = MmapMut::map_anon(bytes)
+        {
+            // Without, it is only slower.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            return Self::Large(map);
+        }
+        Self::Small(vec![0.0; (lanes + 1) * LANES])
     }
 
     fn lanes(&self) -> &[Lane] {
-        // SAFETY: a lane is sixteen floats without padding.
-        unsafe { self.0.align_to().1 }
+        // SAFETY: a lane is sixteen floats without padding, and any bytes are a float.
+        unsafe {
+            match self {
+                Self::Small(floats) => floats.align_to().1,
+                Self::Large(map) => map.align_to().1,
+            }
+        }
     }
 
     fn lanes_mut(&mut self) -> &mut [Lane] {
-        // SAFETY: as in `lanes`; any float is valid in a lane.
-        unsafe { self.0.align_to_mut().1 }
+        // SAFETY: as in `lanes`.
+        unsafe {
+            match self {
+                Self::Small(floats) => floats.align_to_mut().1,
+                Self::Large(map) => map.align_to_mut().1,
+            }
+        }
     }
 
     fn len(&self) -> usize {
@@ -113,7 +141,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let buffer = Buffer(std::mem::take(&mut self.buffer.0));
+        let buffer = std::mem::replace(&mut self.buffer, Buffer::Small(Vec::new()));
         IDLE.lock().unwrap_or_else(|e| e.into_inner()).put(buffer);
     }
 }

@@ -152,7 +152,7 @@ fn multiply(conv: &Conv2d, x: &[f32], weights: Matrix<'_>, epilogue: &Epilogue<'
     // Of about one length, so that no thread waits long for another.
     let count = plane.div_ceil(PIXELS).max(TASKS.div_ceil(conv.batch));
     let equal = plane.div_ceil(count).max(MIN_PIXELS);
-    let runs: Vec<_> = runs(conv, equal.next_multiple_of(LANES)).collect();
+    let runs: Vec<_> = runs(conv, equal.next_multiple_of(4 * LANES)).collect();
     let parts = TASKS.div_ceil(runs.len());
     let part = outs.div_ceil(parts).next_multiple_of(6);
     let parts = outs.div_ceil(part);

@@ -153,19 +153,23 @@ fn spread<const SIDE: usize>(
     let (cols, width) = (images.tile_cols(), images.width);
     let panel_width = cols * STEP + 2 * halo;
     let panel_height = strip.rows.len() * STEP + 2 * halo;
-    let mut panel = Scratch::new(panel_width * panel_height);
-    panel.fill(Lane::ZERO);
-
+    let panel = &mut *Scratch::new(panel_width * panel_height);
     let top = strip.rows.start * STEP;
     let rows = top.saturating_sub(halo)..(strip.rows.end * STEP + halo).min(images.height);
+    // Zeros around the pixels.
+    let first_row = rows.start + halo - top;
+    let (above, rest) = panel.split_at_mut(first_row * panel_width);
+    let (within, below) = rest.split_at_mut(rows.len() * panel_width);
+    above.fill(Lane::ZERO);
+    below.fill(Lane::ZERO);
+    for row in within.chunks_mut(panel_width) {
+        row[..halo].fill(Lane::ZERO);
+        row[halo + width..].fill(Lane::ZERO);
+    }
     let plane = images.height * width;
     let channels = LANES.min(images.channels - lane * LANES);
     let first_plane = strip.image * images.channels + lane * LANES;
-    let mut pixel = Cursor::new(
-        width,
-        panel_width,
-        (rows.start + halo - top) * panel_width + halo,
-    );
+    let mut pixel = Cursor::new(width, panel_width, first_row * panel_width + halo);
     for (start, len) in steps(rows.start * width..rows.end * width) {
         let block = load(&x[first_plane * plane + start..], plane, channels, len);
         for value in &block[..len] {
@@ -198,7 +202,7 @@ vectorised! {
         let [scale, shift] = epilogue.lane(lane);
         let cols = images.tile_cols();
         let panel_width = cols * STEP;
-        let mut panel = Scratch::new(strip.rows.len() * STEP * panel_width);
+        let panel = &mut *Scratch::new(strip.rows.len() * STEP * panel_width);
         let mut to = [[Lane::ZERO; STEP]; STEP];
         for row in 0..strip.rows.len() {
             for col in 0..cols {
