@@ -15,13 +15,14 @@ use rcnn_train::ground_truth;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::data::{self, DatasetArgs};
 use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
-use crate::{data, files, inputs};
+use crate::{files, inputs};
 
 /// Say what each layer of a model costs and what it is good for
 ///
-/// Measures on a sample of real pictures: parameters, multiply-accumulates, time and output of each
+/// Measures on a sample of pictures, from data or a folder of pictures alone: parameters, multiply-accumulates, time and output of each
 /// layer; with labels also the norm of its gradient, and what happens to the loss and to average
 /// precision when it is left out. Layers that cost most and are missed least come first, with the
 /// option of `rcnn surgery` that removes them.
@@ -36,15 +37,8 @@ pub(crate) struct AnalyzeArgs {
     weights: String,
     #[command(flatten)]
     model: ModelArgs,
-    /// Folder of labelled data (COCO, Pascal VOC or YOLO) or of pictures alone
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Part of the data, such as test
-    #[arg(long, value_name = "NAME")]
-    split: Option<String>,
-    /// Leave out boxes and files that are invalid, and say how many
-    #[arg(long)]
-    skip_invalid: bool,
+    #[command(flatten)]
+    dataset: DatasetArgs,
     /// Pictures to measure on, taken evenly from the data
     #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
     images: usize,
@@ -98,16 +92,16 @@ pub(crate) fn run(args: AnalyzeArgs) -> Result<Outcome> {
 
 /// Pictures spread evenly over the data, with what is on them where that is known.
 fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<Vec<Sample>> {
-    if !args.data.exists() {
-        bail!("{}: no such folder", args.data.display());
+    if !args.dataset.data.exists() {
+        bail!("{}: no such folder", args.dataset.data.display());
     }
-    if detect_format(&args.data).is_err() {
-        let pictures = inputs::expand(&[args.data.to_string_lossy().into_owned()])
+    if detect_format(&args.dataset.data).is_err() {
+        let pictures = inputs::expand(&[args.dataset.data.to_string_lossy().into_owned()])
             .context("neither labelled data nor a folder of pictures")?;
-        if let Some(split) = &args.split {
+        if let Some(split) = &args.dataset.split {
             bail!(
                 "--split {split}: {} has no labels, and so no splits",
-                args.data.display()
+                args.dataset.data.display()
             );
         }
         eprintln!("no labels: neither gradients nor what changes without a layer is measured");
@@ -115,8 +109,7 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<Vec<Sample>> {
         let chosen = evenly(&pictures, args.images).into_iter();
         return Ok(chosen.map(image).collect::<Result<_, _>>()?);
     }
-    let split = args.split.as_deref();
-    let (dataset, names) = data::open_for(weights, &args.data, split, args.skip_invalid)?;
+    let (dataset, names) = data::open_for(weights, &args.dataset)?;
     weights.config.class_names = names;
     let labelled = |sample: &rcnn_data::Sample| -> Result<Sample> {
         Ok(Sample {

@@ -69,8 +69,34 @@ struct ConvertArgs {
     link: bool,
 }
 
+/// Which data a command works on.
+#[derive(Args)]
+pub(crate) struct DatasetArgs {
+    /// Folder of the data, or its COCO .json or YOLO .yaml file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Part of the data, such as test
+    #[arg(long, value_name = "NAME")]
+    pub(crate) split: Option<String>,
+    /// Leave out boxes and files that are invalid, and say how many
+    #[arg(long)]
+    skip_invalid: bool,
+}
+
+impl DatasetArgs {
+    /// Reads them, with the labels of a model that has class names.
+    pub(crate) fn open(&self, class_names: Option<Vec<String>>) -> Result<Dataset> {
+        let options = ReadOptions {
+            split: self.split.clone(),
+            class_names,
+            ..Default::default()
+        };
+        open(&self.data, &options, self.skip_invalid)
+    }
+}
+
 /// Reads a data set; says how much of it is invalid and left out, where that is allowed.
-pub(crate) fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Dataset> {
+fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Dataset> {
     let reading = rcnn_data::read(root, options)?;
     let skipped = reading.problems.invalid();
     let dataset = reading.accept(skip_invalid)?;
@@ -82,20 +108,10 @@ pub(crate) fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Re
 
 /// Reads the data that a model is tried on, with the model's labels, and the names of the classes:
 /// the model's or, where it has none, the data's.
-pub(crate) fn open_for(
-    weights: &Weights,
-    root: &Path,
-    split: Option<&str>,
-    skip_invalid: bool,
-) -> Result<(Dataset, Vec<String>)> {
+pub(crate) fn open_for(weights: &Weights, args: &DatasetArgs) -> Result<(Dataset, Vec<String>)> {
     let names = &weights.config.class_names;
-    let options = ReadOptions {
-        split: split.map(str::to_string),
-        // By name, so that data and model may number their classes differently.
-        class_names: (!names.is_empty()).then(|| names.clone()),
-        ..Default::default()
-    };
-    let dataset = open(root, &options, skip_invalid)?;
+    // By name, so that data and model may number their classes differently.
+    let dataset = args.open((!names.is_empty()).then(|| names.clone()))?;
     if !names.is_empty() {
         return Ok((dataset, names.clone()));
     }

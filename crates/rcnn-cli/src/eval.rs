@@ -16,7 +16,7 @@ use rcnn_train::ground_truth;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
-use crate::data;
+use crate::data::{self, DatasetArgs};
 use crate::files;
 use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
@@ -35,15 +35,8 @@ pub(crate) struct EvalArgs {
     weights: String,
     #[command(flatten)]
     model: ModelArgs,
-    /// Folder of the data, or its COCO .json or YOLO .yaml file
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Part of the data, such as test
-    #[arg(long, value_name = "NAME")]
-    split: Option<String>,
-    /// Leave out boxes and files that are invalid, and say how many
-    #[arg(long)]
-    skip_invalid: bool,
+    #[command(flatten)]
+    dataset: DatasetArgs,
     /// Where to compute, as `rcnn detect --device`
     #[arg(long, value_name = "D", default_value_t = default_device())]
     device: DeviceName,
@@ -73,8 +66,7 @@ const WORST: usize = 12;
 
 pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     let weights = args.model.open(&args.weights)?;
-    let split = args.split.as_deref();
-    let (dataset, names) = data::open_for(&weights, &args.data, split, args.skip_invalid)?;
+    let (dataset, names) = data::open_for(&weights, &args.dataset)?;
     if let Some(folder) = &args.output {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }

@@ -10,11 +10,11 @@ use image::RgbImage;
 use rcnn_burn::GeneralizedRcnnTransform;
 use rcnn_burn::image::open_rgb;
 use rcnn_data::preview::{contact_sheet, examples, shrink};
-use rcnn_data::{Augmentation, Example, Loader, LoaderOptions, ReadOptions};
+use rcnn_data::{Augmentation, Example, Loader, LoaderOptions};
 
 use crate::Outcome;
 use crate::augment_args::AugmentArgs;
-use crate::data;
+use crate::data::DatasetArgs;
 use crate::draw::{self, Label};
 use crate::files;
 use crate::output::PictureFolder;
@@ -29,15 +29,8 @@ use crate::source::positive;
   rcnn data preview --data bccd --split train --output preview.png
   rcnn data preview --data bccd --split train --crop 1 --mosaic 0.5 --count 4 --output pictures/")]
 pub(crate) struct PreviewArgs {
-    /// Folder of the data, or its COCO .json or YOLO .yaml file
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Part of the data, such as train
-    #[arg(long, value_name = "NAME")]
-    split: Option<String>,
-    /// Leave out boxes and files that are invalid, and say how many
-    #[arg(long)]
-    skip_invalid: bool,
+    #[command(flatten)]
+    dataset: DatasetArgs,
     /// Images to draw, at most all
     #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
     count: usize,
@@ -59,11 +52,7 @@ const COLUMNS: u32 = 4;
 pub(crate) fn run(args: PreviewArgs) -> Result<Outcome> {
     let mut augmentation = Augmentation::default();
     args.augment.apply(&mut augmentation);
-    let options = ReadOptions {
-        split: args.split,
-        ..Default::default()
-    };
-    let dataset = Arc::new(data::open(&args.data, &options, args.skip_invalid)?);
+    let dataset = Arc::new(args.dataset.open(None)?);
     let mut folder = match is_sheet(&args.output) {
         true => None,
         false => Some(PictureFolder::create(&args.output)?),

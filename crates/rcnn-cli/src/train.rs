@@ -169,11 +169,15 @@ pub(crate) fn run(args: TrainArgs) -> Result<Outcome> {
         run: &run,
         progress,
     };
-    let report = run_on(&args.device, job).with_context(|| {
-        format!(
-            "{}: the run can be resumed with --resume",
-            args.out.display()
-        )
+    let report = run_on(&args.device, job).map_err(|error| {
+        // Before the first epoch there is nothing to go on from.
+        match args.out.join("metrics.jsonl").exists() {
+            true => {
+                let out = args.out.display();
+                error.context(format!("{out}: the run can be resumed with --resume"))
+            }
+            false => error,
+        }
     })?;
     println!(
         "{} epochs; best AP {:.3} after epoch {}: {}",
