@@ -245,9 +245,12 @@ fn resize<B: Backend>(image: Tensor<B, 3>, axis: usize, to: usize) -> Tensor<B, 
     }
     let device = image.device();
     let index = |at: Vec<i32>| Tensor::<B, 1, Int>::from_ints(at.as_slice(), &device);
-    let mut shape = [1; 3];
+    // For every channel by itself: Flex is slow at repeating along an outer axis.
+    let channels = image.dims()[0];
+    let mut shape = [channels, 1, 1];
     shape[axis] = to;
-    let weight = Tensor::<B, 1>::from_floats(weight.as_slice(), &device).reshape(shape);
+    let weight = Tensor::<B, 1>::from_floats(weight.repeat(channels).as_slice(), &device);
+    let weight = weight.reshape(shape);
     let low = image.clone().select(axis, index(low));
     let high = image.select(axis, index(high));
     low * (weight.clone() * -1.0 + 1.0) + high * weight

@@ -132,6 +132,29 @@ pub(super) unsafe fn store(
     }
 }
 
+/// Fills `to` with each `step`th float.
+#[inline(always)]
+pub(super) fn take_every(step: usize, from: &[f32], to: &mut [f32]) {
+    match step {
+        1 => to.copy_from_slice(&from[..to.len()]),
+        2 => {
+            // With the step known, the compiler loads whole vectors and picks.
+            let (pairs, rest) = from.as_chunks::<2>();
+            for (to, pair) in to.iter_mut().zip(pairs) {
+                *to = pair[0];
+            }
+            if let (Some(to), Some(from)) = (to.get_mut(pairs.len()), rest.first()) {
+                *to = *from;
+            }
+        }
+        _ => {
+            for (to, from) in to.iter_mut().zip(from.iter().step_by(step)) {
+                *to = *from;
+            }
+        }
+    }
+}
+
 /// Positions that a thread transposes at once.
 const PIECE: usize = 256;
 

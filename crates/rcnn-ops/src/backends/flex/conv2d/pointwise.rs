@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::Conv2d;
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm, gemm_shared};
-use super::lanes::{interleave, separate};
+use super::lanes::{interleave, separate, take_every, vectorised};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
 use super::shared::Shared;
 
@@ -189,19 +189,20 @@ fn multiply(conv: &Conv2d, x: &[f32], weights: Matrix<'_>, epilogue: &Epilogue<'
 
 /// The pixels that a strided kernel meets.
 fn gather(conv: &Conv2d, x: &[f32]) -> Floats {
-    let (width, [down, right]) = (conv.out_width(), conv.stride);
     let mut out = Floats::new(conv.batch * conv.in_channels * conv.out_plane());
     out.par_chunks_mut(conv.out_plane())
         .zip(x.par_chunks(conv.in_plane()))
-        .for_each(|(out, x)| {
-            let rows = x.chunks(conv.width).step_by(down);
-            for (out, x) in out.chunks_mut(width).zip(rows) {
-                for (out, x) in out.iter_mut().zip(x.iter().step_by(right)) {
-                    *out = *x;
-                }
-            }
-        });
+        .for_each(|(out, x)| gather_plane(conv, x, out));
     out
+}
+
+vectorised! {
+    fn gather_plane(conv: &Conv2d, x: &[f32], out: &mut [f32]) {
+        let rows = x.chunks(conv.width).step_by(conv.stride[0]);
+        for (out, x) in out.chunks_mut(conv.out_width()).zip(rows) {
+            take_every(conv.stride[1], x, out);
+        }
+    }
 }
 
 /// The reverse of [`gather`], with zeros in between.

@@ -1,7 +1,7 @@
 //! Between images and columns of patches, for a block of pixels of the output.
 
 use super::super::Conv2d;
-use super::super::lanes::vectorised;
+use super::super::lanes::{take_every, vectorised};
 
 /// Consecutive pixels of the output, counted through the batch.
 pub(super) struct Block {
@@ -116,30 +116,10 @@ vectorised! {
                 let x = &x[(run.image * conv.in_channels + channel) * plane..][..plane];
                 tap.meet(conv, run, |at, len, start| {
                     let column = &mut column[at..at + len];
-                    match step {
-                        1 => column.copy_from_slice(&x[start..start + len]),
-                        2 => take_every::<2>(&x[start..], column),
-                        _ => {
-                            for (value, x) in column.iter_mut().zip(x[start..].iter().step_by(step)) {
-                                *value = *x;
-                            }
-                        }
-                    }
+                    take_every(step, &x[start..], column);
                 });
             }
         }
-    }
-}
-
-/// With the step known, the compiler loads whole vectors and picks.
-#[inline(always)]
-fn take_every<const STEP: usize>(from: &[f32], to: &mut [f32]) {
-    let (chunks, rest) = from.as_chunks::<STEP>();
-    for (to, chunk) in to.iter_mut().zip(chunks) {
-        *to = chunk[0];
-    }
-    if let (Some(to), Some(from)) = (to.get_mut(chunks.len()), rest.first()) {
-        *to = *from;
     }
 }
 
