@@ -10,7 +10,8 @@ use std::hint::black_box;
 
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::tensor::{Distribution, Tensor, TensorPrimitive};
+use burn::nn::pool::MaxPool2dConfig;
+use burn::tensor::{Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rcnn_ops::backend_types::Flex;
 use rcnn_ops::{
@@ -66,8 +67,12 @@ fn convolution(criterion: &mut Criterion) {
 
 fn resampling(criterion: &mut Criterion) {
     let x = random([1, 64, 400, 544]);
+    let pool = MaxPool2dConfig::new([3, 3])
+        .with_strides([2, 2])
+        .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+        .init();
     criterion.bench_function("max_pool2d", |b| {
-        b.iter(|| black_box(max_pool2d(x.clone(), [3, 3], [2, 2], [1, 1])));
+        b.iter(|| black_box(max_pool2d(&pool, x.clone())));
     });
     let x = random([1, 256, 100, 136]);
     criterion.bench_function("upsample_nearest", |b| {

@@ -9,6 +9,9 @@
 //! Tiles are taken in blocks that stay in cache from one stage to the next: transform, multiply, and
 //! transform back. The threads share the rows and channels, or the points, of a stage, and write each
 //! element once, so they do not affect the sums.
+//!
+//! Against f64 the largest error is 1e-6 (64 channels) to 3e-6 (512) of the largest value; plain sums
+//! in f32 have 6e-7. The tests print and bound both.
 
 mod product;
 mod tiling;
