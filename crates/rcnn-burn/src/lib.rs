@@ -21,6 +21,7 @@
 //! The detector itself, [`FasterRcnn`], and what describes it, [`FasterRcnnConfig`], stand here.
 
 pub use rcnn_backbone as backbone;
+#[cfg(feature = "weights")]
 pub use rcnn_freeze as freeze;
 pub use rcnn_ops as ops;
 pub use rcnn_roi as roi;
@@ -30,6 +31,7 @@ pub use weights_import as weights;
 
 pub use burn::tensor::{FloatDType, Tensor, backend::Backend};
 pub use rcnn_detector::*;
+#[allow(unused_imports, reason = "a build may have no backend")]
 pub use rcnn_ops::backend_types::*;
 
 #[cfg(feature = "image")]
