@@ -31,7 +31,11 @@ pub use weights_import as weights;
 
 pub use burn::tensor::{FloatDType, Tensor, backend::Backend};
 pub use rcnn_detector::*;
-#[allow(unused_imports, reason = "a build may have no backend")]
+#[allow(
+    unused_imports,
+    unreachable_pub,
+    reason = "a build may have no backend"
+)]
 pub use rcnn_ops::backend_types::*;
 
 #[cfg(feature = "image")]
