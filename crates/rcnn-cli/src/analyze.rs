@@ -22,10 +22,10 @@ use crate::{files, inputs};
 
 /// Say what each layer of a model costs and what it is good for
 ///
-/// Measures on a sample of pictures, from data or a folder of pictures alone: parameters, multiply-accumulates, time and output of each
-/// layer; with labels also the norm of its gradient, and what happens to the loss and to average
-/// precision when it is left out. Layers that cost most and are missed least come first, with the
-/// option of `rcnn surgery` that removes them.
+/// Measures on a sample of pictures, of labelled data or of a folder of pictures alone: parameters,
+/// multiply-accumulates, time and output of each layer; with labels also the norm of its gradient,
+/// and what happens to the loss and to average precision when it is left out. Layers that cost most
+/// and are missed least come first, with the option of `rcnn surgery` that removes them.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn analyze cells.bpk --data bccd --split test

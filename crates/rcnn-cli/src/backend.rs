@@ -79,7 +79,8 @@ fn list() -> String {
 /// Prints the devices that there are, as `rcnn devices` does.
 pub(crate) fn print_devices() -> Result<()> {
     let mut out = std::io::stdout().lock();
-    for device in devices() {
+    let devices = devices();
+    for device in &devices {
         let memory = match device.memory {
             Some(bytes) => format!(", {:.1} GiB", bytes as f64 / f64::from(1 << 30)),
             None => String::new(),
@@ -88,7 +89,7 @@ pub(crate) fn print_devices() -> Result<()> {
     }
     for backend in BUILT {
         let of_backend = |name: &str| name.split(':').next() == Some(backend);
-        if !devices().iter().any(|device| of_backend(&device.name)) {
+        if !devices.iter().any(|device| of_backend(&device.name)) {
             writeln!(
                 out,
                 "{backend:10} built in, but no device or driver is found"

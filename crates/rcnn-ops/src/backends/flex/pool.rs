@@ -141,8 +141,11 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let buffer = std::mem::replace(&mut self.buffer, Buffer::Small(Vec::new()));
-        IDLE.lock().unwrap_or_else(|e| e.into_inner()).put(buffer);
+        // An empty one would serve nobody, and drive out those that do.
+        if self.len > 0 {
+            let buffer = std::mem::replace(&mut self.buffer, Buffer::Small(Vec::new()));
+            IDLE.lock().unwrap_or_else(|e| e.into_inner()).put(buffer);
+        }
     }
 }
 
