@@ -14,14 +14,16 @@ mod channels;
 mod conv2d;
 mod convolution;
 mod max_pool;
+mod pixels;
 mod pool;
 mod pooled;
+mod prepared;
 mod roi_align;
 mod roi_pool;
 mod upsample;
 
 use max_pool::MaxPool;
-use pool::Floats;
+use pool::{Floats, LANES};
 use pooled::pooled;
 
 impl DetectionBackend for Flex {
@@ -47,7 +49,7 @@ impl DetectionBackend for Flex {
         bias: Option<FloatTensor<Self>>,
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
-        convolution::forward(x, weight, bias, options, conv2d::forward)
+        convolution::fused(x, weight, bias, options, ConvEpilogue::default())
     }
 
     fn fused_convolution(
@@ -68,17 +70,19 @@ impl DetectionBackend for Flex {
     ) -> FloatTensor<Self> {
         let [n, c, h, w] = dims(&x);
         let pool = MaxPool {
-            planes: n * c,
+            batch: n,
+            lanes: c.div_ceil(LANES),
             size: [h, w],
             kernel,
             stride,
             padding,
         };
         match pool.output_size() {
-            Some(size @ [out_h, out_w]) if x.dtype() == DType::F32 => pooled(
-                max_pool::forward(&pool, size, x.to_contiguous().storage()),
-                [n, c, out_h, out_w],
-            ),
+            Some(size @ [out_h, out_w]) if x.dtype() == DType::F32 => {
+                let x = pixels::to_pixels(x);
+                let x = pixels::lanes(&x).expect("just brought there");
+                pixels::tensor(max_pool::forward(&pool, size, x), [n, c, out_h, out_w])
+            }
             _ => Self::max_pool2d(x, kernel, stride, padding, [1, 1], false),
         }
     }
@@ -88,10 +92,10 @@ impl DetectionBackend for Flex {
         if x.dtype() != DType::F32 || h * w == 0 {
             return resample::nearest::<Self>(x, to);
         }
-        pooled(
-            upsample::forward(x.to_contiguous().storage(), [h, w], to),
-            [n, c, to[0], to[1]],
-        )
+        let x = pixels::to_pixels(x);
+        let lanes = pixels::lanes(&x).expect("just brought there");
+        let output = upsample::forward(lanes, c.div_ceil(LANES), [h, w], to);
+        pixels::tensor(output, [n, c, to[0], to[1]])
     }
 
     fn tracked_convolution(
@@ -100,7 +104,7 @@ impl DetectionBackend for Flex {
         bias: Option<FloatTensor<Self>>,
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
-        convolution::forward(x, weight, bias, options, conv2d::exact_forward)
+        convolution::exact(x, weight, bias, options)
     }
 
     fn convolution_input_grad(

@@ -4,7 +4,7 @@ use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::dims;
+use super::{dims, pixels};
 use super::pool::Floats;
 use super::pooled::pooled;
 use crate::channels;
@@ -14,7 +14,8 @@ pub(super) fn affine(x: FlexTensor, scale: FlexTensor, shift: FlexTensor) -> Fle
         return channels::affine::<Flex>(x, scale, shift);
     }
     let shape @ [_, c, h, w] = dims(&x);
-    let [x, scale, shift] = [x, scale, shift].map(|t| t.to_contiguous());
+    let x = pixels::to_planes(x);
+    let [scale, shift] = [scale, shift].map(|t| t.to_contiguous());
     let (scale, shift) = (scale.storage::<f32>(), shift.storage::<f32>());
     let plane = (h * w).max(1);
     let mut out = Floats::new(x.storage::<f32>().len());
@@ -35,7 +36,7 @@ pub(super) fn moments(x: FlexTensor) -> FlexTensor {
         return channels::moments::<Flex>(x);
     }
     let [n, c, h, w] = dims(&x);
-    let x = x.to_contiguous();
+    let x = pixels::to_planes(x);
     let x = x.storage::<f32>();
     let count = (n * h * w) as f64;
     per_channel(c, |channel| {
@@ -51,7 +52,7 @@ pub(super) fn sums(a: FlexTensor, b: FlexTensor) -> FlexTensor {
         return channels::sums::<Flex>(a, b);
     }
     let [n, c, h, w] = dims(&a);
-    let [a, b] = [a, b].map(|t| t.to_contiguous());
+    let [a, b] = [a, b].map(pixels::to_planes);
     let (a, b) = (a.storage::<f32>(), b.storage::<f32>());
     per_channel(c, |channel| {
         let planes = (0..n).map(|image| (image * c + channel) * h * w);

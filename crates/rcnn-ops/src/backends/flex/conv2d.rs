@@ -3,11 +3,14 @@
 //! Images are NCHW, weights OIHW. Every method gives the same bits at each run: the work is
 //! partitioned by shape alone, and no two threads add to the same element.
 
+mod columns;
+mod direct;
 mod epilogue;
 mod gemm;
 mod im2col;
 mod lanes;
 mod pointwise;
+mod product;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -15,9 +18,9 @@ mod winograd;
 
 use rayon::prelude::*;
 
-use super::pool::{self, Floats};
+use super::pool::{self, Floats, LANES, Lane};
 pub(super) use epilogue::Epilogue;
-pub(super) use lanes::{interleave, separate_lane, vectorised};
+pub(super) use lanes::{interleave, separate, separate_lane, vectorised};
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +93,11 @@ impl Conv2d {
         self.batch * self.out_channels * self.out_plane()
     }
 
+    /// Floats of the output as pixels.
+    fn pixels_len(&self) -> usize {
+        self.batch * self.out_plane() * self.out_channels.next_multiple_of(LANES)
+    }
+
     /// Weights of one output channel.
     fn patch(&self) -> usize {
         self.in_channels / self.groups * self.kernel[0] * self.kernel[1]
@@ -104,42 +112,82 @@ impl Conv2d {
     }
 }
 
-/// The convolution of images `x` with weights `w`, by Winograd's method where that is faster.
-pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) -> Floats {
-    if winograd::is_faster(conv) {
-        check_forward(conv, x, w, epilogue);
-        winograd::forward(conv, x, w, epilogue)
-    } else {
-        exact_forward(conv, x, w, epilogue)
+/// Images, by their layout.
+#[derive(Clone, Copy)]
+pub(super) enum Image<'a> {
+    /// Each channel's pixels in a row.
+    Planes(&'a [f32]),
+    /// Each pixel's channels in a row, rounded up to lanes.
+    Pixels(&'a [Lane]),
+}
+
+/// Weights as one of the methods of inference takes them.
+pub(super) enum Weights {
+    /// For Winograd's.
+    Spread(winograd::Weights),
+    /// For plain sums.
+    Plain(direct::Weights),
+}
+
+impl Weights {
+    /// Bytes that they take.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Spread(weights) => weights.bytes(),
+            Self::Plain(weights) => weights.bytes(),
+        }
+    }
+
+    /// Whether Winograd's method is to be used.
+    pub(super) fn spreads(conv: &Conv2d) -> bool {
+        winograd::is_faster(conv)
+    }
+
+    /// For the method that is faster.
+    pub(super) fn new(conv: &Conv2d, w: &[f32]) -> Self {
+        assert_eq!(w.len(), conv.weight_len());
+        if winograd::is_faster(conv) {
+            let (ins, outs) = (conv.in_channels, conv.out_channels);
+            Self::Spread(winograd::Weights::spread(ins, outs, w))
+        } else {
+            Self::Plain(direct::Weights::new(conv, w))
+        }
     }
 }
 
-/// As [`forward`], by plain sums.
+/// The convolution of images `x`, in one group, as pixels.
+pub(super) fn forward(conv: &Conv2d, x: Image<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats {
+    let lanes = conv.in_channels.div_ceil(LANES);
+    match x {
+        Image::Planes(x) => assert_eq!(x.len(), conv.input_len()),
+        Image::Pixels(x) => assert!(x.len() >= conv.batch * conv.in_plane() * lanes),
+    }
+    assert_eq!(conv.groups, 1);
+    epilogue.check(conv.out_channels, conv.pixels_len());
+    if conv.is_empty() {
+        return Floats::zeros(conv.pixels_len());
+    }
+    match w {
+        Weights::Spread(w) => winograd::forward(conv, x, w, epilogue),
+        Weights::Plain(w) => direct::forward(conv, x, w, epilogue),
+    }
+}
+
+/// The convolution of images `x` with weights `w`, by plain sums, as planes.
 pub(super) fn exact_forward(
     conv: &Conv2d,
     x: &[f32],
     w: &[f32],
     epilogue: &Epilogue<'_>,
 ) -> Floats {
-    check_forward(conv, x, w, epilogue);
+    assert_eq!(x.len(), conv.input_len());
+    assert_eq!(w.len(), conv.weight_len());
+    epilogue.check(conv.out_channels, conv.output_len());
     if pointwise::applies(conv) {
         pointwise::forward(conv, x, w, epilogue)
     } else {
         im2col::forward(conv, x, w, epilogue)
     }
-}
-
-fn check_forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) {
-    assert_eq!(x.len(), conv.input_len());
-    assert_eq!(w.len(), conv.weight_len());
-    let per_channel = [epilogue.scale, epilogue.shift].into_iter().flatten();
-    assert!(
-        per_channel
-            .into_iter()
-            .all(|values| values.len() == conv.out_channels)
-    );
-    let residual = epilogue.residual;
-    assert!(residual.is_none_or(|residual| residual.len() == conv.output_len()));
 }
 
 /// The gradient of the input, given that of the output.

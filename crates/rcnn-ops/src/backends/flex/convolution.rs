@@ -5,14 +5,12 @@ use burn::tensor::ops::{ConvOptions, ModuleOps};
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 
-use super::conv2d::{self, Conv2d, Epilogue};
-use super::pool::Floats;
+use super::conv2d::{self, Conv2d, Epilogue, Image};
+use super::pool::LANES;
 use super::pooled::pooled;
-use super::{dims, tensor};
+use super::prepared::prepared;
+use super::{dims, pixels, tensor};
 use crate::{ConvEpilogue, channels};
-
-/// A forward pass: sizes, input, weights and what follows.
-type Kernel = fn(&Conv2d, &[f32], &[f32], &Epilogue<'_>) -> Floats;
 
 /// The sizes of a convolution that the kernels compute.
 fn sizes(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Conv2d> {
@@ -33,23 +31,23 @@ fn sizes(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Optio
     (plain && options.dilation == [1, 1] && sizes.supports()).then_some(sizes)
 }
 
-pub(super) fn forward(
+/// By plain sums, in the layout that gradients need.
+pub(super) fn exact(
     x: FlexTensor,
     weight: FlexTensor,
     bias: Option<FlexTensor>,
     options: ConvOptions<2>,
-    kernel: Kernel,
 ) -> FlexTensor {
     let Some(sizes) = sizes(&x, &weight, &options) else {
         return Flex::conv2d(x, weight, bias, options);
     };
-    let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    let (x, weight) = (pixels::to_planes(x), weight.to_contiguous());
     let bias = bias.map(|bias| bias.to_contiguous());
     let epilogue = Epilogue {
         shift: bias.as_ref().map(|bias| bias.storage::<f32>()),
         ..Epilogue::NONE
     };
-    let output = kernel(&sizes, x.storage(), weight.storage(), &epilogue);
+    let output = conv2d::exact_forward(&sizes, x.storage(), weight.storage(), &epilogue);
     pooled(output, sizes.output_shape())
 }
 
@@ -79,16 +77,38 @@ pub(super) fn fused(
         }
         (scale, shift) = (Some(by), Some(and));
     }
-    let [x, weight] = [x, weight].map(|tensor| tensor.to_contiguous());
-    let residual = residual.map(|residual| residual.to_contiguous());
+    let weight = weight.to_contiguous();
+    let grouped = sizes.groups > 1;
+    let residual = residual.map(match grouped {
+        true => pixels::to_planes,
+        false => pixels::to_pixels,
+    });
     let epilogue = Epilogue {
         scale: scale.as_deref(),
         shift: shift.as_deref(),
         residual: residual.as_ref().map(|residual| residual.storage()),
         relu: epilogue.relu,
     };
-    let output = conv2d::forward(&sizes, x.storage(), weight.storage(), &epilogue);
-    pooled(output, sizes.output_shape())
+    if grouped {
+        let x = pixels::to_planes(x);
+        let output = conv2d::exact_forward(&sizes, x.storage(), weight.storage(), &epilogue);
+        return pooled(output, sizes.output_shape());
+    }
+    // Few channels would be mostly padding.
+    let x = match sizes.in_channels < LANES {
+        true => x,
+        false => pixels::to_pixels(x),
+    };
+    let planes;
+    let image = match pixels::lanes(&x) {
+        Some(lanes) => Image::Pixels(lanes),
+        None => {
+            planes = x.to_contiguous();
+            Image::Planes(planes.storage())
+        }
+    };
+    let output = conv2d::forward(&sizes, image, &prepared(&sizes, &weight), &epilogue);
+    pixels::tensor(output, sizes.output_shape())
 }
 
 pub(super) fn input_grad(
@@ -101,7 +121,7 @@ pub(super) fn input_grad(
         return Flex::conv2d_x_backward(x, weight, grad, options);
     };
     let shape = dims(&x);
-    let (weight, grad) = (weight.to_contiguous(), grad.to_contiguous());
+    let (weight, grad) = (weight.to_contiguous(), pixels::to_planes(grad));
     pooled(
         conv2d::input_grad(&sizes, weight.storage(), grad.storage()),
         shape,
@@ -118,7 +138,7 @@ pub(super) fn weight_grad(
         return Flex::conv2d_weight_backward(x, weight, grad, options);
     };
     let shape = dims(&weight);
-    let (x, grad) = (x.to_contiguous(), grad.to_contiguous());
+    let (x, grad) = (pixels::to_planes(x), pixels::to_planes(grad));
     tensor(
         conv2d::weight_grad(&sizes, x.storage(), grad.storage()),
         shape,
@@ -130,7 +150,7 @@ pub(super) fn bias_grad(x: FlexTensor, bias: FlexTensor, grad: FlexTensor) -> Fl
         return Flex::conv2d_bias_backward(x, bias, grad);
     }
     let shape = dims(&grad);
-    let grad = grad.to_contiguous();
+    let grad = pixels::to_planes(grad);
     let sums = conv2d::bias_grad(grad.storage(), shape[1], shape[2] * shape[3]);
     FlexTensor::from_data(TensorData::new(sums, [shape[1]]))
 }

@@ -1,14 +1,16 @@
-//! Max-pool: rows first, then columns, so that both vectorise.
+//! Max-pool of images as pixels.
 
 use rayon::prelude::*;
 
 use super::conv2d::vectorised;
-use super::pool::Floats;
+use super::pool::{Floats, LANES, Lane};
 
 /// The sizes of a max-pool.
 pub(super) struct MaxPool {
-    /// Planes: images times channels.
-    pub(super) planes: usize,
+    /// Images.
+    pub(super) batch: usize,
+    /// Lanes of a pixel.
+    pub(super) lanes: usize,
     /// Height and width of the input.
     pub(super) size: [usize; 2],
     /// Height and width of the kernel.
@@ -30,43 +32,41 @@ impl MaxPool {
     }
 }
 
-/// Pools planes `x` to planes of size `out`.
-pub(super) fn forward(pool: &MaxPool, [out_h, out_w]: [usize; 2], x: &[f32]) -> Floats {
-    let mut output = Floats::new(pool.planes * out_h * out_w);
+/// Pools images `x` to images of size `out`.
+pub(super) fn forward(pool: &MaxPool, [out_h, out_w]: [usize; 2], x: &[Lane]) -> Floats {
+    let mut output = Floats::new(pool.batch * out_h * out_w * pool.lanes * LANES);
+    let [height, width] = pool.size;
     output
-        .par_chunks_mut(out_h * out_w)
-        .zip(x.par_chunks(pool.size[0] * pool.size[1]))
-        .for_each_init(Vec::new, |line, (out, x)| plane(pool, x, out_w, line, out));
+        .lanes_mut()
+        .par_chunks_mut((out_w * pool.lanes).max(1))
+        .enumerate()
+        .for_each(|(i, out)| {
+            let (image, row) = (i / out_h, i % out_h);
+            let x = &x[image * height * width * pool.lanes..];
+            line(pool, x, row, out);
+        });
     output
 }
 
 vectorised! {
-    /// Pools a plane; `line` is room for one padded row.
-    fn plane(pool: &MaxPool, x: &[f32], out_w: usize, line: &mut Vec<f32>, out: &mut [f32]) {
+    /// Pools to a row of pixels.
+    fn line(pool: &MaxPool, x: &[Lane], row: usize, out: &mut [Lane]) {
         let [height, width] = pool.size;
-        let [pad_y, pad_x] = pool.padding;
-        let [step_y, step_x] = pool.stride;
-        let needed = (out_w * step_x + pool.kernel[1]).max(pad_x + width);
-        for (row, out) in out.chunks_mut(out_w).enumerate() {
-            line.clear();
-            line.resize(needed, f32::NEG_INFINITY);
-            let first = (row * step_y).saturating_sub(pad_y);
-            let end = (row * step_y + pool.kernel[0]).saturating_sub(pad_y).min(height);
-            for y in first..end {
-                for (most, x) in line[pad_x..].iter_mut().zip(&x[y * width..][..width]) {
-                    *most = max(*most, *x);
-                }
-            }
-            out.fill(f32::NEG_INFINITY);
-            for x in 0..pool.kernel[1] {
-                if step_x == 2 {
-                    let (pairs, _) = line[x..].as_chunks::<2>();
-                    for (most, pair) in out.iter_mut().zip(pairs) {
-                        *most = max(*most, pair[0]);
-                    }
-                } else {
-                    for (most, x) in out.iter_mut().zip(line[x..].iter().step_by(step_x)) {
-                        *most = max(*most, *x);
+        let meets = |axis: usize, at: usize, side: usize| {
+            let start = at * pool.stride[axis];
+            let end = (start + pool.kernel[axis]).saturating_sub(pool.padding[axis]);
+            start.saturating_sub(pool.padding[axis])..end.min(side)
+        };
+        let lanes = pool.lanes;
+        out.fill(Lane([f32::NEG_INFINITY; LANES]));
+        for (column, out) in out.chunks_mut(lanes).enumerate() {
+            for y in meets(0, row, height) {
+                for x_ in meets(1, column, width) {
+                    let pixel = &x[(y * width + x_) * lanes..][..lanes];
+                    for (most, value) in out.iter_mut().zip(pixel) {
+                        for (most, value) in most.0.iter_mut().zip(&value.0) {
+                            *most = max(*most, *value);
+                        }
                     }
                 }
             }

@@ -178,6 +178,11 @@ impl Floats {
         }
     }
 
+    /// The lanes that hold these floats.
+    pub(super) fn lanes_mut(&mut self) -> &mut [Lane] {
+        &mut self.scratch
+    }
+
     pub(super) fn zeros(len: usize) -> Self {
         let mut floats = Self::new(len);
         floats.fill(0.0);

@@ -33,8 +33,13 @@ impl AllocationController for Floats {
 
 /// A tensor that gives its memory back when it is dropped.
 pub(super) fn pooled<const D: usize>(values: Floats, shape: [usize; D]) -> FlexTensor {
+    with_layout(values, Layout::contiguous(Shape::from(shape)))
+}
+
+/// As [`pooled`], of another layout.
+pub(super) fn with_layout(values: Floats, layout: Layout) -> FlexTensor {
     let len = size_of_val::<[f32]>(&values);
     // SAFETY: the memory is `len` bytes of floats.
     let bytes = unsafe { Bytes::from_controller(Box::new(values), len) };
-    FlexTensor::new(bytes, Layout::contiguous(Shape::from(shape)), DType::F32)
+    FlexTensor::new(bytes, layout, DType::F32)
 }

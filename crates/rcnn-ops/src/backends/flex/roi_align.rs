@@ -1,8 +1,7 @@
 //! RoIAlign for Flex.
 //!
 //! Every bin is a weighted sum over a few rows and a few columns, and the weights of both axes are
-//! independent. Forward, the channels of a pixel are brought side by side first, so that a sum is
-//! over whole vectors. Backward, the bins of a row are spread over one line, and that over the rows.
+//! independent. Forward, the channels of a pixel stand side by side, and a sum is over whole vectors. Backward, the bins of a row are spread over one line, and that over the rows.
 
 use std::iter::repeat_n;
 use std::ops::Range;
@@ -11,10 +10,10 @@ use burn::tensor::DType;
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::conv2d::{interleave, separate_lane, vectorised};
+use super::conv2d::{separate_lane, vectorised};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
 use super::pooled::pooled;
-use super::{Roi, dims, parse_rois, tensor};
+use super::{Roi, dims, parse_rois, pixels, tensor};
 use crate::{RoiAlignOptions, roi_align};
 
 pub(super) fn forward(
@@ -45,8 +44,8 @@ pub(super) fn forward_into(
         return roi_align::forward_into::<Flex>(pooled, rows, features, rois, options);
     }
     let shape @ [n, c, h, w] = dims(&features);
-    let features = features.to_contiguous();
-    let features = features.storage::<f32>();
+    let features = pixels::to_pixels(features);
+    let features = pixels::lanes(&features).expect("just brought there");
     let rois = parse_rois(rois);
     let samples = RoiSamples::of_all(&rois, shape, options);
     let bins = options.output_size.iter().product::<usize>();
@@ -68,22 +67,10 @@ pub(super) fn forward_into(
         boxes.sort_unstable_by_key(|(_, samples)| {
             (samples.rows.range.start / 16, samples.columns.range.start)
         });
-        let ranges = || boxes.iter().map(|(_, samples)| &samples.rows.range);
-        let first = ranges().map(|rows| rows.start).min().unwrap_or(0);
-        let pixels = ranges()
-            .map(|rows| rows.end)
-            .max()
-            .map_or(0, |end| (end - first) * w);
-        let mut map = Scratch::new(pixels * lanes);
-        let planes = &features[image * c * h * w..][..c * h * w];
-        if !map.is_empty() {
-            interleave(&planes[first * w..], h * w, c, pixels, &mut map);
-        }
         let map = Map {
-            pixels: &map,
+            pixels: &features[image * h * w * lanes..],
             lanes,
             width: w,
-            first,
         };
         boxes.into_par_iter().for_each_init(
             || Scratch::new(bins * lanes),
@@ -98,14 +85,12 @@ pub(super) fn forward_into(
     pooled
 }
 
-/// Rows of an image with the channels of a pixel side by side.
+/// An image with the channels of a pixel side by side.
 struct Map<'a> {
     pixels: &'a [Lane],
     /// Lanes of a pixel.
     lanes: usize,
     width: usize,
-    /// The first row that is there.
-    first: usize,
 }
 
 vectorised! {
@@ -123,7 +108,7 @@ vectorised! {
                         if weight == 0.0 {
                             continue;
                         }
-                        let pixel = ((y - map.first) * map.width + x) * map.lanes;
+                        let pixel = (y * map.width + x) * map.lanes;
                         let pixel = floats(&map.pixels[pixel..][..map.lanes]);
                         for (sum, value) in floats_mut(sums).iter_mut().zip(pixel) {
                             *sum += weight * value;

@@ -4,7 +4,7 @@ use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::{dims, parse_rois, tensor};
+use super::{dims, parse_rois, pixels, tensor};
 use crate::{RoiPoolOptions, roi_pool};
 
 /// Pooled values and the positions of the maxima; see [`roi_pool`](crate::roi_pool()).
@@ -17,7 +17,7 @@ pub(super) fn forward(
         return roi_pool::forward::<Flex>(features, rois, options);
     }
     let [_, c, h, w] = dims(&features);
-    let features = features.to_contiguous();
+    let features = pixels::to_planes(features);
     let features = features.storage::<f32>();
     let rois = parse_rois(rois);
     let [out_h, out_w] = options.output_size;

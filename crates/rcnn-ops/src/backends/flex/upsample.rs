@@ -1,47 +1,31 @@
-//! Nearest-neighbour resizing.
+//! Nearest-neighbour resizing of images as pixels.
 
 use rayon::prelude::*;
 
-use super::conv2d::vectorised;
-use super::pool::Floats;
+use super::pool::{Floats, LANES, Lane};
 
-/// Brings planes of one size to another.
-pub(super) fn forward(x: &[f32], from: [usize; 2], to: [usize; 2]) -> Floats {
-    let planes = x.len() / (from[0] * from[1]).max(1);
-    let (rows, columns) = (sources(from[0], to[0]), sources(from[1], to[1]));
-    let mut output = Floats::new(planes * to[0] * to[1]);
+/// Brings images of one size to another.
+pub(super) fn forward(x: &[Lane], lanes: usize, from: [usize; 2], to: [usize; 2]) -> Floats {
+    let image = from[0] * from[1] * lanes;
+    let images = x.len() / image.max(1);
+    let columns: Vec<usize> = sources(from[1], to[1]).collect();
+    let rows: Vec<usize> = sources(from[0], to[0]).collect();
+    let mut output = Floats::new(images * to[0] * to[1] * lanes * LANES);
     output
-        .par_chunks_mut((to[0] * to[1]).max(1))
-        .zip(x.par_chunks((from[0] * from[1]).max(1)))
-        .for_each(|(out, x)| plane(x, from[1], &rows, &columns, out));
+        .lanes_mut()
+        .par_chunks_mut((to[1] * lanes).max(1))
+        .enumerate()
+        .for_each(|(i, out)| {
+            let row = i / to[0] * image + rows[i % to[0]] * from[1] * lanes;
+            for (out, column) in out.chunks_mut(lanes).zip(&columns) {
+                out.copy_from_slice(&x[row + column * lanes..][..lanes]);
+            }
+        });
     output
 }
 
 /// The position that each new one takes its value from, as Burn and torch count.
-fn sources(from: usize, to: usize) -> Vec<usize> {
+fn sources(from: usize, to: usize) -> impl Iterator<Item = usize> {
     let ratio = from as f64 / to as f64;
-    let source = |i: usize| ((i as f64 * ratio) as usize).min(from - 1);
-    (0..to).map(source).collect()
-}
-
-vectorised! {
-    fn plane(x: &[f32], width: usize, rows: &[usize], columns: &[usize], out: &mut [f32]) {
-        let out_width = columns.len();
-        for (y, &row) in rows.iter().enumerate() {
-            if y > 0 && rows[y - 1] == row {
-                out.copy_within((y - 1) * out_width..y * out_width, y * out_width);
-                continue;
-            }
-            let (line, out) = (&x[row * width..][..width], &mut out[y * out_width..][..out_width]);
-            if out_width == 2 * width {
-                for (pair, value) in out.as_chunks_mut::<2>().0.iter_mut().zip(line) {
-                    *pair = [*value; 2];
-                }
-            } else {
-                for (out, &column) in out.iter_mut().zip(columns) {
-                    *out = line[column];
-                }
-            }
-        }
-    }
+    (0..to).map(move |i| ((i as f64 * ratio) as usize).min(from - 1))
 }

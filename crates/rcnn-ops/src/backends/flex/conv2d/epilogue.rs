@@ -12,7 +12,7 @@ pub(in super::super) struct Epilogue<'a> {
     pub(in super::super) scale: Option<&'a [f32]>,
     /// One for each channel of the output.
     pub(in super::super) shift: Option<&'a [f32]>,
-    /// As large as the output.
+    /// As large as the output, and of its layout.
     pub(in super::super) residual: Option<&'a [f32]>,
     /// Whether what is negative becomes zero.
     pub(in super::super) relu: bool,
@@ -25,6 +25,19 @@ impl Epilogue<'_> {
         residual: None,
         relu: false,
     };
+
+    /// Whether nothing follows.
+    pub(super) fn is_none(&self) -> bool {
+        let Self { scale, shift, residual, relu } = self;
+        scale.or(*shift).or(*residual).is_none() && !relu
+    }
+
+    /// Panics unless this is for an output of so many channels and floats.
+    pub(super) fn check(&self, channels: usize, len: usize) {
+        let mut per_channel = [self.scale, self.shift].into_iter().flatten();
+        assert!(per_channel.all(|values| values.len() == channels));
+        assert!(self.residual.is_none_or(|residual| residual.len() >= len));
+    }
 
     /// Scale and shift of sixteen channels.
     pub(super) fn lane(&self, lane: usize) -> [Lane; 2] {
@@ -44,18 +57,22 @@ impl Epilogue<'_> {
         }
     }
 
-    /// As [`finish`](Self::finish), of pixels that are scaled and shifted.
+    /// Finishes sixteen channels of a pixel, with their [`lane`](Self::lane), that are to stand at
+    /// `start` of the output.
     #[inline(always)]
-    pub(super) fn finish_scaled(&self, start: usize, pixels: &mut [f32]) {
+    pub(super) fn finish_lane(&self, [scale, shift]: &[Lane; 2], start: usize, pixel: &mut Lane) {
+        for (i, value) in pixel.0.iter_mut().enumerate() {
+            *value = *value * scale.0[i] + shift.0[i];
+        }
         if let Some(residual) = self.residual {
-            for (pixel, residual) in pixels.iter_mut().zip(&residual[start..]) {
-                *pixel += residual;
+            // A copy, for the compiler does not see that the two do not overlap.
+            let residual: [f32; LANES] = *residual[start..].first_chunk().expect("a lane");
+            for (value, residual) in pixel.0.iter_mut().zip(residual) {
+                *value += residual;
             }
         }
         if self.relu {
-            for pixel in pixels {
-                *pixel = relu(*pixel);
-            }
+            pixel.0.iter_mut().for_each(|value| *value = relu(*value));
         }
     }
 }

@@ -3,17 +3,15 @@
 //! All the columns of an image can take more room than the image, `kernel` times over. They are
 //! made by blocks of pixels, counted through the batch, and multiplied while in cache.
 
-mod columns;
-
 use rayon::prelude::*;
 
 use super::Conv2d;
+use super::columns::{self, Block};
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm};
 use super::lanes::{interleave, separate};
 use super::pool::{Floats, LANES, Scratch, floats, floats_mut};
 use super::shared::Shared;
-use columns::Block;
 
 /// Bytes of columns that a thread makes at once.
 const COLUMN_BYTES: usize = 1 << 20;

@@ -11,7 +11,6 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::epilogue::Epilogue;
 use super::pool::{LANES, Lane};
 use super::shared::Shared;
 
@@ -102,8 +101,7 @@ pub(super) fn load(runs: &[f32], stride: usize, count: usize, len: usize) -> Blo
     block
 }
 
-/// The reverse of [`load`], from element `start` of what threads share, with the residual and ReLU
-/// of an epilogue.
+/// The reverse of [`load`], from element `start` of what threads share.
 ///
 /// # Safety
 ///
@@ -116,11 +114,9 @@ pub(super) unsafe fn store(
     stride: usize,
     count: usize,
     len: usize,
-    epilogue: &Epilogue<'_>,
 ) {
     transpose(&mut block);
-    for (i, row) in block.iter_mut().enumerate().take(count) {
-        epilogue.finish_scaled(start + i * stride, &mut row.0[..len]);
+    for (i, row) in block.iter().enumerate().take(count) {
         // SAFETY: the caller has these floats to itself.
         unsafe {
             if len == LANES {
@@ -174,7 +170,7 @@ pub(in super::super) fn interleave(
 }
 
 /// The reverse of [`interleave`], to runs one after the other.
-pub(super) fn separate(from: &[Lane], len: usize, count: usize, runs: &mut [f32]) {
+pub(in super::super) fn separate(from: &[Lane], len: usize, count: usize, runs: &mut [f32]) {
     runs[..len * count]
         .par_chunks_mut(LANES * len)
         .enumerate()
@@ -208,7 +204,7 @@ vectorised! {
             let value = |i| from.get((start + i) * lanes + lane).copied();
             let block = from_fn(|i| value(i).unwrap_or(Lane::ZERO));
             // SAFETY: this thread holds all these runs.
-            unsafe { store(block, &runs, start, len, count, step, &Epilogue::NONE) };
+            unsafe { store(block, &runs, start, len, count, step) };
         }
     }
 }

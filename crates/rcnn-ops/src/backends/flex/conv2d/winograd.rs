@@ -13,7 +13,7 @@
 //! Against f64 the largest error is 1e-6 (64 channels) to 3e-6 (512) of the largest value; plain sums
 //! in f32 have 6e-7. The tests print and bound both.
 
-mod product;
+mod pixels;
 mod tiling;
 mod transform;
 mod weights;
@@ -22,14 +22,15 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Conv2d;
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
+use super::product::{self, Product};
 use super::shared::Shared;
+use super::{Conv2d, Image};
 use tiling::{Images, Points, Strip};
 use transform::POINTS;
-use weights::Weights;
+pub(in super::super) use weights::Weights;
 
 /// Bytes of transformed tiles, of input and output together, in a block: at least so many, and at
 /// most where there are weights to sum for each block.
@@ -48,9 +49,9 @@ pub(super) fn is_faster(conv: &Conv2d) -> bool {
         && !conv.is_empty()
 }
 
-pub(super) fn forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) -> Floats {
-    let weights = Weights::spread(conv.in_channels, conv.out_channels, w);
-    convolve(conv, x, &weights, epilogue)
+/// The output as pixels.
+pub(super) fn forward(conv: &Conv2d, x: Image<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats {
+    convolve(conv, x, w, Some(epilogue))
 }
 
 /// As a convolution of the gradient, with the kernels turned by half a circle and in and out
@@ -62,32 +63,72 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
         ..*conv
     };
     let weights = Weights::spread_adjoint(adjoint.in_channels, adjoint.out_channels, w);
-    convolve(&adjoint, grad, &weights, &Epilogue::NONE)
+    convolve(&adjoint, Image::Planes(grad), &weights, None)
 }
 
-fn convolve(conv: &Conv2d, x: &[f32], weights: &Weights, epilogue: &Epilogue<'_>) -> Floats {
+/// The output as pixels if something follows, else as planes.
+fn convolve(
+    conv: &Conv2d,
+    x: Image<'_>,
+    weights: &Weights,
+    epilogue: Option<&Epilogue<'_>>,
+) -> Floats {
     let blocks = Blocks::new(conv, *BLOCK_BYTES.start());
     let Blocks { input, output, .. } = &blocks;
-    let mut filled = Floats::new(conv.output_len());
-    let out = Shared::new(&mut filled);
+    let panels = product::panels(output.lanes()).count();
+    let mut filled = Floats::new(match epilogue {
+        Some(_) => conv.pixels_len(),
+        None => conv.output_len(),
+    });
     let [mut v, mut m] = blocks.room();
     for rows in blocks.all() {
         let [outs, tiles, ins] = blocks.sizes(&rows);
         let [stride_in, stride_out] = blocks.strides(&rows);
         let strips = input.strips(rows);
-        spread(tiling::spread_input, input, &strips, x, &mut v, stride_in);
+        match x {
+            Image::Planes(x) => {
+                spread(tiling::spread_input, input, &strips, x, &mut v, stride_in);
+            }
+            Image::Pixels(x) => {
+                let data = Shared::new(&mut v);
+                let points = Points {
+                    data,
+                    stride: stride_in,
+                };
+                each(&strips, input.lane_groups(), |strip, group| {
+                    pixels::spread_input(input, x, strip, group, &points);
+                });
+            }
+        }
         let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
         points.enumerate().with_max_len(1).for_each(|(e, m)| {
-            let sizes = product::Sizes {
+            let v = &floats(&v[e * stride_in..])[..tiles * ins];
+            let rows: Vec<_> = v.chunks(ins).map(<[f32]>::as_ptr).collect();
+            let product = Product {
+                weights: weights.point(e),
+                depth: ins,
                 out_lanes: outs / LANES,
-                tiles,
-                ins,
+                rows: &rows,
+                part: conv.in_channels,
+                count: tiles,
             };
-            product::multiply(sizes, weights.point(e), &v[e * stride_in..], m);
+            // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
+            unsafe { product.multiply(0..panels, &Shared::new(m), 0, &Epilogue::NONE) };
         });
-        each(&strips, output.lanes(), |strip, lane| {
-            tiling::collect_output(output, &m, stride_out, strip, lane, epilogue, &out);
-        });
+        match epilogue {
+            None => {
+                let out = Shared::new(&mut filled[..]);
+                each(&strips, output.lanes(), |strip, lane| {
+                    tiling::collect_output(output, &m, stride_out, strip, lane, &out);
+                });
+            }
+            Some(epilogue) => {
+                let out = Shared::new(filled.lanes_mut());
+                each(&strips, output.lane_groups(), |strip, group| {
+                    pixels::collect_output(output, &m, stride_out, strip, group, epilogue, &out);
+                });
+            }
+        }
     }
     filled
 }

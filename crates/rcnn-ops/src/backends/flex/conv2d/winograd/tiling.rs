@@ -3,14 +3,13 @@
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::super::epilogue::Epilogue;
 use super::super::lanes::{load, steps, store, vectorised};
 use super::super::pool::{LANES, Lane, Scratch};
 use super::super::shared::Shared;
 use super::transform;
 
 /// Side of the square of outputs that a tile computes.
-const STEP: usize = 4;
+pub(super) const STEP: usize = 4;
 
 /// Bytes of pixels that one pass holds: they are read several times, so they should stay in cache.
 const PANEL_BYTES: usize = 128 << 10;
@@ -27,10 +26,10 @@ pub(super) struct Images {
 /// Consecutive rows of tiles of one image.
 #[derive(Clone)]
 pub(super) struct Strip {
-    image: usize,
-    rows: Range<usize>,
+    pub(super) image: usize,
+    pub(super) rows: Range<usize>,
     /// Where its tiles start among those of the block.
-    first: usize,
+    pub(super) first: usize,
 }
 
 impl Images {
@@ -64,6 +63,13 @@ impl Images {
             row += len;
         }
         strips
+    }
+}
+
+impl Strip {
+    /// Row, counted from the first, and column of each tile.
+    pub(super) fn tiles(&self, cols: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        (0..self.rows.len()).flat_map(move |row| (0..cols).map(move |col| (row, col)))
     }
 }
 
@@ -197,9 +203,8 @@ vectorised! {
     /// Transforms sixteen channels of a strip of products to the output.
     pub(super) fn collect_output(
         images: &Images, points: &[Lane], stride: usize, strip: &Strip, lane: usize,
-        epilogue: &Epilogue<'_>, out: &Shared<'_, f32>,
+        out: &Shared<'_, f32>,
     ) {
-        let [scale, shift] = epilogue.lane(lane);
         let cols = images.tile_cols();
         let panel_width = cols * STEP;
         let panel = &mut *Scratch::new(strip.rows.len() * STEP * panel_width);
@@ -228,13 +233,10 @@ vectorised! {
         for (start, len) in steps(rows.start * width..rows.end * width) {
             let mut block = [Lane::ZERO; LANES];
             for value in &mut block[..len] {
-                let from = &panel[pixel.next()];
-                for i in 0..LANES {
-                    value.0[i] = from.0[i] * scale.0[i] + shift.0[i];
-                }
+                *value = panel[pixel.next()];
             }
             // SAFETY: each strip and lane has rows of the output of its own.
-            unsafe { store(block, out, offset + start, plane, channels, len, epilogue) };
+            unsafe { store(block, out, offset + start, plane, channels, len) };
         }
     }
 }

@@ -4,20 +4,16 @@ use std::array::from_fn;
 
 use rayon::prelude::*;
 
-use super::super::epilogue::Epilogue;
 use super::super::lanes::{load, steps, store, vectorised};
 use super::super::pool::{LANES, Lane, Scratch};
+use super::super::product;
 use super::super::shared::Shared;
 use super::tiling::Points;
 use super::transform::{self, POINTS};
 
-/// Lanes of outputs that a product takes at once.
-const PANEL: usize = 4;
-
 /// Transformed weights, with their channels rounded up to lanes. For a forward pass they stand in
-/// panels of outputs ([`panels`]), and within a panel each input's outputs in a row; as a gradient,
-/// each input's outputs in a row.
-pub(super) struct Weights {
+/// panels ([`product::place`]); as a gradient, each input's outputs in a row.
+pub(in super::super::super) struct Weights {
     ins: usize,
     outs: usize,
     values: Scratch,
@@ -31,7 +27,7 @@ impl Weights {
     }
 
     /// Transforms weights, outputs by inputs.
-    pub(super) fn spread(ins: usize, outs: usize, w: &[f32]) -> Self {
+    pub(in super::super) fn spread(ins: usize, outs: usize, w: &[f32]) -> Self {
         Self::filled_by(spread, ins, outs, w)
     }
 
@@ -76,15 +72,9 @@ impl Weights {
         self.values.par_chunks_mut(stride(self.ins, self.outs))
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(in super::super) fn bytes(&self) -> usize {
         size_of_val(&*self.values)
     }
-}
-
-/// The first lane of each panel of outputs, and its width in lanes.
-pub(super) fn panels(out_lanes: usize) -> impl Iterator<Item = (usize, usize)> {
-    let firsts = (0..out_lanes).step_by(PANEL);
-    firsts.map(move |first| (first, PANEL.min(out_lanes - first)))
 }
 
 /// Lanes from one point to the next: see [`Points`].
@@ -141,14 +131,11 @@ vectorised! {
 #[inline(always)]
 fn place(kernels: &Kernels, sizes: [usize; 2], lanes: [usize; 2], points: &Points<'_>) {
     let (ins, out_lanes) = (sizes[0].next_multiple_of(LANES), sizes[1].div_ceil(LANES));
-    let within = lanes[1] % PANEL;
-    let first = lanes[1] - within;
-    let width = PANEL.min(out_lanes - first);
     let mut to = [[Lane::ZERO; 6]; 6];
     for (i, kernel) in kernels.iter().enumerate() {
         let from = from_fn(|i| from_fn(|j| &kernel[i][j]));
         transform::tile(transform::weights, from, &mut to);
-        let place = first * ins + (lanes[0] * LANES + i) * width + within;
+        let place = product::place(ins, out_lanes, lanes[0] * LANES + i, lanes[1]);
         // SAFETY: each pair of lanes has elements of its own.
         unsafe { points.place(place, &to) };
     }
@@ -172,7 +159,7 @@ vectorised! {
         for ((start, len), block) in steps.zip(blocks) {
             let count = LANES.min(outs - first_out);
             // SAFETY: each pair of lanes has weights of its own.
-            unsafe { store(*block, grad, offset + start, ins * 9, count, len, &Epilogue::NONE) };
+            unsafe { store(*block, grad, offset + start, ins * 9, count, len) };
         }
     }
 }

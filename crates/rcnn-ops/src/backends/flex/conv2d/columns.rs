@@ -1,7 +1,7 @@
-//! Between images and columns of patches, for a block of pixels of the output.
+//! Where the pixels of the output meet the input, and columns of the patches that they meet.
 
-use super::super::Conv2d;
-use super::super::lanes::{take_every, vectorised};
+use super::Conv2d;
+use super::lanes::{take_every, vectorised};
 
 /// Consecutive pixels of the output, counted through the batch.
 pub(super) struct Block {
@@ -53,14 +53,14 @@ pub(super) fn blocks(conv: &Conv2d, pixels: usize) -> Vec<Block> {
 }
 
 /// A place in the kernel, and the columns of the output for which it lies within the input.
-struct Tap {
+pub(super) struct Tap {
     y: usize,
     x: usize,
     within: [usize; 2],
 }
 
 impl Tap {
-    fn new(conv: &Conv2d, index: usize) -> Self {
+    pub(super) fn new(conv: &Conv2d, index: usize) -> Self {
         let (y, x) = (index / conv.kernel[1], index % conv.kernel[1]);
         let (pad, step) = (conv.padding[1], conv.stride[1]);
         let below = |limit: usize| (limit + pad).saturating_sub(x).div_ceil(step);
@@ -77,7 +77,7 @@ impl Tap {
     /// The parts of rows of the output in `run` that meet the input, as `visit(at, len, start)`:
     /// `len` pixels from `at` in the block meet the plane from `start`.
     #[inline(always)]
-    fn meet(&self, conv: &Conv2d, run: &Run, mut visit: impl FnMut(usize, usize, usize)) {
+    pub(super) fn meet(&self, conv: &Conv2d, run: &Run, mut visit: impl FnMut(usize, usize, usize)) {
         let width = conv.out_width();
         let end = run.start + run.len;
         for out_row in run.start / width..end.div_ceil(width) {

@@ -1,0 +1,252 @@
+//! Products of rows of floats with panels of weights: the one kernel under Winograd's method and the
+//! direct one.
+
+use std::ops::Range;
+
+use super::epilogue::Epilogue;
+use super::gemm::{Matrix, gemm};
+use super::pool::{LANES, Lane, Scratch, floats, floats_mut};
+use super::shared::Shared;
+
+/// Lanes of outputs that a product takes at once.
+pub(super) const PANEL: usize = 4;
+
+/// The panels of some lanes of outputs: each panel's first lane, and its width in lanes.
+pub(super) fn panels(out_lanes: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    let firsts = (0..out_lanes).step_by(PANEL);
+    firsts.map(move |first| (first, PANEL.min(out_lanes - first)))
+}
+
+/// Where lane `out` of input `k` stands in weights of `depth` inputs and `out_lanes` lanes of
+/// outputs: in [`panels`] of outputs, and within a panel each input's outputs in a row.
+#[inline(always)]
+pub(super) fn place(depth: usize, out_lanes: usize, k: usize, out: usize) -> usize {
+    let within = out % PANEL;
+    let first = out - within;
+    first * depth + k * PANEL.min(out_lanes - first) + within
+}
+
+/// What is multiplied with what.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    /// In panels: see [`place`].
+    pub(super) weights: &'a [Lane],
+    /// Inputs that the weights have room for.
+    pub(super) depth: usize,
+    /// Lanes of outputs of all panels.
+    pub(super) out_lanes: usize,
+    /// Where each row of inputs starts, or each of its parts: of the first part all rows, then of
+    /// the next.
+    pub(super) rows: &'a [*const f32],
+    /// Floats of a part.
+    pub(super) part: usize,
+    /// Rows.
+    pub(super) count: usize,
+}
+
+impl Product<'_> {
+    fn parts(&self) -> usize {
+        self.rows.len() / self.count
+    }
+
+    /// Writes to `out`, from lane `start`, for each row the outputs of some panels: those of all
+    /// panels are a row.
+    ///
+    /// # Safety
+    ///
+    /// The rows have to hold a part's floats, and no other thread may touch these outputs.
+    pub(super) unsafe fn multiply(
+        &self,
+        panels: Range<usize>,
+        out: &Shared<'_, Lane>,
+        start: usize,
+        epilogue: &Epilogue<'_>,
+    ) {
+        if self.count == 0 {
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has just been asked; the rest is the caller's.
+            return unsafe { avx512::multiply(self, panels, out, start, epilogue) };
+        }
+        // SAFETY: as the caller answers for.
+        unsafe { self.multiply_portably(panels, out, start, epilogue) }
+    }
+
+    fn panels(&self, range: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+        let panels = panels(self.out_lanes);
+        panels.skip(range.start).take(range.len())
+    }
+
+    /// # Safety
+    ///
+    /// As for [`multiply`](Self::multiply).
+    pub(super) unsafe fn multiply_portably(
+        &self,
+        panels: Range<usize>,
+        out: &Shared<'_, Lane>,
+        start: usize,
+        epilogue: &Epilogue<'_>,
+    ) {
+        let depth = self.parts() * self.part;
+        let mut gathered = Scratch::new((self.count * depth).div_ceil(LANES));
+        let gathered = floats_mut(&mut gathered);
+        for (i, part) in self.rows.chunks(self.count).enumerate() {
+            for (&row, to) in part.iter().zip(gathered.chunks_mut(depth)) {
+                // SAFETY: a row holds a part.
+                let row = unsafe { std::slice::from_raw_parts(row, self.part) };
+                to[i * self.part..][..self.part].copy_from_slice(row);
+            }
+        }
+        for (first, width) in self.panels(panels) {
+            let size = [width * LANES, self.count, depth];
+            let weights = floats(&self.weights[first * self.depth..]);
+            let lhs = Matrix::columns(weights, width * LANES);
+            let rhs = Matrix::columns(gathered, depth);
+            let mut product = Scratch::new(self.count * width);
+            gemm(size, floats_mut(&mut product), width * LANES, lhs, rhs, false);
+            for (row, product) in product.chunks(width).enumerate() {
+                let at = start + row * self.out_lanes + first;
+                // SAFETY: the caller has these outputs to itself.
+                let out = unsafe { out.slice(at, width) };
+                for (i, (out, value)) in out.iter_mut().zip(product).enumerate() {
+                    *out = *value;
+                    epilogue.finish_lane(&epilogue.lane(first + i), (at + i) * LANES, out);
+                }
+            }
+        }
+    }
+}
+
+/// Sums stay in registers until they are whole.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m512, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps,
+    };
+    use std::array::from_fn;
+    use std::ops::Range;
+
+    use super::{Epilogue, LANES, Lane, PANEL, Product, Shared};
+
+    /// Rows at once: with a panel's four lanes, 24 of the 32 registers hold sums.
+    const ROWS: usize = 6;
+
+    /// # Safety
+    ///
+    /// As for [`Product::multiply`], on a processor with AVX-512.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn multiply(
+        product: &Product<'_>,
+        panels: Range<usize>,
+        out: &Shared<'_, Lane>,
+        start: usize,
+        epilogue: &Epilogue<'_>,
+    ) {
+        for (first, width) in product.panels(panels) {
+            let weights = &product.weights[first * product.depth..][..width * product.depth];
+            let mut factors = [[Lane::ZERO; 2]; PANEL];
+            for (i, factors) in factors.iter_mut().enumerate().take(width) {
+                *factors = epilogue.lane(first + i);
+            }
+            for row in (0..product.count).step_by(ROWS) {
+                let count = ROWS.min(product.count - row);
+                let block = Block {
+                    product,
+                    weights,
+                    row,
+                    out,
+                    start: start + row * product.out_lanes + first,
+                    factors: &factors,
+                    epilogue,
+                };
+                // SAFETY: `count` rows and `width` lanes are there.
+                unsafe {
+                    match (width, count) {
+                        (4, 6) => block.run::<4, 6>(),
+                        (4, 5) => block.run::<4, 5>(),
+                        (4, 4) => block.run::<4, 4>(),
+                        (4, 3) => block.run::<4, 3>(),
+                        (4, 2) => block.run::<4, 2>(),
+                        (4, _) => block.run::<4, 1>(),
+                        (_, 6) => block.each_width::<6>(width),
+                        (_, 5) => block.each_width::<5>(width),
+                        (_, 4) => block.each_width::<4>(width),
+                        (_, 3) => block.each_width::<3>(width),
+                        (_, 2) => block.each_width::<2>(width),
+                        (_, _) => block.each_width::<1>(width),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A few rows and a panel.
+    struct Block<'a> {
+        product: &'a Product<'a>,
+        weights: &'a [Lane],
+        row: usize,
+        out: &'a Shared<'a, Lane>,
+        start: usize,
+        factors: &'a [[Lane; 2]; PANEL],
+        epilogue: &'a Epilogue<'a>,
+    }
+
+    impl Block<'_> {
+        /// A panel of fewer lanes than four.
+        #[target_feature(enable = "avx512f")]
+        unsafe fn each_width<const T: usize>(&self, width: usize) {
+            // SAFETY: as the caller answers for.
+            unsafe {
+                match width {
+                    3 => self.run::<3, T>(),
+                    2 => self.run::<2, T>(),
+                    _ => self.run::<1, T>(),
+                }
+            }
+        }
+
+        #[target_feature(enable = "avx512f")]
+        unsafe fn run<const W: usize, const T: usize>(&self) {
+            let Product { rows, count, part, .. } = *self.product;
+            let mut sums: [[__m512; W]; T] = [[_mm512_setzero_ps(); W]; T];
+            let mut weights = self.weights.as_ptr().cast::<f32>();
+            for rows in rows.chunks_exact(count) {
+                let rows: [*const f32; T] = from_fn(|t| rows[self.row + t]);
+                for k in 0..part {
+                    // SAFETY: the panel has a row for each input, aligned, and rows hold a part.
+                    unsafe {
+                        let row: [__m512; W] = from_fn(|w| _mm512_load_ps(weights.add(w * LANES)));
+                        for (sums, input) in sums.iter_mut().zip(&rows) {
+                            let value = _mm512_set1_ps(*input.add(k));
+                            for (sum, weight) in sums.iter_mut().zip(&row) {
+                                *sum = _mm512_fmadd_ps(*weight, value, *sum);
+                            }
+                        }
+                        weights = weights.add(W * LANES);
+                    }
+                }
+            }
+            // Stored first, or the compiler would not keep them in registers.
+            for (t, sums) in sums.iter().enumerate() {
+                let out = self.out.range(self.start + t * self.product.out_lanes, W);
+                for (w, sum) in sums.iter().enumerate() {
+                    // SAFETY: lanes are sixteen floats, aligned, and these are this thread's.
+                    unsafe { _mm512_store_ps(out.cast::<f32>().add(w * LANES), *sum) };
+                }
+            }
+            if self.epilogue.is_none() {
+                return;
+            }
+            for t in 0..T {
+                let at = self.start + t * self.product.out_lanes;
+                // SAFETY: the caller has these outputs to itself.
+                let lanes = unsafe { self.out.slice(at, W) };
+                for (w, lane) in lanes.iter_mut().enumerate() {
+                    self.epilogue.finish_lane(&self.factors[w], (at + w) * LANES, lane);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Weights that convolutions have brought into the form that they multiply with, kept for the next
+//! picture.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use burn::tensor::Bytes;
+use burn_flex::FlexTensor;
+
+use super::conv2d::{Conv2d, Weights};
+
+/// Bytes of prepared weights that are kept at most.
+const MAX_BYTES: usize = 256 << 20;
+
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+struct Kept {
+    /// The tensor's memory. Nothing else can come to stand there while this exists, and who writes
+    /// to it must leave it for another place, as it is shared.
+    source: Weak<Bytes>,
+    /// The sizes of the weights, which views of the same memory may differ in.
+    shape: [usize; 4],
+    /// Whether they are for Winograd's method.
+    spread: bool,
+    /// None at the first use: many weights are used once.
+    weights: Option<Arc<Weights>>,
+}
+
+/// The weights of a convolution, prepared now or before.
+pub(super) fn prepared(conv: &Conv2d, weight: &FlexTensor) -> Arc<Weights> {
+    let source = Arc::downgrade(&weight.data_arc());
+    let spread = Weights::spreads(conv);
+    let shape = super::dims(weight);
+    let is_this = |kept: &Kept| {
+        kept.source.ptr_eq(&source) && kept.shape == shape && kept.spread == spread
+    };
+    let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = kept().iter().find(|kept| is_this(kept)).map(|kept| kept.weights.clone());
+    if let Some(Some(weights)) = seen {
+        return weights;
+    }
+    let weights = Arc::new(Weights::new(conv, weight.storage()));
+    let mut kept = kept();
+    kept.retain(|kept| kept.source.strong_count() > 0 && !is_this(kept));
+    let bytes: usize = kept.iter().flat_map(|kept| &kept.weights).map(|weights| weights.bytes()).sum();
+    let keep = seen.is_some() && bytes + weights.bytes() <= MAX_BYTES;
+    kept.push(Kept {
+        source,
+        shape,
+        spread,
+        weights: keep.then(|| weights.clone()),
+    });
+    weights
+}
