@@ -18,7 +18,7 @@ mod winograd;
 
 use rayon::prelude::*;
 
-use super::pool::{self, Floats, LANES, Lane};
+use super::pool::{self, Floats, LANES, Lane, Scratch};
 pub(super) use epilogue::Epilogue;
 pub(super) use lanes::{interleave, separate, separate_lane, vectorised};
 
@@ -121,6 +121,23 @@ pub(super) enum Image<'a> {
     Pixels(&'a [Lane]),
 }
 
+impl<'a> Image<'a> {
+    /// The input of a convolution as pixels, in `room` if it is not.
+    fn pixels(self, conv: &Conv2d, room: &'a mut Scratch) -> &'a [Lane] {
+        match self {
+            Self::Pixels(lanes) => lanes,
+            Self::Planes(planes) => {
+                let (channels, plane) = (conv.in_channels, conv.in_plane());
+                let image = plane * channels.div_ceil(LANES);
+                *room = Scratch::new(conv.batch * image);
+                let images = room.chunks_mut(image).zip(planes.chunks(channels * plane));
+                images.for_each(|(to, planes)| interleave(planes, plane, channels, plane, to));
+                room
+            }
+        }
+    }
+}
+
 /// Weights as one of the methods of inference takes them.
 pub(super) enum Weights {
     /// For Winograd's.
@@ -168,7 +185,10 @@ pub(super) fn forward(conv: &Conv2d, x: Image<'_>, w: &Weights, epilogue: &Epilo
         return Floats::zeros(conv.pixels_len());
     }
     match w {
-        Weights::Spread(w) => winograd::forward(conv, x, w, epilogue),
+        Weights::Spread(w) => {
+            let mut turned = Scratch::new(0);
+            winograd::forward(conv, x.pixels(conv, &mut turned), w, epilogue)
+        }
         Weights::Plain(w) => direct::forward(conv, x, w, epilogue),
     }
 }

@@ -16,7 +16,7 @@ use super::shared::Shared;
 use super::{Conv2d, Image};
 
 /// Bytes of inputs that meet all the weights while they are in cache.
-const ROWS_BYTES: usize = 256 << 10;
+const ROWS_BYTES: usize = 512 << 10;
 
 /// Rows of a block, at least.
 const MIN_ROWS: usize = 36;

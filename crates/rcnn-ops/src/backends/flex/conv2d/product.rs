@@ -123,12 +123,23 @@ impl Product<'_> {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps,
+        __m512, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps,
+        _mm512_setzero_ps, _mm512_store_ps, _mm512_stream_ps,
     };
     use std::array::from_fn;
     use std::ops::Range;
 
     use super::{Epilogue, LANES, Lane, PANEL, Product, Shared};
+
+    /// Bytes of outputs that would drive everything else out of the cache, themselves at last.
+    const STREAMED_BYTES: usize = 24 << 20;
+
+    /// Bytes of weights that the second cache holds beside other things.
+    const NEAR_BYTES: usize = 512 << 10;
+
+    /// Bytes of rows that meet one panel after the other, if the weights are near, and if not.
+    const NEAR_BLOCK_BYTES: usize = 48 << 10;
+    const FAR_BLOCK_BYTES: usize = 256 << 10;
 
     /// Rows at once: with a panel's four lanes, 24 of the 32 registers hold sums.
     const ROWS: usize = 6;
@@ -144,46 +155,88 @@ mod avx512 {
         start: usize,
         epilogue: &Epilogue<'_>,
     ) {
-        for (first, width) in product.panels(panels) {
-            let weights = &product.weights[first * product.depth..][..width * product.depth];
-            let mut factors = [[Lane::ZERO; 2]; PANEL];
-            for (i, factors) in factors.iter_mut().enumerate().take(width) {
-                *factors = epilogue.lane(first + i);
-            }
-            for row in (0..product.count).step_by(ROWS) {
-                let count = ROWS.min(product.count - row);
-                let block = Block {
-                    product,
-                    weights,
-                    row,
-                    out,
-                    start: start + row * product.out_lanes + first,
-                    factors: &factors,
-                    epilogue,
-                };
-                // SAFETY: `count` rows and `width` lanes are there.
-                unsafe {
-                    match (width, count) {
-                        (4, 6) => block.run::<4, 6>(),
-                        (4, 5) => block.run::<4, 5>(),
-                        (4, 4) => block.run::<4, 4>(),
-                        (4, 3) => block.run::<4, 3>(),
-                        (4, 2) => block.run::<4, 2>(),
-                        (4, _) => block.run::<4, 1>(),
-                        (_, 6) => block.each_width::<6>(width),
-                        (_, 5) => block.each_width::<5>(width),
-                        (_, 4) => block.each_width::<4>(width),
-                        (_, 3) => block.each_width::<3>(width),
-                        (_, 2) => block.each_width::<2>(width),
-                        (_, _) => block.each_width::<1>(width),
+        let stream = out.len() >= STREAMED_BYTES / size_of::<Lane>();
+        let plain = epilogue.is_none();
+        let depth = product.depth;
+        // Blocks stay close if the weights do; else they are used often once they are there.
+        let weights = product.out_lanes * depth * size_of::<Lane>();
+        let bytes = if weights <= NEAR_BYTES { NEAR_BLOCK_BYTES } else { FAR_BLOCK_BYTES };
+        let rows = (bytes / (depth * size_of::<f32>())).max(ROWS).next_multiple_of(ROWS);
+        for block in (0..product.count).step_by(rows) {
+            let end = product.count.min(block + rows);
+            for (i, (first, width)) in product.panels(panels.clone()).enumerate() {
+                let weights = &product.weights[first * depth..][..width * depth];
+                let mut factors = [[Lane::ZERO; 2]; PANEL];
+                for (i, factors) in factors.iter_mut().enumerate().take(width) {
+                    *factors = epilogue.lane(first + i);
+                }
+                for row in (block..end).step_by(ROWS) {
+                    let count = ROWS.min(end - row);
+                    product.prefetch(row + rows, count, [i, panels.len()]);
+                    let tile = Tile {
+                        product,
+                        weights,
+                        row,
+                        out,
+                        start: start + row * product.out_lanes + first,
+                        factors: &factors,
+                        epilogue,
+                        plain,
+                        stream,
+                    };
+                    // SAFETY: `count` rows and `width` lanes are there.
+                    unsafe {
+                        match (width, count) {
+                            (4, 6) => tile.run::<4, 6>(),
+                            (4, 5) => tile.run::<4, 5>(),
+                            (4, 4) => tile.run::<4, 4>(),
+                            (4, 3) => tile.run::<4, 3>(),
+                            (4, 2) => tile.run::<4, 2>(),
+                            (4, _) => tile.run::<4, 1>(),
+                            (_, 6) => tile.each_width::<6>(width),
+                            (_, 5) => tile.each_width::<5>(width),
+                            (_, 4) => tile.each_width::<4>(width),
+                            (_, 3) => tile.each_width::<3>(width),
+                            (_, 2) => tile.each_width::<2>(width),
+                            (_, _) => tile.each_width::<1>(width),
+                        }
                     }
                 }
             }
         }
     }
 
+    impl Product<'_> {
+        /// Has a share of some rows brought into cache: one panel after the other asks for its own,
+        /// so that memory is busy all the time.
+        #[inline(always)]
+        fn prefetch(&self, row: usize, count: usize, [share, shares]: [usize; 2]) {
+            let each = self.part.div_ceil(LANES).div_ceil(shares) * LANES;
+            let share = share * each..self.part.min((share + 1) * each);
+            if row < self.count && share.start < share.end {
+                let count = count.min(self.count - row);
+                for rows in self.rows.chunks_exact(self.count) {
+                    for input in &rows[row..row + count] {
+                        // SAFETY: rows hold a part.
+                        let input = unsafe { std::slice::from_raw_parts(*input, self.part) };
+                        prefetch(&input[share.clone()]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has memory brought into cache that is soon needed.
+    #[inline(always)]
+    fn prefetch(values: &[f32]) {
+        for line in values.chunks(LANES) {
+            // SAFETY: a hint, which does nothing else.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+    }
+
     /// A few rows and a panel.
-    struct Block<'a> {
+    struct Tile<'a> {
         product: &'a Product<'a>,
         weights: &'a [Lane],
         row: usize,
@@ -191,9 +244,13 @@ mod avx512 {
         start: usize,
         factors: &'a [[Lane; 2]; PANEL],
         epilogue: &'a Epilogue<'a>,
+        /// Whether nothing follows.
+        plain: bool,
+        /// Whether the outputs bypass the cache.
+        stream: bool,
     }
 
-    impl Block<'_> {
+    impl Tile<'_> {
         /// A panel of fewer lanes than four.
         #[target_feature(enable = "avx512f")]
         unsafe fn each_width<const T: usize>(&self, width: usize) {
@@ -210,6 +267,12 @@ mod avx512 {
         #[target_feature(enable = "avx512f")]
         unsafe fn run<const W: usize, const T: usize>(&self) {
             let Product { rows, count, part, .. } = *self.product;
+            if let Some(residual) = self.epilogue.residual {
+                for t in 0..T {
+                    let start = (self.start + t * self.product.out_lanes) * LANES;
+                    prefetch(&residual[start..][..W * LANES]);
+                }
+            }
             let mut sums: [[__m512; W]; T] = [[_mm512_setzero_ps(); W]; T];
             let mut weights = self.weights.as_ptr().cast::<f32>();
             for rows in rows.chunks_exact(count) {
@@ -228,23 +291,30 @@ mod avx512 {
                     }
                 }
             }
-            // Stored first, or the compiler would not keep them in registers.
-            for (t, sums) in sums.iter().enumerate() {
-                let out = self.out.range(self.start + t * self.product.out_lanes, W);
-                for (w, sum) in sums.iter().enumerate() {
-                    // SAFETY: lanes are sixteen floats, aligned, and these are this thread's.
-                    unsafe { _mm512_store_ps(out.cast::<f32>().add(w * LANES), *sum) };
+            // By way of memory, or the compiler would not keep them in registers before.
+            let mut lanes = [[Lane::ZERO; W]; T];
+            for (lanes, sums) in lanes.iter_mut().zip(&sums) {
+                for (lane, sum) in lanes.iter_mut().zip(sums) {
+                    // SAFETY: a lane is sixteen floats, aligned.
+                    unsafe { _mm512_store_ps(lane.0.as_mut_ptr(), *sum) };
                 }
             }
-            if self.epilogue.is_none() {
-                return;
-            }
-            for t in 0..T {
+            for (t, lanes) in lanes.iter_mut().enumerate() {
                 let at = self.start + t * self.product.out_lanes;
-                // SAFETY: the caller has these outputs to itself.
-                let lanes = unsafe { self.out.slice(at, W) };
+                let out = self.out.range(at, W).cast::<f32>();
                 for (w, lane) in lanes.iter_mut().enumerate() {
-                    self.epilogue.finish_lane(&self.factors[w], (at + w) * LANES, lane);
+                    if !self.plain {
+                        let start = (at + w) * LANES;
+                        self.epilogue.finish_lane(&self.factors[w], start, lane);
+                    }
+                    // SAFETY: as above, and the caller has these outputs to itself.
+                    unsafe {
+                        let (out, lane) = (out.add(w * LANES), _mm512_load_ps(lane.0.as_ptr()));
+                        match self.stream {
+                            true => _mm512_stream_ps(out, lane),
+                            false => _mm512_store_ps(out, lane),
+                        }
+                    }
                 }
             }
         }

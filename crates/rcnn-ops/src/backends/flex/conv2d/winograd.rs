@@ -22,14 +22,15 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::Conv2d;
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
 use super::product::{self, Product};
 use super::shared::Shared;
-use super::{Conv2d, Image};
 use tiling::{Images, Points, Strip};
 use transform::POINTS;
+pub(super) use pixels::forward;
 pub(in super::super) use weights::Weights;
 
 /// Bytes of transformed tiles, of input and output together, in a block: at least so many, and at
@@ -49,11 +50,6 @@ pub(super) fn is_faster(conv: &Conv2d) -> bool {
         && !conv.is_empty()
 }
 
-/// The output as pixels.
-pub(super) fn forward(conv: &Conv2d, x: Image<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats {
-    convolve(conv, x, w, Some(epilogue))
-}
-
 /// As a convolution of the gradient, with the kernels turned by half a circle and in and out
 /// exchanged.
 pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
@@ -63,74 +59,45 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
         ..*conv
     };
     let weights = Weights::spread_adjoint(adjoint.in_channels, adjoint.out_channels, w);
-    convolve(&adjoint, Image::Planes(grad), &weights, None)
-}
-
-/// The output as pixels if something follows, else as planes.
-fn convolve(
-    conv: &Conv2d,
-    x: Image<'_>,
-    weights: &Weights,
-    epilogue: Option<&Epilogue<'_>>,
-) -> Floats {
-    let blocks = Blocks::new(conv, *BLOCK_BYTES.start());
+    let blocks = Blocks::new(&adjoint, *BLOCK_BYTES.start());
     let Blocks { input, output, .. } = &blocks;
-    let panels = product::panels(output.lanes()).count();
-    let mut filled = Floats::new(match epilogue {
-        Some(_) => conv.pixels_len(),
-        None => conv.output_len(),
-    });
+    let mut filled = Floats::new(adjoint.output_len());
+    let out = Shared::new(&mut filled[..]);
     let [mut v, mut m] = blocks.room();
     for rows in blocks.all() {
-        let [outs, tiles, ins] = blocks.sizes(&rows);
+        let [_, tiles, _] = blocks.sizes(&rows);
         let [stride_in, stride_out] = blocks.strides(&rows);
         let strips = input.strips(rows);
-        match x {
-            Image::Planes(x) => {
-                spread(tiling::spread_input, input, &strips, x, &mut v, stride_in);
-            }
-            Image::Pixels(x) => {
-                let data = Shared::new(&mut v);
-                let points = Points {
-                    data,
-                    stride: stride_in,
-                };
-                each(&strips, input.lane_groups(), |strip, group| {
-                    pixels::spread_input(input, x, strip, group, &points);
-                });
-            }
-        }
+        spread(tiling::spread_input, input, &strips, grad, &mut v, stride_in);
         let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
         points.enumerate().with_max_len(1).for_each(|(e, m)| {
-            let v = &floats(&v[e * stride_in..])[..tiles * ins];
-            let rows: Vec<_> = v.chunks(ins).map(<[f32]>::as_ptr).collect();
-            let product = Product {
-                weights: weights.point(e),
-                depth: ins,
-                out_lanes: outs / LANES,
-                rows: &rows,
-                part: conv.in_channels,
-                count: tiles,
-            };
-            // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
-            unsafe { product.multiply(0..panels, &Shared::new(m), 0, &Epilogue::NONE) };
+            let sizes = [output.lanes(), tiles, input.channels];
+            multiply(weights.point(e), sizes, &v[e * stride_in..], m);
         });
-        match epilogue {
-            None => {
-                let out = Shared::new(&mut filled[..]);
-                each(&strips, output.lanes(), |strip, lane| {
-                    tiling::collect_output(output, &m, stride_out, strip, lane, &out);
-                });
-            }
-            Some(epilogue) => {
-                let out = Shared::new(filled.lanes_mut());
-                each(&strips, output.lane_groups(), |strip, group| {
-                    pixels::collect_output(output, &m, stride_out, strip, group, epilogue, &out);
-                });
-            }
-        }
+        each(&strips, output.lanes(), |strip, lane| {
+            tiling::collect_output(output, &m, stride_out, strip, lane, &out);
+        });
     }
     filled
+}
+
+/// The products of a point: of the lanes of outputs, tiles and input channels in `sizes`.
+fn multiply(weights: &[Lane], sizes: [usize; 3], v: &[Lane], m: &mut [Lane]) {
+    let [out_lanes, tiles, channels] = sizes;
+    let depth = channels.next_multiple_of(LANES);
+    let v = &floats(v)[..tiles * depth];
+    let rows: Vec<_> = v.chunks(depth).map(<[f32]>::as_ptr).collect();
+    let product = Product {
+        weights,
+        depth,
+        out_lanes,
+        rows: &rows,
+        part: channels,
+        count: tiles,
+    };
+    let panels = product::panels(out_lanes).count();
+    // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
+    unsafe { product.multiply(0..panels, &Shared::new(m), 0, &Epilogue::NONE) };
 }
 
 pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
@@ -171,13 +138,7 @@ struct Blocks {
 
 impl Blocks {
     fn new(conv: &Conv2d, bytes: usize) -> Self {
-        let images = |channels| Images {
-            batch: conv.batch,
-            channels,
-            height: conv.height,
-            width: conv.width,
-        };
-        let (input, output) = (images(conv.in_channels), images(conv.out_channels));
+        let [input, output] = Images::of(conv);
         let tile_bytes = POINTS * (input.lanes() + output.lanes()) * size_of::<Lane>();
         let rows = bytes / (tile_bytes * input.tile_cols());
         let rows = rows.clamp(1, input.batch * input.tile_rows());

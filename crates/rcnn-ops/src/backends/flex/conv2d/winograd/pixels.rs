@@ -1,27 +1,106 @@
-//! The passes between images as pixels and transformed tiles.
+//! Winograd's method on images as pixels.
+//!
+//! Threads take blocks of tiles through all stages, each its own, and share those of a block only
+//! when there are not enough.
 
 use std::array::from_fn;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
+use super::super::Conv2d;
 use super::super::epilogue::Epilogue;
 use super::super::lanes::vectorised;
-use super::super::pool::{LANES, Lane};
+use super::super::pool::{Floats, LANES, Lane, Scratch};
 use super::super::shared::Shared;
-use super::tiling::{Images, Points, STEP, Strip};
-use super::transform;
+use super::tiling::{Images, Points, STEP};
+use super::transform::{self, POINTS};
+use super::weights::Weights;
 
-/// Lanes of channels that a task transforms: few, so that the rows of pixels that tiles share stay
-/// in cache.
-const GROUP: usize = 4;
+/// Bytes of transformed tiles, of input and output together, that all threads work on.
+const BYTES: usize = 8 << 20;
 
-impl Images {
-    /// Groups of lanes that tasks share.
-    pub(super) fn lane_groups(&self) -> usize {
-        self.lanes().div_ceil(GROUP)
+/// Bytes of transformed tiles in a block, at least, lest the weights be read too often.
+const MIN_BYTES: usize = 1 << 20;
+
+/// Tiles of a block that a thread transforms at once.
+const TILES: usize = 8;
+
+pub(in super::super) fn forward(
+    conv: &Conv2d,
+    x: &[Lane],
+    weights: &Weights,
+    epilogue: &Epilogue<'_>,
+) -> Floats {
+    let [input, output] = Images::of(conv);
+    let tiles = conv.batch * input.tile_rows() * input.tile_cols();
+    let tile_bytes = POINTS * (input.lanes() + output.lanes()) * size_of::<Lane>();
+    let bytes = (BYTES / rayon::current_num_threads()).max(MIN_BYTES);
+    let most = (bytes.max(weights.bytes() / 4) / tile_bytes).max(1);
+    let equal = tiles.div_ceil(tiles.div_ceil(most));
+    let mut filled = Floats::new(conv.pixels_len());
+    let out = Shared::new(filled.lanes_mut());
+    let blocks = (0..tiles.div_ceil(equal)).into_par_iter().with_max_len(1);
+    blocks.for_each(|block| {
+        let tiles = block * equal..tiles.min((block + 1) * equal);
+        Block {
+            input: &input,
+            output: &output,
+            tiles,
+        }
+        .convolve(x, weights, epilogue, &out);
+    });
+    filled
+}
+
+/// Consecutive tiles, counted through the batch.
+struct Block<'a> {
+    input: &'a Images,
+    output: &'a Images,
+    tiles: Range<usize>,
+}
+
+impl Block<'_> {
+    fn convolve(
+        &self,
+        x: &[Lane],
+        weights: &Weights,
+        epilogue: &Epilogue<'_>,
+        out: &Shared<'_, Lane>,
+    ) {
+        let (input, output) = (self.input, self.output);
+        let [stride_in, stride_out] =
+            [input, output].map(|images| self.tiles.len() * images.lanes() + 1);
+        let mut v = Scratch::new(POINTS * stride_in);
+        let data = Shared::new(&mut v);
+        let points = Points {
+            data,
+            stride: stride_in,
+        };
+        self.each(|tiles, first| spread(input, x, tiles, first, &points));
+        let mut m = Scratch::new(POINTS * stride_out);
+        let all = m.par_chunks_mut(stride_out).enumerate().with_max_len(1);
+        all.for_each(|(e, m)| {
+            let sizes = [output.lanes(), self.tiles.len(), input.channels];
+            super::multiply(weights.point(e), sizes, &v[e * stride_in..], m);
+        });
+        self.each(|tiles, first| collect(output, &m, tiles, first, epilogue, out));
     }
 
-    fn group(&self, group: usize) -> Range<usize> {
-        group * GROUP..self.lanes().min((group + 1) * GROUP)
+    /// Calls `work` for some tiles after the other, with the first one's place in the block.
+    fn each(&self, work: impl Fn(Range<usize>, usize) + Sync) {
+        let Range { start, end } = self.tiles;
+        let firsts = (0..self.tiles.len()).into_par_iter().step_by(TILES);
+        firsts.for_each(|first| work(start + first..end.min(start + first + TILES), first));
+    }
+}
+
+impl Images {
+    /// Image, first row and first column of a tile.
+    fn place(&self, tile: usize) -> [usize; 3] {
+        let (row, col) = (tile / self.tile_cols(), tile % self.tile_cols());
+        let (image, row) = (row / self.tile_rows(), row % self.tile_rows());
+        [image, row * STEP, col * STEP]
     }
 
     /// The first lane of a pixel.
@@ -34,21 +113,18 @@ impl Images {
 static ZERO: Lane = Lane::ZERO;
 
 vectorised! {
-    /// Transforms a group of lanes of a strip of the input.
-    pub(super) fn spread_input(
-        images: &Images, x: &[Lane], strip: &Strip, group: usize, points: &Points<'_>,
-    ) {
-        let (lanes, cols) = (images.lanes(), images.tile_cols());
+    /// Transforms tiles of the input to those from `first` on.
+    fn spread(images: &Images, x: &[Lane], tiles: Range<usize>, first: usize, points: &Points<'_>) {
+        let lanes = images.lanes();
         let mut to = [[Lane::ZERO; 6]; 6];
-        for (row, col) in strip.tiles(cols) {
-            let (top, left) = ((strip.rows.start + row) * STEP, col * STEP);
+        for (i, tile) in tiles.enumerate() {
+            let [image, top, left] = images.place(tile);
             let inside = top > 0
                 && left > 0
                 && top + STEP < images.height
                 && left + STEP < images.width;
-            let place = (strip.first + row * cols + col) * lanes;
-            let corner = inside.then(|| images.pixel(strip.image, top - 1, left - 1));
-            for lane in images.group(group) {
+            let corner = inside.then(|| images.pixel(image, top - 1, left - 1));
+            for lane in 0..lanes {
                 let from: [[&Lane; 6]; 6] = match corner {
                     Some(corner) => from_fn(|i| {
                         let line = &x[corner + i * images.width * lanes..][..6 * lanes];
@@ -58,43 +134,41 @@ vectorised! {
                         from_fn(|j| {
                             let (y, x_) = ((top + i).wrapping_sub(1), (left + j).wrapping_sub(1));
                             match y < images.height && x_ < images.width {
-                                true => &x[images.pixel(strip.image, y, x_) + lane],
+                                true => &x[images.pixel(image, y, x_) + lane],
                                 false => &ZERO,
                             }
                         })
                     }),
                 };
                 transform::tile(transform::input, from, &mut to);
-                // SAFETY: each strip and group has places of its own.
-                unsafe { points.place(place + lane, &to) };
+                // SAFETY: each tile has places of its own.
+                unsafe { points.place((first + i) * lanes + lane, &to) };
             }
         }
     }
 }
 
 vectorised! {
-    /// Transforms a group of lanes of a strip of products to the output.
-    pub(super) fn collect_output(
-        images: &Images, points: &[Lane], stride: usize, strip: &Strip, group: usize,
+    /// Transforms products, of tiles from `first` on, to the output.
+    fn collect(
+        images: &Images, points: &[Lane], tiles: Range<usize>, first: usize,
         epilogue: &Epilogue<'_>, out: &Shared<'_, Lane>,
     ) {
-        let (lanes, cols) = (images.lanes(), images.tile_cols());
-        let mut factors = [[Lane::ZERO; 2]; GROUP];
-        for (lane, factors) in images.group(group).zip(&mut factors) {
-            *factors = epilogue.lane(lane);
-        }
+        let lanes = images.lanes();
+        let stride = points.len() / POINTS;
+        let factors: Vec<_> = (0..lanes).map(|lane| epilogue.lane(lane)).collect();
         let mut to = [[Lane::ZERO; STEP]; STEP];
-        for (row, col) in strip.tiles(cols) {
-            let (top, left) = ((strip.rows.start + row) * STEP, col * STEP);
-            let place = (strip.first + row * cols + col) * lanes;
-            for (lane, factors) in images.group(group).zip(&factors) {
-                let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place + lane]));
+        for (i, tile) in tiles.enumerate() {
+            let [image, top, left] = images.place(tile);
+            for (lane, factors) in factors.iter().enumerate() {
+                let place = (first + i) * lanes + lane;
+                let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
                 transform::tile(transform::output, from, &mut to);
                 for (y, line) in (top..images.height).zip(&mut to) {
                     for (x, pixel) in (left..images.width).zip(line) {
-                        let at = images.pixel(strip.image, y, x) + lane;
+                        let at = images.pixel(image, y, x) + lane;
                         epilogue.finish_lane(factors, at * LANES, pixel);
-                        // SAFETY: each strip and group has pixels of its own.
+                        // SAFETY: each tile has pixels of its own.
                         unsafe { out.write(at, &[*pixel]) };
                     }
                 }

@@ -3,6 +3,7 @@
 use std::array::from_fn;
 use std::ops::Range;
 
+use super::super::Conv2d;
 use super::super::lanes::{load, steps, store, vectorised};
 use super::super::pool::{LANES, Lane, Scratch};
 use super::super::shared::Shared;
@@ -26,13 +27,23 @@ pub(super) struct Images {
 /// Consecutive rows of tiles of one image.
 #[derive(Clone)]
 pub(super) struct Strip {
-    pub(super) image: usize,
-    pub(super) rows: Range<usize>,
+    image: usize,
+    rows: Range<usize>,
     /// Where its tiles start among those of the block.
-    pub(super) first: usize,
+    first: usize,
 }
 
 impl Images {
+    /// The input and the output of a convolution.
+    pub(super) fn of(conv: &Conv2d) -> [Self; 2] {
+        [conv.in_channels, conv.out_channels].map(|channels| Self {
+            batch: conv.batch,
+            channels,
+            height: conv.height,
+            width: conv.width,
+        })
+    }
+
     pub(super) fn tile_rows(&self) -> usize {
         self.height.div_ceil(STEP)
     }
@@ -63,13 +74,6 @@ impl Images {
             row += len;
         }
         strips
-    }
-}
-
-impl Strip {
-    /// Row, counted from the first, and column of each tile.
-    pub(super) fn tiles(&self, cols: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-        (0..self.rows.len()).flat_map(move |row| (0..cols).map(move |col| (row, col)))
     }
 }
 
