@@ -21,6 +21,19 @@ impl Lane {
     pub(super) const ZERO: Self = Self([0.0; LANES]);
 }
 
+/// Has memory brought into cache, where the processor can; any address does.
+#[inline(always)]
+pub(super) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which does nothing else.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Lanes as the floats that they hold.
 pub(super) fn floats(lanes: &[Lane]) -> &[f32] {
     // SAFETY: a lane is sixteen floats without padding, and no less aligned than one.

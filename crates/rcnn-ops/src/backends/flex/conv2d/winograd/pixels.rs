@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::super::Conv2d;
 use super::super::epilogue::Epilogue;
 use super::super::lanes::vectorised;
-use super::super::pool::{Floats, LANES, Lane, Scratch};
+use super::super::pool::{Floats, LANES, Lane, Scratch, prefetch};
 use super::super::shared::Shared;
 use super::tiling::{Images, Points, STEP};
 use super::transform::{self, POINTS};
@@ -109,6 +109,9 @@ impl Images {
     }
 }
 
+/// Lanes that are brought into cache before they are needed.
+const AHEAD: usize = 3;
+
 /// Stands for what lies outside an image.
 static ZERO: Lane = Lane::ZERO;
 
@@ -125,6 +128,7 @@ vectorised! {
                 && left + STEP < images.width;
             let corner = inside.then(|| images.pixel(image, top - 1, left - 1));
             for lane in 0..lanes {
+                points.prefetch((first + i) * lanes + lane + AHEAD);
                 let from: [[&Lane; 6]; 6] = match corner {
                     Some(corner) => from_fn(|i| {
                         let line = &x[corner + i * images.width * lanes..][..6 * lanes];
@@ -162,6 +166,9 @@ vectorised! {
             let [image, top, left] = images.place(tile);
             for (lane, factors) in factors.iter().enumerate() {
                 let place = (first + i) * lanes + lane;
+                for e in 0..POINTS {
+                    prefetch(points.as_ptr().wrapping_add(e * stride + place + AHEAD));
+                }
                 let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
                 transform::tile(transform::output, from, &mut to);
                 for (y, line) in (top..images.height).zip(&mut to) {

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::super::Conv2d;
 use super::super::lanes::{load, steps, store, vectorised};
-use super::super::pool::{LANES, Lane, Scratch};
+use super::super::pool::{LANES, Lane, Scratch, prefetch};
 use super::super::shared::Shared;
-use super::transform;
+use super::transform::{self, POINTS};
 
 /// Side of the square of outputs that a tile computes.
 pub(super) const STEP: usize = 4;
@@ -86,6 +86,14 @@ pub(super) struct Points<'a> {
 }
 
 impl Points<'_> {
+    /// Has a place in all the matrices brought into cache.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, place: usize) {
+        for e in 0..POINTS {
+            prefetch(self.data.range(0, 0).wrapping_add(e * self.stride + place));
+        }
+    }
+
     /// Puts a transformed tile in its place in all the matrices.
     ///
     /// # Safety
