@@ -9,7 +9,7 @@ use burn_flex::FlexTensor;
 use super::conv2d::{Conv2d, Weights};
 
 /// Bytes of prepared weights that are kept at most.
-const MAX_BYTES: usize = 96 << 20;
+const MAX_BYTES: usize = 16 << 20;
 
 static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
