@@ -4,9 +4,9 @@ use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::{dims, pixels};
 use super::pool::Floats;
 use super::pooled::pooled;
+use super::{dims, pixels};
 use crate::channels;
 
 pub(super) fn affine(x: FlexTensor, scale: FlexTensor, shift: FlexTensor) -> FlexTensor {

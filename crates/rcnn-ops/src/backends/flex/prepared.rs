@@ -30,18 +30,24 @@ pub(super) fn prepared(conv: &Conv2d, weight: &FlexTensor) -> Arc<Weights> {
     let source = Arc::downgrade(&weight.data_arc());
     let spread = Weights::spreads(conv);
     let shape = super::dims(weight);
-    let is_this = |kept: &Kept| {
-        kept.source.ptr_eq(&source) && kept.shape == shape && kept.spread == spread
-    };
+    let is_this =
+        |kept: &Kept| kept.source.ptr_eq(&source) && kept.shape == shape && kept.spread == spread;
     let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let seen = kept().iter().find(|kept| is_this(kept)).map(|kept| kept.weights.clone());
+    let seen = kept()
+        .iter()
+        .find(|kept| is_this(kept))
+        .map(|kept| kept.weights.clone());
     if let Some(Some(weights)) = seen {
         return weights;
     }
     let weights = Arc::new(Weights::new(conv, weight.storage()));
     let mut kept = kept();
     kept.retain(|kept| kept.source.strong_count() > 0 && !is_this(kept));
-    let bytes: usize = kept.iter().flat_map(|kept| &kept.weights).map(|weights| weights.bytes()).sum();
+    let bytes: usize = kept
+        .iter()
+        .flat_map(|kept| &kept.weights)
+        .map(|weights| weights.bytes())
+        .sum();
     let keep = seen.is_some() && bytes + weights.bytes() <= MAX_BYTES;
     kept.push(Kept {
         source,

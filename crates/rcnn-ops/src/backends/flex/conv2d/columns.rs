@@ -77,7 +77,12 @@ impl Tap {
     /// The parts of rows of the output in `run` that meet the input, as `visit(at, len, start)`:
     /// `len` pixels from `at` in the block meet the plane from `start`.
     #[inline(always)]
-    pub(super) fn meet(&self, conv: &Conv2d, run: &Run, mut visit: impl FnMut(usize, usize, usize)) {
+    pub(super) fn meet(
+        &self,
+        conv: &Conv2d,
+        run: &Run,
+        mut visit: impl FnMut(usize, usize, usize),
+    ) {
         let width = conv.out_width();
         let end = run.start + run.len;
         for out_row in run.start / width..end.div_ceil(width) {

@@ -28,7 +28,12 @@ impl Epilogue<'_> {
 
     /// Whether nothing follows.
     pub(super) fn is_none(&self) -> bool {
-        let Self { scale, shift, residual, relu } = self;
+        let Self {
+            scale,
+            shift,
+            residual,
+            relu,
+        } = self;
         scale.or(*shift).or(*residual).is_none() && !relu
     }
 

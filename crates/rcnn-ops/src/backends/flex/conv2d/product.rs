@@ -105,7 +105,14 @@ impl Product<'_> {
             let lhs = Matrix::columns(weights, width * LANES);
             let rhs = Matrix::columns(gathered, depth);
             let mut product = Scratch::new(self.count * width);
-            gemm(size, floats_mut(&mut product), width * LANES, lhs, rhs, false);
+            gemm(
+                size,
+                floats_mut(&mut product),
+                width * LANES,
+                lhs,
+                rhs,
+                false,
+            );
             for (row, product) in product.chunks(width).enumerate() {
                 let at = start + row * self.out_lanes + first;
                 // SAFETY: the caller has these outputs to itself.
@@ -160,8 +167,14 @@ mod avx512 {
         let depth = product.depth;
         // Blocks stay close if the weights do; else they are used often once they are there.
         let weights = product.out_lanes * depth * size_of::<Lane>();
-        let bytes = if weights <= NEAR_BYTES { NEAR_BLOCK_BYTES } else { FAR_BLOCK_BYTES };
-        let rows = (bytes / (depth * size_of::<f32>())).max(ROWS).next_multiple_of(ROWS);
+        let bytes = if weights <= NEAR_BYTES {
+            NEAR_BLOCK_BYTES
+        } else {
+            FAR_BLOCK_BYTES
+        };
+        let rows = (bytes / (depth * size_of::<f32>()))
+            .max(ROWS)
+            .next_multiple_of(ROWS);
         for block in (0..product.count).step_by(rows) {
             let end = product.count.min(block + rows);
             for (i, (first, width)) in product.panels(panels.clone()).enumerate() {
@@ -266,7 +279,9 @@ mod avx512 {
 
         #[target_feature(enable = "avx512f")]
         unsafe fn run<const W: usize, const T: usize>(&self) {
-            let Product { rows, count, part, .. } = *self.product;
+            let Product {
+                rows, count, part, ..
+            } = *self.product;
             if let Some(residual) = self.epilogue.residual {
                 for t in 0..T {
                     let start = (self.start + t * self.product.out_lanes) * LANES;

@@ -1,5 +1,6 @@
 //! Against a naive convolution in `f64`.
 
+use super::shared::Shared;
 use super::*;
 
 fn random(len: usize, seed: u64) -> Vec<f32> {
@@ -14,7 +15,7 @@ fn random(len: usize, seed: u64) -> Vec<f32> {
 }
 
 /// Calls `visit(output, input, weight)` for each product of the convolution.
-fn products(conv: &Conv2d, mut visit: impl FnMut(usize, usize, usize)) {
+fn each_product(conv: &Conv2d, mut visit: impl FnMut(usize, usize, usize)) {
     let (ins, outs) = (
         conv.in_channels / conv.groups,
         conv.out_channels / conv.groups,
@@ -63,6 +64,68 @@ fn error(got: &[f32], want: &[f64]) -> f32 {
     }) as f32
 }
 
+/// Planes as pixels; the channels that round them up are not numbers, and must not be read.
+fn to_pixels(planes: &[f32], channels: usize, plane: usize) -> Scratch {
+    let lanes = channels.div_ceil(LANES);
+    let images = planes.len().checked_div(channels * plane).unwrap_or(0);
+    let mut pixels = Scratch::new(images * plane * lanes);
+    pixels.fill(Lane([f32::NAN; LANES]));
+    for (i, value) in planes.iter().enumerate() {
+        let (image, channel, at) = (i / plane / channels, i / plane % channels, i % plane);
+        pixels[(image * plane + at) * lanes + channel / LANES].0[channel % LANES] = *value;
+    }
+    pixels
+}
+
+fn to_planes(pixels: &[f32], channels: usize, plane: usize) -> Vec<f32> {
+    let pitch = channels.next_multiple_of(LANES);
+    let images = pixels.len() / (pitch * plane).max(1);
+    (0..images * channels * plane)
+        .map(|i| pixels[(i / plane / channels * plane + i % plane) * pitch + i / plane % channels])
+        .collect()
+}
+
+/// The forward pass from planes to planes, by way of what inference does.
+fn forward_as(
+    weights: impl Fn(&Conv2d, &[f32]) -> Weights,
+    conv: &Conv2d,
+    x: &[f32],
+    w: &[f32],
+    epilogue: &Epilogue<'_>,
+) -> Vec<f32> {
+    if conv.groups > 1 {
+        return exact_forward(conv, x, w, epilogue).to_vec();
+    }
+    let out = |pixels: &[f32]| to_planes(pixels, conv.out_channels, conv.out_plane());
+    let residual = epilogue
+        .residual
+        .map(|residual| to_pixels(residual, conv.out_channels, conv.out_plane()));
+    let epilogue = Epilogue {
+        residual: residual.as_deref().map(pool::floats),
+        ..*epilogue
+    };
+    let weights = weights(conv, w);
+    let pixels = to_pixels(x, conv.in_channels, conv.in_plane());
+    let output = out(&super::forward(
+        conv,
+        Image::Pixels(&pixels),
+        &weights,
+        &epilogue,
+    ));
+    let from_planes = out(&super::forward(conv, Image::Planes(x), &weights, &epilogue));
+    assert!(
+        error(
+            &from_planes,
+            &output.iter().map(|&v| v.into()).collect::<Vec<_>>()
+        ) < 2e-6
+    );
+    output
+}
+
+fn forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>) -> Vec<f32> {
+    forward_as(Weights::new, conv, x, w, epilogue)
+}
+
 fn shift(shift: &[f32]) -> Epilogue<'_> {
     Epilogue {
         shift: Some(shift),
@@ -84,7 +147,7 @@ fn errors(conv: &Conv2d) -> [f32; 4] {
     let mut want_x = vec![0.0f64; x.len()];
     let mut want_w = vec![0.0f64; w.len()];
     let mut want_b = vec![0.0f64; bias.len()];
-    products(conv, |o, i, k| {
+    each_product(conv, |o, i, k| {
         want[o] += f64::from(x[i]) * f64::from(w[k]);
         want_x[i] += f64::from(grad[o]) * f64::from(w[k]);
         want_w[k] += f64::from(grad[o]) * f64::from(x[i]);
@@ -163,18 +226,23 @@ fn winograd_error() {
         let mut want = vec![0.0f64; conv.output_len()];
         let mut want_x = vec![0.0f64; x.len()];
         let mut want_w = vec![0.0f64; w.len()];
-        products(&conv, |o, i, k| {
+        each_product(&conv, |o, i, k| {
             want[o] += f64::from(x[i]) * f64::from(w[k]);
             want_x[i] += f64::from(grad[o]) * f64::from(w[k]);
             want_w[k] += f64::from(grad[o]) * f64::from(x[i]);
         });
+        let spread = |conv: &Conv2d, w: &[f32]| {
+            let (ins, outs) = (conv.in_channels, conv.out_channels);
+            Weights::Spread(winograd::Weights::spread(ins, outs, w))
+        };
+        let plain = |conv: &Conv2d, w: &[f32]| Weights::Plain(direct::Weights::new(conv, w));
         let winograd = [
-            error(&winograd::forward(&conv, &x, &w, &Epilogue::NONE), &want),
+            error(&forward_as(spread, &conv, &x, &w, &Epilogue::NONE), &want),
             error(&winograd::input_grad(&conv, &w, &grad), &want_x),
             error(&winograd::weight_grad(&conv, &x, &grad), &want_w),
         ];
         let direct = [
-            error(&im2col::forward(&conv, &x, &w, &Epilogue::NONE), &want),
+            error(&forward_as(plain, &conv, &x, &w, &Epilogue::NONE), &want),
             error(&im2col::input_grad(&conv, &w, &grad), &want_x),
             error(&im2col::weight_grad(&conv, &x, &grad), &want_w),
         ];
@@ -184,7 +252,7 @@ fn winograd_error() {
     }
 }
 
-/// In the output loops of all three methods.
+/// In the output loops of all methods.
 #[test]
 fn epilogues() {
     for conv in [
@@ -198,7 +266,7 @@ fn epilogues() {
         let (scale, shift) = (random(conv.out_channels, 3), random(conv.out_channels, 4));
         let residual = random(conv.output_len(), 5);
         let mut sums = vec![0.0f64; conv.output_len()];
-        products(&conv, |o, i, k| {
+        each_product(&conv, |o, i, k| {
             sums[o] += f64::from(x[i]) * f64::from(w[k])
         });
         for bits in 0..16 {
@@ -226,6 +294,61 @@ fn epilogues() {
             let error = error(&forward(&conv, &x, &w, &epilogue), &want);
             assert!(error < 1e-5, "{error} {bits:b} {conv:?}");
         }
+    }
+}
+
+/// With and without a processor's own instructions, from all numbers of rows and lanes.
+#[test]
+fn products() {
+    let (depth, part) = (21, 7);
+    for (out_lanes, count) in (1..=6).flat_map(|lanes| (1..=13).map(move |count| (lanes, count))) {
+        let x = random(count * depth, 1);
+        let mut weights = Scratch::new(out_lanes * depth);
+        let len = out_lanes * depth * LANES;
+        pool::floats_mut(&mut weights).copy_from_slice(&random(len, 2));
+        let rows: Vec<_> = (0..depth / part)
+            .flat_map(|i| (0..count).map(move |row| row * depth + i * part))
+            .map(|start| x[start..].as_ptr())
+            .collect();
+        let product = product::Product {
+            weights: &weights,
+            depth,
+            out_lanes,
+            rows: &rows,
+            part,
+            count,
+        };
+        let (scale, residual) = (
+            random(out_lanes * LANES, 3),
+            random(count * out_lanes * LANES, 4),
+        );
+        let epilogue = Epilogue {
+            scale: Some(&scale),
+            residual: Some(&residual),
+            relu: true,
+            ..Epilogue::NONE
+        };
+        let panels = product::panels(out_lanes).count();
+        let [mut found, mut expected] = [0, 1].map(|_| Scratch::new(count * out_lanes));
+        // SAFETY: the rows hold three parts each.
+        unsafe {
+            product.multiply(0..panels, &Shared::new(&mut found), 0, &epilogue);
+            product.multiply_portably(0..panels, &Shared::new(&mut expected), 0, &epilogue);
+        }
+        let expected: Vec<f64> = pool::floats(&expected).iter().map(|&v| v.into()).collect();
+        assert!(error(pool::floats(&found), &expected) < 1e-6);
+        let sum = |row: usize, out: usize| {
+            let term = |k: usize| {
+                let weight = weights[product::place(depth, out_lanes, k, out / LANES)];
+                f64::from(x[row * depth + k]) * f64::from(weight.0[out % LANES])
+            };
+            let at = row * out_lanes * LANES + out;
+            let sum: f64 = (0..depth).map(term).sum();
+            (sum * f64::from(scale[out]) + f64::from(residual[at])).max(0.0)
+        };
+        let outs = out_lanes * LANES;
+        let sums: Vec<f64> = (0..count * outs).map(|i| sum(i / outs, i % outs)).collect();
+        assert!(error(pool::floats(&found), &sums) < 1e-6);
     }
 }
 

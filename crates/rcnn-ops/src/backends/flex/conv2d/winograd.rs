@@ -28,9 +28,9 @@ use super::gemm::{Matrix, gemm};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
 use super::product::{self, Product};
 use super::shared::Shared;
+pub(super) use pixels::forward;
 use tiling::{Images, Points, Strip};
 use transform::POINTS;
-pub(super) use pixels::forward;
 pub(in super::super) use weights::Weights;
 
 /// Bytes of transformed tiles, of input and output together, in a block: at least so many, and at
@@ -68,7 +68,14 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
         let [_, tiles, _] = blocks.sizes(&rows);
         let [stride_in, stride_out] = blocks.strides(&rows);
         let strips = input.strips(rows);
-        spread(tiling::spread_input, input, &strips, grad, &mut v, stride_in);
+        spread(
+            tiling::spread_input,
+            input,
+            &strips,
+            grad,
+            &mut v,
+            stride_in,
+        );
         let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
         points.enumerate().with_max_len(1).for_each(|(e, m)| {
             let sizes = [output.lanes(), tiles, input.channels];
