@@ -35,10 +35,7 @@ impl<B: Backend> RpnOutput<B> {
             .zip(&self.deltas)
             .map(|(objectness, deltas)| {
                 let [n, a, h, w] = objectness.dims();
-                let deltas = deltas
-                    .clone()
-                    .reshape([n, a, 4, h, w])
-                    .permute([0, 3, 4, 1, 2]);
+                let deltas = deltas.clone().permute([0, 2, 3, 1]);
                 let objectness = objectness.clone().permute([0, 2, 3, 1]);
                 (
                     objectness.reshape([n, h * w * a]),

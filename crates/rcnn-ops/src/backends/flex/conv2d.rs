@@ -1,7 +1,9 @@
 //! Two-dimensional convolution and its gradients, on plain slices of `f32`.
 //!
-//! Images are NCHW, weights OIHW. Every method gives the same bits at each run: the work is
-//! partitioned by shape alone, and no two threads add to the same element.
+//! Weights are OIHW. With gradients, images are planes (NCHW), by Winograd's method, products of
+//! pixels with 1x1 kernels, or columns of patches; in inference they are pixels with their channels
+//! side by side, by Winograd's method or directly. Every method gives the same bits at each run: no
+//! two threads add to the same element, nor does a sum depend on how the work is shared.
 
 mod columns;
 mod direct;

@@ -65,7 +65,8 @@ pub(super) fn fused(
     let mut operands = bias.iter().chain(affine.iter().flatten()).chain(&residual);
     let sizes = sizes(&x, &weight, &options).filter(|_| !operands.any(other));
     let Some(sizes) = sizes else {
-        return crate::convolution::fused::<Flex>(x, weight, bias, options, epilogue);
+        let output = Flex::conv2d(x, weight, bias, options);
+        return channels::primitive(epilogue.apply(channels::tensor(output)));
     };
     let floats = |tensor: FlexTensor| tensor.to_contiguous().storage::<f32>().to_vec();
     let mut shift = bias.map(floats);

@@ -117,6 +117,7 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats
     let panels = product::panels(out_lanes).count();
     let each = panels.div_ceil(TASKS.div_ceil(blocks.len()).min(panels));
     let parts = panels.div_ceil(each);
+    let pitch = [conv.kernel, conv.stride] == [[1, 1]; 2] && conv.padding == [0, 0];
     let zeros = vec![0.0f32; source.part];
     let mut output = Floats::new(conv.pixels_len());
     let out = &Shared::new(output.lanes_mut());
@@ -146,6 +147,7 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats
             rows: table,
             part: source.part,
             count: block.len,
+            pitch: pitch.then_some(source.pitch),
         };
         // SAFETY: every row is of zeros or within the image, as just asserted, and each block and
         // panel has outputs of its own.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm};
-use super::pool::{LANES, Lane, Scratch, floats, floats_mut};
+use super::pool::{self, LANES, Lane, Scratch, floats, floats_mut};
 use super::shared::Shared;
 
 /// Lanes of outputs that a product takes at once.
@@ -42,6 +42,8 @@ pub(super) struct Product<'a> {
     pub(super) part: usize,
     /// Rows.
     pub(super) count: usize,
+    /// Floats from each row to the next, if they are whole and lie in one slice.
+    pub(super) pitch: Option<usize>,
 }
 
 impl Product<'_> {
@@ -54,7 +56,7 @@ impl Product<'_> {
     ///
     /// # Safety
     ///
-    /// The rows have to hold a part's floats, and no other thread may touch these outputs.
+    /// The rows have to hold a part's floats and be as far apart as they say, and no other thread may touch these outputs.
     pub(super) unsafe fn multiply(
         &self,
         panels: Range<usize>,
@@ -65,6 +67,7 @@ impl Product<'_> {
         if self.count == 0 {
             return;
         }
+        assert!(self.parts() * self.part <= self.depth);
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has just been asked; the rest is the caller's.
@@ -79,6 +82,25 @@ impl Product<'_> {
         panels.skip(range.start).take(range.len())
     }
 
+    /// The rows one after the other, as a matrix's columns in `room`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`multiply`](Self::multiply).
+    unsafe fn gather<'a>(&self, room: &'a mut Scratch) -> Matrix<'a> {
+        let depth = self.parts() * self.part;
+        *room = Scratch::new((self.count * depth).div_ceil(LANES));
+        let gathered = floats_mut(room);
+        for (i, part) in self.rows.chunks(self.count).enumerate() {
+            for (&row, to) in part.iter().zip(gathered.chunks_mut(depth)) {
+                // SAFETY: a row holds a part.
+                let row = unsafe { std::slice::from_raw_parts(row, self.part) };
+                to[i * self.part..][..self.part].copy_from_slice(row);
+            }
+        }
+        Matrix::columns(gathered, depth)
+    }
+
     /// # Safety
     ///
     /// As for [`multiply`](Self::multiply).
@@ -90,20 +112,21 @@ impl Product<'_> {
         epilogue: &Epilogue<'_>,
     ) {
         let depth = self.parts() * self.part;
-        let mut gathered = Scratch::new((self.count * depth).div_ceil(LANES));
-        let gathered = floats_mut(&mut gathered);
-        for (i, part) in self.rows.chunks(self.count).enumerate() {
-            for (&row, to) in part.iter().zip(gathered.chunks_mut(depth)) {
-                // SAFETY: a row holds a part.
-                let row = unsafe { std::slice::from_raw_parts(row, self.part) };
-                to[i * self.part..][..self.part].copy_from_slice(row);
+        let mut gathered = Scratch::new(0);
+        // SAFETY: as the caller answers for, from the first row to the end of the last.
+        let rhs = unsafe {
+            match self.pitch {
+                Some(pitch) => {
+                    let len = (self.count - 1) * pitch + self.part;
+                    Matrix::columns(std::slice::from_raw_parts(self.rows[0], len), pitch)
+                }
+                None => self.gather(&mut gathered),
             }
-        }
+        };
         for (first, width) in self.panels(panels) {
             let size = [width * LANES, self.count, depth];
             let weights = floats(&self.weights[first * self.depth..]);
             let lhs = Matrix::columns(weights, width * LANES);
-            let rhs = Matrix::columns(gathered, depth);
             let mut product = Scratch::new(self.count * width);
             gemm(
                 size,
@@ -130,13 +153,13 @@ impl Product<'_> {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps,
-        _mm512_setzero_ps, _mm512_store_ps, _mm512_stream_ps,
+        __m512, _mm_sfence, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_store_ps, _mm512_stream_ps,
     };
     use std::array::from_fn;
     use std::ops::Range;
 
-    use super::{Epilogue, LANES, Lane, PANEL, Product, Shared};
+    use super::{Epilogue, LANES, Lane, PANEL, Product, Shared, pool};
 
     /// Bytes of outputs that would drive everything else out of the cache, themselves at last.
     const STREAMED_BYTES: usize = 24 << 20;
@@ -217,11 +240,14 @@ mod avx512 {
                 }
             }
         }
+        if stream {
+            // What bypasses the cache is otherwise not ordered before what other threads wait for.
+            _mm_sfence();
+        }
     }
 
     impl Product<'_> {
-        /// Has a share of some rows brought into cache: one panel after the other asks for its own,
-        /// so that memory is busy all the time.
+        /// Has a panel's share of some rows brought into cache: so memory is busy all the time.
         #[inline(always)]
         fn prefetch(&self, row: usize, count: usize, [share, shares]: [usize; 2]) {
             let each = self.part.div_ceil(LANES).div_ceil(shares) * LANES;
@@ -239,13 +265,11 @@ mod avx512 {
         }
     }
 
-    /// Has memory brought into cache that is soon needed.
     #[inline(always)]
     fn prefetch(values: &[f32]) {
-        for line in values.chunks(LANES) {
-            // SAFETY: a hint, which does nothing else.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-        }
+        values
+            .chunks(LANES)
+            .for_each(|line| pool::prefetch(line.as_ptr()));
     }
 
     /// A few rows and a panel.

@@ -300,8 +300,9 @@ fn epilogues() {
 /// With and without a processor's own instructions, from all numbers of rows and lanes.
 #[test]
 fn products() {
-    let (depth, part) = (21, 7);
-    for (out_lanes, count) in (1..=6).flat_map(|lanes| (1..=13).map(move |count| (lanes, count))) {
+    let depth = 21;
+    let sizes = (1..=6).flat_map(|lanes| (1..=13).map(move |count| (lanes, count)));
+    for ((out_lanes, count), part) in sizes.flat_map(|size| [(size, 7), (size, depth)]) {
         let x = random(count * depth, 1);
         let mut weights = Scratch::new(out_lanes * depth);
         let len = out_lanes * depth * LANES;
@@ -317,6 +318,7 @@ fn products() {
             rows: &rows,
             part,
             count,
+            pitch: (part == depth).then_some(depth),
         };
         let (scale, residual) = (
             random(out_lanes * LANES, 3),
@@ -330,7 +332,7 @@ fn products() {
         };
         let panels = product::panels(out_lanes).count();
         let [mut found, mut expected] = [0, 1].map(|_| Scratch::new(count * out_lanes));
-        // SAFETY: the rows hold three parts each.
+        // SAFETY: the rows hold their parts.
         unsafe {
             product.multiply(0..panels, &Shared::new(&mut found), 0, &epilogue);
             product.multiply_portably(0..panels, &Shared::new(&mut expected), 0, &epilogue);
