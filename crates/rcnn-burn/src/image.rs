@@ -147,12 +147,13 @@ pub fn open_rgb(path: impl AsRef<Path>) -> Result<RgbImage, ImageError> {
 /// - output: `[3, height, width]`, RGB from 0 to 1
 pub fn to_tensor<B: Backend>(picture: &RgbImage, device: &B::Device) -> Tensor<B, 3> {
     let (width, height) = picture.dimensions();
-    let channel = |c: usize| picture.as_raw().iter().skip(c).step_by(3);
-    let values = (0..3)
-        .flat_map(channel)
-        .map(|&value| f32::from(value) / 255.0);
+    let (pixels, _) = picture.as_raw().as_chunks::<3>();
+    let mut values = Vec::with_capacity(picture.as_raw().len());
+    for channel in 0..3 {
+        values.extend(pixels.iter().map(|pixel| f32::from(pixel[channel]) / 255.0));
+    }
     let shape = [3, height as usize, width as usize];
-    Tensor::from_data(TensorData::new(values.collect(), shape), device)
+    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 /// A file being decoded, for its errors.
