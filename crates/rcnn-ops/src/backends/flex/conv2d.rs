@@ -20,9 +20,13 @@ mod winograd;
 
 use rayon::prelude::*;
 
+use super::pixels;
 use super::pool::{self, Floats, LANES, Lane, Scratch};
 pub(super) use epilogue::Epilogue;
-pub(super) use lanes::{interleave, separate, separate_lane, vectorised};
+pub(super) use lanes::{separate_lane, to_pixels, to_planes, vectorised};
+
+/// Tasks to share between threads, at least, where there is work for them.
+const TASKS: usize = 16;
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +101,7 @@ impl Conv2d {
 
     /// Floats of the output as pixels.
     fn pixels_len(&self) -> usize {
-        self.batch * self.out_plane() * self.out_channels.next_multiple_of(LANES)
+        pixels::len(self.output_shape())
     }
 
     /// Weights of one output channel.
@@ -130,10 +134,8 @@ impl<'a> Image<'a> {
             Self::Pixels(lanes) => lanes,
             Self::Planes(planes) => {
                 let (channels, plane) = (conv.in_channels, conv.in_plane());
-                let image = plane * channels.div_ceil(LANES);
-                *room = Scratch::new(conv.batch * image);
-                let images = room.chunks_mut(image).zip(planes.chunks(channels * plane));
-                images.for_each(|(to, planes)| interleave(planes, plane, channels, plane, to));
+                *room = Scratch::new(conv.batch * plane * channels.div_ceil(LANES));
+                to_pixels(planes, channels, plane, room);
                 room
             }
         }
@@ -165,7 +167,7 @@ impl Weights {
     /// For the method that is faster.
     pub(super) fn new(conv: &Conv2d, w: &[f32]) -> Self {
         assert_eq!(w.len(), conv.weight_len());
-        if winograd::is_faster(conv) {
+        if Self::spreads(conv) {
             let (ins, outs) = (conv.in_channels, conv.out_channels);
             Self::Spread(winograd::Weights::spread(ins, outs, w))
         } else {

@@ -7,7 +7,7 @@
 use burn::tensor::{DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 
-use super::conv2d::{interleave, separate};
+use super::conv2d;
 use super::dims;
 use super::pool::{Floats, LANES, Lane};
 use super::pooled::{self, pooled};
@@ -49,17 +49,11 @@ pub(super) fn to_pixels(tensor: FlexTensor) -> FlexTensor {
     if lanes(&tensor).is_some() {
         return tensor;
     }
-    let shape @ [n, c, h, w] = dims(&tensor);
+    let shape @ [_, c, h, w] = dims(&tensor);
     let planes = tensor.to_contiguous();
     let planes = planes.storage::<f32>();
     let mut values = Floats::new(len(shape));
-    let image = values.lanes_mut().len() / n.max(1);
-    if image > 0 {
-        let images = values.lanes_mut().chunks_mut(image);
-        for (pixels, planes) in images.zip(planes.chunks(c * h * w)) {
-            interleave(planes, h * w, c, h * w, pixels);
-        }
-    }
+    conv2d::to_pixels(planes, c, h * w, values.lanes_mut());
     self::tensor(values, shape)
 }
 
@@ -70,11 +64,6 @@ pub(super) fn to_planes(tensor: FlexTensor) -> FlexTensor {
         return tensor.to_contiguous();
     };
     let mut values = Floats::new(n * c * h * w);
-    let image = lanes.len() / n.max(1);
-    if image > 0 {
-        for (planes, pixels) in values.chunks_mut(c * h * w).zip(lanes.chunks(image)) {
-            separate(pixels, h * w, c, planes);
-        }
-    }
+    conv2d::to_planes(lanes, c, h * w, &mut values);
     pooled(values, shape)
 }

@@ -13,16 +13,13 @@ use super::lanes::{load, steps, vectorised};
 use super::pool::{Floats, LANES, Lane, Scratch, floats};
 use super::product::{self, Product};
 use super::shared::Shared;
-use super::{Conv2d, Image};
+use super::{Conv2d, Image, TASKS};
 
-/// Bytes of inputs that meet all the weights while they are in cache.
+/// Bytes of inputs of a task.
 const ROWS_BYTES: usize = 512 << 10;
 
 /// Rows of a block, at least.
 const MIN_ROWS: usize = 36;
-
-/// Tasks to share between threads, at least, where there is work for them.
-const TASKS: usize = 16;
 
 /// Weights in panels, of each output channel tap after tap.
 pub(in super::super) struct Weights(Scratch);

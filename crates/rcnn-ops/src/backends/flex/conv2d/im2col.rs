@@ -5,22 +5,19 @@
 
 use rayon::prelude::*;
 
-use super::Conv2d;
 use super::columns::{self, Block};
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm};
 use super::lanes::{interleave, separate};
 use super::pool::{Floats, LANES, Scratch, floats, floats_mut};
 use super::shared::Shared;
+use super::{Conv2d, TASKS};
 
 /// Bytes of columns that a thread makes at once.
 const COLUMN_BYTES: usize = 1 << 20;
 
 /// Pixels of a block: enough for the product to run at speed.
 const PIXELS: std::ops::RangeInclusive<usize> = 64..=512;
-
-/// Tasks to share between threads, at least, where there is work for them.
-const TASKS: usize = 16;
 
 /// Pixels and rows of the columns that a thread makes at once for the gradient of the weights.
 const GRAD_PIXELS: usize = 2048;

@@ -155,13 +155,7 @@ pub(super) fn take_every(step: usize, from: &[f32], to: &mut [f32]) {
 const PIECE: usize = 256;
 
 /// Transposes `count` runs of `len` floats, `stride` apart, into `len` rows of lanes.
-pub(in super::super) fn interleave(
-    runs: &[f32],
-    stride: usize,
-    count: usize,
-    len: usize,
-    out: &mut [Lane],
-) {
+pub(super) fn interleave(runs: &[f32], stride: usize, count: usize, len: usize, out: &mut [Lane]) {
     let lanes = count.div_ceil(LANES);
     out[..len * lanes]
         .par_chunks_mut(PIECE * lanes)
@@ -170,11 +164,43 @@ pub(in super::super) fn interleave(
 }
 
 /// The reverse of [`interleave`], to runs one after the other.
-pub(in super::super) fn separate(from: &[Lane], len: usize, count: usize, runs: &mut [f32]) {
+pub(super) fn separate(from: &[Lane], len: usize, count: usize, runs: &mut [f32]) {
     runs[..len * count]
         .par_chunks_mut(LANES * len)
         .enumerate()
         .for_each(|(lane, runs)| separate_lane(from, len, [lane, count.div_ceil(LANES)], runs));
+}
+
+/// Brings the channels of images' pixels side by side, from planes of so many pixels.
+pub(in super::super) fn to_pixels(
+    planes: &[f32],
+    channels: usize,
+    plane: usize,
+    pixels: &mut [Lane],
+) {
+    let image = plane * channels.div_ceil(LANES);
+    if image > 0 {
+        let images = pixels
+            .chunks_mut(image)
+            .zip(planes.chunks(channels * plane));
+        images.for_each(|(pixels, planes)| interleave(planes, plane, channels, plane, pixels));
+    }
+}
+
+/// The reverse of [`to_pixels`].
+pub(in super::super) fn to_planes(
+    pixels: &[Lane],
+    channels: usize,
+    plane: usize,
+    planes: &mut [f32],
+) {
+    let image = plane * channels.div_ceil(LANES);
+    if image > 0 {
+        let images = planes
+            .chunks_mut(channels * plane)
+            .zip(pixels.chunks(image));
+        images.for_each(|(planes, pixels)| separate(pixels, plane, channels, planes));
+    }
 }
 
 vectorised! {

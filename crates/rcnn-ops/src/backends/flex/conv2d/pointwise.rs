@@ -4,19 +4,16 @@
 
 use rayon::prelude::*;
 
-use super::Conv2d;
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm, gemm_shared};
 use super::lanes::{interleave, separate, take_every, vectorised};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
 use super::shared::Shared;
+use super::{Conv2d, TASKS};
 
 /// Pixels of a product: enough to run at speed.
 const PIXELS: usize = 512;
 const MIN_PIXELS: usize = 128;
-
-/// Products to share between threads, at least, where there is work for them.
-const TASKS: usize = 16;
 
 /// Bytes of pixels that are transposed at once for the gradient of the weights.
 const TURNED_BYTES: usize = 4 << 20;

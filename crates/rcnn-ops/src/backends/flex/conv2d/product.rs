@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::epilogue::Epilogue;
-use super::gemm::{Matrix, gemm};
+use super::gemm::{Matrix, gemm_shared};
 use super::pool::{self, LANES, Lane, Scratch, floats, floats_mut};
 use super::shared::Shared;
 
@@ -127,22 +127,22 @@ impl Product<'_> {
             let size = [width * LANES, self.count, depth];
             let weights = floats(&self.weights[first * self.depth..]);
             let lhs = Matrix::columns(weights, width * LANES);
-            let mut product = Scratch::new(self.count * width);
-            gemm(
-                size,
-                floats_mut(&mut product),
-                width * LANES,
-                lhs,
-                rhs,
-                false,
-            );
-            for (row, product) in product.chunks(width).enumerate() {
-                let at = start + row * self.out_lanes + first;
-                // SAFETY: the caller has these outputs to itself.
-                let out = unsafe { out.slice(at, width) };
-                for (i, (out, value)) in out.iter_mut().zip(product).enumerate() {
-                    *out = *value;
-                    epilogue.finish_lane(&epilogue.lane(first + i), (at + i) * LANES, out);
+            let stride = self.out_lanes * LANES;
+            // SAFETY: the caller has these outputs to itself.
+            unsafe {
+                let (out, at) = (&out.floats(), (start + first) * LANES);
+                gemm_shared(size, out, at, stride, lhs, rhs, false);
+            }
+            if epilogue.is_none() {
+                continue;
+            }
+            for lane in first..first + width {
+                let factors = epilogue.lane(lane);
+                for row in 0..self.count {
+                    let at = start + row * self.out_lanes + lane;
+                    // SAFETY: as above.
+                    let out = unsafe { &mut out.slice(at, 1)[0] };
+                    epilogue.finish_lane(&factors, at * LANES, out);
                 }
             }
         }
@@ -186,7 +186,6 @@ mod avx512 {
         epilogue: &Epilogue<'_>,
     ) {
         let stream = out.len() >= STREAMED_BYTES / size_of::<Lane>();
-        let plain = epilogue.is_none();
         let depth = product.depth;
         // Blocks stay close if the weights do; else they are used often once they are there.
         let weights = product.out_lanes * depth * size_of::<Lane>();
@@ -217,7 +216,6 @@ mod avx512 {
                         start: start + row * product.out_lanes + first,
                         factors: &factors,
                         epilogue,
-                        plain,
                         stream,
                     };
                     // SAFETY: `count` rows and `width` lanes are there.
@@ -281,8 +279,6 @@ mod avx512 {
         start: usize,
         factors: &'a [[Lane; 2]; PANEL],
         epilogue: &'a Epilogue<'a>,
-        /// Whether nothing follows.
-        plain: bool,
         /// Whether the outputs bypass the cache.
         stream: bool,
     }
@@ -338,11 +334,12 @@ mod avx512 {
                     unsafe { _mm512_store_ps(lane.0.as_mut_ptr(), *sum) };
                 }
             }
+            let plain = self.epilogue.is_none();
             for (t, lanes) in lanes.iter_mut().enumerate() {
                 let at = self.start + t * self.product.out_lanes;
                 let out = self.out.range(at, W).cast::<f32>();
                 for (w, lane) in lanes.iter_mut().enumerate() {
-                    if !self.plain {
+                    if !plain {
                         let start = (at + w) * LANES;
                         self.epilogue.finish_lane(&self.factors[w], start, lane);
                     }

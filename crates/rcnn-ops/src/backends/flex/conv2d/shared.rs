@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use super::pool::{LANES, Lane};
+
 /// A slice that several threads write, each its own elements.
 ///
 /// The regions of an image that a thread computes are rows of many planes, which no splitting
@@ -14,6 +16,17 @@ pub(super) struct Shared<'a, T> {
 
 // SAFETY: elements are only reached through `slice`, whose callers keep to disjoint ranges.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl Shared<'_, Lane> {
+    /// The floats of these lanes.
+    pub(super) fn floats(&self) -> Shared<'_, f32> {
+        Shared {
+            data: self.data.cast(),
+            len: self.len * LANES,
+            slice: PhantomData,
+        }
+    }
+}
 
 impl<'a, T> Shared<'a, T> {
     pub(super) fn new(slice: &'a mut [T]) -> Self {
