@@ -171,6 +171,10 @@ mod avx512 {
     const NEAR_BLOCK_BYTES: usize = 48 << 10;
     const FAR_BLOCK_BYTES: usize = 256 << 10;
 
+    /// Bytes of a panel from which on the next is brought into cache beforehand: smaller ones
+    /// stay there for all the rows of a block.
+    const FETCHED_BYTES: usize = 48 << 10;
+
     /// Rows at once: with a panel's four lanes, 24 of the 32 registers hold sums.
     const ROWS: usize = 6;
 
@@ -194,8 +198,10 @@ mod avx512 {
         } else {
             FAR_BLOCK_BYTES
         };
-        let rows = (bytes / (depth * size_of::<f32>()))
-            .max(ROWS)
+        let most = (bytes / (depth * size_of::<f32>())).max(ROWS);
+        let rows = product
+            .count
+            .div_ceil(product.count.div_ceil(most))
             .next_multiple_of(ROWS);
         for block in (0..product.count).step_by(rows) {
             let end = product.count.min(block + rows);
@@ -205,6 +211,12 @@ mod avx512 {
                 for (i, factors) in factors.iter_mut().enumerate().take(width) {
                     *factors = epilogue.lane(first + i);
                 }
+                let lines = (width * depth).div_ceil((end - block).div_ceil(ROWS));
+                let every = match width * depth * size_of::<Lane>() >= FETCHED_BYTES {
+                    true => (depth / lines).max(1),
+                    false => depth,
+                };
+                let mut next = weights.as_ptr_range().end;
                 for row in (block..end).step_by(ROWS) {
                     let count = ROWS.min(end - row);
                     product.prefetch(row + rows, count, [i, panels.len()]);
@@ -217,7 +229,10 @@ mod avx512 {
                         factors: &factors,
                         epilogue,
                         stream,
+                        next,
+                        every,
                     };
+                    next = next.wrapping_add(depth / every);
                     // SAFETY: `count` rows and `width` lanes are there.
                     unsafe {
                         match (width, count) {
@@ -281,6 +296,9 @@ mod avx512 {
         epilogue: &'a Epilogue<'a>,
         /// Whether the outputs bypass the cache.
         stream: bool,
+        /// Weights to bring into cache for later, a line for `every` so many inputs.
+        next: *const Lane,
+        every: usize,
     }
 
     impl Tile<'_> {
@@ -310,20 +328,28 @@ mod avx512 {
             }
             let mut sums: [[__m512; W]; T] = [[_mm512_setzero_ps(); W]; T];
             let mut weights = self.weights.as_ptr().cast::<f32>();
+            let mut next = self.next;
             for rows in rows.chunks_exact(count) {
                 let rows: [*const f32; T] = from_fn(|t| rows[self.row + t]);
-                for k in 0..part {
-                    // SAFETY: the panel has a row for each input, aligned, and rows hold a part.
-                    unsafe {
-                        let row: [__m512; W] = from_fn(|w| _mm512_load_ps(weights.add(w * LANES)));
-                        for (sums, input) in sums.iter_mut().zip(&rows) {
-                            let value = _mm512_set1_ps(*input.add(k));
-                            for (sum, weight) in sums.iter_mut().zip(&row) {
-                                *sum = _mm512_fmadd_ps(*weight, value, *sum);
+                let mut k = 0;
+                while k < part {
+                    pool::prefetch(next);
+                    next = next.wrapping_add(1);
+                    for k in k..part.min(k + self.every) {
+                        // SAFETY: the panel has a row for each input, aligned, and rows hold a part.
+                        unsafe {
+                            let row: [__m512; W] =
+                                from_fn(|w| _mm512_load_ps(weights.add(w * LANES)));
+                            for (sums, input) in sums.iter_mut().zip(&rows) {
+                                let value = _mm512_set1_ps(*input.add(k));
+                                for (sum, weight) in sums.iter_mut().zip(&row) {
+                                    *sum = _mm512_fmadd_ps(*weight, value, *sum);
+                                }
                             }
+                            weights = weights.add(W * LANES);
                         }
-                        weights = weights.add(W * LANES);
                     }
+                    k += self.every;
                 }
             }
             // By way of memory, or the compiler would not keep them in registers before.
