@@ -157,7 +157,7 @@ mod avx512 {
         _mm512_store_ps, _mm512_stream_ps,
     };
     use std::array::from_fn;
-    use std::ops::Range;
+    use std::ops::{Range, RangeInclusive};
 
     use super::{Epilogue, LANES, Lane, PANEL, Product, Shared, pool};
 
@@ -171,9 +171,9 @@ mod avx512 {
     const NEAR_BLOCK_BYTES: usize = 48 << 10;
     const FAR_BLOCK_BYTES: usize = 256 << 10;
 
-    /// Bytes of a panel from which on the next is brought into cache beforehand: smaller ones
-    /// stay there for all the rows of a block.
-    const FETCHED_BYTES: usize = 48 << 10;
+    /// Bytes of panels of which the next is brought into cache beforehand: smaller ones stay there
+    /// for all the rows of a block, larger ones would not.
+    const FETCHED_BYTES: RangeInclusive<usize> = 48 << 10..=128 << 10;
 
     /// Rows at once: with a panel's four lanes, 24 of the 32 registers hold sums.
     const ROWS: usize = 6;
@@ -211,10 +211,9 @@ mod avx512 {
                 for (i, factors) in factors.iter_mut().enumerate().take(width) {
                     *factors = epilogue.lane(first + i);
                 }
-                let lines = (width * depth).div_ceil((end - block).div_ceil(ROWS));
-                let every = match width * depth * size_of::<Lane>() >= FETCHED_BYTES {
-                    true => (depth / lines).max(1),
-                    false => depth,
+                let step = match FETCHED_BYTES.contains(&size_of_val(weights)) {
+                    true => (width * size_of::<Lane>()).div_ceil((end - block).div_ceil(ROWS)),
+                    false => 0,
                 };
                 let mut next = weights.as_ptr_range().end;
                 for row in (block..end).step_by(ROWS) {
@@ -230,9 +229,9 @@ mod avx512 {
                         epilogue,
                         stream,
                         next,
-                        every,
+                        step,
                     };
-                    next = next.wrapping_add(depth / every);
+                    next = next.wrapping_byte_add(depth * step);
                     // SAFETY: `count` rows and `width` lanes are there.
                     unsafe {
                         match (width, count) {
@@ -296,9 +295,9 @@ mod avx512 {
         epilogue: &'a Epilogue<'a>,
         /// Whether the outputs bypass the cache.
         stream: bool,
-        /// Weights to bring into cache for later, a line for `every` so many inputs.
+        /// Weights to bring into cache for later, so many bytes with each input.
         next: *const Lane,
-        every: usize,
+        step: usize,
     }
 
     impl Tile<'_> {
@@ -331,25 +330,20 @@ mod avx512 {
             let mut next = self.next;
             for rows in rows.chunks_exact(count) {
                 let rows: [*const f32; T] = from_fn(|t| rows[self.row + t]);
-                let mut k = 0;
-                while k < part {
+                for k in 0..part {
                     pool::prefetch(next);
-                    next = next.wrapping_add(1);
-                    for k in k..part.min(k + self.every) {
-                        // SAFETY: the panel has a row for each input, aligned, and rows hold a part.
-                        unsafe {
-                            let row: [__m512; W] =
-                                from_fn(|w| _mm512_load_ps(weights.add(w * LANES)));
-                            for (sums, input) in sums.iter_mut().zip(&rows) {
-                                let value = _mm512_set1_ps(*input.add(k));
-                                for (sum, weight) in sums.iter_mut().zip(&row) {
-                                    *sum = _mm512_fmadd_ps(*weight, value, *sum);
-                                }
+                    next = next.wrapping_byte_add(self.step);
+                    // SAFETY: the panel has a row for each input, aligned, and rows hold a part.
+                    unsafe {
+                        let row: [__m512; W] = from_fn(|w| _mm512_load_ps(weights.add(w * LANES)));
+                        for (sums, input) in sums.iter_mut().zip(&rows) {
+                            let value = _mm512_set1_ps(*input.add(k));
+                            for (sum, weight) in sums.iter_mut().zip(&row) {
+                                *sum = _mm512_fmadd_ps(*weight, value, *sum);
                             }
-                            weights = weights.add(W * LANES);
                         }
+                        weights = weights.add(W * LANES);
                     }
-                    k += self.every;
                 }
             }
             // By way of memory, or the compiler would not keep them in registers before.
