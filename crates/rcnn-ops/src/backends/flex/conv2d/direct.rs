@@ -52,8 +52,9 @@ vectorised! {
             for (i, value) in block.iter().enumerate().take(len) {
                 let (input, tap) = ((start + i) / taps, (start + i) % taps);
                 let k = tap * conv.in_channels + input;
+                let place = product::place(product::PANEL * depth, out_lanes, k, lane);
                 // SAFETY: each lane of outputs has places of its own.
-                unsafe { weights.write(product::place(depth, out_lanes, k, lane), &[*value]) };
+                unsafe { weights.write(place, &[*value]) };
             }
         }
     }
@@ -139,7 +140,8 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats
         }
         let product = Product {
             weights: &w.0,
-            depth,
+            panel: product::PANEL * depth,
+            in_turn: false,
             out_lanes,
             rows: table,
             part: source.part,

@@ -17,13 +17,12 @@ pub(super) fn panels(out_lanes: usize) -> impl Iterator<Item = (usize, usize)> +
     firsts.map(move |first| (first, PANEL.min(out_lanes - first)))
 }
 
-/// Where lane `out` of input `k` stands in weights of `depth` inputs and `out_lanes` lanes of
-/// outputs: in [`panels`] of outputs, and within a panel each input's outputs in a row.
+/// Where lane `out` of input `k` stands in weights for `out_lanes` lanes of outputs: in [`panels`] of
+/// outputs, `panel` lanes from one to the next, and within a panel each input's outputs in a row.
 #[inline(always)]
-pub(super) fn place(depth: usize, out_lanes: usize, k: usize, out: usize) -> usize {
+pub(super) fn place(panel: usize, out_lanes: usize, k: usize, out: usize) -> usize {
     let within = out % PANEL;
-    let first = out - within;
-    first * depth + k * PANEL.min(out_lanes - first) + within
+    out / PANEL * panel + k * PANEL.min(out_lanes - (out - within)) + within
 }
 
 /// What is multiplied with what.
@@ -31,8 +30,10 @@ pub(super) fn place(depth: usize, out_lanes: usize, k: usize, out: usize) -> usi
 pub(super) struct Product<'a> {
     /// In panels: see [`place`].
     pub(super) weights: &'a [Lane],
-    /// Inputs that the weights have room for.
-    pub(super) depth: usize,
+    /// Lanes from one panel of the weights to the next.
+    pub(super) panel: usize,
+    /// Whether what follows a panel in memory is to be multiplied with next.
+    pub(super) in_turn: bool,
     /// Lanes of outputs of all panels.
     pub(super) out_lanes: usize,
     /// Where each row of inputs starts, or each of its parts: of the first part all rows, then of
@@ -47,8 +48,14 @@ pub(super) struct Product<'a> {
 }
 
 impl Product<'_> {
-    fn parts(&self) -> usize {
-        self.rows.len() / self.count
+    /// Floats of a row.
+    fn depth(&self) -> usize {
+        self.rows.len() / self.count * self.part
+    }
+
+    /// The weights of a panel.
+    fn weights(&self, first: usize, width: usize) -> &[Lane] {
+        &self.weights[first / PANEL * self.panel..][..width * self.depth()]
     }
 
     /// Writes to `out`, from lane `start`, for each row the outputs of some panels: those of all
@@ -67,7 +74,6 @@ impl Product<'_> {
         if self.count == 0 {
             return;
         }
-        assert!(self.parts() * self.part <= self.depth);
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has just been asked; the rest is the caller's.
@@ -88,7 +94,7 @@ impl Product<'_> {
     ///
     /// As for [`multiply`](Self::multiply).
     unsafe fn gather<'a>(&self, room: &'a mut Scratch) -> Matrix<'a> {
-        let depth = self.parts() * self.part;
+        let depth = self.depth();
         *room = Scratch::new((self.count * depth).div_ceil(LANES));
         let gathered = floats_mut(room);
         for (i, part) in self.rows.chunks(self.count).enumerate() {
@@ -111,7 +117,7 @@ impl Product<'_> {
         start: usize,
         epilogue: &Epilogue<'_>,
     ) {
-        let depth = self.parts() * self.part;
+        let depth = self.depth();
         let mut gathered = Scratch::new(0);
         // SAFETY: as the caller answers for, from the first row to the end of the last.
         let rhs = unsafe {
@@ -125,8 +131,7 @@ impl Product<'_> {
         };
         for (first, width) in self.panels(panels) {
             let size = [width * LANES, self.count, depth];
-            let weights = floats(&self.weights[first * self.depth..]);
-            let lhs = Matrix::columns(weights, width * LANES);
+            let lhs = Matrix::columns(floats(self.weights(first, width)), width * LANES);
             let stride = self.out_lanes * LANES;
             // SAFETY: the caller has these outputs to itself.
             unsafe {
@@ -157,7 +162,7 @@ mod avx512 {
         _mm512_store_ps, _mm512_stream_ps,
     };
     use std::array::from_fn;
-    use std::ops::{Range, RangeInclusive};
+    use std::ops::Range;
 
     use super::{Epilogue, LANES, Lane, PANEL, Product, Shared, pool};
 
@@ -171,9 +176,8 @@ mod avx512 {
     const NEAR_BLOCK_BYTES: usize = 48 << 10;
     const FAR_BLOCK_BYTES: usize = 256 << 10;
 
-    /// Bytes of panels of which the next is brought into cache beforehand: smaller ones stay there
-    /// for all the rows of a block, larger ones would not.
-    const FETCHED_BYTES: RangeInclusive<usize> = 48 << 10..=128 << 10;
+    /// Bytes of panels from which on the next is brought into cache beforehand.
+    const FETCHED_BYTES: usize = 48 << 10;
 
     /// Rows at once: with a panel's four lanes, 24 of the 32 registers hold sums.
     const ROWS: usize = 6;
@@ -190,7 +194,7 @@ mod avx512 {
         epilogue: &Epilogue<'_>,
     ) {
         let stream = out.len() >= STREAMED_BYTES / size_of::<Lane>();
-        let depth = product.depth;
+        let depth = product.depth();
         // Blocks stay close if the weights do; else they are used often once they are there.
         let weights = product.out_lanes * depth * size_of::<Lane>();
         let bytes = if weights <= NEAR_BYTES {
@@ -206,15 +210,13 @@ mod avx512 {
         for block in (0..product.count).step_by(rows) {
             let end = product.count.min(block + rows);
             for (i, (first, width)) in product.panels(panels.clone()).enumerate() {
-                let weights = &product.weights[first * depth..][..width * depth];
+                let weights = product.weights(first, width);
                 let mut factors = [[Lane::ZERO; 2]; PANEL];
                 for (i, factors) in factors.iter_mut().enumerate().take(width) {
                     *factors = epilogue.lane(first + i);
                 }
-                let step = match FETCHED_BYTES.contains(&size_of_val(weights)) {
-                    true => (width * size_of::<Lane>()).div_ceil((end - block).div_ceil(ROWS)),
-                    false => 0,
-                };
+                let fetch = product.in_turn && size_of_val(weights) >= FETCHED_BYTES;
+                let step = (width * size_of::<Lane>()).div_ceil((end - block).div_ceil(ROWS));
                 let mut next = weights.as_ptr_range().end;
                 for row in (block..end).step_by(ROWS) {
                     let count = ROWS.min(end - row);
@@ -235,12 +237,13 @@ mod avx512 {
                     // SAFETY: `count` rows and `width` lanes are there.
                     unsafe {
                         match (width, count) {
-                            (4, 6) => tile.run::<4, 6>(),
-                            (4, 5) => tile.run::<4, 5>(),
-                            (4, 4) => tile.run::<4, 4>(),
-                            (4, 3) => tile.run::<4, 3>(),
-                            (4, 2) => tile.run::<4, 2>(),
-                            (4, _) => tile.run::<4, 1>(),
+                            (4, 6) if fetch => tile.run::<4, 6, true>(),
+                            (4, 6) => tile.run::<4, 6, false>(),
+                            (4, 5) => tile.run::<4, 5, false>(),
+                            (4, 4) => tile.run::<4, 4, false>(),
+                            (4, 3) => tile.run::<4, 3, false>(),
+                            (4, 2) => tile.run::<4, 2, false>(),
+                            (4, _) => tile.run::<4, 1, false>(),
                             (_, 6) => tile.each_width::<6>(width),
                             (_, 5) => tile.each_width::<5>(width),
                             (_, 4) => tile.each_width::<4>(width),
@@ -307,15 +310,15 @@ mod avx512 {
             // SAFETY: as the caller answers for.
             unsafe {
                 match width {
-                    3 => self.run::<3, T>(),
-                    2 => self.run::<2, T>(),
-                    _ => self.run::<1, T>(),
+                    3 => self.run::<3, T, false>(),
+                    2 => self.run::<2, T, false>(),
+                    _ => self.run::<1, T, false>(),
                 }
             }
         }
 
         #[target_feature(enable = "avx512f")]
-        unsafe fn run<const W: usize, const T: usize>(&self) {
+        unsafe fn run<const W: usize, const T: usize, const FETCH: bool>(&self) {
             let Product {
                 rows, count, part, ..
             } = *self.product;
@@ -331,8 +334,10 @@ mod avx512 {
             for rows in rows.chunks_exact(count) {
                 let rows: [*const f32; T] = from_fn(|t| rows[self.row + t]);
                 for k in 0..part {
-                    pool::prefetch(next);
-                    next = next.wrapping_byte_add(self.step);
+                    if FETCH {
+                        pool::prefetch(next);
+                        next = next.wrapping_byte_add(self.step);
+                    }
                     // SAFETY: the panel has a row for each input, aligned, and rows hold a part.
                     unsafe {
                         let row: [__m512; W] = from_fn(|w| _mm512_load_ps(weights.add(w * LANES)));

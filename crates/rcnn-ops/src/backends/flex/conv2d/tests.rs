@@ -300,9 +300,10 @@ fn epilogues() {
 /// With and without a processor's own instructions, from all numbers of rows and lanes.
 #[test]
 fn products() {
-    let depth = 21;
+    let depth = 210;
+    let panel = product::PANEL * depth;
     let sizes = (1..=6).flat_map(|lanes| (1..=13).map(move |count| (lanes, count)));
-    for ((out_lanes, count), part) in sizes.flat_map(|size| [(size, 7), (size, depth)]) {
+    for ((out_lanes, count), part) in sizes.flat_map(|size| [(size, 70), (size, depth)]) {
         let x = random(count * depth, 1);
         let mut weights = Scratch::new(out_lanes * depth);
         let len = out_lanes * depth * LANES;
@@ -313,7 +314,8 @@ fn products() {
             .collect();
         let product = product::Product {
             weights: &weights,
-            depth,
+            panel,
+            in_turn: true,
             out_lanes,
             rows: &rows,
             part,
@@ -341,7 +343,7 @@ fn products() {
         assert!(error(pool::floats(&found), &expected) < 1e-6);
         let sum = |row: usize, out: usize| {
             let term = |k: usize| {
-                let weight = weights[product::place(depth, out_lanes, k, out / LANES)];
+                let weight = weights[product::place(panel, out_lanes, k, out / LANES)];
                 f64::from(x[row * depth + k]) * f64::from(weight.0[out % LANES])
             };
             let at = row * out_lanes * LANES + out;

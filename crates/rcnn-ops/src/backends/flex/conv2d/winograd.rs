@@ -26,11 +26,12 @@ use super::Conv2d;
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
-use super::product::{self, Product};
+use super::product;
 use super::shared::Shared;
 pub(super) use pixels::forward;
 use tiling::{Images, Points, Strip};
 use transform::POINTS;
+use weights::Gradient;
 pub(in super::super) use weights::Weights;
 
 /// Bytes of transformed tiles, of input and output together, in a block: at least so many, and at
@@ -78,8 +79,11 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
         );
         let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
         points.enumerate().with_max_len(1).for_each(|(e, m)| {
-            let sizes = [output.lanes(), tiles, input.channels];
-            multiply(weights.point(e), sizes, &v[e * stride_in..], m);
+            let rows = rows_of(input, tiles, &v[e * stride_in..]);
+            let product = weights.product([0, e], output.lanes(), &rows, input.channels);
+            let panels = product::panels(output.lanes()).count();
+            // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
+            unsafe { product.multiply(0..panels, &Shared::new(m), 0, &Epilogue::NONE) };
         });
         each(&strips, output.lanes(), |strip, lane| {
             tiling::collect_output(output, &m, stride_out, strip, lane, &out);
@@ -88,28 +92,16 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
     filled
 }
 
-/// The products of a point: of the lanes of outputs, tiles and input channels in `sizes`.
-fn multiply(weights: &[Lane], sizes: [usize; 3], v: &[Lane], m: &mut [Lane]) {
-    let [out_lanes, tiles, channels] = sizes;
-    let depth = channels.next_multiple_of(LANES);
-    let v = &floats(v)[..tiles * depth];
-    let rows: Vec<_> = v.chunks(depth).map(<[f32]>::as_ptr).collect();
-    let product = Product {
-        weights,
-        depth,
-        out_lanes,
-        rows: &rows,
-        part: channels,
-        count: tiles,
-        pitch: Some(depth),
-    };
-    let panels = product::panels(out_lanes).count();
-    // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
-    unsafe { product.multiply(0..panels, &Shared::new(m), 0, &Epilogue::NONE) };
+/// Where the channels of some tiles start, in the matrix of a point.
+fn rows_of(input: &Images, tiles: usize, v: &[Lane]) -> Vec<*const f32> {
+    let v = floats(&v[..tiles * input.lanes()]);
+    v.chunks(input.lanes() * LANES)
+        .map(<[f32]>::as_ptr)
+        .collect()
 }
 
 pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let mut weights = Weights::new(conv.in_channels, conv.out_channels);
+    let mut weights = Gradient::new(conv.in_channels, conv.out_channels);
     let bytes = (2 * weights.bytes()).clamp(*BLOCK_BYTES.start(), *BLOCK_BYTES.end());
     let blocks = Blocks::new(conv, bytes);
     let Blocks { input, output, .. } = &blocks;

@@ -11,17 +11,22 @@ use rayon::prelude::*;
 use super::super::Conv2d;
 use super::super::epilogue::Epilogue;
 use super::super::lanes::vectorised;
-use super::super::pool::{Floats, LANES, Lane, Scratch, prefetch};
+use super::super::pool::{Floats, LANES, Lane, Scratch};
+use super::super::product;
 use super::super::shared::Shared;
 use super::tiling::{Images, Points, STEP};
 use super::transform::{self, POINTS};
 use super::weights::Weights;
 
-/// Bytes of transformed tiles, of input and output together, that all threads work on.
-const BYTES: usize = 8 << 20;
+/// Bytes of transformed tiles of a block: they stay in a thread's own cache, and while they are there
+/// meet all the weights.
+const BYTES: usize = 768 << 10;
 
-/// Bytes of transformed tiles in a block, at least, lest the weights be read too often.
-const MIN_BYTES: usize = 1 << 20;
+/// Bytes of weights that a cache of all threads holds. What is beyond should not be read so often.
+const NEAR_BYTES: usize = 16 << 20;
+
+/// Tiles that fill the registers of a product.
+const ROWS: usize = 6;
 
 /// Tiles of a block that a thread transforms at once.
 const TILES: usize = 8;
@@ -34,10 +39,10 @@ pub(in super::super) fn forward(
 ) -> Floats {
     let [input, output] = Images::of(conv);
     let tiles = conv.batch * input.tile_rows() * input.tile_cols();
-    let tile_bytes = POINTS * (input.lanes() + output.lanes()) * size_of::<Lane>();
-    let bytes = (BYTES / rayon::current_num_threads()).max(MIN_BYTES);
-    let most = (bytes.max(weights.bytes() / 4) / tile_bytes).max(1);
-    let equal = tiles.div_ceil(tiles.div_ceil(most));
+    let bytes = BYTES.max(weights.bytes().saturating_sub(NEAR_BYTES) / 4);
+    let most = bytes / (POINTS * input.lanes() * size_of::<Lane>());
+    let most = (most / ROWS * ROWS).max(ROWS);
+    let equal = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(ROWS);
     let mut filled = Floats::new(conv.pixels_len());
     let out = Shared::new(filled.lanes_mut());
     let blocks = (0..tiles.div_ceil(equal)).into_par_iter().with_max_len(1);
@@ -68,23 +73,32 @@ impl Block<'_> {
         epilogue: &Epilogue<'_>,
         out: &Shared<'_, Lane>,
     ) {
-        let (input, output) = (self.input, self.output);
-        let [stride_in, stride_out] =
-            [input, output].map(|images| self.tiles.len() * images.lanes() + 1);
-        let mut v = Scratch::new(POINTS * stride_in);
+        let (input, output, tiles) = (self.input, self.output, self.tiles.len());
+        let stride = tiles * input.lanes() + 1;
+        let mut v = Scratch::new(POINTS * stride);
         let data = Shared::new(&mut v);
-        let points = Points {
-            data,
-            stride: stride_in,
-        };
+        let points = Points { data, stride };
         self.each(|tiles, first| spread(input, x, tiles, first, &points));
-        let mut m = Scratch::new(POINTS * stride_out);
-        let all = m.par_chunks_mut(stride_out).enumerate().with_max_len(1);
-        all.for_each(|(e, m)| {
-            let sizes = [output.lanes(), self.tiles.len(), input.channels];
-            super::multiply(weights.point(e), sizes, &v[e * stride_in..], m);
+        let panels: Vec<_> = product::panels(output.lanes()).enumerate().collect();
+        let panels = panels.into_par_iter().with_max_len(1);
+        panels.for_each(|(panel, (first, width))| {
+            let mut m = Scratch::new(POINTS * (tiles * width + 1));
+            let points = v.chunks(stride).zip(m.chunks_mut(tiles * width + 1));
+            for (e, (v, m)) in points.enumerate() {
+                let rows = super::rows_of(input, tiles, v);
+                let product = weights.product([panel, e], width, &rows, input.channels);
+                // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
+                unsafe { product.multiply(0..1, &Shared::new(m), 0, &Epilogue::NONE) };
+            }
+            collect(
+                output,
+                &m,
+                self.tiles.clone(),
+                first..first + width,
+                epilogue,
+                out,
+            );
         });
-        self.each(|tiles, first| collect(output, &m, tiles, first, epilogue, out));
     }
 
     /// Calls `work` for some tiles after the other, with the first one's place in the block.
@@ -153,31 +167,25 @@ vectorised! {
 }
 
 vectorised! {
-    /// Transforms products, of tiles from `first` on, to the output.
+    /// Transforms the products of some lanes of tiles to the output.
     fn collect(
-        images: &Images, points: &[Lane], tiles: Range<usize>, first: usize,
+        images: &Images, points: &[Lane], tiles: Range<usize>, lanes: Range<usize>,
         epilogue: &Epilogue<'_>, out: &Shared<'_, Lane>,
     ) {
-        let lanes = images.lanes();
         let stride = points.len() / POINTS;
-        let factors: Vec<_> = (0..lanes).map(|lane| epilogue.lane(lane)).collect();
+        let factors: Vec<_> = lanes.clone().map(|lane| epilogue.lane(lane)).collect();
         let mut to = [[Lane::ZERO; STEP]; STEP];
-        for (i, tile) in tiles.enumerate() {
+        let places = tiles.flat_map(|tile| lanes.clone().zip(&factors).map(move |at| (tile, at)));
+        for (place, (tile, (lane, factors))) in places.enumerate() {
             let [image, top, left] = images.place(tile);
-            for (lane, factors) in factors.iter().enumerate() {
-                let place = (first + i) * lanes + lane;
-                for e in 0..POINTS {
-                    prefetch(points.as_ptr().wrapping_add(e * stride + place + AHEAD));
-                }
-                let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
-                transform::tile(transform::output, from, &mut to);
-                for (y, line) in (top..images.height).zip(&mut to) {
-                    for (x, pixel) in (left..images.width).zip(line) {
-                        let at = images.pixel(image, y, x) + lane;
-                        epilogue.finish_lane(factors, at * LANES, pixel);
-                        // SAFETY: each tile has pixels of its own.
-                        unsafe { out.write(at, &[*pixel]) };
-                    }
+            let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
+            transform::tile(transform::output, from, &mut to);
+            for (y, line) in (top..images.height).zip(&mut to) {
+                for (x, pixel) in (left..images.width).zip(line) {
+                    let at = images.pixel(image, y, x) + lane;
+                    epilogue.finish_lane(factors, at * LANES, pixel);
+                    // SAFETY: each tile has pixels of its own.
+                    unsafe { out.write(at, &[*pixel]) };
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Kernels as transformed weights: for each point of the transform a matrix of inputs by outputs.
+//! Kernels as transformed weights, and their gradient.
 
 use std::array::from_fn;
 
@@ -6,26 +6,20 @@ use rayon::prelude::*;
 
 use super::super::lanes::{load, steps, store, vectorised};
 use super::super::pool::{LANES, Lane, Scratch};
-use super::super::product;
+use super::super::product::{self, PANEL, Product};
 use super::super::shared::Shared;
 use super::tiling::Points;
 use super::transform::{self, POINTS};
 
-/// Transformed weights, with their channels rounded up to lanes. For a forward pass they stand in
-/// panels ([`product::place`]); as a gradient, each input's outputs in a row.
+/// Transformed weights, with their channels rounded up to lanes: in panels of outputs
+/// ([`product::place`]), and in each panel point after point.
 pub(in super::super::super) struct Weights {
-    ins: usize,
-    outs: usize,
     values: Scratch,
+    /// Lanes from one point of a panel to the next: see [`Points`].
+    stride: usize,
 }
 
 impl Weights {
-    /// Room for weights, of arbitrary values.
-    pub(super) fn new(ins: usize, outs: usize) -> Self {
-        let values = Scratch::new(POINTS * stride(ins, outs));
-        Self { ins, outs, values }
-    }
-
     /// Transforms weights, outputs by inputs.
     pub(in super::super) fn spread(ins: usize, outs: usize, w: &[f32]) -> Self {
         Self::filled_by(spread, ins, outs, w)
@@ -42,13 +36,60 @@ impl Weights {
         outs: usize,
         w: &[f32],
     ) -> Self {
-        let mut weights = Self::new(ins, outs);
+        let out_lanes = outs.div_ceil(LANES);
+        let stride = ins.next_multiple_of(LANES) * out_lanes.min(PANEL) + 1;
+        let mut values = Scratch::new(out_lanes.div_ceil(PANEL) * POINTS * stride);
         let points = Points {
-            data: Shared::new(&mut weights.values),
-            stride: stride(ins, outs),
+            data: Shared::new(&mut values),
+            stride,
         };
         each(ins, outs, |lanes| kernel(w, [ins, outs], lanes, &points));
-        weights
+        Self { values, stride }
+    }
+
+    /// The product of transformed tiles with so many lanes from a panel on, of one point.
+    pub(super) fn product<'a>(
+        &'a self,
+        [panel, e]: [usize; 2],
+        out_lanes: usize,
+        rows: &'a [*const f32],
+        channels: usize,
+    ) -> Product<'a> {
+        Product {
+            weights: &self.values[(panel * POINTS + e) * self.stride..],
+            panel: POINTS * self.stride,
+            in_turn: true,
+            out_lanes,
+            rows,
+            part: channels,
+            count: rows.len(),
+            pitch: Some(channels.next_multiple_of(LANES)),
+        }
+    }
+
+    pub(in super::super) fn bytes(&self) -> usize {
+        size_of_val(&*self.values)
+    }
+}
+
+/// The gradient of transformed weights: for each point a matrix of inputs by outputs, with outputs
+/// rounded up to lanes.
+pub(super) struct Gradient {
+    ins: usize,
+    outs: usize,
+    values: Scratch,
+}
+
+impl Gradient {
+    /// Room for it, of arbitrary values.
+    pub(super) fn new(ins: usize, outs: usize) -> Self {
+        let values = Scratch::new(POINTS * stride(ins, outs));
+        Self { ins, outs, values }
+    }
+
+    /// The matrices of all points.
+    pub(super) fn points_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [Lane]> {
+        self.values.par_chunks_mut(stride(self.ins, self.outs))
     }
 
     /// Transforms back to the gradient of the weights, outputs by inputs.
@@ -62,22 +103,12 @@ impl Weights {
         grad
     }
 
-    /// The panels of a point.
-    pub(super) fn point(&self, e: usize) -> &[Lane] {
-        &self.values[e * stride(self.ins, self.outs)..]
-    }
-
-    /// The matrices of all points.
-    pub(super) fn points_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [Lane]> {
-        self.values.par_chunks_mut(stride(self.ins, self.outs))
-    }
-
-    pub(in super::super) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.values)
     }
 }
 
-/// Lanes from one point to the next: see [`Points`].
+/// Lanes from one point of a gradient to the next: see [`Points`].
 fn stride(ins: usize, outs: usize) -> usize {
     ins.next_multiple_of(LANES) * outs.div_ceil(LANES) + 1
 }
@@ -130,12 +161,12 @@ vectorised! {
 
 #[inline(always)]
 fn place(kernels: &Kernels, sizes: [usize; 2], lanes: [usize; 2], points: &Points<'_>) {
-    let (ins, out_lanes) = (sizes[0].next_multiple_of(LANES), sizes[1].div_ceil(LANES));
+    let (panel, out_lanes) = (POINTS * points.stride, sizes[1].div_ceil(LANES));
     let mut to = [[Lane::ZERO; 6]; 6];
     for (i, kernel) in kernels.iter().enumerate() {
         let from = from_fn(|i| from_fn(|j| &kernel[i][j]));
         transform::tile(transform::weights, from, &mut to);
-        let place = product::place(ins, out_lanes, lanes[0] * LANES + i, lanes[1]);
+        let place = product::place(panel, out_lanes, lanes[0] * LANES + i, lanes[1]);
         // SAFETY: each pair of lanes has elements of its own.
         unsafe { points.place(place, &to) };
     }
