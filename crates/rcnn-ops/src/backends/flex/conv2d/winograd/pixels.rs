@@ -142,6 +142,13 @@ vectorised! {
                 && left + STEP < images.width;
             let corner = inside.then(|| images.pixel(image, top - 1, left - 1));
             for lane in 0..lanes {
+                if let Some(corner) = corner {
+                    for i in 0..6 {
+                        for j in 6..10 {
+                            super::super::pool::prefetch(x.as_ptr().wrapping_add(corner + (i * images.width + j) * lanes + lane));
+                        }
+                    }
+                }
                 points.prefetch((first + i) * lanes + lane + AHEAD);
                 let from: [[&Lane; 6]; 6] = match corner {
                     Some(corner) => from_fn(|i| {
