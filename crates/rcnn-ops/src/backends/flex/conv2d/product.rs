@@ -158,16 +158,14 @@ impl Product<'_> {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, _mm_sfence, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        __m512, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps, _mm512_setzero_ps,
         _mm512_store_ps, _mm512_stream_ps,
     };
     use std::array::from_fn;
     use std::ops::Range;
 
+    use super::super::shared::fence;
     use super::{Epilogue, LANES, Lane, PANEL, Product, Shared, pool};
-
-    /// Bytes of outputs that would drive everything else out of the cache, themselves at last.
-    const STREAMED_BYTES: usize = 24 << 20;
 
     /// Bytes of weights that the second cache holds beside other things.
     const NEAR_BYTES: usize = 512 << 10;
@@ -193,7 +191,7 @@ mod avx512 {
         start: usize,
         epilogue: &Epilogue<'_>,
     ) {
-        let stream = out.len() >= STREAMED_BYTES / size_of::<Lane>();
+        let stream = out.streams();
         let depth = product.depth();
         // Blocks stay close if the weights do; else they are used often once they are there.
         let weights = product.out_lanes * depth * size_of::<Lane>();
@@ -256,8 +254,7 @@ mod avx512 {
             }
         }
         if stream {
-            // What bypasses the cache is otherwise not ordered before what other threads wait for.
-            _mm_sfence();
+            fence();
         }
     }
 

@@ -17,7 +17,37 @@ pub(super) struct Shared<'a, T> {
 // SAFETY: elements are only reached through `slice`, whose callers keep to disjoint ranges.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
+/// Bytes of outputs that would drive everything else out of the cache, themselves at last.
+const STREAMED_BYTES: usize = 24 << 20;
+
 impl Shared<'_, Lane> {
+    /// Whether these are so many that writing them should bypass the cache.
+    pub(super) fn streams(&self) -> bool {
+        cfg!(target_arch = "x86_64") && self.len * size_of::<Lane>() >= STREAMED_BYTES
+    }
+
+    /// As [`write`](Self::write) of one lane, but past the cache. [`fence`] has to follow.
+    ///
+    /// # Safety
+    ///
+    /// As for [`write`](Self::write).
+    #[inline(always)]
+    pub(super) unsafe fn stream(&self, at: usize, lane: &Lane) {
+        let to = self.range(at, 1).cast::<f32>();
+        // SAFETY: lanes are aligned, and this one is the caller's.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            use std::arch::x86_64::{_mm_load_ps, _mm_stream_ps};
+            for (i, four) in lane.0.as_chunks::<4>().0.iter().enumerate() {
+                _mm_stream_ps(to.add(4 * i), _mm_load_ps(four.as_ptr()));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        unsafe {
+            to.cast::<Lane>().write(*lane)
+        };
+    }
+
     /// The floats of these lanes.
     pub(super) fn floats(&self) -> Shared<'_, f32> {
         Shared {
@@ -75,4 +105,10 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: within the slice, as just checked.
         unsafe { self.data.add(start) }
     }
+}
+
+/// Orders what was streamed before what other threads wait for.
+pub(super) fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    std::arch::x86_64::_mm_sfence();
 }

@@ -13,7 +13,7 @@ use super::super::epilogue::Epilogue;
 use super::super::lanes::vectorised;
 use super::super::pool::{Floats, LANES, Lane, Scratch};
 use super::super::product;
-use super::super::shared::Shared;
+use super::super::shared::{Shared, fence};
 use super::tiling::{Images, Points, STEP};
 use super::transform::{self, POINTS};
 use super::weights::Weights;
@@ -181,6 +181,7 @@ vectorised! {
     ) {
         let stride = points.len() / POINTS;
         let factors: Vec<_> = lanes.clone().map(|lane| epilogue.lane(lane)).collect();
+        let stream = out.streams();
         let mut to = [[Lane::ZERO; STEP]; STEP];
         let places = tiles.flat_map(|tile| lanes.clone().zip(&factors).map(move |at| (tile, at)));
         for (place, (tile, (lane, factors))) in places.enumerate() {
@@ -192,9 +193,17 @@ vectorised! {
                     let at = images.pixel(image, y, x) + lane;
                     epilogue.finish_lane(factors, at * LANES, pixel);
                     // SAFETY: each tile has pixels of its own.
-                    unsafe { out.write(at, &[*pixel]) };
+                    unsafe {
+                        match stream {
+                            true => out.stream(at, pixel),
+                            false => out.write(at, &[*pixel]),
+                        }
+                    }
                 }
             }
+        }
+        if stream {
+            fence();
         }
     }
 }
