@@ -109,6 +109,9 @@ impl<'a, T> Shared<'a, T> {
 
 /// Orders what was streamed before what other threads wait for.
 pub(super) fn fence() {
+    // SAFETY: every processor of this kind has it.
     #[cfg(target_arch = "x86_64")]
-    std::arch::x86_64::_mm_sfence();
+    unsafe {
+        std::arch::x86_64::_mm_sfence()
+    };
 }
