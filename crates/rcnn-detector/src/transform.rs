@@ -1,8 +1,8 @@
 //! From images of any size to one padded batch, and boxes back to the images.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;
-use rcnn_ops::{BBox, Choice};
+use rcnn_ops::{BBox, Choice, DetectionBackend, ImageFit, fit_image};
 use rcnn_roi::Detections;
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +117,7 @@ impl GeneralizedRcnnTransform {
     ///
     /// # Errors
     /// When an image has another number of channels or no pixels.
-    pub fn forward<B: Backend>(
+    pub fn forward<B: DetectionBackend>(
         &self,
         images: &[Tensor<B, 3>],
     ) -> Result<ImageList<B>, DetectError> {
@@ -138,7 +138,7 @@ impl GeneralizedRcnnTransform {
     ///
     /// # Panics
     /// When images and sizes differ in number.
-    pub fn forward_training<B: Backend, R: Rng>(
+    pub fn forward_training<B: DetectionBackend, R: Rng>(
         &self,
         images: &[Tensor<B, 3>],
         min_sizes: &[Option<usize>],
@@ -156,7 +156,7 @@ impl GeneralizedRcnnTransform {
     }
 
     /// Makes a batch of images that are brought to these sizes.
-    fn batch<B: Backend>(
+    fn batch<B: DetectionBackend>(
         &self,
         images: &[Tensor<B, 3>],
         image_sizes: Vec<ImageSize>,
@@ -176,11 +176,13 @@ impl GeneralizedRcnnTransform {
             .iter()
             .zip(&image_sizes)
             .map(|(image, &(h, w))| {
-                let image = self.normalize_and_resize(image, (h, w)).unsqueeze();
-                match (h, w) == (height, width) {
-                    true => image,
-                    false => image.pad((0, width - w, 0, height - h), 0.0),
-                }
+                let fit = ImageFit {
+                    mean: self.image_mean,
+                    std: self.image_std,
+                    size: [h, w],
+                    padded: [height, width],
+                };
+                fit_image(image.clone(), &fit).unsqueeze()
             })
             .collect();
         Ok(ImageList {
@@ -192,23 +194,6 @@ impl GeneralizedRcnnTransform {
             image_sizes,
             original_sizes: images.iter().map(image_size).collect(),
         })
-    }
-
-    fn normalize_and_resize<B: Backend>(
-        &self,
-        image: &Tensor<B, 3>,
-        (height, width): ImageSize,
-    ) -> Tensor<B, 3> {
-        let device = image.device();
-        let channels = |values: [f32; 3]| {
-            Tensor::<B, 3>::from_data(TensorData::new(values.to_vec(), [3, 1, 1]), &device)
-        };
-        let normalized = (image.clone() - channels(self.image_mean)) / channels(self.image_std);
-        if image_size(image) == (height, width) {
-            return normalized;
-        }
-        let columns = resize(normalized, 2, width);
-        resize(columns, 1, height)
     }
 
     /// Brings boxes from the pixels of one image to those of its resized copy, or back
@@ -225,33 +210,4 @@ impl GeneralizedRcnnTransform {
 fn image_size<B: Backend>(image: &Tensor<B, 3>) -> ImageSize {
     let [_, height, width] = image.dims();
     (height, width)
-}
-
-/// Bilinear resizing along one axis of `[3, H, W]`, with pixel centres aligned.
-///
-/// Burn's `interpolate` leaves the precision of the source positions to the backend (Flex: f64).
-/// torch has f32, and across a thousand pixels the difference shows in the features: here they are
-/// torch's on every backend.
-fn resize<B: Backend>(image: Tensor<B, 3>, axis: usize, to: usize) -> Tensor<B, 3> {
-    let from = image.dims()[axis];
-    let scale = from as f32 / to as f32;
-    let (mut low, mut high, mut weight) = (Vec::new(), Vec::new(), Vec::new());
-    for i in 0..to {
-        let position = (scale * (i as f32 + 0.5) - 0.5).max(0.0);
-        let before = (position as usize).min(from - 1);
-        low.push(before as i32);
-        high.push((before + 1).min(from - 1) as i32);
-        weight.push((position - before as f32).clamp(0.0, 1.0));
-    }
-    let device = image.device();
-    let index = |at: Vec<i32>| Tensor::<B, 1, Int>::from_ints(at.as_slice(), &device);
-    // For every channel by itself: Flex is slow at repeating along an outer axis.
-    let channels = image.dims()[0];
-    let mut shape = [channels, 1, 1];
-    shape[axis] = to;
-    let weight = Tensor::<B, 1>::from_floats(weight.repeat(channels).as_slice(), &device);
-    let weight = weight.reshape(shape);
-    let low = image.clone().select(axis, index(low));
-    let high = image.select(axis, index(high));
-    low * (weight.clone() * -1.0 + 1.0) + high * weight
 }

@@ -5,8 +5,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 
 use crate::{
-    ConvEpilogue, RoiAlignOptions, RoiPoolOptions, box_coder, boxes, channels, convolution, nms,
-    resample, roi_align, roi_pool, top_k,
+    ConvEpilogue, ImageFit, RoiAlignOptions, RoiPoolOptions, box_coder, boxes, channels,
+    convolution, image, nms, resample, roi_align, roi_pool, top_k,
 };
 
 /// A Burn backend that can run detectors.
@@ -15,6 +15,15 @@ use crate::{
 /// of your own needs nothing but `impl DetectionBackend for MyBackend {}`. Those bodies are also the
 /// [`reference`](crate::reference) that hand-written kernels are tested against.
 pub trait DetectionBackend: Backend {
+    /// An image as a network takes it; see [`fit_image`](crate::fit_image).
+    ///
+    /// # Shapes
+    /// - image: `[3, H, W]`
+    /// - output: `[3, padded height, padded width]`
+    fn fit_image(image: FloatTensor<Self>, fit: &ImageFit) -> FloatTensor<Self> {
+        image::reference::<Self>(image, fit)
+    }
+
     /// Convolution's forward pass; see [`conv2d`](crate::conv2d).
     ///
     /// # Shapes

@@ -14,6 +14,7 @@ mod boxes;
 mod channels;
 mod convolution;
 mod devices;
+mod image;
 mod loss;
 mod matcher;
 mod nms;
@@ -34,6 +35,7 @@ pub use convolution::{ConvEpilogue, conv2d, fused_conv2d};
 #[cfg(feature = "wgpu")]
 pub use devices::wgpu_device;
 pub use devices::{DeviceInfo, devices, probe};
+pub use image::{ImageFit, fit_image};
 pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum};
 pub use matcher::{Match, Matcher};
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};

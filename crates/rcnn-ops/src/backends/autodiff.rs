@@ -11,7 +11,10 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 
 use crate::channels::{primitive, rows, tensor};
-use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, convolution};
+use crate::{
+    ConvEpilogue, DetectionBackend, ImageFit, RoiAlignOptions, RoiPoolOptions, convolution,
+    image as images,
+};
 
 #[derive(Debug)]
 struct RoiAlign;
@@ -143,6 +146,13 @@ impl<B: DetectionBackend> Backward<B, 1> for ChannelMoments {
 }
 
 impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B, C> {
+    fn fit_image(image: FloatTensor<Self>, fit: &ImageFit) -> FloatTensor<Self> {
+        match image.is_tracked() {
+            true => images::reference::<Self>(image, fit),
+            false => Self::from_inner(B::fit_image(image.primitive, fit)),
+        }
+    }
+
     fn channel_affine(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,

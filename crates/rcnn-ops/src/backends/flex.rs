@@ -7,12 +7,16 @@ use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps, IntTensor, Mod
 use burn::tensor::{DType, FloatDType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 
-use crate::{ConvEpilogue, DetectionBackend, RoiAlignOptions, RoiPoolOptions, resample};
+use crate::{
+    ConvEpilogue, DetectionBackend, ImageFit, RoiAlignOptions, RoiPoolOptions, image as images,
+    resample,
+};
 
 mod boxes;
 mod channels;
 mod conv2d;
 mod convolution;
+mod image;
 mod max_pool;
 mod pixels;
 mod pool;
@@ -27,6 +31,17 @@ use pool::{Floats, LANES};
 use pooled::pooled;
 
 impl DetectionBackend for Flex {
+    fn fit_image(image: FloatTensor<Self>, fit: &ImageFit) -> FloatTensor<Self> {
+        if image.dtype() != DType::F32 {
+            return images::reference::<Self>(image, fit);
+        }
+        let [_, height, width] = dims(&image);
+        let image = image.to_contiguous();
+        let [padded_height, padded_width] = fit.padded;
+        let output = self::image::fit(image.storage(), [height, width], fit);
+        pooled(output, [3, padded_height, padded_width])
+    }
+
     fn channel_affine(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
@@ -219,7 +234,7 @@ fn parse_rois(rois: FlexTensor) -> Vec<Roi> {
     rois.chunks_exact(5).map(parse).collect()
 }
 
-fn dims(tensor: &FlexTensor) -> [usize; 4] {
+fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
 }
 

@@ -121,7 +121,7 @@ pub(super) fn input_grad(
     let Some(sizes) = sizes(&x, &weight, &options) else {
         return Flex::conv2d_x_backward(x, weight, grad, options);
     };
-    let shape = dims(&x);
+    let shape: [usize; 4] = dims(&x);
     let (weight, grad) = (weight.to_contiguous(), pixels::to_planes(grad));
     pooled(
         conv2d::input_grad(&sizes, weight.storage(), grad.storage()),
@@ -138,7 +138,7 @@ pub(super) fn weight_grad(
     let Some(sizes) = sizes(&x, &weight, &options) else {
         return Flex::conv2d_weight_backward(x, weight, grad, options);
     };
-    let shape = dims(&weight);
+    let shape: [usize; 4] = dims(&weight);
     let (x, grad) = (pixels::to_planes(x), pixels::to_planes(grad));
     tensor(
         conv2d::weight_grad(&sizes, x.storage(), grad.storage()),
@@ -150,7 +150,7 @@ pub(super) fn bias_grad(x: FlexTensor, bias: FlexTensor, grad: FlexTensor) -> Fl
     if grad.dtype() != DType::F32 {
         return Flex::conv2d_bias_backward(x, bias, grad);
     }
-    let shape = dims(&grad);
+    let shape: [usize; 4] = dims(&grad);
     let grad = pixels::to_planes(grad);
     let sums = conv2d::bias_grad(grad.storage(), shape[1], shape[2] * shape[3]);
     FlexTensor::from_data(TensorData::new(sums, [shape[1]]))

@@ -24,7 +24,7 @@ pub(super) fn forward(
     if features.dtype() != DType::F32 {
         return roi_align::forward::<Flex>(features, rois, options);
     }
-    let [_, channels, ..] = dims(&features);
+    let [_, channels, _, _] = dims(&features);
     let rows: Vec<usize> = (0..rois.layout().shape()[0]).collect();
     let [height, width] = options.output_size;
     let size = rows.len() * channels * height * width;

@@ -67,10 +67,6 @@ impl<'a, T> Shared<'a, T> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     /// A range of the elements; panics if they are not all there.
     ///
     /// # Safety
