@@ -6,7 +6,6 @@
 //! over the sixteen are left to the compiler: [`vectorised`] has them compiled for the widest
 //! vectors of the machine.
 
-use std::array::from_fn;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -227,8 +226,10 @@ vectorised! {
         let count = runs.len() / len;
         let runs = Shared::new(runs);
         for (start, step) in steps(0..len) {
-            let value = |i| from.get((start + i) * lanes + lane).copied();
-            let block = from_fn(|i| value(i).unwrap_or(Lane::ZERO));
+            let mut block = [Lane::ZERO; LANES];
+            for (i, row) in block.iter_mut().enumerate().take(step) {
+                *row = from[(start + i) * lanes + lane];
+            }
             // SAFETY: this thread holds all these runs.
             unsafe { store(block, &runs, start, len, count, step) };
         }

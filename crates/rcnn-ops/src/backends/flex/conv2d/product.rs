@@ -158,8 +158,8 @@ impl Product<'_> {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps, _mm512_setzero_ps,
-        _mm512_store_ps, _mm512_stream_ps,
+        __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_loadu_ps, _mm512_max_ps,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_stream_ps,
     };
     use std::array::from_fn;
     use std::ops::Range;
@@ -348,29 +348,39 @@ mod avx512 {
                     }
                 }
             }
-            // By way of memory, or the compiler would not keep them in registers before.
-            let mut lanes = [[Lane::ZERO; W]; T];
-            for (lanes, sums) in lanes.iter_mut().zip(&sums) {
-                for (lane, sum) in lanes.iter_mut().zip(sums) {
-                    // SAFETY: a lane is sixteen floats, aligned.
-                    unsafe { _mm512_store_ps(lane.0.as_mut_ptr(), *sum) };
-                }
-            }
+            let Epilogue { residual, relu, .. } = *self.epilogue;
             let plain = self.epilogue.is_none();
-            for (t, lanes) in lanes.iter_mut().enumerate() {
+            let factors: [[__m512; 2]; W] = from_fn(|w| {
+                // SAFETY: a lane is sixteen floats, aligned.
+                self.factors[w]
+                    .each_ref()
+                    .map(|lane| unsafe { _mm512_load_ps(lane.0.as_ptr()) })
+            });
+            for (t, sums) in sums.iter().enumerate() {
                 let at = self.start + t * self.product.out_lanes;
                 let out = self.out.range(at, W).cast::<f32>();
-                for (w, lane) in lanes.iter_mut().enumerate() {
-                    if !plain {
-                        let start = (at + w) * LANES;
-                        self.epilogue.finish_lane(&self.factors[w], start, lane);
-                    }
+                let residual =
+                    residual.map(|residual| residual[at * LANES..][..W * LANES].as_ptr());
+                for (w, sum) in sums.iter().enumerate() {
+                    let mut value = *sum;
                     // SAFETY: as above, and the caller has these outputs to itself.
                     unsafe {
-                        let (out, lane) = (out.add(w * LANES), _mm512_load_ps(lane.0.as_ptr()));
+                        if !plain {
+                            let [scale, shift] = factors[w];
+                            value = _mm512_fmadd_ps(value, scale, shift);
+                            if let Some(residual) = residual {
+                                value =
+                                    _mm512_add_ps(value, _mm512_loadu_ps(residual.add(w * LANES)));
+                            }
+                            if relu {
+                                // The second of the two where there is a NaN.
+                                value = _mm512_max_ps(_mm512_setzero_ps(), value);
+                            }
+                        }
+                        let out = out.add(w * LANES);
                         match self.stream {
-                            true => _mm512_stream_ps(out, lane),
-                            false => _mm512_store_ps(out, lane),
+                            true => _mm512_stream_ps(out, value),
+                            false => _mm512_store_ps(out, value),
                         }
                     }
                 }
