@@ -348,6 +348,14 @@ mod avx512 {
                     }
                 }
             }
+            // By way of memory, or the compiler would not keep them in registers before.
+            let mut lanes = [[Lane::ZERO; W]; T];
+            for (lanes, sums) in lanes.iter_mut().zip(&sums) {
+                for (lane, sum) in lanes.iter_mut().zip(sums) {
+                    // SAFETY: a lane is sixteen floats, aligned.
+                    unsafe { _mm512_store_ps(lane.0.as_mut_ptr(), *sum) };
+                }
+            }
             let Epilogue { residual, relu, .. } = *self.epilogue;
             let plain = self.epilogue.is_none();
             let factors: [[__m512; 2]; W] = from_fn(|w| {
@@ -356,15 +364,15 @@ mod avx512 {
                     .each_ref()
                     .map(|lane| unsafe { _mm512_load_ps(lane.0.as_ptr()) })
             });
-            for (t, sums) in sums.iter().enumerate() {
+            for (t, lanes) in lanes.iter().enumerate() {
                 let at = self.start + t * self.product.out_lanes;
                 let out = self.out.range(at, W).cast::<f32>();
                 let residual =
                     residual.map(|residual| residual[at * LANES..][..W * LANES].as_ptr());
-                for (w, sum) in sums.iter().enumerate() {
-                    let mut value = *sum;
+                for (w, lane) in lanes.iter().enumerate() {
                     // SAFETY: as above, and the caller has these outputs to itself.
                     unsafe {
+                        let mut value = _mm512_load_ps(lane.0.as_ptr());
                         if !plain {
                             let [scale, shift] = factors[w];
                             value = _mm512_fmadd_ps(value, scale, shift);
