@@ -38,12 +38,17 @@ pub fn reference<B: DetectionBackend>(
     let (boxes, _) = boxes.as_chunks::<4>();
     let groups = boxes.chunks(k.max(1)).zip(scores.chunks(k.max(1)));
     for ((boxes, scores), keep) in groups.zip(keep.chunks_mut(k.max(1))) {
-        let candidates = (0..boxes.len()).filter(|&i| scores[i] >= 0.0).collect();
-        for kept in suppress(candidates, boxes, scores, iou_threshold, |_, _| true) {
-            keep[kept] = 1;
-        }
+        mark(boxes, scores, iou_threshold, keep);
     }
     Tensor::<B, 2, Int>::from_data(TensorData::new(keep, shape), &device).into_primitive()
+}
+
+/// Sets to 1 what is kept of one group.
+pub(crate) fn mark(boxes: &[BBox], scores: &[f32], iou_threshold: f64, keep: &mut [i32]) {
+    let candidates = (0..boxes.len()).filter(|&i| scores[i] >= 0.0).collect();
+    for kept in suppress(candidates, boxes, scores, iou_threshold, |_, _| true) {
+        keep[kept] = 1;
+    }
 }
 
 /// Greedy non-maximum suppression (`torchvision.ops.nms`).
@@ -76,11 +81,13 @@ fn suppress(
     compete: impl Fn(usize, usize) -> bool,
 ) -> Vec<usize> {
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let passes_apart = iou_threshold >= 0.0;
     let mut keep: Vec<usize> = Vec::new();
     for candidate in order {
         // torchvision compares in double precision: 0.3f32 is above 0.3.
         let overlaps = |&kept: &usize| {
             compete(kept, candidate)
+                && !(passes_apart && apart(&boxes[kept], &boxes[candidate]))
                 && f64::from(box_iou(&boxes[kept], &boxes[candidate])) > iou_threshold
         };
         if !keep.iter().any(overlaps) {
@@ -88,6 +95,11 @@ fn suppress(
         }
     }
     keep
+}
+
+/// Whether boxes do not even touch, as most: sooner known than an IoU.
+fn apart(a: &BBox, b: &BBox) -> bool {
+    a[0] > b[2] || b[0] > a[2] || a[1] > b[3] || b[1] > a[3]
 }
 
 /// How Soft-NMS lowers the score of a box that overlaps a better one by `iou`.

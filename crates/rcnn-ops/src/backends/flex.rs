@@ -4,12 +4,13 @@
 //! gradient, so no two threads write the same pixel and every run gives the same bits.
 
 use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps, IntTensor, ModuleOps};
-use burn::tensor::{DType, FloatDType, TensorData};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
+use rayon::prelude::*;
 
 use crate::{
     ConvEpilogue, DetectionBackend, ImageFit, RoiAlignOptions, RoiPoolOptions, image as images,
-    resample,
+    nms, resample,
 };
 
 mod boxes;
@@ -100,6 +101,23 @@ impl DetectionBackend for Flex {
             }
             _ => Self::max_pool2d(x, kernel, stride, padding, [1, 1], false),
         }
+    }
+
+    fn nms(
+        boxes: FloatTensor<Self>,
+        scores: FloatTensor<Self>,
+        iou_threshold: f64,
+    ) -> IntTensor<Self> {
+        let shape @ [_, k] = dims(&scores);
+        let (boxes, scores) = (floats(boxes), floats(scores));
+        let mut keep = vec![0i32; scores.len()];
+        let each = k.max(1);
+        let groups = boxes.as_chunks::<4>().0.par_chunks(each);
+        let groups = groups.zip(scores.par_chunks(each));
+        let groups = groups.zip(keep.par_chunks_mut(each)).with_max_len(1);
+        groups.for_each(|((boxes, scores), keep)| nms::mark(boxes, scores, iou_threshold, keep));
+        let keep = TensorData::new(keep, shape);
+        Tensor::<Self, 2, Int>::from_data(keep, &Default::default()).into_primitive()
     }
 
     fn upsample_nearest(x: FloatTensor<Self>, to: [usize; 2]) -> FloatTensor<Self> {
