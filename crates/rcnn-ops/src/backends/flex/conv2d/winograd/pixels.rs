@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::super::Conv2d;
 use super::super::epilogue::Epilogue;
 use super::super::lanes::vectorised;
-use super::super::pool::{Floats, LANES, Lane, Scratch};
+use super::super::pool::{Floats, LANES, Lane, Scratch, prefetch};
 use super::super::product;
 use super::super::shared::{Shared, fence};
 use super::tiling::{Images, Points, STEP};
@@ -143,9 +143,11 @@ vectorised! {
             let corner = inside.then(|| images.pixel(image, top - 1, left - 1));
             for lane in 0..lanes {
                 if let Some(corner) = corner {
+                    // What the next tile adds to the pixels that are there.
                     for i in 0..6 {
-                        for j in 6..10 {
-                            super::super::pool::prefetch(x.as_ptr().wrapping_add(corner + (i * images.width + j) * lanes + lane));
+                        for j in 6..6 + STEP {
+                            let pixel = corner + (i * images.width + j) * lanes;
+                            prefetch(x.as_ptr().wrapping_add(pixel + lane));
                         }
                     }
                 }
