@@ -2,7 +2,7 @@
 //! use.
 //!
 //! To prepare them is a few hundredths of a convolution, but Winograd's are four times as large as
-//! they were. So there is room for those that serve several maps of a picture, and for small ones.
+//! they were: so there is room for those of a ResNet-50, and no more.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -12,7 +12,7 @@ use burn_flex::FlexTensor;
 use super::conv2d::{Conv2d, Weights};
 
 /// Bytes of prepared weights that are kept at most.
-const MAX_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 256 << 20;
 
 static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
