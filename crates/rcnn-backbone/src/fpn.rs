@@ -5,7 +5,7 @@
 use burn::module::{Initializer, Module};
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{ConvEpilogue, DetectionBackend, Observer, Within, max_pool2d, upsample_nearest};
+use rcnn_ops::{ConvEpilogue, DetectionBackend, Observer, Within, max_pool2d};
 use serde::{Deserialize, Serialize};
 
 use crate::conv_norm::conv_norm_then;
@@ -158,9 +158,10 @@ impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
         let body = &mut Within::new("body", observer);
         let stages = self.body.forward(images, phase, body);
         let returned = &self.config.returned_layers;
-        let inputs = returned
-            .iter()
-            .map(|layer| stages[layer - 1].clone())
+        let inputs = (1..)
+            .zip(stages)
+            .filter(|(layer, _)| returned.contains(layer))
+            .map(|(_, stage)| stage)
             .collect();
         let fpn = &mut Within::new("fpn", observer);
         let mut levels = self.fpn.forward(inputs, phase, fpn);
@@ -209,12 +210,8 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
             .enumerate()
             .rev()
             .map(|(level, (input, (inner, layer)))| {
-                let [_, _, height, width] = input.dims();
-                let residual = merged
-                    .take()
-                    .map(|above| upsample_nearest(above, [height, width]));
                 let then = ConvEpilogue {
-                    residual,
+                    residual: merged.take(),
                     ..Default::default()
                 };
                 let sum = conv_norm_then(&inner.0, inner.1.as_ref(), input, then, phase);

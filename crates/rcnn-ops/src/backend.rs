@@ -6,7 +6,7 @@ use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 
 use crate::{
     ConvEpilogue, ImageFit, RoiAlignOptions, RoiPoolOptions, box_coder, boxes, channels,
-    convolution, image, nms, resample, roi_align, roi_pool, top_k,
+    convolution, image, nms, roi_align, roi_pool, top_k,
 };
 
 /// A Burn backend that can run detectors.
@@ -125,15 +125,6 @@ pub trait DetectionBackend: Backend {
         padding: [usize; 2],
     ) -> FloatTensor<Self> {
         Self::max_pool2d(x, kernel, stride, padding, [1, 1], false)
-    }
-
-    /// Nearest-neighbour resizing; see [`upsample_nearest`](crate::upsample_nearest).
-    ///
-    /// # Shapes
-    /// - x: `[N, C, H, W]`, size: H' and W'
-    /// - output: `[N, C, H', W']`
-    fn upsample_nearest(x: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self> {
-        resample::nearest::<Self>(x, size)
     }
 
     /// RoIAlign's forward pass; see [`roi_align`](crate::roi_align()).

@@ -6,7 +6,8 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::{ConvOptions, FloatTensor};
+use burn::tensor::module::interpolate;
+use burn::tensor::ops::{ConvOptions, FloatTensor, InterpolateMode, InterpolateOptions};
 
 use crate::channels::{primitive, tensor};
 use crate::{DetectionBackend, channel_affine};
@@ -17,7 +18,8 @@ use crate::{DetectionBackend, channel_affine};
 pub struct ConvEpilogue<B: Backend> {
     /// Scale and shift of each channel, `[C']`, such as a batch norm with fixed statistics has.
     pub affine: Option<(Tensor<B, 1>, Tensor<B, 1>)>,
-    /// A shortcut's output, `[N, C', H', W']`.
+    /// A shortcut's output, `[N, C', H', W']`. One of other sizes than H' and W' is brought to them,
+    /// each pixel taken from the nearest, as in a feature pyramid.
     pub residual: Option<Tensor<B, 4>>,
     /// Whether a ReLU comes last.
     pub relu: bool,
@@ -92,10 +94,21 @@ impl<B: DetectionBackend> ConvEpilogue<B> {
             None => output,
         };
         let sum = match self.residual {
-            Some(residual) => scaled + residual,
+            Some(residual) => {
+                let [_, _, height, width] = scaled.dims();
+                scaled + nearest(residual, [height, width])
+            }
             None => scaled,
         };
         if self.relu { relu(sum) } else { sum }
+    }
+}
+
+/// Brings a map, `[N, C, H, W]`, to another size, each pixel taken from the nearest.
+pub(crate) fn nearest<B: Backend>(map: Tensor<B, 4>, size: [usize; 2]) -> Tensor<B, 4> {
+    match map.dims() {
+        [_, _, height, width] if [height, width] == size => map,
+        _ => interpolate(map, size, InterpolateOptions::new(InterpolateMode::Nearest)),
     }
 }
 
@@ -124,20 +137,25 @@ mod tests {
 
     #[test]
     fn fused_is_one_after_the_other() {
-        for (kernel, stride, bits) in [(3, 1), (3, 2), (1, 1), (1, 2)]
-            .into_iter()
-            .flat_map(|(kernel, stride)| (0..16).map(move |bits| (kernel, stride, bits)))
+        for (kernel, stride, groups, bits) in
+            [(3, 1, 1), (3, 2, 1), (1, 1, 1), (1, 2, 1), (3, 1, 4)]
+                .into_iter()
+                .flat_map(|(k, stride, groups)| (0..32).map(move |bits| (k, stride, groups, bits)))
         {
             let on = |bit: usize| bits >> bit & 1 == 1;
-            let (x, weight) = (random([2, 16, 12, 16]), random([20, 16, kernel, kernel]));
-            let (height, width) = (12 / stride, 16 / stride);
+            let (x, weight) = (
+                random([2, 16, 12, 16]),
+                random([20, 16 / groups, kernel, kernel]),
+            );
+            let (height, width) = (12 / stride, 16usize / stride);
+            let by = if on(4) { 2 } else { 1 };
             let epilogue = ConvEpilogue::<Flex> {
                 affine: on(0).then(|| (random([20]), random([20]))),
-                residual: on(1).then(|| random([2, 20, height, width])),
+                residual: on(1).then(|| random([2, 20, height / by, width.div_ceil(3 * by - 2)])),
                 relu: on(2),
             };
             let bias = on(3).then(|| primitive(random::<1>([20])));
-            let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1; 2], 1);
+            let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1; 2], groups);
             let [found, expected] = [Flex::fused_convolution, fused::<Flex>].map(|run| {
                 let (x, weight) = (primitive(x.clone()), primitive(weight.clone()));
                 let output = run(x, weight, bias.clone(), options.clone(), epilogue.clone());

@@ -9,8 +9,7 @@ use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
 use crate::{
-    ConvEpilogue, DetectionBackend, ImageFit, RoiAlignOptions, RoiPoolOptions, image as images,
-    nms, resample,
+    ConvEpilogue, DetectionBackend, ImageFit, RoiAlignOptions, RoiPoolOptions, image as images, nms,
 };
 
 mod boxes;
@@ -25,7 +24,6 @@ mod pooled;
 mod prepared;
 mod roi_align;
 mod roi_pool;
-mod upsample;
 
 use max_pool::MaxPool;
 use pool::{Floats, LANES};
@@ -118,17 +116,6 @@ impl DetectionBackend for Flex {
         groups.for_each(|((boxes, scores), keep)| nms::mark(boxes, scores, iou_threshold, keep));
         let keep = TensorData::new(keep, shape);
         Tensor::<Self, 2, Int>::from_data(keep, &Default::default()).into_primitive()
-    }
-
-    fn upsample_nearest(x: FloatTensor<Self>, to: [usize; 2]) -> FloatTensor<Self> {
-        let [n, c, h, w] = dims(&x);
-        if x.dtype() != DType::F32 || h * w == 0 {
-            return resample::nearest::<Self>(x, to);
-        }
-        let x = pixels::to_pixels(x);
-        let lanes = pixels::lanes(&x).expect("just brought there");
-        let output = upsample::forward(lanes, c.div_ceil(LANES), [h, w], to);
-        pixels::tensor(output, [n, c, to[0], to[1]])
     }
 
     fn tracked_convolution(

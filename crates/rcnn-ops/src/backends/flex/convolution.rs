@@ -10,6 +10,7 @@ use super::pool::LANES;
 use super::pooled::pooled;
 use super::prepared::prepared;
 use super::{dims, pixels, tensor};
+use crate::convolution::nearest;
 use crate::{ConvEpilogue, channels};
 
 /// The sizes of a convolution that the kernels compute.
@@ -80,14 +81,24 @@ pub(super) fn fused(
     }
     let weight = weight.to_contiguous();
     let grouped = sizes.groups > 1;
-    let residual = residual.map(match grouped {
-        true => pixels::to_planes,
-        false => pixels::to_pixels,
+    let [batch, _, height, width] = sizes.output_shape();
+    let sources = residual.as_ref().and_then(|residual| {
+        let [_, _, h, w] = dims(residual);
+        let other = !grouped && [h, w] != [height, width];
+        other.then(|| pixels::nearest(batch, [h, w], [height, width]))
+    });
+    let residual = residual.map(|residual| match grouped {
+        true => {
+            let residual = nearest::<Flex>(channels::tensor(residual), [height, width]);
+            pixels::to_planes(channels::primitive(residual))
+        }
+        false => pixels::to_pixels(residual),
     });
     let epilogue = Epilogue {
         scale: scale.as_deref(),
         shift: shift.as_deref(),
         residual: residual.as_ref().map(|residual| residual.storage()),
+        sources: sources.as_deref(),
         relu: epilogue.relu,
     };
     if grouped {

@@ -57,6 +57,18 @@ pub(super) fn to_pixels(tensor: FlexTensor) -> FlexTensor {
     self::tensor(values, shape)
 }
 
+/// For each pixel of images, which one of others of another size is nearest, as Burn and torch count.
+pub(super) fn nearest(batch: usize, from: [usize; 2], to: [usize; 2]) -> Vec<usize> {
+    let [rows, columns] = [0, 1].map(|axis| {
+        let ratio = from[axis] as f64 / to[axis] as f64;
+        let source = move |i| ((i as f64 * ratio) as usize).min(from[axis] - 1);
+        (0..to[axis]).map(source)
+    });
+    let rows = (0..batch).flat_map(|image| rows.clone().map(move |row| image * from[0] + row));
+    rows.flat_map(|row| columns.clone().map(move |column| row * from[1] + column))
+        .collect()
+}
+
 /// A contiguous tensor, of channels as planes.
 pub(super) fn to_planes(tensor: FlexTensor) -> FlexTensor {
     let shape @ [n, c, h, w] = dims(&tensor);

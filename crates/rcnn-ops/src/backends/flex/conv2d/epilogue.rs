@@ -12,8 +12,10 @@ pub(in super::super) struct Epilogue<'a> {
     pub(in super::super) scale: Option<&'a [f32]>,
     /// One for each channel of the output.
     pub(in super::super) shift: Option<&'a [f32]>,
-    /// As large as the output, and of its layout.
+    /// Of the output's layout, and as large where there are no `sources`.
     pub(in super::super) residual: Option<&'a [f32]>,
+    /// For each pixel of the output, which of the residual's is added.
+    pub(in super::super) sources: Option<&'a [usize]>,
     /// Whether what is negative becomes zero.
     pub(in super::super) relu: bool,
 }
@@ -23,6 +25,7 @@ impl Epilogue<'_> {
         scale: None,
         shift: None,
         residual: None,
+        sources: None,
         relu: false,
     };
 
@@ -33,15 +36,18 @@ impl Epilogue<'_> {
             shift,
             residual,
             relu,
+            ..
         } = self;
         scale.or(*shift).or(*residual).is_none() && !relu
     }
 
-    /// Panics unless this is for an output of so many channels and floats.
+    /// Panics unless this is for an output of so many channels and floats. Whether the residual has
+    /// the `sources` shows when it is read.
     pub(super) fn check(&self, channels: usize, len: usize) {
         let mut per_channel = [self.scale, self.shift].into_iter().flatten();
         assert!(per_channel.all(|values| values.len() == channels));
-        assert!(self.residual.is_none_or(|residual| residual.len() >= len));
+        let whole = |residual: &[f32]| self.sources.is_some() || residual.len() >= len;
+        assert!(self.residual.is_none_or(whole));
     }
 
     /// Scale and shift of sixteen channels.
@@ -53,6 +59,15 @@ impl Epilogue<'_> {
         [values(self.scale, 1.0), values(self.shift, 0.0)]
     }
 
+    /// Where the residual has what belongs to lane `at` of an output of so many lanes a pixel.
+    #[inline(always)]
+    pub(super) fn source(&self, at: usize, lanes: usize) -> usize {
+        match self.sources {
+            None => at * LANES,
+            Some(sources) => (sources[at / lanes] * lanes + at % lanes) * LANES,
+        }
+    }
+
     /// Finishes pixels of a channel that are to stand at `start` of the output.
     pub(super) fn finish(&self, channel: usize, start: usize, pixels: &mut [f32]) {
         let scale = self.scale.map_or(1.0, |scale| scale[channel]);
@@ -62,16 +77,16 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Finishes sixteen channels of a pixel, with their [`lane`](Self::lane), that are to stand at
-    /// `start` of the output.
+    /// Finishes sixteen channels of a pixel, with their [`lane`](Self::lane), with what stands at
+    /// [`source`](Self::source) of the residual.
     #[inline(always)]
-    pub(super) fn finish_lane(&self, [scale, shift]: &[Lane; 2], start: usize, pixel: &mut Lane) {
+    pub(super) fn finish_lane(&self, [scale, shift]: &[Lane; 2], source: usize, pixel: &mut Lane) {
         for (i, value) in pixel.0.iter_mut().enumerate() {
             *value = *value * scale.0[i] + shift.0[i];
         }
         if let Some(residual) = self.residual {
             // A copy, for the compiler does not see that the two do not overlap.
-            let residual: [f32; LANES] = *residual[start..].first_chunk().expect("a lane");
+            let residual: [f32; LANES] = *residual[source..].first_chunk().expect("a lane");
             for (value, residual) in pixel.0.iter_mut().zip(residual) {
                 *value += residual;
             }

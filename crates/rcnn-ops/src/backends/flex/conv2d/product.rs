@@ -147,7 +147,7 @@ impl Product<'_> {
                     let at = start + row * self.out_lanes + lane;
                     // SAFETY: as above.
                     let out = unsafe { &mut out.slice(at, 1)[0] };
-                    epilogue.finish_lane(&factors, at * LANES, out);
+                    epilogue.finish_lane(&factors, epilogue.source(at, self.out_lanes), out);
                 }
             }
         }
@@ -321,8 +321,9 @@ mod avx512 {
             } = *self.product;
             if let Some(residual) = self.epilogue.residual {
                 for t in 0..T {
-                    let start = (self.start + t * self.product.out_lanes) * LANES;
-                    prefetch(&residual[start..][..W * LANES]);
+                    let at = self.start + t * self.product.out_lanes;
+                    let at = self.epilogue.source(at, self.product.out_lanes);
+                    prefetch(&residual[at..][..W * LANES]);
                 }
             }
             let mut sums: [[__m512; W]; T] = [[_mm512_setzero_ps(); W]; T];
@@ -367,8 +368,10 @@ mod avx512 {
             for (t, lanes) in lanes.iter().enumerate() {
                 let at = self.start + t * self.product.out_lanes;
                 let out = self.out.range(at, W).cast::<f32>();
-                let residual =
-                    residual.map(|residual| residual[at * LANES..][..W * LANES].as_ptr());
+                let residual = residual.map(|residual| {
+                    let at = self.epilogue.source(at, self.product.out_lanes);
+                    residual[at..][..W * LANES].as_ptr()
+                });
                 for (w, lane) in lanes.iter().enumerate() {
                     // SAFETY: as above, and the caller has these outputs to itself.
                     unsafe {

@@ -275,6 +275,7 @@ fn epilogues() {
                 scale: on(0).then_some(&scale[..]),
                 shift: on(1).then_some(&shift[..]),
                 residual: on(2).then_some(&residual[..]),
+                sources: None,
                 relu: on(3),
             };
             let want: Vec<f64> = (0..sums.len())

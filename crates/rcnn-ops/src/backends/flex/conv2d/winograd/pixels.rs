@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::super::Conv2d;
 use super::super::epilogue::Epilogue;
 use super::super::lanes::vectorised;
-use super::super::pool::{Floats, LANES, Lane, Scratch, prefetch};
+use super::super::pool::{Floats, Lane, Scratch, prefetch};
 use super::super::product;
 use super::super::shared::{Shared, fence};
 use super::tiling::{Images, Points, STEP};
@@ -193,7 +193,7 @@ vectorised! {
             for (y, line) in (top..images.height).zip(&mut to) {
                 for (x, pixel) in (left..images.width).zip(line) {
                     let at = images.pixel(image, y, x) + lane;
-                    epilogue.finish_lane(factors, at * LANES, pixel);
+                    epilogue.finish_lane(factors, epilogue.source(at, images.lanes()), pixel);
                     // SAFETY: each tile has pixels of its own.
                     unsafe {
                         match stream {

@@ -1,8 +1,7 @@
-//! Max-pool and nearest-neighbour upsampling as operations of [`DetectionBackend`].
+//! Max-pool as an operation of [`DetectionBackend`].
 
 use burn::nn::pool::MaxPool2d;
 use burn::tensor::Tensor;
-use burn::tensor::ops::{FloatTensor, InterpolateMode, InterpolateOptions};
 
 use crate::DetectionBackend;
 use crate::channels::{primitive, tensor};
@@ -24,28 +23,11 @@ pub fn max_pool2d<B: DetectionBackend>(module: &MaxPool2d, input: Tensor<B, 4>) 
     }
 }
 
-/// Brings maps to another size, each pixel taken from the nearest
-/// ([`DetectionBackend::upsample_nearest`]).
-///
-/// # Shapes
-/// - input: `[N, C, H, W]`, size: H' and W'
-/// - output: `[N, C, H', W']`
-pub fn upsample_nearest<B: DetectionBackend>(
-    input: Tensor<B, 4>,
-    size: [usize; 2],
-) -> Tensor<B, 4> {
-    tensor(B::upsample_nearest(primitive(input), size))
-}
-
-pub(crate) fn nearest<B: DetectionBackend>(x: FloatTensor<B>, size: [usize; 2]) -> FloatTensor<B> {
-    B::interpolate(x, size, InterpolateOptions::new(InterpolateMode::Nearest))
-}
-
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use burn::nn::PaddingConfig2d;
     use burn::nn::pool::MaxPool2dConfig;
-    use burn::tensor::{Distribution, Tolerance};
+    use burn::tensor::Distribution;
     use burn_flex::Flex;
 
     use super::*;
@@ -75,22 +57,6 @@ mod tests {
                     found.assert_eq(&module.forward(x).into_data(), true);
                 }
             }
-        }
-    }
-
-    #[test]
-    fn upsampling_is_burns() {
-        for (from, to) in [
-            ([4, 5], [8, 10]),
-            ([4, 5], [7, 9]),
-            ([13, 17], [25, 34]),
-            ([6, 6], [4, 3]),
-        ] {
-            let x = random([2, 3, from[0], from[1]]);
-            let expected = nearest::<Flex>(primitive(x.clone()), to);
-            let expected: Tensor<Flex, 4> = tensor(expected);
-            let found = upsample_nearest(x, to).into_data();
-            found.assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(0.0));
         }
     }
 }
