@@ -14,9 +14,7 @@ use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rcnn_ops::backend_types::Flex;
-use rcnn_ops::{
-    RoiAlignOptions, conv2d, grouped_nms, max_pool2d, reference, roi_align, top_k, upsample_nearest,
-};
+use rcnn_ops::{RoiAlignOptions, conv2d, grouped_nms, max_pool2d, reference, roi_align, top_k};
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<Flex, D> {
     Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Default::default())
@@ -73,10 +71,6 @@ fn resampling(criterion: &mut Criterion) {
         .init();
     criterion.bench_function("max_pool2d", |b| {
         b.iter(|| black_box(max_pool2d(&pool, x.clone())));
-    });
-    let x = random([1, 256, 100, 136]);
-    criterion.bench_function("upsample_nearest", |b| {
-        b.iter(|| black_box(upsample_nearest(x.clone(), [200, 272])));
     });
 }
 
