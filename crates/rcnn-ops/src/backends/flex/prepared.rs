@@ -2,7 +2,8 @@
 //! use.
 //!
 //! To prepare them is a few hundredths of a convolution, but Winograd's are four times as large as
-//! they were: so there is room for those of a ResNet-50, and no more.
+//! they were, and memory that is new costs as much as several preparations. So they are kept once
+//! they have been prepared as often, and there is room for those of a ResNet-50.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -14,6 +15,9 @@ use super::conv2d::{Conv2d, Weights};
 /// Bytes of prepared weights that are kept at most.
 const MAX_BYTES: usize = 256 << 20;
 
+/// Preparations after which weights are kept.
+const OFTEN: usize = 8;
+
 static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
 struct Kept {
@@ -24,7 +28,9 @@ struct Kept {
     shape: [usize; 4],
     /// Whether they are for Winograd's method.
     spread: bool,
-    /// None at the first use: many weights are used once.
+    /// How often they have been prepared.
+    times: usize,
+    /// None until that was [`OFTEN`].
     weights: Option<Arc<Weights>>,
 }
 
@@ -36,13 +42,15 @@ pub(super) fn prepared(conv: &Conv2d, weight: &FlexTensor) -> Arc<Weights> {
     let is_this =
         |kept: &Kept| kept.source.ptr_eq(&source) && kept.shape == shape && kept.spread == spread;
     let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let seen = kept()
+    let found = kept()
         .iter()
         .find(|kept| is_this(kept))
-        .map(|kept| kept.weights.clone());
-    if let Some(Some(weights)) = seen {
-        return weights;
-    }
+        .map(|kept| (kept.times, kept.weights.clone()));
+    let times = match found {
+        Some((_, Some(weights))) => return weights,
+        Some((times, None)) => times + 1,
+        None => 1,
+    };
     let weights = Arc::new(Weights::new(conv, weight.storage()));
     let mut kept = kept();
     kept.retain(|kept| kept.source.strong_count() > 0 && !is_this(kept));
@@ -51,11 +59,12 @@ pub(super) fn prepared(conv: &Conv2d, weight: &FlexTensor) -> Arc<Weights> {
         .flat_map(|kept| &kept.weights)
         .map(|weights| weights.bytes())
         .sum();
-    let keep = seen.is_some() && bytes + weights.bytes() <= MAX_BYTES;
+    let keep = times >= OFTEN && bytes + weights.bytes() <= MAX_BYTES;
     kept.push(Kept {
         source,
         shape,
         spread,
+        times,
         weights: keep.then(|| weights.clone()),
     });
     weights
