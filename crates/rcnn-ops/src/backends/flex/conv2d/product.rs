@@ -63,7 +63,8 @@ impl Product<'_> {
     ///
     /// # Safety
     ///
-    /// The rows have to hold a part's floats and be as far apart as they say, and no other thread may touch these outputs.
+    /// The rows have to hold a part's floats and be as far apart as they say, and no other thread may
+    /// touch these outputs.
     pub(super) unsafe fn multiply(
         &self,
         panels: Range<usize>,
