@@ -69,3 +69,41 @@ pub(super) fn prepared(conv: &Conv2d, weight: &FlexTensor) -> Arc<Weights> {
     });
     weights
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::ops::ConvOptions;
+    use burn::tensor::{Distribution, Tensor, TensorData};
+    use burn_flex::Flex;
+
+    use super::*;
+    use crate::DetectionBackend;
+    use crate::channels::{primitive, tensor};
+
+    #[test]
+    fn what_is_kept_is_of_these_weights() {
+        for kernel in [1, 3] {
+            let random = |shape: [usize; 4]| {
+                let distribution = Distribution::Uniform(-1.0, 1.0);
+                Tensor::<Flex, 4>::random(shape, distribution, &Default::default())
+            };
+            let x = random([1, 16, 12, 16]);
+            let convolved = |weight: &Tensor<Flex, 4>| -> TensorData {
+                let (x, weight) = (primitive(x.clone()), primitive(weight.clone()));
+                let options = ConvOptions::new([1; 2], [kernel / 2; 2], [1; 2], 1);
+                tensor::<Flex, 4>(Flex::convolution(x, weight, None, options)).into_data()
+            };
+            let weight = random([16, 16, kernel, kernel]);
+            let first = convolved(&weight);
+            for _ in 0..OFTEN {
+                convolved(&weight).assert_eq(&first, true);
+            }
+            let source = Arc::downgrade(&primitive(weight.clone()).data_arc());
+            let is_kept = |kept: &Kept| kept.source.ptr_eq(&source) && kept.weights.is_some();
+            assert!(KEPT.lock().unwrap().iter().any(is_kept));
+
+            let twice = Tensor::<Flex, 4>::from_data(first, &Default::default()) * 2.0;
+            convolved(&(weight * 2.0)).assert_eq(&twice.into_data(), true);
+        }
+    }
+}
