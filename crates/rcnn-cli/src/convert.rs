@@ -114,7 +114,7 @@ impl Job for Fit {
     type Output = Weights;
 
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Weights> {
-        let model = self.model.load::<B>(&self.weights, &devices[0])?;
+        let model = self.model.load::<B>(self.weights.clone(), &devices[0])?;
         // Strictly loaded weights are written as they are: bits, counters and all.
         Ok(if self.model.partial {
             Weights::of_model(&model)

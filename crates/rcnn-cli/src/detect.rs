@@ -204,8 +204,7 @@ impl Job for Detect {
                     }
                 }
             });
-            let model = args.model.load::<B>(&weights, &devices[0])?;
-            drop(weights); // and with them the mapped file, as large as the model
+            let model = args.model.load::<B>(weights, &devices[0])?;
             let model = model.cast(args.dtype.into())?;
             let writer = scope.spawn(|| write(findings, printer, folder, &progress));
 

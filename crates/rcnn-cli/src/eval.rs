@@ -126,8 +126,7 @@ impl Job for Find<'_> {
 
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Self::Output> {
         let device = &devices[0];
-        let model = self.args.model.load::<B>(&self.weights, device)?;
-        drop(self.weights); // and with them the mapped file, as large as the model
+        let model = self.args.model.load::<B>(self.weights, device)?;
         let model = model.cast(self.args.dtype.into())?;
         let progress = progress_bar(self.dataset.samples.len(), "images");
         let mut all = Vec::new();

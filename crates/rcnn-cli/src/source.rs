@@ -52,10 +52,11 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// Makes the model, as strictly as asked.
+    /// Makes the model, as strictly as asked. The weights go, and with them the mapped file: it is as
+    /// large as the model.
     pub(crate) fn load<B: DetectionBackend>(
         &self,
-        weights: &Weights,
+        weights: Weights,
         device: &B::Device,
     ) -> Result<StandardFasterRcnn<B>> {
         if !self.partial {

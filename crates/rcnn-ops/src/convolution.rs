@@ -164,4 +164,28 @@ mod tests {
             found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
         }
     }
+
+    /// After a convolution that gives zeros.
+    #[test]
+    fn upsampling_is_burns() {
+        for (from, to) in [
+            ([4, 5], [8, 10]),
+            ([4, 5], [7, 9]),
+            ([13, 17], [25, 34]),
+            ([6, 6], [4, 3]),
+        ] {
+            let residual = random([2, 3, from[0], from[1]]);
+            let expected = nearest(residual.clone(), to);
+            let epilogue = ConvEpilogue {
+                residual: Some(residual),
+                ..Default::default()
+            };
+            let (x, weight) = (random([2, 16, to[0], to[1]]), random([3, 16, 1, 1]) * 0.0);
+            let options = ConvOptions::new([1; 2], [0; 2], [1; 2], 1);
+            let (x, weight) = (primitive(x), primitive(weight));
+            let found = Flex::fused_convolution(x, weight, None, options, epilogue);
+            let found = tensor::<Flex, 4>(found).into_data();
+            found.assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(0.0));
+        }
+    }
 }

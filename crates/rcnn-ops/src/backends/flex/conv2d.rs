@@ -207,6 +207,7 @@ pub(super) fn exact_forward(
     assert_eq!(x.len(), conv.input_len());
     assert_eq!(w.len(), conv.weight_len());
     epilogue.check(conv.out_channels, conv.output_len());
+    assert!(epilogue.sources.is_none(), "planes take a whole residual");
     if pointwise::applies(conv) {
         pointwise::forward(conv, x, w, epilogue)
     } else {

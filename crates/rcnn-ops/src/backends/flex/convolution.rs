@@ -81,9 +81,14 @@ pub(super) fn fused(
     }
     let weight = weight.to_contiguous();
     let grouped = sizes.groups > 1;
-    let [batch, _, height, width] = sizes.output_shape();
+    let [batch, channels_out, height, width] = sizes.output_shape();
     let sources = residual.as_ref().and_then(|residual| {
-        let [_, _, h, w] = dims(residual);
+        let [n, c, h, w] = dims(residual);
+        assert_eq!(
+            [n, c],
+            [batch, channels_out],
+            "images and channels of a residual"
+        );
         let other = !grouped && [h, w] != [height, width];
         other.then(|| pixels::nearest(batch, [h, w], [height, width]))
     });
