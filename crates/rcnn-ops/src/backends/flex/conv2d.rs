@@ -188,6 +188,7 @@ pub(super) fn forward(conv: &Conv2d, x: Image<'_>, w: &Weights, epilogue: &Epilo
     if conv.is_empty() {
         return Floats::zeros(conv.pixels_len());
     }
+    let epilogue = &epilogue.by_lane(conv.out_channels.div_ceil(LANES));
     match w {
         Weights::Spread(w) => {
             let mut turned = Scratch::new(0);

@@ -8,10 +8,10 @@
 use rayon::prelude::*;
 
 use super::columns::{self, Tap};
-use super::epilogue::Epilogue;
+use super::epilogue::LaneEpilogue;
 use super::lanes::{load, steps, vectorised};
 use super::pool::{Floats, LANES, Lane, Scratch, floats};
-use super::product::{self, Product};
+use super::product::{Kernel, Panels, Product};
 use super::shared::Shared;
 use super::{Conv2d, Image, TASKS};
 
@@ -22,28 +22,36 @@ const ROWS_BYTES: usize = 512 << 10;
 const MIN_ROWS: usize = 36;
 
 /// Weights in panels, of each output channel tap after tap.
-pub(in super::super) struct Weights(Scratch);
+pub(in super::super) struct Weights {
+    values: Scratch,
+    panels: Panels,
+}
 
 impl Weights {
     /// Arranges weights, outputs by inputs by taps.
     pub(super) fn new(conv: &Conv2d, w: &[f32]) -> Self {
-        let (depth, out_lanes) = (conv.patch(), conv.out_channels.div_ceil(LANES));
-        let mut weights = Scratch::new(depth * out_lanes);
-        let shared = Shared::new(&mut weights);
-        let lanes = (0..out_lanes).into_par_iter().with_max_len(1);
-        lanes.for_each(|lane| arrange(conv, w, lane, &shared));
-        Self(weights)
+        let panels = Panels {
+            kernel: Kernel::fastest(),
+            lanes: conv.out_channels.div_ceil(LANES),
+        };
+        let mut values = Scratch::new(conv.patch() * panels.lanes);
+        let shared = Shared::new(&mut values);
+        let lanes = (0..panels.lanes).into_par_iter().with_max_len(1);
+        lanes.for_each(|lane| arrange(conv, w, panels, lane, &shared));
+        Self { values, panels }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.0)
+        size_of_val(&*self.values)
     }
 }
 
 vectorised! {
     /// Arranges the weights of sixteen outputs.
-    fn arrange(conv: &Conv2d, w: &[f32], lane: usize, weights: &Shared<'_, Lane>) {
-        let (depth, out_lanes) = (conv.patch(), conv.out_channels.div_ceil(LANES));
+    fn arrange(
+        conv: &Conv2d, w: &[f32], panels: Panels, lane: usize, weights: &Shared<'_, Lane>,
+    ) {
+        let depth = conv.patch();
         let taps = conv.kernel[0] * conv.kernel[1];
         let count = LANES.min(conv.out_channels - lane * LANES);
         let rows = &w[lane * LANES * depth..];
@@ -52,7 +60,7 @@ vectorised! {
             for (i, value) in block.iter().enumerate().take(len) {
                 let (input, tap) = ((start + i) / taps, (start + i) % taps);
                 let k = tap * conv.in_channels + input;
-                let place = product::place(product::PANEL * depth, out_lanes, k, lane);
+                let place = panels.place(panels.width() * depth, k, lane);
                 // SAFETY: each lane of outputs has places of its own.
                 unsafe { weights.write(place, &[*value]) };
             }
@@ -72,7 +80,12 @@ struct Source<'a> {
     part: usize,
 }
 
-pub(super) fn forward(conv: &Conv2d, x: Image<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats {
+pub(super) fn forward(
+    conv: &Conv2d,
+    x: Image<'_>,
+    w: &Weights,
+    epilogue: &LaneEpilogue<'_>,
+) -> Floats {
     let around;
     let [height, width] = conv.kernel;
     let source = match x {
@@ -103,16 +116,15 @@ pub(super) fn forward(conv: &Conv2d, x: Image<'_>, w: &Weights, epilogue: &Epilo
     convolve(&source, w, epilogue)
 }
 
-fn convolve(source: &Source<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats {
+fn convolve(source: &Source<'_>, w: &Weights, epilogue: &LaneEpilogue<'_>) -> Floats {
     let (conv, taps) = (&source.conv, &source.taps);
     let depth = taps.len() * source.part;
-    let out_lanes = conv.out_channels.div_ceil(LANES);
     let rows = conv.batch * conv.out_plane();
     let most = (ROWS_BYTES / (depth * size_of::<f32>())).max(MIN_ROWS);
     // Of about one length, so that no thread waits long for another.
     let equal = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(6);
     let blocks = columns::blocks(conv, equal);
-    let panels = product::panels(out_lanes).count();
+    let panels = w.panels.count();
     let each = panels.div_ceil(TASKS.div_ceil(blocks.len()).min(panels));
     let parts = panels.div_ceil(each);
     let pitch = [conv.kernel, conv.stride] == [[1, 1]; 2] && conv.padding == [0, 0];
@@ -139,11 +151,12 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats
             }
         }
         let product = Product {
-            weights: &w.0,
-            panel: product::PANEL * depth,
+            panels: w.panels,
+            weights: &w.values,
+            panel: w.panels.width() * depth,
             in_turn: false,
-            out_lanes,
             rows: table,
+            offset: 0,
             part: source.part,
             count: block.len,
             pitch: pitch.then_some(source.pitch),
@@ -152,7 +165,7 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats
         // panel has outputs of its own.
         unsafe {
             let panels = first..panels.min(first + each);
-            product.multiply(panels, out, block.start * out_lanes, epilogue);
+            product.multiply(panels, out, block.start, epilogue);
         }
     });
     output

@@ -29,18 +29,6 @@ impl Epilogue<'_> {
         relu: false,
     };
 
-    /// Whether nothing follows.
-    pub(super) fn is_none(&self) -> bool {
-        let Self {
-            scale,
-            shift,
-            residual,
-            relu,
-            ..
-        } = self;
-        scale.or(*shift).or(*residual).is_none() && !relu
-    }
-
     /// Panics unless this is for an output of so many channels and floats. Whether the residual has
     /// the `sources` shows when it is read.
     pub(super) fn check(&self, channels: usize, len: usize) {
@@ -50,21 +38,27 @@ impl Epilogue<'_> {
         assert!(self.residual.is_none_or(whole));
     }
 
-    /// Scale and shift of sixteen channels.
-    pub(super) fn lane(&self, lane: usize) -> [Lane; 2] {
-        let values = |values: Option<&[f32]>, default: f32| {
+    /// For pixels of so many lanes.
+    pub(super) fn by_lane(&self, lanes: usize) -> LaneEpilogue<'_> {
+        let Self {
+            scale,
+            shift,
+            residual,
+            sources,
+            relu,
+        } = *self;
+        let values = |values: Option<&[f32]>, default: f32, lane: usize| {
             let value = |i| values?.get(lane * LANES + i).copied();
             Lane(from_fn(|i| value(i).unwrap_or(default)))
         };
-        [values(self.scale, 1.0), values(self.shift, 0.0)]
-    }
-
-    /// Where the residual has what belongs to lane `at` of an output of so many lanes a pixel.
-    #[inline(always)]
-    pub(super) fn source(&self, at: usize, lanes: usize) -> usize {
-        match self.sources {
-            None => at * LANES,
-            Some(sources) => (sources[at / lanes] * lanes + at % lanes) * LANES,
+        let applies = relu || scale.or(shift).or(residual).is_some();
+        let lanes = 0..if applies { lanes } else { 0 };
+        let factors = lanes.map(|lane| [values(scale, 1.0, lane), values(shift, 0.0, lane)]);
+        LaneEpilogue {
+            factors: factors.collect(),
+            residual,
+            sources,
+            relu,
         }
     }
 
@@ -76,11 +70,41 @@ impl Epilogue<'_> {
             finish(self, [scale, shift], start, pixels);
         }
     }
+}
 
-    /// Finishes sixteen channels of a pixel, with their [`lane`](Self::lane), with what stands at
+/// An [`Epilogue`] of pixels with their channels side by side.
+pub(super) struct LaneEpilogue<'a> {
+    /// Scale and shift of each lane of a pixel; none where nothing follows.
+    factors: Vec<[Lane; 2]>,
+    pub(super) residual: Option<&'a [f32]>,
+    sources: Option<&'a [usize]>,
+    pub(super) relu: bool,
+}
+
+impl LaneEpilogue<'_> {
+    pub(super) const NONE: Self = Self {
+        factors: Vec::new(),
+        residual: None,
+        sources: None,
+        relu: false,
+    };
+
+    /// Scale and shift of some lanes, unless nothing follows.
+    pub(super) fn factors(&self, first: usize, count: usize) -> Option<&[[Lane; 2]]> {
+        (!self.factors.is_empty()).then(|| &self.factors[first..first + count])
+    }
+
+    /// Where the residual has what belongs to a lane of a pixel of the output, of so many lanes.
+    #[inline(always)]
+    pub(super) fn source(&self, pixel: usize, lane: usize, lanes: usize) -> usize {
+        let pixel = self.sources.map_or(pixel, |sources| sources[pixel]);
+        (pixel * lanes + lane) * LANES
+    }
+
+    /// Finishes sixteen channels of a pixel, with their [`factors`](Self::factors), with what stands at
     /// [`source`](Self::source) of the residual.
     #[inline(always)]
-    pub(super) fn finish_lane(&self, [scale, shift]: &[Lane; 2], source: usize, pixel: &mut Lane) {
+    pub(super) fn finish(&self, [scale, shift]: &[Lane; 2], source: usize, pixel: &mut Lane) {
         for (i, value) in pixel.0.iter_mut().enumerate() {
             *value = *value * scale.0[i] + shift.0[i];
         }

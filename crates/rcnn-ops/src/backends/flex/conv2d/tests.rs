@@ -298,62 +298,61 @@ fn epilogues() {
     }
 }
 
-/// With and without a processor's own instructions, from all numbers of rows and lanes.
+/// Of all kernels, from all numbers of rows and lanes, and depths that are taken in pieces.
 #[test]
 fn products() {
-    let depth = 210;
-    let panel = product::PANEL * depth;
     let sizes = (1..=6).flat_map(|lanes| (1..=13).map(move |count| (lanes, count)));
-    for ((out_lanes, count), part) in sizes.flat_map(|size| [(size, 70), (size, depth)]) {
+    let parts = [(70, 3), (210, 1), (500, 1), (300, 3), (1, 800)];
+    for ((lanes, count), (part, parts)) in sizes.flat_map(|size| parts.map(|part| (size, part))) {
+        let depth = part * parts;
         let x = random(count * depth, 1);
-        let mut weights = Scratch::new(out_lanes * depth);
-        let len = out_lanes * depth * LANES;
-        pool::floats_mut(&mut weights).copy_from_slice(&random(len, 2));
-        let rows: Vec<_> = (0..depth / part)
+        let mut weights = Scratch::new(lanes * depth);
+        pool::floats_mut(&mut weights).copy_from_slice(&random(lanes * depth * LANES, 2));
+        let rows: Vec<_> = (0..parts)
             .flat_map(|i| (0..count).map(move |row| row * depth + i * part))
             .map(|start| x[start..].as_ptr())
             .collect();
-        let product = product::Product {
-            weights: &weights,
-            panel,
-            in_turn: true,
-            out_lanes,
-            rows: &rows,
-            part,
-            count,
-            pitch: (part == depth).then_some(depth),
-        };
-        let (scale, residual) = (
-            random(out_lanes * LANES, 3),
-            random(count * out_lanes * LANES, 4),
-        );
+        let outs = lanes * LANES;
+        let (scale, residual) = (random(outs, 3), random(count * outs, 4));
         let epilogue = Epilogue {
             scale: Some(&scale),
             residual: Some(&residual),
             relu: true,
             ..Epilogue::NONE
         };
-        let panels = product::panels(out_lanes).count();
-        let [mut found, mut expected] = [0, 1].map(|_| Scratch::new(count * out_lanes));
-        // SAFETY: the rows hold their parts.
-        unsafe {
-            product.multiply(0..panels, &Shared::new(&mut found), 0, &epilogue);
-            product.multiply_portably(0..panels, &Shared::new(&mut expected), 0, &epilogue);
-        }
-        let expected: Vec<f64> = pool::floats(&expected).iter().map(|&v| v.into()).collect();
-        assert!(error(pool::floats(&found), &expected) < 1e-6);
-        let sum = |row: usize, out: usize| {
-            let term = |k: usize| {
-                let weight = weights[product::place(panel, out_lanes, k, out / LANES)];
-                f64::from(x[row * depth + k]) * f64::from(weight.0[out % LANES])
+        for kernel in product::Kernel::all() {
+            let panels = product::Panels { kernel, lanes };
+            let panel = panels.width() * depth;
+            let product = product::Product {
+                panels,
+                weights: &weights,
+                panel,
+                in_turn: true,
+                rows: &rows,
+                offset: 0,
+                part,
+                count,
+                pitch: (parts == 1).then_some(depth),
             };
-            let at = row * out_lanes * LANES + out;
-            let sum: f64 = (0..depth).map(term).sum();
-            (sum * f64::from(scale[out]) + f64::from(residual[at])).max(0.0)
-        };
-        let outs = out_lanes * LANES;
-        let sums: Vec<f64> = (0..count * outs).map(|i| sum(i / outs, i % outs)).collect();
-        assert!(error(pool::floats(&found), &sums) < 1e-6);
+            let mut found = Scratch::new(count * lanes);
+            // SAFETY: the rows hold their parts.
+            unsafe {
+                let (panels, out) = (0..panels.count(), &Shared::new(&mut found));
+                product.multiply(panels, out, 0, &epilogue.by_lane(lanes));
+            }
+            let sum = |row: usize, out: usize| {
+                let term = |k: usize| {
+                    let weight = weights[panels.place(panel, k, out / LANES)];
+                    f64::from(x[row * depth + k]) * f64::from(weight.0[out % LANES])
+                };
+                let sum: f64 = (0..depth).map(term).sum();
+                let residual = f64::from(residual[row * outs + out]);
+                (sum * f64::from(scale[out]) + residual).max(0.0)
+            };
+            let sums: Vec<f64> = (0..count * outs).map(|i| sum(i / outs, i % outs)).collect();
+            let error = error(pool::floats(&found), &sums);
+            assert!(error < 1e-6, "{error} {kernel:?} {lanes} {count} {part}");
+        }
     }
 }
 

@@ -23,10 +23,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Conv2d;
-use super::epilogue::Epilogue;
+use super::epilogue::LaneEpilogue;
 use super::gemm::{Matrix, gemm};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
-use super::product;
 use super::shared::Shared;
 pub(super) use pixels::forward;
 use tiling::{Images, Points, Strip};
@@ -80,10 +79,10 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
         let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
         points.enumerate().with_max_len(1).for_each(|(e, m)| {
             let rows = rows_of(input, tiles, &v[e * stride_in..]);
-            let product = weights.product([0, e], output.lanes(), &rows, input.channels);
-            let panels = product::panels(output.lanes()).count();
+            let product = weights.product([0, e], output.lanes(), &rows, 0, input.channels);
+            let panels = 0..weights.panels.count();
             // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
-            unsafe { product.multiply(0..panels, &Shared::new(m), 0, &Epilogue::NONE) };
+            unsafe { product.multiply(panels, &Shared::new(m), 0, &LaneEpilogue::NONE) };
         });
         each(&strips, output.lanes(), |strip, lane| {
             tiling::collect_output(output, &m, stride_out, strip, lane, &out);

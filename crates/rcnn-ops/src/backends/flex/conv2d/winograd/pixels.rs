@@ -9,10 +9,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::Conv2d;
-use super::super::epilogue::Epilogue;
+use super::super::epilogue::LaneEpilogue;
 use super::super::lanes::vectorised;
-use super::super::pool::{Floats, Lane, Scratch, prefetch};
-use super::super::product;
+use super::super::pool::{Floats, LANES, Lane, Scratch, prefetch};
 use super::super::shared::{Shared, fence};
 use super::tiling::{Images, Points, STEP};
 use super::transform::{self, POINTS};
@@ -35,7 +34,7 @@ pub(in super::super) fn forward(
     conv: &Conv2d,
     x: &[Lane],
     weights: &Weights,
-    epilogue: &Epilogue<'_>,
+    epilogue: &LaneEpilogue<'_>,
 ) -> Floats {
     let [input, output] = Images::of(conv);
     let tiles = conv.batch * input.tile_rows() * input.tile_cols();
@@ -70,7 +69,7 @@ impl Block<'_> {
         &self,
         x: &[Lane],
         weights: &Weights,
-        epilogue: &Epilogue<'_>,
+        epilogue: &LaneEpilogue<'_>,
         out: &Shared<'_, Lane>,
     ) {
         let (input, output, tiles) = (self.input, self.output, self.tiles.len());
@@ -79,16 +78,16 @@ impl Block<'_> {
         let data = Shared::new(&mut v);
         let points = Points { data, stride };
         self.each(|tiles, first| spread(input, x, tiles, first, &points));
-        let panels: Vec<_> = product::panels(output.lanes()).enumerate().collect();
+        let panels: Vec<_> = weights.panels.all().enumerate().collect();
         let panels = panels.into_par_iter().with_max_len(1);
         panels.for_each(|(panel, (first, width))| {
             let mut m = Scratch::new(POINTS * (tiles * width + 1));
-            let points = v.chunks(stride).zip(m.chunks_mut(tiles * width + 1));
-            for (e, (v, m)) in points.enumerate() {
-                let rows = super::rows_of(input, tiles, v);
-                let product = weights.product([panel, e], width, &rows, input.channels);
+            let rows = super::rows_of(input, tiles, &v);
+            for (e, m) in m.chunks_mut(tiles * width + 1).enumerate().take(POINTS) {
+                let offset = e * stride * LANES;
+                let product = weights.product([panel, e], width, &rows, offset, input.channels);
                 // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
-                unsafe { product.multiply(0..1, &Shared::new(m), 0, &Epilogue::NONE) };
+                unsafe { product.multiply(0..1, &Shared::new(m), 0, &LaneEpilogue::NONE) };
             }
             collect(
                 output,
@@ -117,9 +116,9 @@ impl Images {
         [image, row * STEP, col * STEP]
     }
 
-    /// The first lane of a pixel.
+    /// Which pixel of the batch is at a place.
     fn pixel(&self, image: usize, y: usize, x: usize) -> usize {
-        ((image * self.height + y) * self.width + x) * self.lanes()
+        (image * self.height + y) * self.width + x
     }
 }
 
@@ -140,7 +139,7 @@ vectorised! {
                 && left > 0
                 && top + STEP < images.height
                 && left + STEP < images.width;
-            let corner = inside.then(|| images.pixel(image, top - 1, left - 1));
+            let corner = inside.then(|| images.pixel(image, top - 1, left - 1) * lanes);
             for lane in 0..lanes {
                 if let Some(corner) = corner {
                     // What the next tile adds to the pixels that are there.
@@ -161,7 +160,7 @@ vectorised! {
                         from_fn(|j| {
                             let (y, x_) = ((top + i).wrapping_sub(1), (left + j).wrapping_sub(1));
                             match y < images.height && x_ < images.width {
-                                true => &x[images.pixel(image, y, x_) + lane],
+                                true => &x[images.pixel(image, y, x_) * lanes + lane],
                                 false => &ZERO,
                             }
                         })
@@ -179,26 +178,31 @@ vectorised! {
     /// Transforms the products of some lanes of tiles to the output.
     fn collect(
         images: &Images, points: &[Lane], tiles: Range<usize>, lanes: Range<usize>,
-        epilogue: &Epilogue<'_>, out: &Shared<'_, Lane>,
+        epilogue: &LaneEpilogue<'_>, out: &Shared<'_, Lane>,
     ) {
         let stride = points.len() / POINTS;
-        let factors: Vec<_> = lanes.clone().map(|lane| epilogue.lane(lane)).collect();
+        let factors = epilogue.factors(lanes.start, lanes.len());
         let stream = out.streams();
         let mut to = [[Lane::ZERO; STEP]; STEP];
-        let places = tiles.flat_map(|tile| lanes.clone().zip(&factors).map(move |at| (tile, at)));
-        for (place, (tile, (lane, factors))) in places.enumerate() {
+        let places = tiles.flat_map(|tile| lanes.clone().map(move |lane| (tile, lane)));
+        for (place, (tile, lane)) in places.enumerate() {
+            let factors = factors.map(|factors| &factors[lane - lanes.start]);
             let [image, top, left] = images.place(tile);
             let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
             transform::tile(transform::output, from, &mut to);
             for (y, line) in (top..images.height).zip(&mut to) {
-                for (x, pixel) in (left..images.width).zip(line) {
-                    let at = images.pixel(image, y, x) + lane;
-                    epilogue.finish_lane(factors, epilogue.source(at, images.lanes()), pixel);
+                for (x, value) in (left..images.width).zip(line) {
+                    let pixel = images.pixel(image, y, x);
+                    if let Some(factors) = factors {
+                        let source = epilogue.source(pixel, lane, images.lanes());
+                        epilogue.finish(factors, source, value);
+                    }
+                    let at = pixel * images.lanes() + lane;
                     // SAFETY: each tile has pixels of its own.
                     unsafe {
                         match stream {
-                            true => out.stream(at, pixel),
-                            false => out.write(at, &[*pixel]),
+                            true => out.stream(at, value),
+                            false => out.write(at, &[*value]),
                         }
                     }
                 }

@@ -6,14 +6,15 @@ use rayon::prelude::*;
 
 use super::super::lanes::{load, steps, store, vectorised};
 use super::super::pool::{LANES, Lane, Scratch};
-use super::super::product::{self, PANEL, Product};
+use super::super::product::{Kernel, Panels, Product};
 use super::super::shared::Shared;
 use super::tiling::Points;
 use super::transform::{self, POINTS};
 
 /// Transformed weights, with their channels rounded up to lanes: in panels of outputs
-/// ([`product::place`]), and in each panel point after point.
+/// ([`Panels::place`]), and in each panel point after point.
 pub(in super::super::super) struct Weights {
+    pub(super) panels: Panels,
     values: Scratch,
     /// Lanes from one point of a panel to the next: see [`Points`].
     stride: usize,
@@ -31,36 +32,51 @@ impl Weights {
     }
 
     fn filled_by(
-        kernel: fn(&[f32], [usize; 2], [usize; 2], &Points<'_>),
+        kernel: fn(&[f32], [usize; 2], [usize; 2], Panels, &Points<'_>),
         ins: usize,
         outs: usize,
         w: &[f32],
     ) -> Self {
-        let out_lanes = outs.div_ceil(LANES);
-        let stride = ins.next_multiple_of(LANES) * out_lanes.min(PANEL) + 1;
-        let mut values = Scratch::new(out_lanes.div_ceil(PANEL) * POINTS * stride);
+        let panels = Panels {
+            kernel: Kernel::fastest(),
+            lanes: outs.div_ceil(LANES),
+        };
+        let stride = ins.next_multiple_of(LANES) * panels.width() + 1;
+        let mut values = Scratch::new(panels.count() * POINTS * stride);
         let points = Points {
             data: Shared::new(&mut values),
             stride,
         };
-        each(ins, outs, |lanes| kernel(w, [ins, outs], lanes, &points));
-        Self { values, stride }
+        each(ins, outs, |lanes| {
+            kernel(w, [ins, outs], lanes, panels, &points);
+        });
+        Self {
+            panels,
+            values,
+            stride,
+        }
     }
 
-    /// The product of transformed tiles with so many lanes from a panel on, of one point.
+    /// The product of transformed tiles with so many lanes from a panel on, of one point: the tiles
+    /// are `offset` floats from the rows.
     pub(super) fn product<'a>(
         &'a self,
         [panel, e]: [usize; 2],
-        out_lanes: usize,
+        lanes: usize,
         rows: &'a [*const f32],
+        offset: usize,
         channels: usize,
     ) -> Product<'a> {
         Product {
+            panels: Panels {
+                lanes,
+                ..self.panels
+            },
             weights: &self.values[(panel * POINTS + e) * self.stride..],
             panel: POINTS * self.stride,
             in_turn: true,
-            out_lanes,
             rows,
+            offset,
             part: channels,
             count: rows.len(),
             pitch: Some(channels.next_multiple_of(LANES)),
@@ -128,7 +144,9 @@ const NO_KERNELS: Kernels = [[[Lane::ZERO; 3]; 3]; LANES];
 
 vectorised! {
     /// Transforms the weights from sixteen inputs to sixteen outputs.
-    fn spread(w: &[f32], sizes: [usize; 2], lanes: [usize; 2], points: &Points<'_>) {
+    fn spread(
+        w: &[f32], sizes: [usize; 2], lanes: [usize; 2], panels: Panels, points: &Points<'_>,
+    ) {
         let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
         let (first_in, first_out) = (in_lane * LANES, out_lane * LANES);
         let mut kernels = NO_KERNELS;
@@ -138,13 +156,15 @@ vectorised! {
             let block = load(&rows[start..], ins * 9, LANES.min(outs - first_out), len);
             flat[start..start + len].copy_from_slice(&block[..len]);
         }
-        place(&kernels, sizes, lanes, points);
+        place(&kernels, lanes, panels, points);
     }
 }
 
 vectorised! {
     /// As [`spread`], of inputs by outputs, with the kernels turned.
-    fn spread_adjoint(w: &[f32], sizes: [usize; 2], lanes: [usize; 2], points: &Points<'_>) {
+    fn spread_adjoint(
+        w: &[f32], sizes: [usize; 2], lanes: [usize; 2], panels: Panels, points: &Points<'_>,
+    ) {
         let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
         let (first_in, first_out) = (in_lane * LANES, out_lane * LANES);
         let mut kernels = NO_KERNELS;
@@ -155,18 +175,17 @@ vectorised! {
                 *tap = *value;
             }
         }
-        place(&kernels, sizes, lanes, points);
+        place(&kernels, lanes, panels, points);
     }
 }
 
 #[inline(always)]
-fn place(kernels: &Kernels, sizes: [usize; 2], lanes: [usize; 2], points: &Points<'_>) {
-    let (panel, out_lanes) = (POINTS * points.stride, sizes[1].div_ceil(LANES));
+fn place(kernels: &Kernels, lanes: [usize; 2], panels: Panels, points: &Points<'_>) {
     let mut to = [[Lane::ZERO; 6]; 6];
     for (i, kernel) in kernels.iter().enumerate() {
         let from = from_fn(|i| from_fn(|j| &kernel[i][j]));
         transform::tile(transform::weights, from, &mut to);
-        let place = product::place(panel, out_lanes, lanes[0] * LANES + i, lanes[1]);
+        let place = panels.place(POINTS * points.stride, lanes[0] * LANES + i, lanes[1]);
         // SAFETY: each pair of lanes has elements of its own.
         unsafe { points.place(place, &to) };
     }
