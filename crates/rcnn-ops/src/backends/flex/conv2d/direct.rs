@@ -11,7 +11,7 @@ use super::columns::{self, Tap};
 use super::epilogue::LaneEpilogue;
 use super::lanes::{load, steps, vectorised};
 use super::pool::{Floats, LANES, Lane, Scratch, floats};
-use super::product::{Kernel, Panels, Product};
+use super::product::{Kernel, Output, Panels, Product, Rows};
 use super::shared::Shared;
 use super::{Conv2d, Image, TASKS};
 
@@ -120,7 +120,7 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &LaneEpilogue<'_>) -> Fl
     let (conv, taps) = (&source.conv, &source.taps);
     let depth = taps.len() * source.part;
     let rows = conv.batch * conv.out_plane();
-    let most = (ROWS_BYTES / (depth * size_of::<f32>())).max(MIN_ROWS);
+    let most = (super::pool::tune("RB", ROWS_BYTES) / (depth * size_of::<f32>())).max(MIN_ROWS);
     // Of about one length, so that no thread waits long for another.
     let equal = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(6);
     let blocks = columns::blocks(conv, equal);
@@ -130,7 +130,7 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &LaneEpilogue<'_>) -> Fl
     let pitch = [conv.kernel, conv.stride] == [[1, 1]; 2] && conv.padding == [0, 0];
     let zeros = vec![0.0f32; source.part];
     let mut output = Floats::new(conv.pixels_len());
-    let out = &Shared::new(output.lanes_mut());
+    let pixels = &Shared::new(output.lanes_mut());
     let tasks = (0..blocks.len() * parts).into_par_iter().with_max_len(1);
     tasks.for_each_init(Vec::new, |table, task| {
         let block = &blocks[task / parts];
@@ -150,23 +150,31 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &LaneEpilogue<'_>) -> Fl
                 });
             }
         }
-        let product = Product {
-            panels: w.panels,
-            weights: &w.values,
-            panel: w.panels.width() * depth,
-            in_turn: false,
-            rows: table,
+        let rows = Rows {
+            starts: table,
             offset: 0,
             part: source.part,
             count: block.len,
             pitch: pitch.then_some(source.pitch),
         };
+        let product = Product {
+            rows,
+            weights: &w.values,
+            panels: w.panels,
+            range: first..panels.min(first + each),
+            panel: w.panels.width() * depth,
+            in_turn: false,
+        };
+        let out = Output {
+            pixels,
+            lanes: w.panels.lanes,
+            first_pixel: block.start,
+            first_lane: 0,
+            epilogue,
+        };
         // SAFETY: every row is of zeros or within the image, as just asserted, and each block and
         // panel has outputs of its own.
-        unsafe {
-            let panels = first..panels.min(first + each);
-            product.multiply(panels, out, block.start, epilogue);
-        }
+        unsafe { product.multiply(&out) };
     });
     output
 }

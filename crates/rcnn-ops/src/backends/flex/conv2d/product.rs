@@ -73,10 +73,10 @@ impl Panels {
         self.lanes.div_ceil(self.kernel.panel())
     }
 
-    /// Each panel's first lane, and its width in lanes.
-    pub(super) fn all(self) -> impl Iterator<Item = (usize, usize)> {
+    /// The first lane of some panels each, and its width in lanes.
+    fn some(self, range: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
         let most = self.kernel.panel();
-        let firsts = (0..self.lanes).step_by(most);
+        let firsts = range.map(move |panel| panel * most);
         firsts.map(move |first| (first, most.min(self.lanes - first)))
     }
 
@@ -90,20 +90,11 @@ impl Panels {
     }
 }
 
-/// What is multiplied with what.
+/// Rows of inputs, or parts of such.
 #[derive(Clone, Copy)]
-pub(super) struct Product<'a> {
-    /// The outputs.
-    pub(super) panels: Panels,
-    /// See [`Panels::place`].
-    pub(super) weights: &'a [Lane],
-    /// Lanes from one panel of the weights to the next.
-    pub(super) panel: usize,
-    /// Whether what follows a panel in memory is to be multiplied with next.
-    pub(super) in_turn: bool,
-    /// Where each row of inputs starts, or each of its parts: of the first part all rows, then of
-    /// the next.
-    pub(super) rows: &'a [*const f32],
+pub(super) struct Rows<'a> {
+    /// Where each row's first part starts, then where each one's second does.
+    pub(super) starts: &'a [*const f32],
     /// Floats from there to what is meant.
     pub(super) offset: usize,
     /// Floats of a part.
@@ -114,52 +105,69 @@ pub(super) struct Product<'a> {
     pub(super) pitch: Option<usize>,
 }
 
-impl Product<'_> {
+impl Rows<'_> {
+    /// Parts of a row.
+    fn parts(&self) -> usize {
+        self.starts.len() / self.count
+    }
+
     /// Floats of a row.
     fn depth(&self) -> usize {
-        self.rows.len() / self.count * self.part
+        self.parts() * self.part
     }
+}
 
+/// What is multiplied with what.
+pub(super) struct Product<'a> {
+    pub(super) rows: Rows<'a>,
+    /// See [`Panels::place`].
+    pub(super) weights: &'a [Lane],
+    pub(super) panels: Panels,
+    /// Which of the panels.
+    pub(super) range: Range<usize>,
+    /// Lanes from one panel of the weights to the next.
+    pub(super) panel: usize,
+    /// Whether what follows a panel in memory is to be multiplied with next.
+    pub(super) in_turn: bool,
+}
+
+/// Where sums go: pixels of so many lanes, from a pixel on, of each from a lane on.
+#[derive(Clone, Copy)]
+pub(super) struct Output<'a> {
+    pub(super) pixels: &'a Shared<'a, Lane>,
+    pub(super) lanes: usize,
+    pub(super) first_pixel: usize,
+    pub(super) first_lane: usize,
+    pub(super) epilogue: &'a LaneEpilogue<'a>,
+}
+
+impl Product<'_> {
     /// The weights of a panel.
     fn weights(&self, first: usize, width: usize) -> &[Lane] {
-        &self.weights[first / self.panels.kernel.panel() * self.panel..][..width * self.depth()]
+        let panel = first / self.panels.kernel.panel() * self.panel;
+        &self.weights[panel..][..width * self.rows.depth()]
     }
 
-    /// Writes to `out`, from pixel `start`, for each row the outputs of some panels: those of all
-    /// panels are a pixel.
+    /// Writes for each row the outputs of some panels.
     ///
     /// # Safety
     ///
     /// The rows have to hold a part's floats and be as far apart as they say, no other thread may
     /// touch these outputs, and the processor has to have the kernel.
-    pub(super) unsafe fn multiply(
-        &self,
-        panels: Range<usize>,
-        out: &Shared<'_, Lane>,
-        start: usize,
-        epilogue: &LaneEpilogue<'_>,
-    ) {
-        if self.count == 0 {
+    pub(super) unsafe fn multiply(&self, out: &Output<'_>) {
+        if self.rows.count == 0 {
             return;
         }
         // SAFETY: as the caller answers for.
         unsafe {
             match self.panels.kernel {
-                Kernel::Portable => self.multiply_portably(panels, out, start, epilogue),
+                Kernel::Portable => self.multiply_portably(out),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx2 => {
-                    kernel::multiply::<vector::Avx2>(self, panels, out, start, epilogue)
-                }
+                Kernel::Avx2 => kernel::multiply::<vector::Avx2>(self, out),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx512 => {
-                    kernel::multiply::<vector::Avx512>(self, panels, out, start, epilogue)
-                }
+                Kernel::Avx512 => kernel::multiply::<vector::Avx512>(self, out),
             }
         }
-    }
-
-    fn panels(&self, range: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
-        self.panels.all().skip(range.start).take(range.len())
     }
 
     /// The rows one after the other, as a matrix's columns in `room`.
@@ -168,14 +176,20 @@ impl Product<'_> {
     ///
     /// As for [`multiply`](Self::multiply).
     unsafe fn gather<'a>(&self, room: &'a mut Scratch) -> Matrix<'a> {
-        let depth = self.depth();
-        *room = Scratch::new((self.count * depth).div_ceil(LANES));
+        let Rows {
+            offset,
+            part,
+            count,
+            ..
+        } = self.rows;
+        let depth = self.rows.depth();
+        *room = Scratch::new((count * depth).div_ceil(LANES));
         let gathered = floats_mut(room);
-        for (i, part) in self.rows.chunks(self.count).enumerate() {
-            for (&row, to) in part.iter().zip(gathered.chunks_mut(depth)) {
+        for (i, starts) in self.rows.starts.chunks(count).enumerate() {
+            for (&start, to) in starts.iter().zip(gathered.chunks_mut(depth)) {
                 // SAFETY: a row holds a part.
-                let row = unsafe { std::slice::from_raw_parts(row.add(self.offset), self.part) };
-                to[i * self.part..][..self.part].copy_from_slice(row);
+                let row = unsafe { std::slice::from_raw_parts(start.add(offset), part) };
+                to[i * part..][..part].copy_from_slice(row);
             }
         }
         Matrix::columns(gathered, depth)
@@ -184,43 +198,48 @@ impl Product<'_> {
     /// # Safety
     ///
     /// As for [`multiply`](Self::multiply).
-    unsafe fn multiply_portably(
-        &self,
-        panels: Range<usize>,
-        out: &Shared<'_, Lane>,
-        start: usize,
-        epilogue: &LaneEpilogue<'_>,
-    ) {
-        let depth = self.depth();
+    unsafe fn multiply_portably(&self, out: &Output<'_>) {
+        let Rows {
+            starts,
+            offset,
+            part,
+            count,
+            ..
+        } = self.rows;
+        let depth = self.rows.depth();
         let mut gathered = Scratch::new(0);
         // SAFETY: as the caller answers for, from the first row to the end of the last.
         let rhs = unsafe {
-            match self.pitch {
+            match self.rows.pitch {
                 Some(pitch) => {
-                    let len = (self.count - 1) * pitch + self.part;
-                    let first = self.rows[0].add(self.offset);
-                    Matrix::columns(std::slice::from_raw_parts(first, len), pitch)
+                    let len = (count - 1) * pitch + part;
+                    let rows = std::slice::from_raw_parts(starts[0].add(offset), len);
+                    Matrix::columns(rows, pitch)
                 }
                 None => self.gather(&mut gathered),
             }
         };
-        for (first, width) in self.panels(panels) {
-            let size = [width * LANES, self.count, depth];
+        let Output {
+            pixels,
+            lanes,
+            first_pixel,
+            first_lane,
+            epilogue,
+        } = *out;
+        for (first, width) in self.panels.some(self.range.clone()) {
+            let size = [width * LANES, count, depth];
             let lhs = Matrix::columns(floats(self.weights(first, width)), width * LANES);
-            let stride = self.panels.lanes * LANES;
+            let lane = first_lane + first;
+            let at = (first_pixel * lanes + lane) * LANES;
             // SAFETY: the caller has these outputs to itself.
-            unsafe {
-                let at = (start * self.panels.lanes + first) * LANES;
-                gemm_shared(size, &out.floats(), at, stride, lhs, rhs, false);
-            }
-            for (lane, factors) in
-                (first..).zip(epilogue.factors(first, width).into_iter().flatten())
+            unsafe { gemm_shared(size, &pixels.floats(), at, lanes * LANES, lhs, rhs, false) };
+            for (lane, factors) in (lane..).zip(epilogue.factors(lane, width).into_iter().flatten())
             {
-                for pixel in start..start + self.count {
-                    let source = epilogue.source(pixel, lane, self.panels.lanes);
+                for pixel in first_pixel..first_pixel + count {
+                    let source = epilogue.source(pixel, lane, lanes);
                     // SAFETY: as above.
-                    let out = unsafe { out.slice(pixel * self.panels.lanes + lane, 1) };
-                    epilogue.finish(factors, source, &mut out[0]);
+                    let sum = unsafe { pixels.slice(pixel * lanes + lane, 1) };
+                    epilogue.finish(factors, source, &mut sum[0]);
                 }
             }
         }

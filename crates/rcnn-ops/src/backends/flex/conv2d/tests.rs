@@ -308,7 +308,7 @@ fn products() {
         let x = random(count * depth, 1);
         let mut weights = Scratch::new(lanes * depth);
         pool::floats_mut(&mut weights).copy_from_slice(&random(lanes * depth * LANES, 2));
-        let rows: Vec<_> = (0..parts)
+        let starts: Vec<_> = (0..parts)
             .flat_map(|i| (0..count).map(move |row| row * depth + i * part))
             .map(|start| x[start..].as_ptr())
             .collect();
@@ -323,23 +323,31 @@ fn products() {
         for kernel in product::Kernel::all() {
             let panels = product::Panels { kernel, lanes };
             let panel = panels.width() * depth;
-            let product = product::Product {
-                panels,
-                weights: &weights,
-                panel,
-                in_turn: true,
-                rows: &rows,
+            let rows = product::Rows {
+                starts: &starts,
                 offset: 0,
                 part,
                 count,
                 pitch: (parts == 1).then_some(depth),
             };
+            let product = product::Product {
+                rows,
+                weights: &weights,
+                panels,
+                range: 0..panels.count(),
+                panel,
+                in_turn: true,
+            };
             let mut found = Scratch::new(count * lanes);
+            let out = product::Output {
+                pixels: &Shared::new(&mut found),
+                lanes,
+                first_pixel: 0,
+                first_lane: 0,
+                epilogue: &epilogue.by_lane(lanes),
+            };
             // SAFETY: the rows hold their parts.
-            unsafe {
-                let (panels, out) = (0..panels.count(), &Shared::new(&mut found));
-                product.multiply(panels, out, 0, &epilogue.by_lane(lanes));
-            }
+            unsafe { product.multiply(&out) };
             let sum = |row: usize, out: usize| {
                 let term = |k: usize| {
                     let weight = weights[panels.place(panel, k, out / LANES)];

@@ -26,6 +26,7 @@ use super::Conv2d;
 use super::epilogue::LaneEpilogue;
 use super::gemm::{Matrix, gemm};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
+use super::product::{Output, Rows};
 use super::shared::Shared;
 pub(super) use pixels::forward;
 use tiling::{Images, Points, Strip};
@@ -78,11 +79,19 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
         );
         let points = m[..POINTS * stride_out].par_chunks_mut(stride_out);
         points.enumerate().with_max_len(1).for_each(|(e, m)| {
-            let rows = rows_of(input, tiles, &v[e * stride_in..]);
-            let product = weights.product([0, e], output.lanes(), &rows, 0, input.channels);
-            let panels = 0..weights.panels.count();
-            // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
-            unsafe { product.multiply(panels, &Shared::new(m), 0, &LaneEpilogue::NONE) };
+            let starts = input.starts(tiles, &v[e * stride_in..]);
+            for (first, _) in weights.groups.all() {
+                let product = weights.product([first, e], input.rows(&starts, 0));
+                let out = Output {
+                    pixels: &Shared::new(m),
+                    lanes: output.lanes(),
+                    first_pixel: 0,
+                    first_lane: first,
+                    epilogue: &LaneEpilogue::NONE,
+                };
+                // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
+                unsafe { product.multiply(&out) };
+            }
         });
         each(&strips, output.lanes(), |strip, lane| {
             tiling::collect_output(output, &m, stride_out, strip, lane, &out);
@@ -91,12 +100,23 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
     filled
 }
 
-/// Where the channels of some tiles start, in the matrix of a point.
-fn rows_of(input: &Images, tiles: usize, v: &[Lane]) -> Vec<*const f32> {
-    let v = floats(&v[..tiles * input.lanes()]);
-    v.chunks(input.lanes() * LANES)
-        .map(<[f32]>::as_ptr)
-        .collect()
+impl Images {
+    /// Where the channels of some tiles start, in the matrix of a point.
+    fn starts(&self, tiles: usize, points: &[Lane]) -> Vec<*const f32> {
+        let tiles = points[..tiles * self.lanes()].chunks(self.lanes());
+        tiles.map(|tile| tile.as_ptr().cast()).collect()
+    }
+
+    /// The tiles `offset` floats further.
+    fn rows<'a>(&self, starts: &'a [*const f32], offset: usize) -> Rows<'a> {
+        Rows {
+            starts,
+            offset,
+            part: self.channels,
+            count: starts.len(),
+            pitch: Some(self.lanes() * LANES),
+        }
+    }
 }
 
 pub(super) fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {

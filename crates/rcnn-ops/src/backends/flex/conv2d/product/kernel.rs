@@ -3,11 +3,10 @@
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::super::epilogue::LaneEpilogue;
 use super::super::pool::{self, LANES, Lane};
-use super::super::shared::{Shared, fence};
-use super::Product;
+use super::super::shared::fence;
 use super::vector::Vector;
+use super::{Output, Product, Rows};
 
 /// Rows at once.
 const ROWS: usize = 6;
@@ -15,67 +14,52 @@ const ROWS: usize = 6;
 /// # Safety
 ///
 /// As for [`Product::multiply`], on a processor with these vectors.
-pub(super) unsafe fn multiply<V: Vector>(
-    product: &Product<'_>,
-    panels: Range<usize>,
-    out: &Shared<'_, Lane>,
-    start: usize,
-    epilogue: &LaneEpilogue<'_>,
-) {
-    let stream = out.streams();
-    let lanes = product.panels.lanes;
-    let depth = product.depth();
+pub(super) unsafe fn multiply<V: Vector>(product: &Product<'_>, out: &Output<'_>) {
+    let Rows { count, part, .. } = product.rows;
+    let depth = product.rows.depth();
+    let stream = out.pixels.streams();
     // Blocks stay close if the weights do; else they are used often once they are there.
-    let far = lanes * depth * size_of::<Lane>() > V::NEAR_BYTES;
-    let bytes = V::BLOCK_BYTES[usize::from(far)];
-    let most = (bytes / (depth.min(V::DEPTH) * size_of::<f32>())).max(ROWS);
-    let rows = product
-        .count
-        .div_ceil(product.count.div_ceil(most))
-        .next_multiple_of(ROWS);
-    for block in (0..product.count).step_by(rows) {
-        let end = product.count.min(block + rows);
-        for (parts, inputs) in product.chunks(V::DEPTH) {
-            let first = parts.start * product.part + inputs.start;
+    let far = product.panels.lanes * depth * size_of::<Lane>() > V::NEAR_BYTES;
+    let pf = pool::tune("PF", 0);
+    let fetched = pool::tune("FB", V::FETCHED_BYTES);
+    let bytes = if far {
+        pool::tune("BF", V::BLOCK_BYTES[1])
+    } else {
+        pool::tune("BN", V::BLOCK_BYTES[0])
+    };
+    let vdepth = pool::tune("KD", V::DEPTH);
+    let most = (bytes / (depth.min(vdepth) * size_of::<f32>())).max(ROWS);
+    let rows = count.div_ceil(count.div_ceil(most)).next_multiple_of(ROWS);
+    for start in (0..count).step_by(rows) {
+        let block = start..count.min(start + rows);
+        for (parts, inputs) in product.rows.chunks(vdepth) {
+            let first = parts.start * part + inputs.start;
             let len = parts.len() * inputs.len();
-            for (i, (lane, width)) in product.panels(panels.clone()).enumerate() {
+            let ends = first + len == depth;
+            for (i, (lane, width)) in product.panels.some(product.range.clone()).enumerate() {
                 let weights = &product.weights(lane, width)[first * width..][..len * width];
-                let ends = first + len == depth;
-                let factors = epilogue.factors(lane, width).filter(|_| ends);
-                let fetch = product.in_turn && size_of_val(weights) >= V::FETCHED_BYTES;
-                let step = match fetch {
-                    true => (width * size_of::<Lane>()).div_ceil((end - block).div_ceil(ROWS)),
-                    false => 0,
+                let lane = out.first_lane + lane;
+                let strip = Strip {
+                    rows: &product.rows,
+                    block: block.clone(),
+                    share: product.rows.share(i, product.range.len()),
+                    parts: parts.clone(),
+                    inputs: inputs.clone(),
+                    weights,
+                    fetch: product.in_turn && size_of_val(weights) >= fetched,
+                    out,
+                    lane,
+                    factors: out.epilogue.factors(lane, width).filter(|_| ends),
+                    adds: first > 0,
+                    stream: stream && ends,
                 };
-                let mut next = weights.as_ptr_range().end;
-                for row in (block..end).step_by(ROWS) {
-                    let count = ROWS.min(end - row);
-                    product.prefetch(row + rows, count, [i, panels.len()]);
-                    let tile = Tile {
-                        product,
-                        weights,
-                        row,
-                        parts: parts.clone(),
-                        inputs: inputs.clone(),
-                        out,
-                        pixel: start + row,
-                        lane,
-                        factors,
-                        epilogue,
-                        adds: first > 0,
-                        stream: stream && ends,
-                        next,
-                        step,
-                    };
-                    next = next.wrapping_byte_add(len * step);
-                    // SAFETY: `count` rows and `width` lanes are there.
-                    unsafe {
-                        match width {
-                            4 => tile.with_rows::<V, 4>(count),
-                            3 => tile.with_rows::<V, 3>(count),
-                            2 => tile.with_rows::<V, 2>(count),
-                            _ => tile.with_rows::<V, 1>(count),
-                        }
+                // SAFETY: as the caller answers for.
+                unsafe {
+                    match width {
+                        4 => V::multiply::<4>(&strip),
+                        3 => V::multiply::<3>(&strip),
+                        2 => V::multiply::<2>(&strip),
+                        _ => V::multiply::<1>(&strip),
                     }
                 }
             }
@@ -86,11 +70,11 @@ pub(super) unsafe fn multiply<V: Vector>(
     }
 }
 
-impl Product<'_> {
+impl Rows<'_> {
     /// Cuts the inputs of a row, so that at most so many are in one piece: of some parts, some inputs
     /// each.
     fn chunks(&self, most: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-        let (parts, part) = (self.rows.len() / self.count, self.part);
+        let (parts, part) = (self.parts(), self.part);
         let each_parts = (most / part).clamp(1, parts);
         let each = part.div_ceil(part.div_ceil(most));
         (0..parts).step_by(each_parts).flat_map(move |first| {
@@ -100,99 +84,128 @@ impl Product<'_> {
         })
     }
 
-    /// Has a panel's share of some rows brought into cache: so memory is busy all the time.
+    /// The inputs of a part that one of so many panels has brought into cache.
+    fn share(&self, panel: usize, panels: usize) -> Range<usize> {
+        let each = self.part.div_ceil(LANES).div_ceil(panels) * LANES;
+        panel * each..self.part.min((panel + 1) * each)
+    }
+
+    /// Has a share of some rows brought into cache.
     #[inline(always)]
-    fn prefetch(&self, row: usize, count: usize, [share, shares]: [usize; 2]) {
-        let each = self.part.div_ceil(LANES).div_ceil(shares) * LANES;
-        let share = share * each..self.part.min((share + 1) * each);
-        if row < self.count && share.start < share.end {
-            let count = count.min(self.count - row);
-            for rows in self.rows.chunks_exact(self.count) {
-                for input in &rows[row..row + count] {
-                    let input = input.wrapping_add(self.offset);
-                    for i in share.clone().step_by(LANES) {
-                        pool::prefetch(input.wrapping_add(i));
-                    }
+    fn prefetch(&self, rows: Range<usize>, share: &Range<usize>) {
+        for starts in self.starts.chunks_exact(self.count) {
+            for start in &starts[rows.clone()] {
+                let row = start.wrapping_add(self.offset);
+                for i in share.clone().step_by(LANES) {
+                    pool::prefetch(row.wrapping_add(i));
                 }
             }
         }
     }
 }
 
-/// A few rows and a panel.
-pub(super) struct Tile<'a> {
-    product: &'a Product<'a>,
-    /// Of these inputs.
-    weights: &'a [Lane],
-    row: usize,
+/// A block of rows and a panel.
+pub(super) struct Strip<'a> {
+    rows: &'a Rows<'a>,
+    block: Range<usize>,
+    /// What of the next block's rows is brought into cache meanwhile, so that memory is busy all the
+    /// time.
+    share: Range<usize>,
     /// Which parts of the rows are multiplied, and which inputs of each.
     parts: Range<usize>,
     inputs: Range<usize>,
-    out: &'a Shared<'a, Lane>,
-    pixel: usize,
+    /// Of these inputs.
+    weights: &'a [Lane],
+    /// Whether what follows the weights is brought into cache meanwhile.
+    fetch: bool,
+    out: &'a Output<'a>,
     lane: usize,
     /// Scale and shift of each lane, if these are the last inputs and something follows.
     factors: Option<&'a [[Lane; 2]]>,
-    epilogue: &'a LaneEpilogue<'a>,
     /// Whether the output holds the sums of the inputs before.
     adds: bool,
     /// Whether the outputs bypass the cache.
     stream: bool,
-    /// Weights to bring into cache for later, so many bytes with each input.
-    next: *const Lane,
-    step: usize,
 }
 
-impl Tile<'_> {
+impl Strip<'_> {
+    /// The sums of all rows with `W` lanes.
+    ///
     /// # Safety
     ///
-    /// As for [`multiply`], with so many lanes and rows there.
-    unsafe fn with_rows<V: Vector, const W: usize>(&self, count: usize) {
+    /// As for [`multiply`], with so many lanes there.
+    #[inline(always)]
+    pub(super) unsafe fn multiply<V: Vector, const W: usize>(&self) {
         // SAFETY: as the caller answers for.
         unsafe {
-            match count {
-                6 => V::sum::<W, 6>(self),
-                5 => V::sum::<W, 5>(self),
-                4 => V::sum::<W, 4>(self),
-                3 => V::sum::<W, 3>(self),
-                2 => V::sum::<W, 2>(self),
-                _ => V::sum::<W, 1>(self),
+            match LANES / V::LEN {
+                1 => self.multiply_by::<V, W, 1>(),
+                _ => self.multiply_by::<V, W, 2>(),
             }
         }
     }
 
-    /// The sums of `T` rows and `W` lanes.
-    ///
-    /// # Safety
-    ///
-    /// As for [`multiply`], with so many lanes and rows there.
+    /// As [`multiply`](Self::multiply), where so many vectors are a lane.
     #[inline(always)]
-    pub(super) unsafe fn sum<V: Vector, const W: usize, const T: usize>(&self) {
-        match LANES / V::LEN {
-            1 => unsafe { self.pieces::<V, W, 1, T>() },
-            _ => unsafe { self.pieces::<V, W, 2, T>() },
+    unsafe fn multiply_by<V: Vector, const W: usize, const P: usize>(&self) {
+        let inputs = self.parts.len() * self.inputs.len();
+        let tiles = self.block.len().div_ceil(ROWS);
+        let step = match self.fetch {
+            true => (W * size_of::<Lane>()).div_ceil(tiles),
+            false => 0,
+        };
+        let mut next = self.weights.as_ptr_range().end;
+        for row in self.block.clone().step_by(ROWS) {
+            let ahead = row + self.block.len();
+            if ahead < self.rows.count && !self.share.is_empty() {
+                let end = self.rows.count.min(ahead + ROWS);
+                self.rows.prefetch(ahead..end, &self.share);
+            }
+            let next_weights = Next { at: next, step };
+            // SAFETY: as the caller answers for.
+            unsafe {
+                match self.block.end - row {
+                    1 => self.tile::<V, W, P, 1>(row, next_weights),
+                    2 => self.tile::<V, W, P, 2>(row, next_weights),
+                    3 => self.tile::<V, W, P, 3>(row, next_weights),
+                    4 => self.tile::<V, W, P, 4>(row, next_weights),
+                    5 => self.tile::<V, W, P, 5>(row, next_weights),
+                    _ => self.tile::<V, W, P, 6>(row, next_weights),
+                }
+            }
+            next = next.wrapping_byte_add(inputs * step);
         }
     }
 
-    /// As [`sum`](Self::sum), where so many vectors are a lane.
+    /// The sums of `T` rows.
     #[inline(always)]
-    unsafe fn pieces<V: Vector, const W: usize, const P: usize, const T: usize>(&self) {
-        let lanes = self.product.panels.lanes;
-        let residual = self.epilogue.residual.filter(|_| self.factors.is_some());
+    unsafe fn tile<V: Vector, const W: usize, const P: usize, const T: usize>(
+        &self,
+        row: usize,
+        next: Next,
+    ) {
+        let Output {
+            pixels,
+            lanes,
+            first_pixel,
+            epilogue,
+            ..
+        } = *self.out;
+        let pixel = first_pixel + row;
+        let residual = epilogue.residual.filter(|_| self.factors.is_some());
         let residual = residual.map(|residual| -> [&[f32]; T] {
             from_fn(|t| {
-                let at = self.epilogue.source(self.pixel + t, self.lane, lanes);
+                let at = epilogue.source(pixel + t, self.lane, lanes);
                 let residual = &residual[at..][..W * LANES];
                 (0..W).for_each(|w| pool::prefetch(residual[w * LANES..].as_ptr()));
                 residual
             })
         });
         unsafe {
-            let mut sums: [[[V; P]; W]; T] = self.multiply();
+            let mut sums: [[[V; P]; W]; T] = self.sums(row, next);
             for (t, sums) in sums.iter_mut().enumerate() {
-                let out = self
-                    .out
-                    .range((self.pixel + t) * lanes + self.lane, W)
+                let out = pixels
+                    .range((pixel + t) * lanes + self.lane, W)
                     .cast::<f32>();
                 if self.adds {
                     each(sums, |at, sum| sum.add(V::load(out.add(at))));
@@ -208,7 +221,7 @@ impl Tile<'_> {
                         let residual = residual[t].as_ptr();
                         each(sums, |at, sum| sum.add(V::load(residual.add(at))));
                     }
-                    if self.epilogue.relu {
+                    if epilogue.relu {
                         each(sums, |_, sum| sum.relu());
                     }
                 }
@@ -225,25 +238,26 @@ impl Tile<'_> {
 
     /// The sums of products.
     #[inline(always)]
-    unsafe fn multiply<V: Vector, const W: usize, const P: usize, const T: usize>(
+    unsafe fn sums<V: Vector, const W: usize, const P: usize, const T: usize>(
         &self,
+        row: usize,
+        mut next: Next,
     ) -> [[[V; P]; W]; T] {
-        let Product {
-            rows,
+        let Rows {
+            starts,
             count,
             offset,
             ..
-        } = *self.product;
+        } = *self.rows;
         unsafe {
             let mut sums = [[[V::zero(); P]; W]; T];
             let mut weights = self.weights.as_ptr().cast::<f32>();
-            let mut next = self.next;
-            let parts = rows.chunks_exact(count).skip(self.parts.start);
+            let parts = starts.chunks_exact(count).skip(self.parts.start);
             for rows in parts.take(self.parts.len()) {
-                let rows: [*const f32; T] = from_fn(|t| rows[self.row + t].add(offset));
+                let rows: [*const f32; T] = from_fn(|t| rows[row + t].add(offset));
                 for k in self.inputs.clone() {
-                    pool::prefetch(next);
-                    next = next.wrapping_byte_add(self.step);
+                    pool::prefetch(next.at);
+                    next.at = next.at.wrapping_byte_add(next.step);
                     let row: [[V; P]; W] =
                         from_fn(|w| from_fn(|p| V::load(weights.add(w * LANES + p * V::LEN))));
                     for (sums, input) in sums.iter_mut().zip(&rows) {
@@ -259,6 +273,13 @@ impl Tile<'_> {
             sums
         }
     }
+}
+
+/// Weights to bring into cache for later, so many bytes with each input.
+#[derive(Clone, Copy)]
+struct Next {
+    at: *const Lane,
+    step: usize,
 }
 
 /// Changes each vector of some lanes, given where it stands in them.

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm512_stream_ps,
 };
 
-use super::kernel::Tile;
+use super::kernel::Strip;
 
 /// A vector of floats. Its methods want a processor with its instructions, and valid addresses;
 /// they are inlined to where these instructions are enabled.
@@ -37,8 +37,8 @@ pub(super) trait Vector: Copy {
     /// What is negative becomes zero, and what is not a number stays.
     unsafe fn relu(self) -> Self;
 
-    /// [`Tile::sum`] with these instructions enabled.
-    unsafe fn sum<const W: usize, const T: usize>(tile: &Tile<'_>);
+    /// [`Strip::multiply`] with these instructions enabled.
+    unsafe fn multiply<const W: usize>(strip: &Strip<'_>);
 }
 
 macro_rules! vector {
@@ -95,8 +95,8 @@ macro_rules! vector {
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn sum<const W: usize, const T: usize>(tile: &Tile<'_>) {
-                unsafe { tile.sum::<Self, W, T>() }
+            unsafe fn multiply<const W: usize>(strip: &Strip<'_>) {
+                unsafe { strip.multiply::<Self, W>() }
             }
         }
     };

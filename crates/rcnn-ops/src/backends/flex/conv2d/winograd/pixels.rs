@@ -12,6 +12,7 @@ use super::super::Conv2d;
 use super::super::epilogue::LaneEpilogue;
 use super::super::lanes::vectorised;
 use super::super::pool::{Floats, LANES, Lane, Scratch, prefetch};
+use super::super::product::Output;
 use super::super::shared::{Shared, fence};
 use super::tiling::{Images, Points, STEP};
 use super::transform::{self, POINTS};
@@ -38,7 +39,8 @@ pub(in super::super) fn forward(
 ) -> Floats {
     let [input, output] = Images::of(conv);
     let tiles = conv.batch * input.tile_rows() * input.tile_cols();
-    let bytes = BYTES.max(weights.bytes().saturating_sub(NEAR_BYTES) / 4);
+    let bytes =
+        super::super::pool::tune("WB", BYTES).max(weights.bytes().saturating_sub(NEAR_BYTES) / 4);
     let most = bytes / (POINTS * input.lanes() * size_of::<Lane>());
     let most = (most / ROWS * ROWS).max(ROWS);
     let equal = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(ROWS);
@@ -78,16 +80,23 @@ impl Block<'_> {
         let data = Shared::new(&mut v);
         let points = Points { data, stride };
         self.each(|tiles, first| spread(input, x, tiles, first, &points));
-        let panels: Vec<_> = weights.panels.all().enumerate().collect();
-        let panels = panels.into_par_iter().with_max_len(1);
-        panels.for_each(|(panel, (first, width))| {
-            let mut m = Scratch::new(POINTS * (tiles * width + 1));
-            let rows = super::rows_of(input, tiles, &v);
-            for (e, m) in m.chunks_mut(tiles * width + 1).enumerate().take(POINTS) {
-                let offset = e * stride * LANES;
-                let product = weights.product([panel, e], width, &rows, offset, input.channels);
+        let groups: Vec<_> = weights.groups.all().collect();
+        let groups = groups.into_par_iter().with_max_len(1);
+        groups.for_each(|(first, width)| {
+            let stride_out = tiles * width + 1;
+            let mut m = Scratch::new(POINTS * stride_out);
+            let starts = input.starts(tiles, &v);
+            for (e, m) in m.chunks_mut(stride_out).enumerate() {
+                let tiles = input.rows(&starts, e * stride * LANES);
+                let out = Output {
+                    pixels: &Shared::new(m),
+                    lanes: width,
+                    first_pixel: 0,
+                    first_lane: 0,
+                    epilogue: &LaneEpilogue::NONE,
+                };
                 // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
-                unsafe { product.multiply(0..1, &Shared::new(m), 0, &LaneEpilogue::NONE) };
+                unsafe { weights.product([first, e], tiles).multiply(&out) };
             }
             collect(
                 output,

@@ -6,18 +6,63 @@ use rayon::prelude::*;
 
 use super::super::lanes::{load, steps, store, vectorised};
 use super::super::pool::{LANES, Lane, Scratch};
-use super::super::product::{Kernel, Panels, Product};
+use super::super::product::{Kernel, Panels, Product, Rows};
 use super::super::shared::Shared;
 use super::tiling::Points;
 use super::transform::{self, POINTS};
 
-/// Transformed weights, with their channels rounded up to lanes: in panels of outputs
-/// ([`Panels::place`]), and in each panel point after point.
+/// Lanes of outputs whose products are made together: the tiles of a point are in cache then, and so
+/// are the products of all points afterwards.
+const GROUP: usize = 4;
+
+/// How transformed weights stand: in groups of outputs, in each group point after point, and of each
+/// point in panels ([`Panels::place`]).
+#[derive(Clone, Copy)]
+pub(super) struct Groups {
+    kernel: Kernel,
+    /// Channels of the input, rounded up to lanes.
+    ins: usize,
+    /// Lanes of outputs.
+    lanes: usize,
+}
+
+impl Groups {
+    /// Each group's first lane, and its width in lanes.
+    pub(super) fn all(self) -> impl Iterator<Item = (usize, usize)> {
+        let firsts = (0..self.lanes).step_by(GROUP);
+        firsts.map(move |first| (first, GROUP.min(self.lanes - first)))
+    }
+
+    fn panels(self, width: usize) -> Panels {
+        Panels {
+            kernel: self.kernel,
+            lanes: width,
+        }
+    }
+
+    /// Lanes from one panel to the next.
+    fn panel(self, panels: Panels) -> usize {
+        self.ins * panels.width()
+    }
+
+    /// Lanes from one point of a group to the next: see [`Points`].
+    fn stride(self) -> usize {
+        self.ins * self.lanes.min(GROUP) + 1
+    }
+
+    /// Where the first point of lane `out` of input `k` stands.
+    #[inline(always)]
+    fn place(self, k: usize, out: usize) -> usize {
+        let first = out / GROUP * GROUP;
+        let panels = self.panels(GROUP.min(self.lanes - first));
+        out / GROUP * POINTS * self.stride() + panels.place(self.panel(panels), k, out - first)
+    }
+}
+
+/// Transformed weights, with their channels rounded up to lanes.
 pub(in super::super::super) struct Weights {
-    pub(super) panels: Panels,
+    pub(super) groups: Groups,
     values: Scratch,
-    /// Lanes from one point of a panel to the next: see [`Points`].
-    stride: usize,
 }
 
 impl Weights {
@@ -32,54 +77,38 @@ impl Weights {
     }
 
     fn filled_by(
-        kernel: fn(&[f32], [usize; 2], [usize; 2], Panels, &Points<'_>),
+        kernel: fn(&[f32], [usize; 2], [usize; 2], Groups, &Points<'_>),
         ins: usize,
         outs: usize,
         w: &[f32],
     ) -> Self {
-        let panels = Panels {
+        let groups = Groups {
             kernel: Kernel::fastest(),
+            ins: ins.next_multiple_of(LANES),
             lanes: outs.div_ceil(LANES),
         };
-        let stride = ins.next_multiple_of(LANES) * panels.width() + 1;
-        let mut values = Scratch::new(panels.count() * POINTS * stride);
+        let mut values = Scratch::new(groups.all().count() * POINTS * groups.stride());
         let points = Points {
             data: Shared::new(&mut values),
-            stride,
+            stride: groups.stride(),
         };
         each(ins, outs, |lanes| {
-            kernel(w, [ins, outs], lanes, panels, &points);
+            kernel(w, [ins, outs], lanes, groups, &points);
         });
-        Self {
-            panels,
-            values,
-            stride,
-        }
+        Self { groups, values }
     }
 
-    /// The product of transformed tiles with so many lanes from a panel on, of one point: the tiles
-    /// are `offset` floats from the rows.
-    pub(super) fn product<'a>(
-        &'a self,
-        [panel, e]: [usize; 2],
-        lanes: usize,
-        rows: &'a [*const f32],
-        offset: usize,
-        channels: usize,
-    ) -> Product<'a> {
+    /// The product of transformed tiles with the weights of a group and point.
+    pub(super) fn product<'a>(&'a self, [first, e]: [usize; 2], tiles: Rows<'a>) -> Product<'a> {
+        let groups = self.groups;
+        let panels = groups.panels(GROUP.min(groups.lanes - first));
         Product {
-            panels: Panels {
-                lanes,
-                ..self.panels
-            },
-            weights: &self.values[(panel * POINTS + e) * self.stride..],
-            panel: POINTS * self.stride,
+            panels,
+            range: 0..panels.count(),
+            weights: &self.values[(first / GROUP * POINTS + e) * groups.stride()..],
+            panel: groups.panel(panels),
             in_turn: true,
-            rows,
-            offset,
-            part: channels,
-            count: rows.len(),
-            pitch: Some(channels.next_multiple_of(LANES)),
+            rows: tiles,
         }
     }
 
@@ -145,7 +174,7 @@ const NO_KERNELS: Kernels = [[[Lane::ZERO; 3]; 3]; LANES];
 vectorised! {
     /// Transforms the weights from sixteen inputs to sixteen outputs.
     fn spread(
-        w: &[f32], sizes: [usize; 2], lanes: [usize; 2], panels: Panels, points: &Points<'_>,
+        w: &[f32], sizes: [usize; 2], lanes: [usize; 2], groups: Groups, points: &Points<'_>,
     ) {
         let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
         let (first_in, first_out) = (in_lane * LANES, out_lane * LANES);
@@ -156,14 +185,14 @@ vectorised! {
             let block = load(&rows[start..], ins * 9, LANES.min(outs - first_out), len);
             flat[start..start + len].copy_from_slice(&block[..len]);
         }
-        place(&kernels, lanes, panels, points);
+        place(&kernels, lanes, groups, points);
     }
 }
 
 vectorised! {
     /// As [`spread`], of inputs by outputs, with the kernels turned.
     fn spread_adjoint(
-        w: &[f32], sizes: [usize; 2], lanes: [usize; 2], panels: Panels, points: &Points<'_>,
+        w: &[f32], sizes: [usize; 2], lanes: [usize; 2], groups: Groups, points: &Points<'_>,
     ) {
         let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
         let (first_in, first_out) = (in_lane * LANES, out_lane * LANES);
@@ -175,17 +204,17 @@ vectorised! {
                 *tap = *value;
             }
         }
-        place(&kernels, lanes, panels, points);
+        place(&kernels, lanes, groups, points);
     }
 }
 
 #[inline(always)]
-fn place(kernels: &Kernels, lanes: [usize; 2], panels: Panels, points: &Points<'_>) {
+fn place(kernels: &Kernels, lanes: [usize; 2], groups: Groups, points: &Points<'_>) {
     let mut to = [[Lane::ZERO; 6]; 6];
     for (i, kernel) in kernels.iter().enumerate() {
         let from = from_fn(|i| from_fn(|j| &kernel[i][j]));
         transform::tile(transform::weights, from, &mut to);
-        let place = panels.place(POINTS * points.stride, lanes[0] * LANES + i, lanes[1]);
+        let place = groups.place(lanes[0] * LANES + i, lanes[1]);
         // SAFETY: each pair of lanes has elements of its own.
         unsafe { points.place(place, &to) };
     }
