@@ -24,6 +24,7 @@ mod pooled;
 mod prepared;
 mod roi_align;
 mod roi_pool;
+mod vector;
 
 use max_pool::MaxPool;
 use pool::{Floats, LANES};

@@ -22,8 +22,9 @@ use rayon::prelude::*;
 
 use super::pixels;
 use super::pool::{self, Floats, LANES, Lane, Scratch};
+use super::vector;
 pub(super) use epilogue::Epilogue;
-pub(super) use lanes::{separate_lane, to_pixels, to_planes, vectorised};
+pub(super) use lanes::{separate_lane, to_pixels, to_planes};
 
 /// Tasks to share between threads, at least, where there is work for them.
 const TASKS: usize = 16;

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::conv2d::vectorised;
 use super::pool::{Floats, LANES, Lane};
+use super::vector::vectorised;
 
 /// The sizes of a max-pool.
 pub(super) struct MaxPool {

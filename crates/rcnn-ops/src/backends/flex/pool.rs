@@ -216,16 +216,3 @@ impl DerefMut for Floats {
         &mut floats_mut(&mut self.scratch)[..self.len]
     }
 }
-
-pub(super) fn tune(name: &'static str, default: usize) -> usize {
-    use std::collections::HashMap;
-    static T: Mutex<Option<HashMap<&'static str, usize>>> = Mutex::new(None);
-    let mut t = T.lock().unwrap();
-    let t = t.get_or_insert_default();
-    *t.entry(name).or_insert_with(|| {
-        std::env::var(name)
-            .ok()
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(default)
-    })
-}

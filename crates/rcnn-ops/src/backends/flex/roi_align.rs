@@ -10,9 +10,10 @@ use burn::tensor::DType;
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::conv2d::{separate_lane, vectorised};
+use super::conv2d::separate_lane;
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
 use super::pooled::pooled;
+use super::vector::vectorised;
 use super::{Roi, dims, parse_rois, pixels, tensor};
 use crate::{RoiAlignOptions, roi_align};
 

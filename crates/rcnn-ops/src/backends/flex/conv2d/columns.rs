@@ -1,7 +1,8 @@
 //! Where the pixels of the output meet the input, and columns of the patches that they meet.
 
 use super::Conv2d;
-use super::lanes::{take_every, vectorised};
+use super::lanes::take_every;
+use super::vector::vectorised;
 
 /// Consecutive pixels of the output, counted through the batch.
 pub(super) struct Block {

@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use super::columns::{self, Tap};
 use super::epilogue::LaneEpilogue;
-use super::lanes::{load, steps, vectorised};
+use super::lanes::{load, steps};
 use super::pool::{Floats, LANES, Lane, Scratch, floats};
 use super::product::{Kernel, Output, Panels, Product, Rows};
 use super::shared::Shared;
+use super::vector::vectorised;
 use super::{Conv2d, Image, TASKS};
 
 /// Bytes of inputs of a task.
@@ -120,7 +121,7 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &LaneEpilogue<'_>) -> Fl
     let (conv, taps) = (&source.conv, &source.taps);
     let depth = taps.len() * source.part;
     let rows = conv.batch * conv.out_plane();
-    let most = (super::pool::tune("RB", ROWS_BYTES) / (depth * size_of::<f32>())).max(MIN_ROWS);
+    let most = (ROWS_BYTES / (depth * size_of::<f32>())).max(MIN_ROWS);
     // Of about one length, so that no thread waits long for another.
     let equal = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(6);
     let blocks = columns::blocks(conv, equal);

@@ -2,8 +2,8 @@
 
 use std::array::from_fn;
 
-use super::lanes::vectorised;
 use super::pool::{LANES, Lane};
+use super::vector::vectorised;
 
 /// `y * scale + shift + residual`, then perhaps a ReLU, for outputs `y` of a convolution.
 #[derive(Clone, Copy)]

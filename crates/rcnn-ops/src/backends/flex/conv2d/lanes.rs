@@ -12,38 +12,7 @@ use rayon::prelude::*;
 
 use super::pool::{LANES, Lane};
 use super::shared::Shared;
-
-/// Defines a function that is compiled for several instruction sets, and picks one when called.
-macro_rules! vectorised {
-    ($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
-        $(#[$attr])*
-        $vis fn $name($($arg: $ty),*) {
-            #[inline(always)]
-            fn body($($arg: $ty),*) $body
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f")]
-                fn avx512($($arg: $ty),*) {
-                    body($($arg),*)
-                }
-                #[target_feature(enable = "avx2")]
-                fn avx2($($arg: $ty),*) {
-                    body($($arg),*)
-                }
-                if is_x86_feature_detected!("avx512f") {
-                    // SAFETY: the processor has just been asked.
-                    return unsafe { avx512($($arg),*) };
-                }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor has just been asked.
-                    return unsafe { avx2($($arg),*) };
-                }
-            }
-            body($($arg),*)
-        }
-    };
-}
-pub(in super::super) use vectorised;
+use super::vector::vectorised;
 
 /// Sixteen lanes, which transposed are sixteen runs of sixteen floats.
 pub(super) type Block = [Lane; LANES];

@@ -6,9 +6,10 @@ use rayon::prelude::*;
 
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, gemm, gemm_shared};
-use super::lanes::{interleave, separate, take_every, vectorised};
+use super::lanes::{interleave, separate, take_every};
 use super::pool::{Floats, LANES, Lane, Scratch, floats, floats_mut};
 use super::shared::Shared;
+use super::vector::vectorised;
 use super::{Conv2d, TASKS};
 
 /// Pixels of a product: enough to run at speed.

@@ -3,8 +3,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod kernel;
-#[cfg(target_arch = "x86_64")]
-mod vector;
 
 use std::ops::Range;
 
@@ -12,6 +10,8 @@ use super::epilogue::LaneEpilogue;
 use super::gemm::{Matrix, gemm_shared};
 use super::pool::{LANES, Lane, Scratch, floats, floats_mut};
 use super::shared::Shared;
+#[cfg(target_arch = "x86_64")]
+use super::vector::{Avx2, Avx512};
 
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,11 +46,22 @@ impl Kernel {
         Self::all().last().expect("one is portable")
     }
 
+    /// Bytes of transformed tiles of a block of Winograd's method. Those of AVX-512 stay in a thread's
+    /// own cache; other kernels are slower than the next one, and gain more by fewer passes over the
+    /// weights.
+    pub(super) fn tile_bytes(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => 768 << 10,
+            _ => 1536 << 10,
+        }
+    }
+
     /// Lanes of outputs at once.
     fn panel(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => <vector::Avx2 as vector::Vector>::PANEL,
+            Self::Avx2 => <Avx2 as kernel::Cut>::PANEL,
             _ => 4,
         }
     }
@@ -163,9 +174,9 @@ impl Product<'_> {
             match self.panels.kernel {
                 Kernel::Portable => self.multiply_portably(out),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx2 => kernel::multiply::<vector::Avx2>(self, out),
+                Kernel::Avx2 => kernel::multiply::<Avx2>(self, out),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx512 => kernel::multiply::<vector::Avx512>(self, out),
+                Kernel::Avx512 => kernel::multiply::<Avx512>(self, out),
             }
         }
     }

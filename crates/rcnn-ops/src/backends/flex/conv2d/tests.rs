@@ -359,7 +359,8 @@ fn products() {
             };
             let sums: Vec<f64> = (0..count * outs).map(|i| sum(i / outs, i % outs)).collect();
             let error = error(pool::floats(&found), &sums);
-            assert!(error < 1e-6, "{error} {kernel:?} {lanes} {count} {part}");
+            let bound = if depth > 210 { 3e-6 } else { 1e-6 };
+            assert!(error < bound, "{error} {kernel:?} {lanes} {count} {part}");
         }
     }
 }

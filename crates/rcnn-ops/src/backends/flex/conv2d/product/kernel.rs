@@ -5,34 +5,72 @@ use std::ops::Range;
 
 use super::super::pool::{self, LANES, Lane};
 use super::super::shared::fence;
-use super::vector::Vector;
+use super::super::vector::{Avx2, Avx512, Vector};
 use super::{Output, Product, Rows};
 
 /// Rows at once.
 const ROWS: usize = 6;
 
+/// How the kernel is cut for a processor's registers and caches.
+pub(super) trait Cut: Vector {
+    /// Lanes of outputs at once: with its rows they fill the registers.
+    const PANEL: usize;
+    /// Inputs of a row at once, at most.
+    const DEPTH: usize;
+    /// Bytes of weights that the second cache holds beside other things.
+    const NEAR_BYTES: usize;
+    /// Bytes of rows that meet one panel after the other, if the weights are near, and if not.
+    const BLOCK_BYTES: [usize; 2];
+    /// Bytes of panels from which on the next is brought into cache beforehand.
+    const FETCHED_BYTES: usize;
+
+    /// [`Strip::multiply`] with these instructions enabled.
+    unsafe fn multiply<const W: usize>(strip: &Strip<'_>);
+}
+
+impl Cut for Avx512 {
+    const PANEL: usize = 4;
+    const DEPTH: usize = usize::MAX;
+    const NEAR_BYTES: usize = 512 << 10;
+    const BLOCK_BYTES: [usize; 2] = [48 << 10, 256 << 10];
+    const FETCHED_BYTES: usize = 48 << 10;
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn multiply<const W: usize>(strip: &Strip<'_>) {
+        // SAFETY: as the caller answers for.
+        unsafe { strip.multiply::<Self, W>() }
+    }
+}
+
+impl Cut for Avx2 {
+    const PANEL: usize = 1;
+    const DEPTH: usize = 512;
+    const NEAR_BYTES: usize = 256 << 10;
+    const BLOCK_BYTES: [usize; 2] = [128 << 10, 128 << 10];
+    const FETCHED_BYTES: usize = 0;
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn multiply<const W: usize>(strip: &Strip<'_>) {
+        // SAFETY: as the caller answers for.
+        unsafe { strip.multiply::<Self, W>() }
+    }
+}
+
 /// # Safety
 ///
 /// As for [`Product::multiply`], on a processor with these vectors.
-pub(super) unsafe fn multiply<V: Vector>(product: &Product<'_>, out: &Output<'_>) {
+pub(super) unsafe fn multiply<V: Cut>(product: &Product<'_>, out: &Output<'_>) {
     let Rows { count, part, .. } = product.rows;
     let depth = product.rows.depth();
     let stream = out.pixels.streams();
     // Blocks stay close if the weights do; else they are used often once they are there.
     let far = product.panels.lanes * depth * size_of::<Lane>() > V::NEAR_BYTES;
-    let pf = pool::tune("PF", 0);
-    let fetched = pool::tune("FB", V::FETCHED_BYTES);
-    let bytes = if far {
-        pool::tune("BF", V::BLOCK_BYTES[1])
-    } else {
-        pool::tune("BN", V::BLOCK_BYTES[0])
-    };
-    let vdepth = pool::tune("KD", V::DEPTH);
-    let most = (bytes / (depth.min(vdepth) * size_of::<f32>())).max(ROWS);
+    let bytes = V::BLOCK_BYTES[usize::from(far)];
+    let most = (bytes / (depth.min(V::DEPTH) * size_of::<f32>())).max(ROWS);
     let rows = count.div_ceil(count.div_ceil(most)).next_multiple_of(ROWS);
     for start in (0..count).step_by(rows) {
         let block = start..count.min(start + rows);
-        for (parts, inputs) in product.rows.chunks(vdepth) {
+        for (parts, inputs) in product.rows.chunks(V::DEPTH) {
             let first = parts.start * part + inputs.start;
             let len = parts.len() * inputs.len();
             let ends = first + len == depth;
@@ -46,7 +84,7 @@ pub(super) unsafe fn multiply<V: Vector>(product: &Product<'_>, out: &Output<'_>
                     parts: parts.clone(),
                     inputs: inputs.clone(),
                     weights,
-                    fetch: product.in_turn && size_of_val(weights) >= fetched,
+                    fetch: product.in_turn && size_of_val(weights) >= V::FETCHED_BYTES,
                     out,
                     lane,
                     factors: out.epilogue.factors(lane, width).filter(|_| ends),
@@ -250,7 +288,7 @@ impl Strip<'_> {
             ..
         } = *self.rows;
         unsafe {
-            let mut sums = [[[V::zero(); P]; W]; T];
+            let mut sums = [[[V::splat(0.0); P]; W]; T];
             let mut weights = self.weights.as_ptr().cast::<f32>();
             let parts = starts.chunks_exact(count).skip(self.parts.start);
             for rows in parts.take(self.parts.len()) {

@@ -3,24 +3,19 @@
 //! Threads take blocks of tiles through all stages, each its own, and share those of a block only
 //! when there are not enough.
 
-use std::array::from_fn;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::super::Conv2d;
 use super::super::epilogue::LaneEpilogue;
-use super::super::lanes::vectorised;
 use super::super::pool::{Floats, LANES, Lane, Scratch, prefetch};
 use super::super::product::Output;
 use super::super::shared::{Shared, fence};
-use super::tiling::{Images, Points, STEP};
+use super::super::vector::vectorised;
+use super::tiling::{Images, Points, STEP, put};
 use super::transform::{self, POINTS};
 use super::weights::Weights;
-
-/// Bytes of transformed tiles of a block: they stay in a thread's own cache, and while they are there
-/// meet all the weights.
-const BYTES: usize = 768 << 10;
 
 /// Bytes of weights that a cache of all threads holds. What is beyond should not be read so often.
 const NEAR_BYTES: usize = 16 << 20;
@@ -39,8 +34,10 @@ pub(in super::super) fn forward(
 ) -> Floats {
     let [input, output] = Images::of(conv);
     let tiles = conv.batch * input.tile_rows() * input.tile_cols();
-    let bytes =
-        super::super::pool::tune("WB", BYTES).max(weights.bytes().saturating_sub(NEAR_BYTES) / 4);
+    let bytes = weights
+        .groups
+        .tile_bytes()
+        .max(weights.bytes().saturating_sub(NEAR_BYTES) / 4);
     let most = bytes / (POINTS * input.lanes() * size_of::<Lane>());
     let most = (most / ROWS * ROWS).max(ROWS);
     let equal = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(ROWS);
@@ -134,14 +131,11 @@ impl Images {
 /// Lanes that are brought into cache before they are needed.
 const AHEAD: usize = 3;
 
-/// Stands for what lies outside an image.
-static ZERO: Lane = Lane::ZERO;
-
 vectorised! {
     /// Transforms tiles of the input to those from `first` on.
-    fn spread(images: &Images, x: &[Lane], tiles: Range<usize>, first: usize, points: &Points<'_>) {
+    fn spread<V>(images: &Images, x: &[Lane], tiles: Range<usize>, first: usize, points: &Points<'_>) {
         let lanes = images.lanes();
-        let mut to = [[Lane::ZERO; 6]; 6];
+        let mut around = [Lane::ZERO; POINTS];
         for (i, tile) in tiles.enumerate() {
             let [image, top, left] = images.place(tile);
             let inside = top > 0
@@ -160,24 +154,23 @@ vectorised! {
                     }
                 }
                 points.prefetch((first + i) * lanes + lane + AHEAD);
-                let from: [[&Lane; 6]; 6] = match corner {
-                    Some(corner) => from_fn(|i| {
-                        let line = &x[corner + i * images.width * lanes..][..6 * lanes];
-                        from_fn(|j| &line[j * lanes + lane])
-                    }),
-                    None => from_fn(|i| {
-                        from_fn(|j| {
-                            let (y, x_) = ((top + i).wrapping_sub(1), (left + j).wrapping_sub(1));
-                            match y < images.height && x_ < images.width {
-                                true => &x[images.pixel(image, y, x_) * lanes + lane],
-                                false => &ZERO,
-                            }
-                        })
-                    }),
+                let place = (first + i) * lanes + lane;
+                let (from, apart) = match corner {
+                    Some(corner) => (&x[corner + lane..], [images.width * lanes, lanes]),
+                    None => {
+                        for (e, value) in around.iter_mut().enumerate() {
+                            let y = (top + e / 6).wrapping_sub(1);
+                            let x_ = (left + e % 6).wrapping_sub(1);
+                            *value = match y < images.height && x_ < images.width {
+                                true => x[images.pixel(image, y, x_) * lanes + lane],
+                                false => Lane::ZERO,
+                            };
+                        }
+                        (&around[..], [6, 1])
+                    }
                 };
-                transform::tile(transform::input, from, &mut to);
-                // SAFETY: each tile has places of its own.
-                unsafe { points.place((first + i) * lanes + lane, &to) };
+                // SAFETY: the processor has these vectors, and each tile places of its own.
+                unsafe { points.put::<V, transform::Input, 6>(place, from, apart) };
             }
         }
     }
@@ -185,21 +178,27 @@ vectorised! {
 
 vectorised! {
     /// Transforms the products of some lanes of tiles to the output.
-    fn collect(
+    fn collect<V>(
         images: &Images, points: &[Lane], tiles: Range<usize>, lanes: Range<usize>,
         epilogue: &LaneEpilogue<'_>, out: &Shared<'_, Lane>,
     ) {
         let stride = points.len() / POINTS;
         let factors = epilogue.factors(lanes.start, lanes.len());
         let stream = out.streams();
-        let mut to = [[Lane::ZERO; STEP]; STEP];
+        let mut to = [Lane::ZERO; STEP * STEP];
         let places = tiles.flat_map(|tile| lanes.clone().map(move |lane| (tile, lane)));
         for (place, (tile, lane)) in places.enumerate() {
             let factors = factors.map(|factors| &factors[lane - lanes.start]);
             let [image, top, left] = images.place(tile);
-            let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
-            transform::tile(transform::output, from, &mut to);
-            for (y, line) in (top..images.height).zip(&mut to) {
+            // SAFETY: the processor has these vectors.
+            unsafe {
+                transform::tile::<V, transform::Output, 6, STEP>(
+                    &points[place..],
+                    [6 * stride, stride],
+                    |at, part, value| put(&mut to, at, part, value),
+                );
+            }
+            for (y, line) in (top..images.height).zip(to.chunks_mut(STEP)) {
                 for (x, value) in (left..images.width).zip(line) {
                     let pixel = images.pixel(image, y, x);
                     if let Some(factors) = factors {

@@ -1,13 +1,14 @@
 //! Images as overlapping tiles, and the passes between planes of pixels and transformed tiles.
 
-use std::array::from_fn;
 use std::ops::Range;
 
 use super::super::Conv2d;
-use super::super::lanes::{load, steps, store, vectorised};
+use super::super::lanes::{load, steps, store};
 use super::super::pool::{LANES, Lane, Scratch, prefetch};
 use super::super::shared::Shared;
-use super::transform::{self, POINTS};
+use super::super::vector::Vector;
+use super::super::vector::vectorised;
+use super::transform::{self, Line, POINTS};
 
 /// Side of the square of outputs that a tile computes.
 pub(super) const STEP: usize = 4;
@@ -94,18 +95,41 @@ impl Points<'_> {
         }
     }
 
-    /// Puts a transformed tile in its place in all the matrices.
+    /// Transforms a tile, given as to [`transform::tile`], to its place in all the matrices.
     ///
     /// # Safety
     ///
-    /// No other thread may touch this place.
+    /// No other thread may touch this place; the rest is as for [`Vector`].
     #[inline(always)]
-    pub(super) unsafe fn place(&self, place: usize, tile: &[[Lane; 6]; 6]) {
-        for (e, value) in tile.as_flattened().iter().enumerate() {
-            // SAFETY: the caller has the place to itself.
-            unsafe { self.data.write(e * self.stride + place, &[*value]) };
+    pub(super) unsafe fn put<V: Vector, L: Line<I, 6>, const I: usize>(
+        &self,
+        place: usize,
+        from: &[Lane],
+        apart: [usize; 2],
+    ) {
+        let to = self
+            .data
+            .range(place, (POINTS - 1) * self.stride + 1)
+            .cast::<f32>();
+        // SAFETY: within the matrices, as just checked, and the caller's.
+        unsafe {
+            transform::tile::<V, L, I, 6>(from, apart, |e, part, value| {
+                value.store(to.add(e * self.stride * LANES + part));
+            });
         }
     }
+}
+
+/// What came out of a transform, by place and part of a lane.
+///
+/// # Safety
+///
+/// As for [`Vector`].
+#[inline(always)]
+pub(super) unsafe fn put<V: Vector>(to: &mut [Lane], at: usize, part: usize, value: V) {
+    let to = &mut to[at].0[part..part + V::LEN];
+    // SAFETY: there is room, as just checked; the rest is the caller's.
+    unsafe { value.store(to.as_mut_ptr()) };
 }
 
 /// Walks through the pixels of an image in a panel of wider rows.
@@ -142,25 +166,29 @@ impl Cursor {
 
 vectorised! {
     /// Transforms sixteen channels of a strip of the input.
-    pub(super) fn spread_input(
+    pub(super) fn spread_input<V>(
         images: &Images, x: &[f32], strip: &Strip, lane: usize, points: &Points<'_>,
     ) {
-        spread::<6>(transform::input, images, x, strip, lane, points);
+        // SAFETY: the processor has these vectors.
+        unsafe { spread::<V, transform::Input, 6>(images, x, strip, lane, points) };
     }
 }
 
 vectorised! {
     /// Transforms sixteen channels of a strip of the gradient of the output.
-    pub(super) fn spread_grad(
+    pub(super) fn spread_grad<V>(
         images: &Images, x: &[f32], strip: &Strip, lane: usize, points: &Points<'_>,
     ) {
-        spread::<4>(transform::output_grad, images, x, strip, lane, points);
+        // SAFETY: the processor has these vectors.
+        unsafe { spread::<V, transform::OutputGrad, 4>(images, x, strip, lane, points) };
     }
 }
 
+/// # Safety
+///
+/// As for [`Vector`].
 #[inline(always)]
-fn spread<const SIDE: usize>(
-    line: impl Fn([f32; SIDE]) -> [f32; 6] + Copy,
+unsafe fn spread<V: Vector, L: Line<SIDE, 6>, const SIDE: usize>(
     images: &Images,
     x: &[f32],
     strip: &Strip,
@@ -195,43 +223,40 @@ fn spread<const SIDE: usize>(
         }
     }
 
-    let mut to = [[Lane::ZERO; 6]; 6];
     for row in 0..strip.rows.len() {
         for col in 0..cols {
             let corner = row * STEP * panel_width + col * STEP;
-            let from = from_fn(|i| {
-                let line = &panel[corner + i * panel_width..][..SIDE];
-                from_fn(|j| &line[j])
-            });
-            transform::tile(line, from, &mut to);
             let tile = strip.first + row * cols + col;
-            // SAFETY: each strip and lane has elements of its own.
-            unsafe { points.place(tile * images.lanes() + lane, &to) };
+            let place = tile * images.lanes() + lane;
+            // SAFETY: each strip and lane has elements of its own; the rest is the caller's.
+            unsafe { points.put::<V, L, SIDE>(place, &panel[corner..], [panel_width, 1]) };
         }
     }
 }
 
 vectorised! {
     /// Transforms sixteen channels of a strip of products to the output.
-    pub(super) fn collect_output(
+    pub(super) fn collect_output<V>(
         images: &Images, points: &[Lane], stride: usize, strip: &Strip, lane: usize,
         out: &Shared<'_, f32>,
     ) {
         let cols = images.tile_cols();
         let panel_width = cols * STEP;
         let panel = &mut *Scratch::new(strip.rows.len() * STEP * panel_width);
-        let mut to = [[Lane::ZERO; STEP]; STEP];
         for row in 0..strip.rows.len() {
             for col in 0..cols {
                 let tile = strip.first + row * cols + col;
-                let place = tile * images.lanes() + lane;
-                let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
-                transform::tile(transform::output, from, &mut to);
-                for (i, line) in to.iter().enumerate() {
-                    let start = (row * STEP + i) * panel_width + col * STEP;
-                    for (pixel, value) in panel[start..][..STEP].iter_mut().zip(line) {
-                        *pixel = *value;
-                    }
+                let tile = &points[tile * images.lanes() + lane..];
+                let to = &mut panel[row * STEP * panel_width + col * STEP..];
+                // SAFETY: the processor has these vectors.
+                unsafe {
+                    transform::tile::<V, transform::Output, 6, STEP>(
+                        tile,
+                        [6 * stride, stride],
+                        |at, part, value| {
+                            put(to, at / STEP * panel_width + at % STEP, part, value);
+                        },
+                    );
                 }
             }
         }

@@ -1,14 +1,14 @@
 //! Kernels as transformed weights, and their gradient.
 
-use std::array::from_fn;
-
 use rayon::prelude::*;
 
-use super::super::lanes::{load, steps, store, vectorised};
+use super::super::lanes::{load, steps, store};
 use super::super::pool::{LANES, Lane, Scratch};
 use super::super::product::{Kernel, Panels, Product, Rows};
 use super::super::shared::Shared;
-use super::tiling::Points;
+use super::super::vector::Vector;
+use super::super::vector::vectorised;
+use super::tiling::{Points, put};
 use super::transform::{self, POINTS};
 
 /// Lanes of outputs whose products are made together: the tiles of a point are in cache then, and so
@@ -31,6 +31,11 @@ impl Groups {
     pub(super) fn all(self) -> impl Iterator<Item = (usize, usize)> {
         let firsts = (0..self.lanes).step_by(GROUP);
         firsts.map(move |first| (first, GROUP.min(self.lanes - first)))
+    }
+
+    /// Bytes of transformed tiles that meet all the weights while they are in cache.
+    pub(super) fn tile_bytes(self) -> usize {
+        self.kernel.tile_bytes()
     }
 
     fn panels(self, width: usize) -> Panels {
@@ -173,7 +178,7 @@ const NO_KERNELS: Kernels = [[[Lane::ZERO; 3]; 3]; LANES];
 
 vectorised! {
     /// Transforms the weights from sixteen inputs to sixteen outputs.
-    fn spread(
+    fn spread<V>(
         w: &[f32], sizes: [usize; 2], lanes: [usize; 2], groups: Groups, points: &Points<'_>,
     ) {
         let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
@@ -185,13 +190,14 @@ vectorised! {
             let block = load(&rows[start..], ins * 9, LANES.min(outs - first_out), len);
             flat[start..start + len].copy_from_slice(&block[..len]);
         }
-        place(&kernels, lanes, groups, points);
+        // SAFETY: the processor has these vectors, and each pair of lanes elements of its own.
+        unsafe { place::<V>(&kernels, lanes, groups, points) };
     }
 }
 
 vectorised! {
     /// As [`spread`], of inputs by outputs, with the kernels turned.
-    fn spread_adjoint(
+    fn spread_adjoint<V>(
         w: &[f32], sizes: [usize; 2], lanes: [usize; 2], groups: Groups, points: &Points<'_>,
     ) {
         let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
@@ -204,33 +210,46 @@ vectorised! {
                 *tap = *value;
             }
         }
-        place(&kernels, lanes, groups, points);
+        // SAFETY: the processor has these vectors, and each pair of lanes elements of its own.
+        unsafe { place::<V>(&kernels, lanes, groups, points) };
     }
 }
 
+/// # Safety
+///
+/// No other thread may touch the places of these lanes; the rest is as for [`Vector`].
 #[inline(always)]
-fn place(kernels: &Kernels, lanes: [usize; 2], groups: Groups, points: &Points<'_>) {
-    let mut to = [[Lane::ZERO; 6]; 6];
+unsafe fn place<V: Vector>(
+    kernels: &Kernels,
+    lanes: [usize; 2],
+    groups: Groups,
+    points: &Points<'_>,
+) {
     for (i, kernel) in kernels.iter().enumerate() {
-        let from = from_fn(|i| from_fn(|j| &kernel[i][j]));
-        transform::tile(transform::weights, from, &mut to);
         let place = groups.place(lanes[0] * LANES + i, lanes[1]);
-        // SAFETY: each pair of lanes has elements of its own.
-        unsafe { points.place(place, &to) };
+        // SAFETY: as the caller answers for.
+        unsafe { points.put::<V, transform::Weights, 3>(place, kernel.as_flattened(), [3, 1]) };
     }
 }
 
 vectorised! {
     /// The reverse of [`spread`], for the gradient.
-    fn collect(points: &[Lane], sizes: [usize; 2], lanes: [usize; 2], grad: &Shared<'_, f32>) {
+    fn collect<V>(points: &[Lane], sizes: [usize; 2], lanes: [usize; 2], grad: &Shared<'_, f32>) {
         let ([ins, outs], [in_lane, out_lane]) = (sizes, lanes);
         let (first_in, first_out) = (in_lane * LANES, out_lane * LANES);
         let stride = stride(ins, outs);
         let mut kernels = NO_KERNELS;
         for (i, kernel) in kernels.iter_mut().enumerate() {
             let place = (first_in + i) * outs.div_ceil(LANES) + out_lane;
-            let from = from_fn(|i| from_fn(|j| &points[(6 * i + j) * stride + place]));
-            transform::tile(transform::weight_grad, from, kernel);
+            let kernel = kernel.as_flattened_mut();
+            // SAFETY: the processor has these vectors.
+            unsafe {
+                transform::tile::<V, transform::WeightGrad, 6, 3>(
+                    &points[place..],
+                    [6 * stride, stride],
+                    |at, part, value| put(kernel, at, part, value),
+                );
+            }
         }
         let (blocks, _) = kernels.as_flattened().as_flattened().as_chunks();
         let offset = (first_out * ins + first_in) * 9;
