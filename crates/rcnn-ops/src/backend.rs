@@ -92,6 +92,19 @@ pub trait DetectionBackend: Backend {
         Self::conv2d_bias_backward(x, bias, grad)
     }
 
+    /// Rows times a matrix, plus a bias; see [`linear`](crate::linear).
+    ///
+    /// # Shapes
+    /// - x: `[K, in features]`, weight: `[in features, out features]`, bias: `[out features]`
+    /// - output: `[K, out features]`
+    fn fully_connected(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+    ) -> FloatTensor<Self> {
+        Self::linear(x, weight, bias)
+    }
+
     /// A scale and a shift for each channel; see [`channel_affine`](crate::channel_affine).
     fn channel_affine(
         x: FloatTensor<Self>,

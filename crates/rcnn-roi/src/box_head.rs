@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm_relu};
-use rcnn_ops::{DetectionBackend, Observer};
+use rcnn_ops::{DetectionBackend, Observer, linear};
 use serde::{Deserialize, Serialize};
 
 /// Describes a [`BoxHead`].
@@ -156,11 +156,11 @@ pub struct TwoMlpHead<B: Backend> {
     pub fc7: Linear<B>,
 }
 
-impl<B: Backend> TwoMlpHead<B> {
+impl<B: DetectionBackend> TwoMlpHead<B> {
     fn forward(&self, pooled: Tensor<B, 4>, observer: &mut impl Observer<B>) -> Tensor<B, 2> {
-        let x = relu(self.fc6.forward(pooled.flatten(1, 3)));
+        let x = relu(linear(&self.fc6, pooled.flatten(1, 3)));
         observer.layer(format_args!("fc6"), &x);
-        let x = relu(self.fc7.forward(x));
+        let x = relu(linear(&self.fc7, x));
         observer.layer(format_args!("fc7"), &x);
         x
     }
@@ -199,7 +199,7 @@ fn conv_fc<B: DetectionBackend>(
     let mut x = convolved.flatten(1, 3);
     for (i, layer) in layers.iter().enumerate() {
         match layer {
-            BoxHeadLayer::Linear(linear) => x = linear.forward(x),
+            BoxHeadLayer::Linear(layer) => x = linear(layer, x),
             BoxHeadLayer::Relu(_) => {
                 x = relu(x);
                 // Seen as the linear layer before it.

@@ -17,6 +17,7 @@ mod channels;
 mod conv2d;
 mod convolution;
 mod image;
+mod linear;
 mod max_pool;
 mod pixels;
 mod pool;
@@ -75,6 +76,14 @@ impl DetectionBackend for Flex {
         epilogue: ConvEpilogue<Self>,
     ) -> FloatTensor<Self> {
         convolution::fused(x, weight, bias, options, epilogue)
+    }
+
+    fn fully_connected(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+    ) -> FloatTensor<Self> {
+        linear::forward(x, weight, bias)
     }
 
     fn max_pool(

@@ -11,6 +11,7 @@ mod epilogue;
 mod gemm;
 mod im2col;
 mod lanes;
+mod linear;
 mod pointwise;
 mod product;
 mod shared;
@@ -25,6 +26,7 @@ use super::pool::{self, Floats, LANES, Lane, Scratch};
 use super::vector;
 pub(super) use epilogue::Epilogue;
 pub(super) use lanes::{separate_lane, to_pixels, to_planes};
+pub(super) use linear::{Linear, linear};
 
 /// Tasks to share between threads, at least, where there is work for them.
 const TASKS: usize = 16;

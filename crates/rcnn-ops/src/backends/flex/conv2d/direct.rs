@@ -171,6 +171,7 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &LaneEpilogue<'_>) -> Fl
             lanes: w.panels.lanes,
             first_pixel: block.start,
             first_lane: 0,
+            adds: false,
             epilogue,
         };
         // SAFETY: every row is of zeros or within the image, as just asserted, and each block and

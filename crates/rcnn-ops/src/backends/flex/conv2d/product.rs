@@ -13,6 +13,9 @@ use super::shared::Shared;
 #[cfg(target_arch = "x86_64")]
 use super::vector::{Avx2, Avx512};
 
+/// Rows that a kernel takes at once, as a multiple of which it is fastest.
+pub(super) const ROWS: usize = 6;
+
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kernel {
@@ -149,6 +152,8 @@ pub(super) struct Output<'a> {
     pub(super) lanes: usize,
     pub(super) first_pixel: usize,
     pub(super) first_lane: usize,
+    /// Whether they are added to what is there.
+    pub(super) adds: bool,
     pub(super) epilogue: &'a LaneEpilogue<'a>,
 }
 
@@ -235,6 +240,7 @@ impl Product<'_> {
             lanes,
             first_pixel,
             first_lane,
+            adds,
             epilogue,
         } = *out;
         for (first, width) in self.panels.some(self.range.clone()) {
@@ -243,7 +249,7 @@ impl Product<'_> {
             let lane = first_lane + first;
             let at = (first_pixel * lanes + lane) * LANES;
             // SAFETY: the caller has these outputs to itself.
-            unsafe { gemm_shared(size, &pixels.floats(), at, lanes * LANES, lhs, rhs, false) };
+            unsafe { gemm_shared(size, &pixels.floats(), at, lanes * LANES, lhs, rhs, adds) };
             for (lane, factors) in (lane..).zip(epilogue.factors(lane, width).into_iter().flatten())
             {
                 for pixel in first_pixel..first_pixel + count {

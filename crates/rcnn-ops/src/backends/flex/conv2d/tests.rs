@@ -344,6 +344,7 @@ fn products() {
                 lanes,
                 first_pixel: 0,
                 first_lane: 0,
+                adds: false,
                 epilogue: &epilogue.by_lane(lanes),
             };
             // SAFETY: the rows hold their parts.

@@ -87,6 +87,7 @@ pub(super) fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
                     lanes: output.lanes(),
                     first_pixel: 0,
                     first_lane: first,
+                    adds: false,
                     epilogue: &LaneEpilogue::NONE,
                 };
                 // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.

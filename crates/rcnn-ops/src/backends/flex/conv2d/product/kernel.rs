@@ -6,10 +6,7 @@ use std::ops::Range;
 use super::super::pool::{self, LANES, Lane};
 use super::super::shared::fence;
 use super::super::vector::{Avx2, Avx512, Vector};
-use super::{Output, Product, Rows};
-
-/// Rows at once.
-const ROWS: usize = 6;
+use super::{Output, Product, ROWS, Rows};
 
 /// How the kernel is cut for a processor's registers and caches.
 pub(super) trait Cut: Vector {
@@ -88,7 +85,7 @@ pub(super) unsafe fn multiply<V: Cut>(product: &Product<'_>, out: &Output<'_>) {
                     out,
                     lane,
                     factors: out.epilogue.factors(lane, width).filter(|_| ends),
-                    adds: first > 0,
+                    adds: out.adds || first > 0,
                     stream: stream && ends,
                 };
                 // SAFETY: as the caller answers for.

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::super::Conv2d;
 use super::super::epilogue::LaneEpilogue;
 use super::super::pool::{Floats, LANES, Lane, Scratch, prefetch};
-use super::super::product::Output;
+use super::super::product::{Output, ROWS};
 use super::super::shared::{Shared, fence};
 use super::super::vector::vectorised;
 use super::tiling::{Images, Points, STEP, put};
@@ -19,9 +19,6 @@ use super::weights::Weights;
 
 /// Bytes of weights that a cache of all threads holds. What is beyond should not be read so often.
 const NEAR_BYTES: usize = 16 << 20;
-
-/// Tiles that fill the registers of a product.
-const ROWS: usize = 6;
 
 /// Tiles of a block that a thread transforms at once.
 const TILES: usize = 8;
@@ -90,6 +87,7 @@ impl Block<'_> {
                     lanes: width,
                     first_pixel: 0,
                     first_lane: 0,
+                    adds: false,
                     epilogue: &LaneEpilogue::NONE,
                 };
                 // SAFETY: the rows are tiles with all their channels, and `m` is this thread's.
