@@ -8,13 +8,15 @@
 
 use std::hint::black_box;
 
-use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::MaxPool2dConfig;
+use burn::nn::{LinearConfig, PaddingConfig2d};
 use burn::tensor::{Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rcnn_ops::backend_types::Flex;
-use rcnn_ops::{RoiAlignOptions, conv2d, grouped_nms, max_pool2d, reference, roi_align, top_k};
+use rcnn_ops::{
+    RoiAlignOptions, conv2d, grouped_nms, linear, max_pool2d, reference, roi_align, top_k,
+};
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<Flex, D> {
     Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Default::default())
@@ -58,6 +60,22 @@ fn convolution(criterion: &mut Criterion) {
             b.iter(|| black_box(conv2d(&module, x.clone())));
         });
         group.bench_function(BenchmarkId::new("burn", name), |b| {
+            b.iter(|| black_box(module.forward(x.clone())));
+        });
+    }
+}
+
+/// The box head's first layer.
+fn fully_connected(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("linear");
+    group.sample_size(10);
+    let module = LinearConfig::new(256 * 7 * 7, 1024).init(&Default::default());
+    for count in [100, 1000] {
+        let x = random([count, 256 * 7 * 7]);
+        group.bench_function(BenchmarkId::new("rcnn", count), |b| {
+            b.iter(|| black_box(linear(&module, x.clone())));
+        });
+        group.bench_function(BenchmarkId::new("burn", count), |b| {
             b.iter(|| black_box(module.forward(x.clone())));
         });
     }
@@ -117,5 +135,12 @@ fn selection(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(kernels, convolution, resampling, regions, selection);
+criterion_group!(
+    kernels,
+    convolution,
+    fully_connected,
+    resampling,
+    regions,
+    selection
+);
 criterion_main!(kernels);

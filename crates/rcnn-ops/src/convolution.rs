@@ -23,6 +23,9 @@ pub struct ConvEpilogue<B: Backend> {
     pub residual: Option<Tensor<B, 4>>,
     /// Whether a ReLU comes last.
     pub relu: bool,
+    /// Whether the convolution has to be as exact as plain sums: see
+    /// [`DetectionBackend::tracked_convolution`].
+    pub exact: bool,
 }
 
 impl<B: Backend> Default for ConvEpilogue<B> {
@@ -31,6 +34,7 @@ impl<B: Backend> Default for ConvEpilogue<B> {
             affine: None,
             residual: None,
             relu: false,
+            exact: false,
         }
     }
 }
@@ -140,7 +144,7 @@ mod tests {
         for (kernel, stride, groups, bits) in
             [(3, 1, 1), (3, 2, 1), (1, 1, 1), (1, 2, 1), (3, 1, 4)]
                 .into_iter()
-                .flat_map(|(k, stride, groups)| (0..32).map(move |bits| (k, stride, groups, bits)))
+                .flat_map(|(k, stride, groups)| (0..64).map(move |bits| (k, stride, groups, bits)))
         {
             let on = |bit: usize| bits >> bit & 1 == 1;
             let (x, weight) = (
@@ -153,6 +157,7 @@ mod tests {
                 affine: on(0).then(|| (random([20]), random([20]))),
                 residual: on(1).then(|| random([2, 20, height / by, width.div_ceil(3 * by - 2)])),
                 relu: on(2),
+                exact: on(5),
             };
             let bias = on(3).then(|| primitive(random::<1>([20])));
             let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1; 2], groups);

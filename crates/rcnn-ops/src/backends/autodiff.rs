@@ -189,8 +189,13 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
     ) -> FloatTensor<Self> {
         let tracked = x.is_tracked() || weight.is_tracked();
         if !tracked && !bias.as_ref().is_some_and(|bias| bias.is_tracked()) {
+            let exact = ConvEpilogue {
+                exact: true,
+                ..Default::default()
+            };
             let bias = bias.map(|bias| bias.primitive);
-            return Self::from_inner(B::convolution(x.primitive, weight.primitive, bias, options));
+            let (x, weight) = (x.primitive, weight.primitive);
+            return Self::from_inner(B::fused_convolution(x, weight, bias, options, exact));
         }
         let bias_primitive = bias.as_ref().map(|bias| bias.primitive.clone());
         let state: ConvolutionState<B> = (x.primitive, weight.primitive, bias_primitive, options);
@@ -227,11 +232,12 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         if tracked || others.iter().any(|other| other.is_tracked()) {
             return convolution::fused::<Self>(x, weight, bias, options, epilogue);
         }
-        // What is frozen is computed as in inference.
+        // As in inference, but by plain sums: what follows may want gradients.
         let epilogue = ConvEpilogue {
             affine: epilogue.affine.map(|(a, b)| (a.inner(), b.inner())),
             residual: epilogue.residual.map(Tensor::inner),
             relu: epilogue.relu,
+            exact: true,
         };
         let (bias, options) = (bias.map(|bias| bias.primitive), options);
         let (x, weight) = (x.primitive, weight.primitive);

@@ -52,6 +52,8 @@ pub(super) struct Conv2d {
     pub(super) padding: [usize; 2],
     /// Groups of channels that are convolved apart.
     pub(super) groups: usize,
+    /// Whether it has to be computed by plain sums.
+    pub(super) exact: bool,
 }
 
 impl Conv2d {

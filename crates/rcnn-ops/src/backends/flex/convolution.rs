@@ -27,6 +27,7 @@ fn sizes(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Optio
         stride: options.stride,
         padding: options.padding,
         groups: options.groups,
+        exact: false,
     };
     let plain = x.dtype() == DType::F32 && weight.dtype() == DType::F32;
     (plain && options.dilation == [1, 1] && sizes.supports()).then_some(sizes)
@@ -65,10 +66,11 @@ pub(super) fn fused(
     let residual = epilogue.residual.clone().map(channels::primitive);
     let mut operands = bias.iter().chain(affine.iter().flatten()).chain(&residual);
     let sizes = sizes(&x, &weight, &options).filter(|_| !operands.any(other));
-    let Some(sizes) = sizes else {
+    let Some(mut sizes) = sizes else {
         let output = Flex::conv2d(x, weight, bias, options);
         return channels::primitive(epilogue.apply(channels::tensor(output)));
     };
+    sizes.exact = epilogue.exact;
     let floats = |tensor: FlexTensor| tensor.to_contiguous().storage::<f32>().to_vec();
     let mut shift = bias.map(floats);
     let mut scale = None;

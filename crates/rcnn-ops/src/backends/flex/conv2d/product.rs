@@ -63,9 +63,11 @@ impl Kernel {
     /// Lanes of outputs at once.
     fn panel(self) -> usize {
         match self {
+            Self::Portable => 4,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => <Avx2 as kernel::Cut>::PANEL,
-            _ => 4,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => <Avx512 as kernel::Cut>::PANEL,
         }
     }
 }

@@ -185,6 +185,7 @@ fn conv(
         stride: [stride; 2],
         padding: [padding; 2],
         groups,
+        exact: false,
     }
 }
 
@@ -360,8 +361,8 @@ fn products() {
             };
             let sums: Vec<f64> = (0..count * outs).map(|i| sum(i / outs, i % outs)).collect();
             let error = error(pool::floats(&found), &sums);
-            let bound = if depth > 210 { 3e-6 } else { 1e-6 };
-            assert!(error < bound, "{error} {kernel:?} {lanes} {count} {part}");
+            // Sums of up to 900 terms, one after the other.
+            assert!(error < 3e-6, "{error} {kernel:?} {lanes} {count} {part}");
         }
     }
 }

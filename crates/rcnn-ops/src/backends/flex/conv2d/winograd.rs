@@ -46,6 +46,7 @@ pub(super) fn is_faster(conv: &Conv2d) -> bool {
         && conv.stride == [1, 1]
         && conv.padding == [1, 1]
         && conv.groups == 1
+        && !conv.exact
         && conv.in_channels >= LANES
         && tiles * 12288 >= conv.in_channels * conv.out_channels
         && !conv.is_empty()

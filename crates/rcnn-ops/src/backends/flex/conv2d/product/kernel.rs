@@ -236,12 +236,16 @@ impl Strip<'_> {
                 residual
             })
         });
+        let outs: [*mut Lane; T] = from_fn(|t| pixels.range((pixel + t) * lanes + self.lane, W));
+        if self.adds {
+            for out in outs {
+                (0..W).for_each(|w| pool::prefetch(out.wrapping_add(w)));
+            }
+        }
         unsafe {
             let mut sums: [[[V; P]; W]; T] = self.sums(row, next);
-            for (t, sums) in sums.iter_mut().enumerate() {
-                let out = pixels
-                    .range((pixel + t) * lanes + self.lane, W)
-                    .cast::<f32>();
+            for (sums, (t, out)) in sums.iter_mut().zip(outs.into_iter().enumerate()) {
+                let out = out.cast::<f32>();
                 if self.adds {
                     each(sums, |at, sum| sum.add(V::load(out.add(at))));
                 }
