@@ -2,8 +2,9 @@
 //!
 //! Weights are OIHW. With gradients, images are planes (NCHW), by Winograd's method, products of
 //! pixels with 1x1 kernels, or columns of patches; in inference they are pixels with their channels
-//! side by side, by Winograd's method or directly. Every method gives the same bits at each run: no
-//! two threads add to the same element, nor does a sum depend on how the work is shared.
+//! side by side, by Winograd's method or directly; linear layers are multiplied as the latter are.
+//! Every method gives the same bits at each run: no two threads add to the same element, nor does a
+//! sum depend on how the work is shared.
 
 mod columns;
 mod direct;

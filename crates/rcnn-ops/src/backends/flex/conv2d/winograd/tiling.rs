@@ -6,8 +6,7 @@ use super::super::Conv2d;
 use super::super::lanes::{load, steps, store};
 use super::super::pool::{LANES, Lane, Scratch, prefetch};
 use super::super::shared::Shared;
-use super::super::vector::Vector;
-use super::super::vector::vectorised;
+use super::super::vector::{Vector, vectorised};
 use super::transform::{self, Line, POINTS};
 
 /// Side of the square of outputs that a tile computes.

@@ -6,8 +6,7 @@ use super::super::lanes::{load, steps, store};
 use super::super::pool::{LANES, Lane, Scratch};
 use super::super::product::{Kernel, Panels, Product, Rows};
 use super::super::shared::Shared;
-use super::super::vector::Vector;
-use super::super::vector::vectorised;
+use super::super::vector::{Vector, vectorised};
 use super::tiling::{Points, put};
 use super::transform::{self, POINTS};
 
@@ -30,7 +29,7 @@ impl Groups {
     /// Each group's first lane, and its width in lanes.
     pub(super) fn all(self) -> impl Iterator<Item = (usize, usize)> {
         let firsts = (0..self.lanes).step_by(GROUP);
-        firsts.map(move |first| (first, GROUP.min(self.lanes - first)))
+        firsts.map(move |first| (first, self.panels(first).lanes))
     }
 
     /// Bytes of transformed tiles that meet all the weights while they are in cache.
@@ -38,10 +37,11 @@ impl Groups {
         self.kernel.tile_bytes()
     }
 
-    fn panels(self, width: usize) -> Panels {
+    /// Of the group from a lane on.
+    fn panels(self, first: usize) -> Panels {
         Panels {
             kernel: self.kernel,
-            lanes: width,
+            lanes: GROUP.min(self.lanes - first),
         }
     }
 
@@ -59,7 +59,7 @@ impl Groups {
     #[inline(always)]
     fn place(self, k: usize, out: usize) -> usize {
         let first = out / GROUP * GROUP;
-        let panels = self.panels(GROUP.min(self.lanes - first));
+        let panels = self.panels(first);
         out / GROUP * POINTS * self.stride() + panels.place(self.panel(panels), k, out - first)
     }
 }
@@ -106,7 +106,7 @@ impl Weights {
     /// The product of transformed tiles with the weights of a group and point.
     pub(super) fn product<'a>(&'a self, [first, e]: [usize; 2], tiles: Rows<'a>) -> Product<'a> {
         let groups = self.groups;
-        let panels = groups.panels(GROUP.min(groups.lanes - first));
+        let panels = groups.panels(first);
         Product {
             panels,
             range: 0..panels.count(),
