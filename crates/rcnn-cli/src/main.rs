@@ -1,22 +1,28 @@
 //! The `rcnn` command: a thin front over the `rcnn-burn` library.
 
+#[cfg(feature = "train")]
 mod analyze;
+#[cfg(feature = "train")]
 mod augment_args;
 mod backend;
 mod convert;
 mod cost;
+#[cfg(feature = "train")]
 mod data;
 mod detect;
 mod draw;
+#[cfg(feature = "train")]
 mod eval;
 mod files;
 mod inputs;
 mod inspect;
 mod output;
+#[cfg(feature = "train")]
 mod preview;
 mod progress;
 mod source;
 mod surgery;
+#[cfg(feature = "train")]
 mod train;
 
 use std::io;
@@ -39,12 +45,16 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Detect(detect::DetectArgs),
+    #[cfg(feature = "train")]
     Train(train::TrainArgs),
+    #[cfg(feature = "train")]
     Eval(eval::EvalArgs),
+    #[cfg(feature = "train")]
     Data(data::DataArgs),
     Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
     Surgery(surgery::SurgeryArgs),
+    #[cfg(feature = "train")]
     Analyze(analyze::AnalyzeArgs),
     /// List the devices that this binary can compute on
     Devices,
@@ -61,12 +71,16 @@ enum Outcome {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Detect(args) => detect::run(args),
+        #[cfg(feature = "train")]
         Command::Train(args) => train::run(args),
+        #[cfg(feature = "train")]
         Command::Eval(args) => eval::run(args),
+        #[cfg(feature = "train")]
         Command::Data(args) => data::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Surgery(args) => surgery::run(args),
+        #[cfg(feature = "train")]
         Command::Analyze(args) => analyze::run(args),
         Command::Devices => backend::print_devices().map(|()| Outcome::Done),
         Command::Weights => source::list().map(|()| Outcome::Done),

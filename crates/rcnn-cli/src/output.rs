@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use image::RgbImage;
 use rcnn_burn::roi::Detections;
-use rcnn_eval::results::CocoResult;
+use rcnn_types::CocoResult;
 use serde::Serialize;
 
 use crate::draw::{self, Label};

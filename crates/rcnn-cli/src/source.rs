@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, download, published};
+use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, published};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 
 /// Name of the detector that is part of the program: blood cells, trained by this project.
@@ -143,11 +143,28 @@ pub(crate) fn resolve(source: &str) -> Result<PathBuf> {
         Err(unknown) if name_like => bail!("{unknown}; and there is no such file"),
         Err(_) => bail!("{source}: no such file"),
     };
-    let options = download::DownloadOptions {
+    fetch(published)
+}
+
+#[cfg(feature = "download")]
+fn fetch(published: &published::Published) -> Result<PathBuf> {
+    use rcnn_burn::weights::download::{self, DownloadOptions};
+
+    let options = DownloadOptions {
         progress: true,
         ..Default::default()
     };
     Ok(download::fetch(published, &options)?)
+}
+
+#[cfg(not(feature = "download"))]
+fn fetch(published: &published::Published) -> Result<PathBuf> {
+    bail!(
+        "{} can't be downloaded by this binary, which was built without --features download; get {} \
+         and give its path",
+        published.full_name(),
+        published.url
+    )
 }
 
 fn named_config(model: &str, num_classes: usize) -> Result<FasterRcnnConfig> {

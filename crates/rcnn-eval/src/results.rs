@@ -4,36 +4,9 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
+use rcnn_types::CocoResult;
 
-use crate::engine::corner_and_size;
 use crate::{EvalError, ImageDetections};
-
-/// A detection as COCO has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CocoResult {
-    /// The id of the image.
-    pub image_id: u64,
-    /// The label.
-    pub category_id: usize,
-    /// Left, top, width and height in pixels, without a rounding error.
-    pub bbox: [f64; 4],
-    /// The score, without a rounding error.
-    pub score: f64,
-}
-
-impl CocoResult {
-    /// From left, top, right and bottom in pixels.
-    pub fn new(image_id: u64, bounds: [f32; 4], label: usize, score: f32) -> Self {
-        Self {
-            image_id,
-            category_id: label,
-            // Single-precision decimals would be other numbers to pycocotools, which reads doubles.
-            bbox: corner_and_size(bounds.map(f64::from)),
-            score: score.into(),
-        }
-    }
-}
 
 /// The detections of images as JSON.
 pub fn write(detections: &[ImageDetections]) -> String {

@@ -1,0 +1,5 @@
+//! Plain values that detectors, data sets and evaluations share. No tensors.
+
+mod coco_result;
+
+pub use coco_result::CocoResult;
