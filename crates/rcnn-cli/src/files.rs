@@ -27,6 +27,7 @@ pub(crate) fn write_whole(
 }
 
 /// Writes a text file, whole or not at all.
+#[cfg(feature = "train")]
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
     write_whole(path, |file| Ok(file.write_all(text.as_bytes())?))
 }
