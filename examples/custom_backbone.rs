@@ -1,12 +1,12 @@
-//! A detector over a backbone of one's own: a few convolutions, one feature map, no pyramid. As in
-//! torchvision, anything serves that says how many channels it puts out.
+//! A detector over a custom backbone: a few convolutions, one feature map, no pyramid. Any network will
+//! do that says which feature maps it returns; anchors and pooling must fit them.
 //! `cargo run --release --example custom_backbone`.
 
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::activation::relu;
-use rcnn_burn::backbone::{Backbone, FeatureMaps, Phase};
+use rcnn_burn::backbone::{Backbone, FeatureMaps, LevelSpec, Phase};
 use rcnn_burn::rpn::AnchorGenerator;
 use rcnn_burn::weights::{Precision, Weights};
 use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Tensor, image};
@@ -39,14 +39,22 @@ impl<B: Backend> Backbone<B> for Plain<B> {
         )
     }
 
-    fn out_channels(&self) -> usize {
-        64
+    fn levels(&self) -> Vec<LevelSpec> {
+        vec![LevelSpec::new("0", 64, 16)]
+    }
+
+    fn size_divisibility(&self) -> usize {
+        16
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Default::default();
     let mut config = FasterRcnnConfig::custom(2);
+    // torchvision's anchors are for five feature maps: the error names the one that there is.
+    if let Err(error) = config.init_with_backbone(Plain::<Flex>::new(&device), &device) {
+        println!("{error}");
+    }
     config.rpn.anchor_generator = AnchorGenerator {
         sizes: vec![vec![32.0, 64.0, 128.0]],
         aspect_ratios: vec![vec![0.5, 1.0, 2.0]],

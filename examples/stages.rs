@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         images.tensors.dims(),
         images.image_sizes[0]
     );
-    let features = model.features(&images);
+    let features = model.features(&images)?;
     for (name, map) in features.iter() {
         println!("features {name}: {:?}", map.dims());
     }

@@ -1,5 +1,6 @@
 //! Reference values: a safetensors file of tensors beside a JSON file of settings.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
@@ -7,6 +8,11 @@ use rcnn_burn::ops::BBox;
 use safetensors::SafeTensors;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+/// Largest error of a channel relative to its norm, in tolerances.
+const CHANNEL: f64 = 20.0;
+/// What sums of large values leave in a channel of small ones, in tolerances of the largest value.
+const ROUNDING: f32 = 0.02;
 
 /// Reference values of one case.
 pub struct Fixture {
@@ -47,6 +53,16 @@ impl Fixture {
         cases.into_iter().for_each(|name| check(name));
     }
 
+    /// Asserts that these are the operations of the settings, with the number of their cases.
+    pub fn assert_cases(&self, expected: &[(&str, usize)]) {
+        let mut found = BTreeMap::new();
+        for name in self.settings.as_object().expect("an object").keys() {
+            let (operation, _) = name.split_once('/').expect("an operation and a case");
+            *found.entry(operation).or_insert(0) += 1;
+        }
+        assert_eq!(found, expected.iter().copied().collect());
+    }
+
     /// A setting of a case.
     pub fn setting<T: DeserializeOwned>(&self, case: &str, name: &str) -> T {
         let value = self.settings[case][name].clone();
@@ -56,6 +72,17 @@ impl Fixture {
     /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors().tensor(name).is_ok()
+    }
+
+    /// Names of the sampled tensors that begin so.
+    pub fn sampled(&self, prefix: &str) -> Vec<String> {
+        let tensors = self.tensors();
+        let names = tensors
+            .names()
+            .into_iter()
+            .filter(|name| name.starts_with(prefix));
+        let names = names.filter_map(|name| name.strip_suffix("#stride"));
+        names.map(str::to_string).collect()
     }
 
     /// Shape and values of an f32 tensor as stored.
@@ -101,7 +128,8 @@ impl Fixture {
     }
 
     /// Asserts that a tensor has the shape of the reference and, where the reference sampled it,
-    /// its values: within `tolerance` times the largest value of the reference.
+    /// its values: within `tolerance` times the largest value of the reference and, channel by channel
+    /// of maps and pooled features, within [`CHANNEL`] of the channel's norm.
     pub fn assert_sampled<B: Backend, const D: usize>(
         &self,
         name: &str,
@@ -112,6 +140,44 @@ impl Fixture {
         assert_eq!(found.dims().to_vec(), shape, "shape of {name}");
         let found: Vec<f32> = found.into_data().into_vec().expect("f32");
         self.assert_sampled_values(name, &found, tolerance);
+        if let [_, channels, height, width] = shape[..] {
+            self.assert_channels(
+                name,
+                &found,
+                |at| at / (height * width) % channels,
+                tolerance,
+            );
+        }
+    }
+
+    /// Asserts that what was sampled of each channel is near the reference in norm: a channel of small
+    /// values may be wrong altogether and not show beside the largest value.
+    fn assert_channels(
+        &self,
+        name: &str,
+        found: &[f32],
+        channel: impl Fn(usize) -> usize,
+        tolerance: f32,
+    ) {
+        let stride = self.ints(&format!("{name}#stride"))[0];
+        let (_, expected) = self.floats(name);
+        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let mut channels: BTreeMap<usize, (Vec<f32>, Vec<f32>)> = BTreeMap::new();
+        for (i, (found, expected)) in found.iter().step_by(stride).zip(expected).enumerate() {
+            let (errors, values) = channels.entry(channel(i * stride)).or_default();
+            errors.push(found - expected);
+            values.push(expected);
+        }
+        for (channel, (errors, values)) in channels {
+            let rounding = f64::from(ROUNDING * tolerance * largest) * (errors.len() as f64).sqrt();
+            let (error, size) = (norm(errors.into_iter()), norm(values.into_iter()));
+            let allowed = CHANNEL * f64::from(tolerance) * size + rounding;
+            assert!(
+                error <= allowed,
+                "{name}, channel {channel}: an error of norm {error}, torchvision's values are of norm \
+                 {size}, {allowed} is allowed"
+            );
+        }
     }
 
     /// [`assert_sampled`](Self::assert_sampled) on the values alone.

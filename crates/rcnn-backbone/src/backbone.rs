@@ -3,9 +3,10 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Tensor, backend::Backend};
 use rcnn_ops::Observer;
+use rcnn_types::validate::InvalidField;
 use serde::{Deserialize, Serialize};
 
-use crate::{Phase, ResNetFpnConfig};
+use crate::{LevelSpec, Phase, ResNetFpnConfig};
 
 /// Named feature maps, highest resolution first, as torchvision's `OrderedDict` of them.
 #[derive(Debug, Clone)]
@@ -39,7 +40,7 @@ impl<B: Backend> FeatureMaps<B> {
 /// use burn::module::Module;
 /// use burn::nn::conv::Conv2d;
 /// use burn::tensor::{Tensor, activation::relu, backend::Backend};
-/// use rcnn_backbone::{Backbone, FeatureMaps, Phase};
+/// use rcnn_backbone::{Backbone, FeatureMaps, LevelSpec, Phase};
 ///
 /// #[derive(Module, Debug)]
 /// struct Tiny<B: Backend> {
@@ -51,8 +52,8 @@ impl<B: Backend> FeatureMaps<B> {
 ///         FeatureMaps::single(relu(self.conv.forward(images)))
 ///     }
 ///
-///     fn out_channels(&self) -> usize {
-///         self.conv.weight.dims()[0]
+///     fn levels(&self) -> Vec<LevelSpec> {
+///         vec![LevelSpec::new("0", self.conv.weight.dims()[0], self.conv.stride[0])]
 ///     }
 /// }
 /// ```
@@ -62,7 +63,7 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     ///
     /// # Shapes
     /// - images: `[N, 3, H, W]`, normalised
-    /// - output: maps `[N, out_channels, H / stride, W / stride]`
+    /// - output: the maps of [`levels`](Self::levels), each `[N, channels, H / stride, W / stride]`
     fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> FeatureMaps<B>;
 
     /// [`forward`](Self::forward), watched. A backbone that does not override this shows its maps.
@@ -79,8 +80,15 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
         maps
     }
 
-    /// Channels of every feature map.
-    fn out_channels(&self) -> usize;
+    /// The feature maps that [`forward`](Self::forward) returns, finest first. Anchors and pooling of
+    /// a configuration must fit them.
+    fn levels(&self) -> Vec<LevelSpec>;
+
+    /// Number of pixels that height and width of a batch must be a multiple of. A configuration whose
+    /// `size_divisible` is none is refused.
+    fn size_divisibility(&self) -> usize {
+        32
+    }
 
     /// What rebuilds this backbone when a saved model is opened. A backbone that this project does
     /// not know stays [`BackboneConfig::Custom`] and is passed in again by hand.
@@ -160,7 +168,7 @@ pub enum BackboneConfigError {
         /// Its stride.
         stride: usize,
     },
-    /// `out_channels` is zero.
-    #[error("out_channels = 0: a feature map needs at least one channel")]
-    OutChannels,
+    /// Another field with a value that makes no sense.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
 }

@@ -6,12 +6,13 @@ use burn::module::{Initializer, Module};
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
 use rcnn_ops::{ConvEpilogue, DetectionBackend, Observer, Within, max_pool2d};
+use rcnn_types::validate::require_within;
 use serde::{Deserialize, Serialize};
 
 use crate::conv_norm::conv_norm_then;
 use crate::{
-    Backbone, BackboneConfig, BackboneConfigError, ConvNorm, ConvNormConfig, FeatureMaps, NormKind,
-    Phase, ResNet, ResNetArch, ResNetConfig, conv_norm,
+    Backbone, BackboneConfig, BackboneConfigError, ConvNorm, ConvNormConfig, FeatureMaps,
+    LevelSpec, MAX_CHANNELS, NormKind, Phase, ResNet, ResNetArch, ResNetConfig, conv_norm,
 };
 
 /// A ResNet with a feature pyramid: torchvision's `resnet_fpn_backbone`.
@@ -62,16 +63,14 @@ impl ResNetFpnConfig {
     ///
     /// # Errors
     /// Names the field at fault.
-    pub fn check(&self) -> Result<(), BackboneConfigError> {
+    pub fn validate(&self) -> Result<(), BackboneConfigError> {
         let layers = &self.returned_layers;
         let valid = layers.iter().all(|l| (1..=4).contains(l)) && layers.is_sorted_by(|a, b| a < b);
         if layers.is_empty() || !valid {
             return Err(BackboneConfigError::ReturnedLayers(layers.clone()));
         }
-        if self.out_channels == 0 {
-            return Err(BackboneConfigError::OutChannels);
-        }
-        self.body().check_dropped()?;
+        require_within("out_channels", self.out_channels, 1..=MAX_CHANNELS)?;
+        self.body().validate()?;
         match layers.iter().find(|l| self.dropped_stages.contains(l)) {
             Some(&stage) => Err(BackboneConfigError::DroppedReturned { stage }),
             None => Ok(()),
@@ -90,15 +89,21 @@ impl ResNetFpnConfig {
         }
     }
 
-    /// Pixels of the image that a location of each feature map stands for, along each axis.
-    pub fn level_strides(&self) -> Vec<usize> {
+    /// The feature maps that the backbone returns, finest first: `0`, `1`, ... and perhaps `pool`.
+    pub fn levels(&self) -> Vec<LevelSpec> {
         let stages = self.body().built_stages().into_iter();
         let returned = stages.filter(|stage| self.returned_layers.contains(&stage.number));
-        let mut strides: Vec<usize> = returned.map(|stage| stage.total_stride).collect();
+        let level = |name: String, stride| LevelSpec::new(name, self.out_channels, stride);
+        let mut levels: Vec<LevelSpec> = (returned.enumerate())
+            .map(|(i, stage)| level(i.to_string(), stage.total_stride))
+            .collect();
         if self.max_pool_level {
-            strides.extend(strides.last().map(|last| last * 2));
+            let pool = levels
+                .last()
+                .map(|last| level("pool".into(), last.stride * 2));
+            levels.extend(pool);
         }
-        strides
+        levels
     }
 
     /// Feature maps that the backbone returns.
@@ -108,10 +113,13 @@ impl ResNetFpnConfig {
 
     /// Makes the module.
     ///
-    /// # Panics
-    /// Panics where [`check`](Self::check) fails.
-    pub fn init<B: Backend>(&self, device: &B::Device) -> BackboneWithFpn<B> {
-        self.check().unwrap_or_else(|error| panic!("{error}"));
+    /// # Errors
+    /// Where [`validate`](Self::validate) fails.
+    pub fn init<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<BackboneWithFpn<B>, BackboneConfigError> {
+        self.validate()?;
         let block = |channels, kernel_size| ConvNormConfig {
             norm: self.fpn_norm.map(|kind| (kind, self.norm_eps)),
             initializer: Initializer::KaimingUniform {
@@ -122,14 +130,14 @@ impl ResNetFpnConfig {
         };
         let inner = |&stage: &usize| block(self.arch.stage_channels(stage), 1).init(device);
         let layer = |_: &usize| block(self.out_channels, 3).init(device);
-        BackboneWithFpn {
-            body: self.body().init(device),
+        Ok(BackboneWithFpn {
+            body: self.body().init(device)?,
             fpn: FeaturePyramidNetwork {
                 inner_blocks: self.returned_layers.iter().map(inner).collect(),
                 layer_blocks: self.returned_layers.iter().map(layer).collect(),
             },
             config: self.clone(),
-        }
+        })
     }
 }
 
@@ -174,8 +182,13 @@ impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
         FeatureMaps::new(names.into_iter().zip(levels).collect())
     }
 
-    fn out_channels(&self) -> usize {
-        self.config.out_channels
+    fn levels(&self) -> Vec<LevelSpec> {
+        self.config.levels()
+    }
+
+    /// Any size will do: the pyramid upsamples to that of the finer map, whatever it is.
+    fn size_divisibility(&self) -> usize {
+        1
     }
 
     fn config(&self) -> BackboneConfig {

@@ -7,6 +7,7 @@
 mod backbone;
 mod conv_norm;
 mod fpn;
+mod levels;
 mod norm;
 mod resnet;
 mod stages;
@@ -14,6 +15,7 @@ mod stages;
 pub use backbone::{Backbone, BackboneConfig, BackboneConfigError, FeatureMaps};
 pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_relu};
 pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, ResNetFpnConfig};
+pub use levels::{FeatureMapsError, LevelSpec, MAX_CHANNELS, validate_levels};
 pub use norm::{BatchNorm2d, BatchNorm2dConfig, Norm, NormKind, Phase};
-pub use resnet::{BasicBlock, Block, Bottleneck, ResNet, ResNetArch, ResNetConfig};
+pub use resnet::{BasicBlock, Block, Bottleneck, ResNet, ResNetArch, ResNetConfig, UnknownArch};
 pub use stages::ResNetStage;

@@ -12,11 +12,15 @@ use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
 use rcnn_ops::{DetectionBackend, Observer, max_pool2d};
+use rcnn_types::validate::require_within;
 use serde::{Deserialize, Serialize};
 
 use crate::conv_norm::{conv_norm_then, then_relu};
 use crate::stages::STEM_CHANNELS;
-use crate::{BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, Phase, ResNetStage, conv_norm};
+use crate::{
+    BackboneConfigError, BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, Phase, ResNetStage,
+    conv_norm,
+};
 
 /// A member of the family, under torchvision's builder name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -132,15 +136,21 @@ impl fmt::Display for ResNetArch {
     }
 }
 
-impl FromStr for ResNetArch {
-    type Err = String;
+/// A name that no member of the family has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown ResNet '{name}'; known are {}", ResNetArch::ALL.map(ResNetArch::name).join(", "))]
+pub struct UnknownArch {
+    /// What was given.
+    pub name: String,
+}
 
-    fn from_str(name: &str) -> Result<Self, String> {
-        let known = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL
-            .into_iter()
-            .find(|arch| arch.name() == name)
-            .ok_or_else(|| format!("unknown ResNet '{name}'; known are {}", known()))
+impl FromStr for ResNetArch {
+    type Err = UnknownArch;
+
+    fn from_str(name: &str) -> Result<Self, UnknownArch> {
+        let unknown = || UnknownArch { name: name.into() };
+        let mut all = Self::ALL.into_iter();
+        all.find(|arch| arch.name() == name).ok_or_else(unknown)
     }
 }
 
@@ -162,8 +172,22 @@ pub struct ResNetConfig {
 }
 
 impl ResNetConfig {
+    /// Whether the configuration describes a network.
+    ///
+    /// # Errors
+    /// Names the field at fault.
+    pub fn validate(&self) -> Result<(), BackboneConfigError> {
+        require_within("stages", self.stages, 1..=4)?;
+        require_within("norm_eps", self.norm_eps, 0.0..=1.0)?;
+        self.validate_dropped()
+    }
+
     /// Makes the module with Kaiming's initialisation.
-    pub fn init<B: Backend>(&self, device: &B::Device) -> ResNet<B> {
+    ///
+    /// # Errors
+    /// Where [`validate`](Self::validate) fails.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> Result<ResNet<B>, BackboneConfigError> {
+        self.validate()?;
         let norm = Some((self.norm, self.norm_eps));
         let mut stem = ConvNormConfig::new([3, STEM_CHANNELS], 7);
         stem.stride = 2;
@@ -174,7 +198,7 @@ impl ResNetConfig {
             Some(stage) => self.stage(stage, device),
             None => Vec::new(),
         };
-        ResNet {
+        Ok(ResNet {
             conv1,
             bn1,
             maxpool: MaxPool2dConfig::new([3, 3])
@@ -185,7 +209,7 @@ impl ResNetConfig {
             layer2: stage(2),
             layer3: stage(3),
             layer4: stage(4),
-        }
+        })
     }
 
     fn stage<B: Backend>(&self, stage: &ResNetStage, device: &B::Device) -> Vec<Block<B>> {

@@ -37,7 +37,7 @@ impl ResNetConfig {
     pub fn built_stages(&self) -> Vec<ResNetStage> {
         let mut in_channels = STEM_CHANNELS;
         let mut total_stride = STEM_STRIDE;
-        let built = (1..=self.stages).filter(|number| !self.dropped_stages.contains(number));
+        let built = (1..=self.stages.min(4)).filter(|number| !self.dropped_stages.contains(number));
         built
             .map(|number| {
                 let stride = if number > 1 { 2 } else { 1 };
@@ -62,7 +62,7 @@ impl ResNetConfig {
     ///
     /// # Errors
     /// Says what can't, why, and what to do instead.
-    pub(crate) fn check_dropped(&self) -> Result<(), BackboneConfigError> {
+    pub(crate) fn validate_dropped(&self) -> Result<(), BackboneConfigError> {
         let dropped = &self.dropped_stages;
         let known = |stage: &usize| (1..=4).contains(stage);
         if !dropped.iter().all(known) || !dropped.is_sorted_by(|a, b| a < b) {
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn what_follows_a_dropped_stage_has_its_channels_and_stride() {
         let config = dropped(ResNetArch::ResNet50, &[1, 3, 4], &[2], &[(3, 5)]);
-        config.check().expect("a network");
+        config.validate().expect("a network");
         let stages = config.body().built_stages();
         let shapes: Vec<_> = stages
             .iter()
@@ -132,7 +132,8 @@ mod tests {
             [(1, 64, 256, 4), (3, 256, 1024, 8), (4, 1024, 2048, 16)]
         );
         assert_eq!(stages[1].blocks, [0, 1, 2, 3, 4]);
-        assert_eq!(config.level_strides(), [4, 8, 16, 32]);
+        let strides: Vec<_> = config.levels().iter().map(|level| level.stride).collect();
+        assert_eq!(strides, [4, 8, 16, 32]);
 
         let first = dropped(ResNetArch::ResNet18, &[4], &[1, 2, 3], &[]);
         let stages = first.body().built_stages();
@@ -143,7 +144,7 @@ mod tests {
     fn what_cannot_be_dropped_is_refused() {
         let (r18, r50) = (ResNetArch::ResNet18, ResNetArch::ResNet50);
         let all = [1, 2, 3, 4];
-        let error = |config: ResNetFpnConfig| config.check().unwrap_err();
+        let error = |config: ResNetFpnConfig| config.validate().unwrap_err();
         let says = |config, what: &str| {
             let text = error(config).to_string();
             assert!(text.contains(what), "`{what}` is not in: {text}");
@@ -160,7 +161,7 @@ mod tests {
         says(dropped(r50, &all, &[], &[(1, 0)]), "from 64 to 256");
         says(dropped(r18, &all, &[], &[(1, 0), (1, 1)]), "dropped_stages");
         // Without a change of shape the first block is as good as another.
-        assert_eq!(dropped(r18, &all, &[], &[(1, 0)]).check(), Ok(()));
-        assert_eq!(dropped(r18, &[2, 3], &[1], &[]).check(), Ok(()));
+        assert_eq!(dropped(r18, &all, &[], &[(1, 0)]).validate(), Ok(()));
+        assert_eq!(dropped(r18, &[2, 3], &[1], &[]).validate(), Ok(()));
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use image::RgbImage;
 use indicatif::ProgressBar;
@@ -193,8 +193,9 @@ impl Job for Detect {
         } = self;
         let (images, total) = (images.as_slice(), images.len());
         let progress = progress_bar(total, "images");
-        let (read, pictures) = sync_channel(args.batch_size);
-        let (found, findings) = sync_channel(args.batch_size);
+        let ahead = args.batch_size.min(total);
+        let (read, pictures) = sync_channel(ahead);
+        let (found, findings) = sync_channel(ahead);
         let failed = thread::scope(|scope| {
             scope.spawn(move || {
                 for path in images {
@@ -253,7 +254,12 @@ fn detect<B: DetectionBackend>(
     let tensors = pictures
         .iter()
         .map(|(_, image)| to_tensor::<B>(image, device));
-    let mut found = model.detect(&tensors.collect::<Vec<_>>())?;
+    let mut found = model
+        .detect(&tensors.collect::<Vec<_>>())
+        .map_err(|error| match error.image() {
+            Some(index) => anyhow!("{}: {error}", pictures[index].0.display()),
+            None => error.into(),
+        })?;
     if let Some(classes) = classes {
         let wanted = |_, label, _| classes.contains(&label);
         found.iter_mut().for_each(|found| found.retain(wanted));

@@ -91,7 +91,7 @@ impl ModelArgs {
             let file = self.config.as_deref().unwrap_or(Path::new("--config"));
             let config = weights.config.overridden(&json);
             weights.config = config
-                .and_then(|config| config.check().map(|()| config))
+                .and_then(|config| config.validate().map(|()| config))
                 .with_context(|| format!("{}: no configuration", file.display()))?;
         }
         if self.model.is_none()

@@ -11,7 +11,7 @@ use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::rpn::AnchorGenerator;
 use rcnn_burn::weights::{SurgeryReport, Weights};
 use rcnn_burn::{Backend, ImageSize, Operation, StandardFasterRcnn};
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
@@ -128,27 +128,18 @@ impl OperationArgs {
 
 /// Anchors in JSON, as `rpn_anchor_generator` of a configuration or with that name around.
 fn read_anchors(path: &Path) -> Result<AnchorGenerator> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Anchors {
-        Config {
-            rpn_anchor_generator: AnchorGenerator,
-        },
-        Plain(AnchorGenerator),
-    }
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let expected = || {
         format!(
             "{}: expected sizes and aspect_ratios in JSON",
             path.display()
         )
     };
-    Ok(match serde_json::from_str(&text).with_context(expected)? {
-        Anchors::Config {
-            rpn_anchor_generator,
-        } => rpn_anchor_generator,
-        Anchors::Plain(anchors) => anchors,
-    })
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut json: Value = serde_json::from_str(&text).with_context(expected)?;
+    if let Some(inner) = json.get_mut("rpn_anchor_generator") {
+        json = inner.take();
+    }
+    serde_json::from_value(json).with_context(expected)
 }
 
 pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {

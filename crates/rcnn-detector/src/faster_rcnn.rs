@@ -6,8 +6,9 @@ use rcnn_backbone::{Backbone, BackboneWithFpn, FeatureMaps, Phase};
 use rcnn_ops::{BBox, DetectionBackend, Observer, Within};
 use rcnn_roi::{ClassScores, Detections, RoiHeads};
 use rcnn_rpn::{Proposals, RegionProposalNetwork};
+use rcnn_types::validate::require;
 
-use crate::{DetectError, FasterRcnnConfig, GeneralizedRcnnTransform, ImageList};
+use crate::{ConfigError, DetectError, FasterRcnnConfig, GeneralizedRcnnTransform, ImageList};
 
 /// Faster R-CNN (Ren et al. 2015, <https://arxiv.org/abs/1506.01497>) over any [`Backbone`], as
 /// `torchvision.models.detection.FasterRCNN`. Made by [`FasterRcnnConfig`].
@@ -56,7 +57,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// - output: one [`Detections`] an image, boxes in its pixels
     ///
     /// # Errors
-    /// When an image has another number of channels or no pixels.
+    /// When an image has another number of channels or no pixels, the batch more than
+    /// [`MAX_BATCH_PIXELS`](crate::MAX_BATCH_PIXELS), thresholds or counts were changed to what makes
+    /// no sense, or the backbone returns other feature maps than it says.
     pub fn detect(&self, images: &[Tensor<B, 3>]) -> Result<Vec<Detections>, DetectError> {
         self.detect_observed(images, &mut ())
     }
@@ -74,9 +77,10 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         if images.is_empty() {
             return Ok(Vec::new());
         }
+        self.validate_config()?;
         let images = self.transform.forward(images)?;
         observer.layer(format_args!("transform"), &images.tensors);
-        let features = self.features_observed(&images, observer);
+        let features = self.features_observed(&images, observer)?;
         let sizes = &images.image_sizes;
         let proposals = self
             .rpn
@@ -88,7 +92,10 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     }
 
     /// First stage by itself: the feature maps of a batch.
-    pub fn features(&self, images: &ImageList<B>) -> FeatureMaps<B> {
+    ///
+    /// # Errors
+    /// When the backbone returns other feature maps than it says.
+    pub fn features(&self, images: &ImageList<B>) -> Result<FeatureMaps<B>, DetectError> {
         self.features_observed(images, &mut ())
     }
 
@@ -96,10 +103,37 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         &self,
         images: &ImageList<B>,
         observer: &mut impl Observer<B>,
-    ) -> FeatureMaps<B> {
+    ) -> Result<FeatureMaps<B>, DetectError> {
         let tensors = images.tensors.clone().cast(self.dtype());
-        let backbone = &mut Within::new("backbone", observer);
-        (self.backbone).forward_observed(tensors, Phase::Inference, backbone)
+        self.feature_maps(tensors, Phase::Inference, observer)
+    }
+
+    /// The feature maps of images `[N, 3, H, W]`, which are those that the backbone says.
+    pub(crate) fn feature_maps(
+        &self,
+        images: Tensor<B, 4>,
+        phase: Phase,
+        observer: &mut impl Observer<B>,
+    ) -> Result<FeatureMaps<B>, DetectError> {
+        let shape = images.dims();
+        let observer = &mut Within::new("backbone", observer);
+        let maps = self.backbone.forward_observed(images, phase, observer);
+        maps.validate(&self.backbone.levels(), shape)?;
+        Ok(maps)
+    }
+
+    /// Whether the configuration makes sense as it is now, for the backbone and the head that there
+    /// are.
+    pub(crate) fn validate_config(&self) -> Result<(), ConfigError> {
+        self.config().validate_for(&self.backbone)?;
+        let anchors = self.rpn.config.anchor_generator.num_anchors_per_location();
+        let [made, ..] = self.rpn.head.cls_logits.weight.dims();
+        Ok(require(
+            anchors == made,
+            "anchors at a location",
+            anchors,
+            format_args!("{made}, which the region proposal network was made for"),
+        )?)
     }
 
     /// Second stage by itself: where each image might have objects.
@@ -157,3 +191,6 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
 pub(crate) fn boxes(proposals: &[Proposals]) -> Vec<&[BBox]> {
     proposals.iter().map(|p| p.boxes.as_slice()).collect()
 }
+
+#[cfg(test)]
+mod tests;

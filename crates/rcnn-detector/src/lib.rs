@@ -5,6 +5,7 @@
 //! the original images. [`FasterRcnn::detect`] runs it whole; every stage can be called by itself.
 
 mod config;
+mod error;
 mod faster_rcnn;
 mod losses;
 mod macs;
@@ -12,10 +13,13 @@ mod precision;
 mod surgery;
 mod transform;
 
-pub use config::{ConfigError, FasterRcnnConfig};
+pub use config::FasterRcnnConfig;
+pub use error::{ConfigError, DetectError};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
 pub use losses::Losses;
 pub use macs::{Macs, Part};
 pub use precision::PrecisionError;
 pub use surgery::{Level, Operation, SurgeryError};
-pub use transform::{DetectError, GeneralizedRcnnTransform, ImageList, ImageSize};
+pub use transform::{GeneralizedRcnnTransform, ImageList, ImageSize, MAX_BATCH_PIXELS};
+
+pub use rcnn_types::validate::InvalidField;

@@ -6,6 +6,7 @@ use rcnn_backbone::{Backbone, FeatureMaps, Phase};
 use rcnn_ops::{BBox, Choice, DetectionBackend};
 use rcnn_roi::{Detections, Target};
 use rcnn_rpn::Proposals;
+use rcnn_types::validate::{InvalidField, require, require_within};
 
 use crate::faster_rcnn::boxes;
 use crate::{DetectError, FasterRcnn, GeneralizedRcnnTransform, ImageList};
@@ -43,7 +44,8 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// - targets: one an image, in its pixels; without boxes it is background
     ///
     /// # Errors
-    /// When an image has another number of channels or no pixels.
+    /// As [`detect`](Self::detect), and when there are no images, not as many targets, a box is empty
+    /// or a label none of the model's classes.
     pub fn losses<R: Rng>(
         &self,
         images: &[Tensor<B, 3>],
@@ -58,10 +60,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// [`forward_training`](GeneralizedRcnnTransform::forward_training).
     ///
     /// # Errors
-    /// As [`losses`](Self::losses).
-    ///
-    /// # Panics
-    /// When images and sizes differ in number.
+    /// As [`losses`](Self::losses), and when images and sizes differ in number.
     pub fn losses_at<R: Rng>(
         &self,
         images: &[Tensor<B, 3>],
@@ -69,8 +68,10 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         min_sizes: &[Option<usize>],
         choice: &mut Choice<'_, R>,
     ) -> Result<Losses<B>, DetectError> {
+        self.validate_config()?;
         let images = self.transform.forward_training(images, min_sizes, choice)?;
-        Ok(self.compare(&images, targets, choice, Phase::Training).0)
+        let (losses, ..) = self.compare(&images, targets, choice, Phase::Training)?;
+        Ok(losses)
     }
 
     /// Losses of a batch without training, and its detections, from one pass over backbone and
@@ -84,9 +85,10 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         targets: &[Target],
         choice: &mut Choice<'_, R>,
     ) -> Result<(Losses<B>, Vec<Detections>), DetectError> {
+        self.validate_config()?;
         let images = self.transform.forward(images)?;
         let (losses, features, proposals) =
-            self.compare(&images, targets, choice, Phase::Inference);
+            self.compare(&images, targets, choice, Phase::Inference)?;
         let found =
             self.roi_heads
                 .forward(&features, &boxes(&proposals), &images.image_sizes, &mut ());
@@ -100,16 +102,18 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         targets: &[Target],
         choice: &mut Choice<'_, R>,
         phase: Phase,
-    ) -> (Losses<B>, FeatureMaps<B>, Vec<Proposals>) {
+    ) -> Result<(Losses<B>, FeatureMaps<B>, Vec<Proposals>), DetectError> {
+        validate_targets(targets, images.image_sizes.len(), self.num_classes())?;
         let targets = resize_targets(targets, images);
         let objects: Vec<&[BBox]> = targets.iter().map(|t| t.boxes.as_slice()).collect();
-        let features = self.backbone.forward(images.tensors.clone(), phase);
+        let features = self.feature_maps(images.tensors.clone(), phase, &mut ())?;
         let output = self.rpn.head.forward(&features);
         let anchors = self.rpn.anchors(&features, images.padded_size());
         let proposals = self
             .rpn
             .select_proposals(&output, &anchors, &images.image_sizes, phase);
-        let rpn = self.rpn.loss(&output, &anchors, &objects, choice);
+        let samples = self.rpn.select_training_samples(&anchors, &objects, choice);
+        let rpn = self.rpn.loss(&output, &samples);
 
         let samples = self
             .roi_heads
@@ -127,8 +131,45 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
             objectness: rpn.objectness,
             rpn_box_reg: rpn.rpn_box_reg,
         };
-        (losses, features, proposals)
+        Ok((losses, features, proposals))
     }
+}
+
+/// Whether there is a target for each image, with a label of the model for each box. As in
+/// torchvision, a box has a positive width and height.
+fn validate_targets(
+    targets: &[Target],
+    images: usize,
+    num_classes: usize,
+) -> Result<(), DetectError> {
+    if targets.len() != images {
+        return Err(DetectError::Count {
+            what: "targets",
+            found: targets.len(),
+            images,
+        });
+    }
+    let validate = |Target { boxes, labels }: &Target| {
+        let count = boxes.len();
+        require(
+            labels.len() == count,
+            "labels",
+            labels,
+            format_args!("{count}, one a box"),
+        )?;
+        for (i, (b, label)) in boxes.iter().zip(labels).enumerate() {
+            let [x1, y1, x2, y2] = *b;
+            let valid = x1 < x2 && y1 < y2 && b.iter().all(|side| side.is_finite());
+            let expected = "left, top, right and bottom of a box that is not empty";
+            require(valid, &format!("boxes[{i}]"), b, expected)?;
+            require_within(&format!("labels[{i}]"), *label, 1..=num_classes - 1)?;
+        }
+        Ok(())
+    };
+    let mut targets = targets.iter().enumerate();
+    targets.try_for_each(|(index, target)| {
+        validate(target).map_err(|fault: InvalidField| DetectError::Target { index, fault })
+    })
 }
 
 /// Targets in the pixels of the resized images.

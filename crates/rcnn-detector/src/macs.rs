@@ -5,8 +5,9 @@ use std::fmt;
 
 use rcnn_backbone::{BackboneConfig, ResNetFpnConfig};
 use rcnn_roi::BoxHeadConfig;
+use rcnn_types::validate::require;
 
-use crate::{ConfigError, FasterRcnnConfig, ImageSize};
+use crate::{ConfigError, FasterRcnnConfig, ImageSize, MAX_BATCH_PIXELS};
 
 /// A part of the detector that costs and parameters are told by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,15 +127,25 @@ impl FasterRcnnConfig {
     /// resizes first.
     ///
     /// # Errors
-    /// Where [`check`](Self::check) fails, or the backbone is of the user's own.
+    /// Where [`validate`](Self::validate) fails, the backbone is a custom one, or the image would be
+    /// resized to more than [`MAX_BATCH_PIXELS`].
     pub fn macs(&self, image_size: ImageSize) -> Result<Macs, ConfigError> {
-        self.check()?;
+        self.validate()?;
         let BackboneConfig::ResnetFpn(backbone) = &self.backbone else {
             return Err(ConfigError::CustomBackbone);
         };
         let (height, width) = self.transform.resized(image_size);
         let padded = |side: usize| side.next_multiple_of(self.transform.size_divisible);
         let padded_size = (padded(height), padded(width));
+        require(
+            padded_size.0.saturating_mul(padded_size.1) <= MAX_BATCH_PIXELS,
+            "image_size",
+            image_size,
+            format_args!(
+                "an image of at most {MAX_BATCH_PIXELS} pixels after resizing, not {}x{}",
+                padded_size.0, padded_size.1
+            ),
+        )?;
 
         let (mut layers, levels) = backbone_macs(backbone, Grid(padded_size.0, padded_size.1));
         let channels = backbone.out_channels;
@@ -300,5 +311,9 @@ mod tests {
         assert_eq!(tiny.padded_size, (32, 32));
         assert_eq!(tiny.rois, (64 + 16 + 4 + 1) * 3);
         assert!(FasterRcnnConfig::custom(2).macs((8, 8)).is_err());
+        config.transform.min_size = vec![1 << 24];
+        config.transform.max_size = 1 << 24;
+        let huge = config.macs((16, 20)).unwrap_err().to_string();
+        assert!(huge.contains("image_size = (16, 20)"), "{huge}");
     }
 }

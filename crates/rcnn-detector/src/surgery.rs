@@ -161,7 +161,7 @@ impl FasterRcnnConfig {
         let mut config = self.clone();
         for operation in operations {
             config.apply(operation)?;
-            config.check()?;
+            config.validate()?;
         }
         Ok(config)
     }

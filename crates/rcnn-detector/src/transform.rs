@@ -4,10 +4,23 @@ use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;
 use rcnn_ops::{BBox, Choice, DetectionBackend, ImageFit, fit_image};
 use rcnn_roi::Detections;
+use rcnn_types::validate::{InvalidField, is_positive, require, require_within};
 use serde::{Deserialize, Serialize};
+
+use crate::DetectError;
 
 /// Height and width in pixels.
 pub type ImageSize = (usize, usize);
+
+/// Most pixels of a batch, padding included: one image of 8192 x 8192, or 37 of torchvision's largest,
+/// 1344 x 1344. At this size the first convolution of a ResNet alone puts out 4 GiB. More is an error
+/// before anything is allocated, for an allocation that fails ends the process.
+pub const MAX_BATCH_PIXELS: usize = 1 << 26;
+
+/// Largest side that an image may be asked to be resized to, in pixels.
+const MAX_SIDE: usize = 1 << 24;
+/// Largest `size_divisible`: one tile of it is a batch of [`MAX_BATCH_PIXELS`].
+const MAX_DIVISOR: usize = 1 << 13;
 
 /// Normalises, resizes and pads images
 /// (`torchvision.models.detection.transform.GeneralizedRCNNTransform`).
@@ -46,22 +59,6 @@ impl Default for GeneralizedRcnnTransform {
     }
 }
 
-/// Images that a detector can't take.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DetectError {
-    /// An image is not `[3, H, W]` with at least one pixel.
-    #[error(
-        "image {index} has shape {found:?}; expected [3, height, width] with at least one pixel"
-    )]
-    ImageShape {
-        /// Position of the image in the list.
-        index: usize,
-        /// Its shape.
-        found: [usize; 3],
-    },
-}
-
 /// A padded batch of resized images (`torchvision.models.detection.image_list.ImageList`).
 #[derive(Debug, Clone)]
 pub struct ImageList<B: Backend> {
@@ -91,6 +88,36 @@ impl<B: Backend> ImageList<B> {
 }
 
 impl GeneralizedRcnnTransform {
+    /// Whether all values make sense. A `min_size` may be larger than `max_size`, which then decides.
+    ///
+    /// # Errors
+    /// Names the field at fault under torchvision's name.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        let sides = |sides: &[usize]| sides.iter().all(|side| (1..=MAX_SIDE).contains(side));
+        let min_size = &self.min_size;
+        require(
+            !min_size.is_empty() && sides(min_size),
+            "min_size",
+            min_size,
+            format_args!("one or more numbers of pixels from 1 to {MAX_SIDE}"),
+        )?;
+        require_within("max_size", self.max_size, 1..=MAX_SIDE)?;
+        require_within("size_divisible", self.size_divisible, 1..=MAX_DIVISOR)?;
+        if let Some((width, height)) = self.fixed_size {
+            require(
+                sides(&[width, height]) && width * height <= MAX_BATCH_PIXELS,
+                "fixed_size",
+                (width, height),
+                format_args!("a width and a height from 1, {MAX_BATCH_PIXELS} pixels at most"),
+            )?;
+        }
+        let (mean, std) = (self.image_mean, self.image_std);
+        let finite = mean.iter().all(|mean| mean.is_finite());
+        require(finite, "image_mean", mean, "three numbers")?;
+        let positive = std.iter().all(|std| is_positive(*std));
+        require(positive, "image_std", std, "three positive numbers")
+    }
+
     /// Size that an image is resized to in inference.
     ///
     /// torchvision fails where a side would fall below one pixel (a 30000x10 image); here it is one.
@@ -116,13 +143,13 @@ impl GeneralizedRcnnTransform {
     /// - images: each `[3, H, W]`, RGB from 0 to 1, at least one
     ///
     /// # Errors
-    /// When an image has another number of channels or no pixels.
+    /// When there is no image, one has another number of channels or no pixels, or they would have
+    /// more than [`MAX_BATCH_PIXELS`] together.
     pub fn forward<B: DetectionBackend>(
         &self,
         images: &[Tensor<B, 3>],
     ) -> Result<ImageList<B>, DetectError> {
-        let sizes = images.iter().map(|image| self.resized(image_size(image)));
-        self.batch(images, sizes.collect())
+        self.batch(images, |_, size| self.resized(size))
     }
 
     /// Makes a batch of images for training: not resized at all with
@@ -134,44 +161,60 @@ impl GeneralizedRcnnTransform {
     /// - min_sizes: one an image, in pixels
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
-    ///
-    /// # Panics
-    /// When images and sizes differ in number.
+    /// As [`forward`](Self::forward), and when images and sizes differ in number.
     pub fn forward_training<B: DetectionBackend, R: Rng>(
         &self,
         images: &[Tensor<B, 3>],
         min_sizes: &[Option<usize>],
         choice: &mut Choice<'_, R>,
     ) -> Result<ImageList<B>, DetectError> {
-        assert_eq!(images.len(), min_sizes.len(), "one min_size an image");
-        let sizes = images.iter().zip(min_sizes).map(|(image, min_size)| {
+        if images.len() != min_sizes.len() {
+            return Err(DetectError::Count {
+                what: "min_sizes",
+                found: min_sizes.len(),
+                images: images.len(),
+            });
+        }
+        self.batch(images, |index, size| {
             if self.skip_resize {
-                return image_size(image);
+                return size;
             }
-            let min_size = min_size.or_else(|| choice.one_of(&self.min_size));
-            self.resized_at(image_size(image), min_size.unwrap_or(1))
-        });
-        self.batch(images, sizes.collect())
+            let min_size = min_sizes[index].or_else(|| choice.one_of(&self.min_size));
+            self.resized_at(size, min_size.unwrap_or(1))
+        })
     }
 
-    /// Makes a batch of images that are brought to these sizes.
+    /// Makes a batch of images, each brought to the size that `resized` makes of its position and its
+    /// own size.
     fn batch<B: DetectionBackend>(
         &self,
         images: &[Tensor<B, 3>],
-        image_sizes: Vec<ImageSize>,
+        mut resized: impl FnMut(usize, ImageSize) -> ImageSize,
     ) -> Result<ImageList<B>, DetectError> {
+        self.validate()?;
+        if images.is_empty() {
+            return Err(DetectError::NoImages);
+        }
+        let (mut image_sizes, mut original_sizes) = (Vec::new(), Vec::new());
         for (index, image) in images.iter().enumerate() {
             let found @ [channels, height, width] = image.dims();
             if channels != 3 || height == 0 || width == 0 {
                 return Err(DetectError::ImageShape { index, found });
             }
+            let original = (height, width);
+            let resized = resized(index, original);
+            if resized.0.saturating_mul(resized.1) > MAX_BATCH_PIXELS {
+                return Err(DetectError::ImageSize {
+                    index,
+                    original,
+                    resized,
+                    limit: MAX_BATCH_PIXELS,
+                });
+            }
+            image_sizes.push(resized);
+            original_sizes.push(original);
         }
-        let padded = |side: fn(&ImageSize) -> usize| {
-            let most = image_sizes.iter().map(side).max().unwrap_or(0);
-            most.next_multiple_of(self.size_divisible.max(1))
-        };
-        let (height, width) = (padded(|s| s.0), padded(|s| s.1));
+        let (height, width) = self.padded(&image_sizes)?;
         let mut batch: Vec<Tensor<B, 4>> = images
             .iter()
             .zip(&image_sizes)
@@ -192,8 +235,27 @@ impl GeneralizedRcnnTransform {
                 _ => Tensor::cat(batch, 0),
             },
             image_sizes,
-            original_sizes: images.iter().map(image_size).collect(),
+            original_sizes,
         })
+    }
+
+    /// Height and width of a batch of images of these sizes, padding included.
+    fn padded(&self, image_sizes: &[ImageSize]) -> Result<ImageSize, DetectError> {
+        let side = |side: fn(&ImageSize) -> usize| {
+            let most = image_sizes.iter().map(side).max().unwrap_or(0);
+            most.next_multiple_of(self.size_divisible)
+        };
+        let padded = (side(|size| size.0), side(|size| size.1));
+        let images = image_sizes.len();
+        let limit = MAX_BATCH_PIXELS;
+        if padded.0.saturating_mul(padded.1).saturating_mul(images) > limit {
+            return Err(DetectError::BatchSize {
+                images,
+                padded,
+                limit,
+            });
+        }
+        Ok(padded)
     }
 
     /// Brings boxes from the pixels of one image to those of its resized copy, or back
@@ -205,9 +267,4 @@ impl GeneralizedRcnnTransform {
             *b = [b[0] * x, b[1] * y, b[2] * x, b[3] * y];
         }
     }
-}
-
-fn image_size<B: Backend>(image: &Tensor<B, 3>) -> ImageSize {
-    let [_, height, width] = image.dims();
-    (height, width)
 }

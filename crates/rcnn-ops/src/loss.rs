@@ -4,7 +4,7 @@ use burn::tensor::activation::{log_sigmoid, log_softmax};
 use burn::tensor::{Int, Tensor, backend::Backend};
 
 /// Sum of the smooth L1 distances (`torch.nn.functional.smooth_l1_loss`, `reduction="sum"`):
-/// quadratic below `beta`, linear above.
+/// quadratic below `beta`, linear above and, with a `beta` of 0, everywhere.
 ///
 /// # Shapes
 /// - found, expected: equal
@@ -15,6 +15,9 @@ pub fn smooth_l1_sum<B: Backend, const D: usize>(
     beta: f64,
 ) -> Tensor<B, 1> {
     let distance = (found - expected).abs();
+    if beta == 0.0 {
+        return distance.sum();
+    }
     let quadratic = distance.clone().powi_scalar(2) * (0.5 / beta);
     let linear = distance.clone() - 0.5 * beta;
     linear

@@ -11,7 +11,7 @@ use crate::Match;
 pub struct BalancedSampler {
     /// Candidates of an image.
     pub batch_size_per_image: usize,
-    /// Share of objects among them, as far as there are any.
+    /// Share of objects among them, 0 to 1, as far as there are any.
     pub positive_fraction: f64,
 }
 
@@ -67,9 +67,10 @@ impl BalancedSampler {
         };
         let objects = of(|m| matches!(m, Match::Object(_)));
         let background = of(|m| *m == Match::Background);
-        let most = (self.batch_size_per_image as f64 * self.positive_fraction) as usize;
-        let positive = choice.choose(objects, most);
-        let rest = self.batch_size_per_image - positive.len();
+        let batch_size = self.batch_size_per_image;
+        let most = (batch_size as f64 * self.positive_fraction) as usize;
+        let positive = choice.choose(objects, most.min(batch_size));
+        let rest = batch_size - positive.len();
         Sample {
             negative: choice.choose(background, rest),
             positive,
@@ -118,5 +119,25 @@ mod tests {
         );
         assert_eq!(sample, random(1));
         assert_ne!(sample, random(2));
+    }
+
+    #[test]
+    fn a_fraction_above_one_samples_no_more_than_the_batch() {
+        let mut matches = vec![Match::Object(0); 6];
+        matches.extend([Match::Background; 6]);
+        for (positive_fraction, positive, negative) in [
+            (2.0, 4, 0),
+            (f64::INFINITY, 4, 0),
+            (-1.0, 0, 4),
+            (f64::NAN, 0, 4),
+        ] {
+            let sampler = BalancedSampler {
+                batch_size_per_image: 4,
+                positive_fraction,
+            };
+            let sample = sampler.sample(&matches, &mut Choice::<StdRng>::First);
+            let found = (sample.positive.len(), sample.negative.len());
+            assert_eq!(found, (positive, negative), "{positive_fraction}");
+        }
     }
 }

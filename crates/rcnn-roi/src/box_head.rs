@@ -3,9 +3,15 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, NormKind, Phase, conv_norm_relu};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, MAX_CHANNELS, NormKind, Phase, conv_norm_relu};
 use rcnn_ops::{DetectionBackend, Observer, linear};
+use rcnn_types::validate::{InvalidField, require_within};
 use serde::{Deserialize, Serialize};
+
+/// Widest linear layer.
+const MAX_WIDTH: usize = 16_384;
+/// Most layers of a kind.
+pub(crate) const MAX_LAYERS: usize = 64;
 
 /// Describes a [`BoxHead`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,22 +70,38 @@ impl BoxHeadConfig {
         }
     }
 
-    /// Channels or width of every layer.
-    pub fn layer_sizes(&self) -> Vec<usize> {
+    /// Whether it describes a head.
+    ///
+    /// # Errors
+    /// Names the field at fault.
+    pub fn validate(&self) -> Result<(), InvalidField> {
         match self {
             Self::TwoMlp {
-                representation_size: size,
-            } => vec![*size, *size],
+                representation_size: width,
+            } => require_within("box_head.representation_size", *width, 1..=MAX_WIDTH),
             Self::ConvFc {
                 conv_layers,
                 fc_layers,
-                ..
-            } => [&conv_layers[..], fc_layers].concat(),
+                norm,
+            } => {
+                for (layers, sizes, most) in [
+                    ("conv_layers", conv_layers, MAX_CHANNELS),
+                    ("fc_layers", fc_layers, MAX_WIDTH),
+                ] {
+                    let count = format!("number of box_head.{layers}");
+                    require_within(&count, sizes.len(), 0..=MAX_LAYERS)?;
+                    for (i, size) in sizes.iter().enumerate() {
+                        require_within(&format!("box_head.{layers}[{i}]"), *size, 1..=most)?;
+                    }
+                }
+                let eps = norm.map_or(0.0, |(_, eps)| eps);
+                require_within("epsilon of box_head.norm", eps, 0.0..=1.0)
+            }
         }
     }
 
     /// Makes the module for pooled features of shape `[channels, height, width]`.
-    pub fn init<B: Backend>(&self, input: [usize; 3], device: &B::Device) -> BoxHead<B> {
+    pub(crate) fn init<B: Backend>(&self, input: [usize; 3], device: &B::Device) -> BoxHead<B> {
         match self {
             Self::TwoMlp {
                 representation_size: size,

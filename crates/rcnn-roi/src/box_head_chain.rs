@@ -6,6 +6,7 @@ use std::str::FromStr;
 use rcnn_backbone::NormKind;
 
 use crate::BoxHeadConfig;
+use crate::box_head::MAX_LAYERS;
 
 /// Text that is no chain of layers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +45,11 @@ impl FromStr for BoxHeadConfig {
                 Ok(number) if number > 0 => Ok(number),
                 _ => Err(error(format!("`{text}` is no number from 1"))),
             };
-            let sizes = std::iter::repeat_n(number(size)?, number(count)?);
+            let (size, count) = (number(size)?, number(count)?);
+            if count > MAX_LAYERS {
+                return Err(error(format!("`{layer}` is more than {MAX_LAYERS} layers")));
+            }
+            let sizes = std::iter::repeat_n(size, count);
             match kind {
                 "fc" => fc_layers.extend(sizes),
                 "conv" | "conv_bn" if !fc_layers.is_empty() => {
@@ -151,6 +156,7 @@ mod tests {
             ("fc:8,conv:8", "convolutions first"),
             ("pool:8", "no layer `pool`"),
             ("conv:8,conv_bn:8,fc:8", "mixed"),
+            ("fc:8x1000000000000", "more than 64 layers"),
         ] {
             let error = text.parse::<BoxHeadConfig>().unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -1,9 +1,15 @@
 //! Parameters of the second stage, under torchvision's names.
 
 use burn::tensor::backend::Backend;
+use rcnn_types::validate::{
+    InvalidField, POSITIVE, is_positive, require, require_some, require_within,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{BoxHeadConfig, FastRcnnPredictor, MultiScaleRoiAlign, NmsMethod, RoiHeads};
+
+/// Most classes that a configuration may ask for.
+const MAX_CLASSES: usize = 65_536;
 
 /// Parameters of the second stage. In files the fields carry the names of the keywords of
 /// torchvision's `FasterRCNN`: `box_score_thresh` for [`score_thresh`](Self::score_thresh).
@@ -71,6 +77,14 @@ pub struct FocalLoss {
     pub gamma: f64,
 }
 
+impl FocalLoss {
+    fn validate(&self) -> Result<(), InvalidField> {
+        let Self { alpha, gamma } = *self;
+        require(is_positive(alpha), "box_focal_loss.alpha", alpha, POSITIVE)?;
+        require_within("box_focal_loss.gamma", gamma, 0.0..=100.0)
+    }
+}
+
 impl Default for FocalLoss {
     /// The paper's and torchvision's `sigmoid_focal_loss`'s.
     fn default() -> Self {
@@ -104,16 +118,75 @@ impl Default for RoiHeadsConfig {
 }
 
 impl RoiHeadsConfig {
+    /// Whether all values make sense for `num_classes` classes, background included.
+    ///
+    /// # Errors
+    /// Names the field at fault under torchvision's name.
+    pub fn validate(&self, num_classes: usize) -> Result<(), InvalidField> {
+        require(
+            (2..=MAX_CLASSES).contains(&num_classes),
+            "num_classes",
+            num_classes,
+            format_args!("at least 2, the background and one class, at most {MAX_CLASSES}"),
+        )?;
+        self.box_roi_pool.validate()?;
+        self.box_head.validate()?;
+        require_within("box_score_thresh", self.score_thresh, 0.0..=1.0)?;
+        require_within("box_nms_thresh", self.nms_thresh, 0.0..=1.0)?;
+        require_some("box_detections_per_img", self.detections_per_img)?;
+        require_within("box_fg_iou_thresh", self.fg_iou_thresh, 0.0..=1.0)?;
+        require_within("box_bg_iou_thresh", self.bg_iou_thresh, 0.0..=1.0)?;
+        let (foreground, background) = (self.fg_iou_thresh, self.bg_iou_thresh);
+        require(
+            background <= foreground,
+            "box_bg_iou_thresh",
+            background,
+            format_args!("at most {foreground}, which is box_fg_iou_thresh"),
+        )?;
+        require_some("box_batch_size_per_image", self.batch_size_per_image)?;
+        require_within("box_positive_fraction", self.positive_fraction, 0.0..=1.0)?;
+        let weights = self.bbox_reg_weights;
+        require(
+            weights.iter().all(|weight| is_positive(*weight)),
+            "bbox_reg_weights",
+            weights,
+            "four positive numbers",
+        )?;
+        if let NmsMethod::SoftGaussian { sigma } = self.nms_method {
+            let field = "box_nms_method.soft_gaussian.sigma";
+            require(is_positive(sigma), field, sigma, POSITIVE)?;
+        }
+        if let Some(weights) = &self.class_weights {
+            let valid = |weight: &f32| *weight == 0.0 || is_positive(*weight);
+            require(
+                weights.len() == num_classes
+                    && weights.iter().all(valid)
+                    && weights.iter().any(|weight| *weight > 0.0),
+                "box_class_weights",
+                weights,
+                format_args!(
+                    "{num_classes} numbers from 0, one a class with the background first, not all \
+                     of them 0"
+                ),
+            )?;
+        }
+        self.focal_loss.map_or(Ok(()), |loss| loss.validate())
+    }
+
     /// Makes the module for feature maps of `in_channels` channels.
+    ///
+    /// # Errors
+    /// Where [`validate`](Self::validate) fails.
     pub fn init<B: Backend>(
         &self,
         in_channels: usize,
         num_classes: usize,
         device: &B::Device,
-    ) -> RoiHeads<B> {
+    ) -> Result<RoiHeads<B>, InvalidField> {
+        self.validate(num_classes)?;
         let [height, width] = self.box_roi_pool.output_size;
         let pooled = [in_channels, height, width];
-        RoiHeads {
+        Ok(RoiHeads {
             box_head: self.box_head.init(pooled, device),
             box_predictor: FastRcnnPredictor::new(
                 self.box_head.out_features(pooled),
@@ -122,6 +195,6 @@ impl RoiHeadsConfig {
                 device,
             ),
             config: self.clone(),
-        }
+        })
     }
 }

@@ -1,8 +1,9 @@
 //! RoIAlign over a feature pyramid: each box is cut from the level that fits its size.
 
 use burn::tensor::{Tensor, TensorData};
-use rcnn_backbone::FeatureMaps;
+use rcnn_backbone::{FeatureMaps, LevelSpec};
 use rcnn_ops::{BBox, DetectionBackend, RoiAlignOptions, box_area, roi_align_into, roi_align_room};
+use rcnn_types::validate::{InvalidField, POSITIVE, is_positive, require, require_within};
 use serde::{Deserialize, Serialize};
 
 /// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`).
@@ -36,7 +37,54 @@ impl Default for MultiScaleRoiAlign {
     }
 }
 
+/// Most bins of the cut along an axis.
+const MAX_BINS: usize = 64;
+/// Most samples of a bin along an axis.
+const MAX_SAMPLES: usize = 64;
+/// Largest logarithm of a stride.
+const MAX_LEVEL: i32 = 24;
+
 impl MultiScaleRoiAlign {
+    /// Whether all values make sense.
+    ///
+    /// # Errors
+    /// Names the field at fault.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        for (i, bins) in self.output_size.into_iter().enumerate() {
+            let field = format!("box_roi_pool.output_size[{i}]");
+            require_within(&field, bins, 1..=MAX_BINS)?;
+        }
+        let samples = self.sampling_ratio;
+        require_within("box_roi_pool.sampling_ratio", samples, 0..=MAX_SAMPLES)?;
+        let scale = self.canonical_scale;
+        require(
+            is_positive(scale),
+            "box_roi_pool.canonical_scale",
+            scale,
+            POSITIVE,
+        )?;
+        let level = self.canonical_level;
+        require_within("box_roi_pool.canonical_level", level, 0..=MAX_LEVEL)
+    }
+
+    /// Whether one of these feature maps is there to cut from.
+    ///
+    /// # Errors
+    /// Names the feature maps.
+    pub fn validate_levels(&self, levels: &[LevelSpec]) -> Result<(), InvalidField> {
+        let known: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
+        let names = &self.featmap_names;
+        require(
+            names.iter().any(|name| known.contains(&name.as_str())),
+            "box_roi_pool.featmap_names",
+            names,
+            format_args!(
+                "one or more of the backbone's feature maps: {}",
+                known.join(", ")
+            ),
+        )
+    }
+
     /// Cuts every box of every image.
     ///
     /// # Shapes
@@ -45,7 +93,7 @@ impl MultiScaleRoiAlign {
     /// - output: `[K, C, output height, output width]`, image after image
     ///
     /// # Panics
-    /// Panics when none of the features has one of `featmap_names`.
+    /// When none of the features has one of `featmap_names`.
     pub fn forward<B: DetectionBackend>(
         &self,
         features: &FeatureMaps<B>,
@@ -57,10 +105,11 @@ impl MultiScaleRoiAlign {
             .filter(|(name, _)| self.featmap_names.iter().any(|n| n == name))
             .map(|(_, map)| map)
             .collect();
-        let names = &self.featmap_names;
         assert!(
             !levels.is_empty(),
-            "no feature map is named one of {names:?}"
+            "no feature map is named one of {:?}; there are {:?}",
+            self.featmap_names,
+            features.iter().map(|(name, _)| name).collect::<Vec<_>>()
         );
         let height = image_sizes.iter().map(|size| size.0).max().unwrap_or(1);
         let scales: Vec<f32> = levels
@@ -104,9 +153,11 @@ impl MultiScaleRoiAlign {
     }
 
     fn level_mapper(&self, scales: &[f32]) -> LevelMapper {
+        let k_min = log_stride(scales[0]);
         LevelMapper {
-            k_min: log_stride(scales[0]),
-            k_max: log_stride(scales[scales.len() - 1]),
+            k_min,
+            // Maps of one stride may differ by a location, and so in what is inferred.
+            k_max: log_stride(scales[scales.len() - 1]).max(k_min),
             canonical_scale: self.canonical_scale,
             canonical_level: self.canonical_level,
         }
@@ -115,7 +166,7 @@ impl MultiScaleRoiAlign {
 
 /// The power of two nearest to the ratio of a map's height to the images'.
 fn infer_scale(map_height: usize, image_height: usize) -> f32 {
-    (map_height as f32 / image_height as f32)
+    (map_height.max(1) as f32 / image_height.max(1) as f32)
         .log2()
         .round_ties_even()
         .exp2()
@@ -165,13 +216,41 @@ impl LevelMapper {
         let level =
             (self.canonical_level as f32 + (side / self.canonical_scale).log2() + EPS).floor();
         // A NaN becomes 0 and so the first level.
-        ((level as i32).clamp(self.k_min, self.k_max) - self.k_min) as usize
+        ((level as i32).min(self.k_max).max(self.k_min) - self.k_min) as usize
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::positions;
+    use super::*;
+
+    #[test]
+    fn maps_from_coarse_to_fine_end_in_no_panic() {
+        let mapper = MultiScaleRoiAlign::default().level_mapper(&[1.0 / 16.0, 1.0 / 8.0]);
+        for side in [1.0, 100.0, 1000.0] {
+            assert_eq!(mapper.level(&[0.0, 0.0, side, side]), 0);
+        }
+        let mapper = LevelMapper {
+            k_min: 4,
+            k_max: 3,
+            canonical_scale: 224.0,
+            canonical_level: 4,
+        };
+        assert_eq!(mapper.level(&[0.0, 0.0, 9.0, 9.0]), 0);
+    }
+
+    #[test]
+    fn pooling_from_maps_that_there_are_not_is_refused() {
+        let pool = MultiScaleRoiAlign::default();
+        let level = |name| LevelSpec::new(name, 8, 4);
+        assert_eq!(pool.validate_levels(&[level("0")]), Ok(()));
+        let error = pool
+            .validate_levels(&[level("c3"), level("c4")])
+            .unwrap_err();
+        let expected = "box_roi_pool.featmap_names = [\"0\", \"1\", \"2\", \"3\"]: expected one or \
+                        more of the backbone's feature maps: c3, c4";
+        assert_eq!(error.to_string(), expected);
+    }
 
     #[test]
     fn boxes_of_a_missing_level_go_to_the_next_finer_one() {

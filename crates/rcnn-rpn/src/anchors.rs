@@ -1,15 +1,24 @@
 //! Anchors: the boxes at every location that proposals start from.
 
 use burn::tensor::{Int, Tensor, backend::Backend};
-use rcnn_backbone::FeatureMaps;
+use rcnn_backbone::{FeatureMaps, LevelSpec};
 use rcnn_ops::BBox;
+use rcnn_types::validate::{InvalidField, is_positive, require};
 use serde::{Deserialize, Serialize};
 
 use crate::RegionProposalNetwork;
 
+const SIZES: &str = "rpn_anchor_generator.sizes";
+const RATIOS: &str = "rpn_anchor_generator.aspect_ratios";
+/// Most anchors at a location.
+const MAX_ANCHORS: usize = 1000;
+/// Largest coordinate of an anchor in pixels: up to here f32 has every whole number.
+const MAX_SIDE: f32 = 16_777_216.0;
+
 /// Sizes and shapes of the anchors of each level
 /// (`torchvision.models.detection.anchor_utils.AnchorGenerator`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AnchorGenerator {
     /// Side of a square anchor in pixels of the resized image, for each level one or several.
     pub sizes: Vec<Vec<f32>>,
@@ -38,36 +47,60 @@ impl AnchorGenerator {
         }
     }
 
-    /// Whether the generator serves `levels` feature maps.
+    /// Whether the generator describes anchors.
     ///
     /// # Errors
-    /// Says what does not fit.
-    pub fn check(&self, levels: usize) -> Result<(), String> {
-        let (sizes, ratios) = (self.sizes.len(), self.aspect_ratios.len());
-        if sizes != levels || ratios != levels {
-            return Err(format!(
-                "the backbone has {levels} feature maps, but there are anchor sizes for {sizes} \
-                 and aspect ratios for {ratios}"
-            ));
-        }
-        let expected = self.num_anchors_per_location();
-        let count = |(s, r): (&Vec<f32>, &Vec<f32>)| s.len() * r.len();
-        if expected == 0
-            || self
-                .sizes
-                .iter()
-                .zip(&self.aspect_ratios)
-                .map(count)
-                .any(|n| n != expected)
-        {
-            return Err("every level needs the same number of anchors, at least one".to_string());
-        }
-        let positive =
-            |values: &[Vec<f32>]| values.iter().flatten().all(|v| *v > 0.0 && v.is_finite());
-        if !positive(&self.sizes) || !positive(&self.aspect_ratios) {
-            return Err("anchor sizes and aspect ratios must be positive".to_string());
-        }
-        Ok(())
+    /// Names the field at fault.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        let (sizes, ratios) = (&self.sizes, &self.aspect_ratios);
+        let positive = |values: &[Vec<f32>]| values.iter().flatten().all(|v| is_positive(*v));
+        require(positive(sizes), SIZES, sizes, "positive numbers")?;
+        require(positive(ratios), RATIOS, ratios, "positive numbers")?;
+        let levels = sizes.len();
+        require(
+            ratios.len() == levels,
+            RATIOS,
+            ratios,
+            format_args!("ratios for {levels} feature maps, as there are sizes"),
+        )?;
+        let levels = sizes.iter().zip(ratios);
+        let counts: Vec<usize> = levels.map(|(s, r)| s.len() * r.len()).collect();
+        let all = self.num_anchors_per_location();
+        require(
+            (1..=MAX_ANCHORS).contains(&all) && counts.iter().all(|count| *count == all),
+            SIZES,
+            sizes,
+            format_args!(
+                "sizes that with the ratios make the same number of anchors at a location of every \
+                 feature map, 1 to {MAX_ANCHORS}, not {counts:?}"
+            ),
+        )?;
+        let corners = (0..sizes.len()).flat_map(|level| self.cell_anchors(level));
+        let exact = corners.flatten().all(|corner| corner.abs() <= MAX_SIDE);
+        require(
+            exact,
+            SIZES,
+            sizes,
+            format_args!("anchors that reach {MAX_SIDE} pixels at most"),
+        )
+    }
+
+    /// Whether there are anchors for each of these feature maps, and for no other.
+    ///
+    /// # Errors
+    /// Names the feature maps.
+    pub fn validate_levels(&self, levels: &[LevelSpec]) -> Result<(), InvalidField> {
+        let names: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
+        require(
+            self.sizes.len() == levels.len(),
+            SIZES,
+            &self.sizes,
+            format_args!(
+                "sizes for the {} feature maps of the backbone ({})",
+                names.len(),
+                names.join(", ")
+            ),
+        )
     }
 
     /// Anchors of a level around the origin, in whole pixels: ratios outer, sizes inner.
@@ -116,18 +149,23 @@ impl AnchorGenerator {
 impl<B: Backend> RegionProposalNetwork<B> {
     /// Anchors of every level, `[height * width * A, 4]`, for a batch padded to `padded_size`
     /// (height, width).
+    ///
+    /// # Panics
+    /// When there are not as many feature maps as the anchors have levels.
     pub fn anchors(
         &self,
         features: &FeatureMaps<B>,
         padded_size: (usize, usize),
     ) -> Vec<Tensor<B, 2>> {
+        let generator = &self.config.anchor_generator;
+        let (levels, maps) = (generator.sizes.len(), features.iter().len());
+        assert_eq!(maps, levels, "{maps} feature maps, anchors for {levels}");
         features
             .iter()
             .enumerate()
             .map(|(level, (_, map))| {
                 let [_, _, height, width] = map.dims();
                 let stride = (padded_size.0 / height, padded_size.1 / width);
-                let generator = &self.config.anchor_generator;
                 generator.grid_anchors(level, (height, width), stride, &map.device())
             })
             .collect()
@@ -150,14 +188,54 @@ mod tests {
     }
 
     #[test]
-    fn a_generator_that_does_not_fit_is_refused() {
-        let generator = AnchorGenerator::default();
-        assert!(generator.check(5).is_ok());
-        assert!(generator.check(1).unwrap_err().contains("1 feature maps"));
-        let uneven = AnchorGenerator {
-            sizes: vec![vec![32.0], vec![64.0, 128.0]],
-            aspect_ratios: vec![vec![1.0]; 2],
+    fn a_generator_that_does_not_fit_the_backbone_is_refused() {
+        let fits = |names: &[&str]| {
+            let level = |(i, name): (usize, &&str)| LevelSpec::new(*name, 8, 4 << i);
+            let levels: Vec<_> = names.iter().enumerate().map(level).collect();
+            let fits = AnchorGenerator::default().validate_levels(&levels);
+            fits.map_err(|error| error.to_string())
         };
-        assert!(uneven.check(2).unwrap_err().contains("same number"));
+        assert_eq!(fits(&["0", "1", "2", "3", "pool"]), Ok(()));
+        let error = fits(&["0"]).unwrap_err();
+        assert!(
+            error.contains("the 1 feature maps of the backbone (0)"),
+            "{error}"
+        );
+        let error = fits(&["a", "b", "c", "d", "e", "f"]).unwrap_err();
+        assert!(
+            error.contains("the 6 feature maps of the backbone (a, b, c, d, e, f)"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_describes_no_anchors_is_refused() {
+        let validate = |sizes: Vec<Vec<f32>>, aspect_ratios: Vec<Vec<f32>>| {
+            let generator = AnchorGenerator {
+                sizes,
+                aspect_ratios,
+            };
+            generator.validate().map_err(|error| error.to_string())
+        };
+        assert_eq!(AnchorGenerator::default().validate(), Ok(()));
+        assert_eq!(validate(vec![vec![1.0, 3.0]], vec![vec![0.01]]), Ok(()));
+        let one = || vec![vec![1.0]];
+        let uneven = vec![vec![32.0], vec![64.0, 128.0]];
+        for (sizes, ratios, says) in [
+            (vec![], vec![], "the same number"),
+            (vec![vec![]], one(), "the same number"),
+            (uneven, vec![vec![1.0]; 2], "the same number"),
+            (vec![vec![8.0; 40]], vec![vec![1.0; 40]], "not [1600]"),
+            (one(), vec![vec![1.0]; 2], "ratios for 1 feature maps"),
+            (vec![vec![0.0]], one(), "sizes = [[0.0]]"),
+            (vec![vec![f32::NAN]], one(), "sizes = [[NaN]]"),
+            (one(), vec![vec![-1.0]], "aspect_ratios = [[-1.0]]"),
+            (one(), vec![vec![f32::INFINITY]], "aspect_ratios = [[inf]]"),
+            (vec![vec![1e30]], one(), "16777216 pixels"),
+            (vec![vec![1e30]], vec![vec![1e-30]], "16777216 pixels"),
+        ] {
+            let error = validate(sizes, ratios).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
     }
 }

@@ -1,9 +1,13 @@
 //! Parameters of the region proposal network, under torchvision's names.
 
 use burn::tensor::backend::Backend;
+use rcnn_types::validate::{InvalidField, require, require_some, require_within};
 use serde::{Deserialize, Serialize};
 
 use crate::{AnchorGenerator, RegionProposalNetwork, RpnHead};
+
+/// Most 3x3 convolutions in the head.
+const MAX_CONV_DEPTH: usize = 64;
 
 /// Parameters of the region proposal network. In files the fields carry the names of the keywords
 /// of torchvision's `FasterRCNN`: `rpn_nms_thresh` for [`nms_thresh`](Self::nms_thresh).
@@ -68,16 +72,46 @@ impl Default for RpnConfig {
 }
 
 impl RpnConfig {
+    /// Whether all values make sense.
+    ///
+    /// # Errors
+    /// Names the field at fault under torchvision's name.
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        self.anchor_generator.validate()?;
+        require_within("rpn_conv_depth", self.conv_depth, 0..=MAX_CONV_DEPTH)?;
+        require_some("rpn_pre_nms_top_n_train", self.pre_nms_top_n_train)?;
+        require_some("rpn_pre_nms_top_n_test", self.pre_nms_top_n_test)?;
+        require_some("rpn_post_nms_top_n_train", self.post_nms_top_n_train)?;
+        require_some("rpn_post_nms_top_n_test", self.post_nms_top_n_test)?;
+        require_within("rpn_nms_thresh", self.nms_thresh, 0.0..=1.0)?;
+        require_within("rpn_fg_iou_thresh", self.fg_iou_thresh, 0.0..=1.0)?;
+        require_within("rpn_bg_iou_thresh", self.bg_iou_thresh, 0.0..=1.0)?;
+        let (foreground, background) = (self.fg_iou_thresh, self.bg_iou_thresh);
+        require(
+            background <= foreground,
+            "rpn_bg_iou_thresh",
+            background,
+            format_args!("at most {foreground}, which is rpn_fg_iou_thresh"),
+        )?;
+        require_some("rpn_batch_size_per_image", self.batch_size_per_image)?;
+        require_within("rpn_positive_fraction", self.positive_fraction, 0.0..=1.0)?;
+        require_within("rpn_score_thresh", self.score_thresh, 0.0..=1.0)
+    }
+
     /// Makes the module for feature maps of `in_channels` channels.
+    ///
+    /// # Errors
+    /// Where [`validate`](Self::validate) fails.
     pub fn init<B: Backend>(
         &self,
         in_channels: usize,
         device: &B::Device,
-    ) -> RegionProposalNetwork<B> {
+    ) -> Result<RegionProposalNetwork<B>, InvalidField> {
+        self.validate()?;
         let num_anchors = self.anchor_generator.num_anchors_per_location();
-        RegionProposalNetwork {
+        Ok(RegionProposalNetwork {
             head: RpnHead::new(in_channels, num_anchors, self.conv_depth, device),
             config: self.clone(),
-        }
+        })
     }
 }

@@ -3,12 +3,24 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rand::Rng;
 use rcnn_ops::{
-    BBox, BalancedSampler, Choice, Match, Matcher, Sample, binary_cross_entropy_with_logits,
-    smooth_l1_sum,
+    BBox, BalancedSampler, Choice, Match, Matcher, binary_cross_entropy_with_logits, smooth_l1_sum,
 };
 
 use crate::proposals::BOX_CODER;
 use crate::{RegionProposalNetwork, RpnOutput};
+
+/// Anchors that the loss looks at, of all images of a batch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RpnSamples {
+    /// Those of objects, by their place among the anchors of all levels and images, image after image.
+    pub positive: Vec<usize>,
+    /// Those of the background.
+    pub negative: Vec<usize>,
+    /// Boxes of the positive ones, xyxy in pixels of the resized image.
+    pub anchors: Vec<BBox>,
+    /// The object that each of these was matched to.
+    pub objects: Vec<BBox>,
+}
 
 /// Losses of the region proposal network, each `[1]`.
 #[derive(Debug, Clone)]
@@ -23,31 +35,23 @@ pub struct RpnLosses<B: Backend> {
 const BETA: f64 = 1.0 / 9.0;
 
 impl<B: Backend> RegionProposalNetwork<B> {
-    /// Losses of a batch (torchvision's `compute_loss` on sampled anchors).
+    /// Matches the anchors of every image with its objects and samples them (torchvision's
+    /// `assign_targets_to_anchors` and its sampler).
     ///
     /// # Shapes
     /// - anchors: of every level, `[height * width * A, 4]`
     /// - objects: boxes of every image, xyxy in pixels of the resized image; none is ordinary
-    pub fn loss<R: Rng>(
+    pub fn select_training_samples<R: Rng>(
         &self,
-        output: &RpnOutput<B>,
         anchors: &[Tensor<B, 2>],
         objects: &[&[BBox]],
         choice: &mut Choice<'_, R>,
-    ) -> RpnLosses<B> {
-        let (objectness, deltas): (Vec<_>, Vec<_>) = output.levels().unzip();
-        let (objectness, deltas) = (Tensor::cat(objectness, 1), Tensor::cat(deltas, 1));
-        let total = deltas.dims()[0] * deltas.dims()[1];
-        let (objectness, deltas) = (objectness.reshape([total]), deltas.reshape([total, 4]));
-
+    ) -> RpnSamples {
         let anchors = Tensor::cat(anchors.to_vec(), 0)
             .into_data()
             .convert::<f32>();
         let anchors: Vec<f32> = anchors.into_vec().expect("converted to f32");
-        let anchors: Vec<BBox> = anchors
-            .chunks_exact(4)
-            .map(|b| [b[0], b[1], b[2], b[3]])
-            .collect();
+        let (anchors, _) = anchors.as_chunks::<4>();
 
         let matcher = Matcher {
             high_threshold: self.config.fg_iou_thresh,
@@ -58,31 +62,43 @@ impl<B: Backend> RegionProposalNetwork<B> {
             batch_size_per_image: self.config.batch_size_per_image,
             positive_fraction: self.config.positive_fraction,
         };
-        let (mut positive, mut negative) = (Vec::new(), Vec::new());
-        let (mut sources, mut targets) = (Vec::new(), Vec::new());
+        let mut samples = RpnSamples::default();
         for (image, objects) in objects.iter().enumerate() {
-            let matches = matcher.matches(objects, &anchors);
-            let sample: Sample = sampler.sample(&matches, choice);
+            let matches = matcher.matches(objects, anchors);
+            let sample = sampler.sample(&matches, choice);
+            let base = image * anchors.len();
             for &i in &sample.positive {
                 if let Match::Object(object) = matches[i] {
-                    positive.push((image * anchors.len() + i) as i32);
-                    sources.extend(anchors[i]);
-                    targets.extend(objects[object]);
+                    samples.positive.push(base + i);
+                    samples.anchors.push(anchors[i]);
+                    samples.objects.push(objects[object]);
                 }
             }
-            let base = image * anchors.len();
-            negative.extend(sample.negative.iter().map(|i| (base + i) as i32));
+            let negative = sample.negative.iter().map(|i| base + i);
+            samples.negative.extend(negative);
         }
+        samples
+    }
+
+    /// Losses of the head's output for sampled anchors (torchvision's `compute_loss`).
+    pub fn loss(&self, output: &RpnOutput<B>, samples: &RpnSamples) -> RpnLosses<B> {
+        let (objectness, deltas): (Vec<_>, Vec<_>) = output.levels().unzip();
+        let (objectness, deltas) = (Tensor::cat(objectness, 1), Tensor::cat(deltas, 1));
+        let total = deltas.dims()[0] * deltas.dims()[1];
+        let (objectness, deltas) = (objectness.reshape([total]), deltas.reshape([total, 4]));
 
         let device = objectness.device();
-        let (positives, sampled) = (positive.len(), positive.len() + negative.len());
+        let positives = samples.positive.len();
+        let sampled = positives + samples.negative.len();
         let mut labels = vec![1.0f32; positives];
         labels.resize(sampled, 0.0);
-        let index = |at: &[i32]| Tensor::<B, 1, Int>::from_ints(at, &device);
-        let all: Vec<i32> = positive.iter().chain(&negative).copied().collect();
+        let index = |at: &mut dyn Iterator<Item = &usize>| {
+            let at: Vec<i32> = at.map(|&at| at as i32).collect();
+            Tensor::<B, 1, Int>::from_ints(at.as_slice(), &device)
+        };
+        let all = index(&mut samples.positive.iter().chain(&samples.negative));
         let labels = Tensor::<B, 1>::from_floats(labels.as_slice(), &device);
-        let objectness =
-            binary_cross_entropy_with_logits(objectness.select(0, index(&all)), labels);
+        let objectness = binary_cross_entropy_with_logits(objectness.select(0, all), labels);
         if positives == 0 {
             // Zero, but with a gradient of zero, as torch has it.
             return RpnLosses {
@@ -90,9 +106,12 @@ impl<B: Backend> RegionProposalNetwork<B> {
                 rpn_box_reg: deltas.sum() * 0.0,
             };
         }
-        let boxes = |b| Tensor::<B, 2>::from_data(TensorData::new(b, [positives, 4]), &device);
-        let targets = BOX_CODER.encode(boxes(targets), boxes(sources));
-        let deltas = deltas.select(0, index(&positive));
+        let boxes = |boxes: &[BBox]| {
+            let boxes = TensorData::new(boxes.concat(), [positives, 4]);
+            Tensor::<B, 2>::from_data(boxes, &device)
+        };
+        let targets = BOX_CODER.encode(boxes(&samples.objects), boxes(&samples.anchors));
+        let deltas = deltas.select(0, index(&mut samples.positive.iter()));
         let rpn_box_reg = smooth_l1_sum(deltas, targets, BETA) / sampled as f64;
         RpnLosses {
             objectness,

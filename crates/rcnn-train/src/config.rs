@@ -7,6 +7,7 @@ use rcnn_burn::freeze::Rule;
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{ConfigError, FasterRcnnConfig};
 use rcnn_data::Augmentation;
+use rcnn_types::validate::{POSITIVE, is_positive, require, require_some, require_within};
 use serde::{Deserialize, Serialize};
 
 use crate::{LearningRateFactor, ScheduleConfig, TrainError};
@@ -38,7 +39,7 @@ use crate::{LearningRateFactor, ScheduleConfig, TrainError};
 /// [augmentation]
 /// horizontal_flip = 0.5
 /// # "#;
-/// # rcnn_train::TrainConfig::from_toml(text)?.check()?;
+/// # rcnn_train::TrainConfig::from_toml(text)?.validate()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -168,66 +169,43 @@ impl TrainConfig {
     ///
     /// # Errors
     /// Names the field, what it holds and what it may hold.
-    pub fn check(&self) -> Result<(), TrainError> {
-        let require = |valid: bool, field: &str, value: &dyn std::fmt::Debug, expected: &str| {
-            if valid {
-                return Ok(());
-            }
-            Err(TrainError::Config(format!(
-                "{field} = {value:?}: expected {expected}"
-            )))
-        };
-        let at_least_one = [
-            ("epochs", self.epochs),
-            ("batch_size", self.batch_size),
-            ("accumulation", self.accumulation),
-        ];
-        for (field, value) in at_least_one {
-            require(value > 0, field, &value, "at least 1")?;
-        }
-        if let Some(patience) = self.patience {
-            require(patience > 0, "patience", &patience, "at least 1 epoch")?;
-        }
-        let positive = |value: f64| value > 0.0 && value.is_finite();
-        if let Some(norm) = self.clip_norm {
-            require(positive(norm), "clip_norm", &norm, "a positive number")?;
-        }
+    pub fn validate(&self) -> Result<(), TrainError> {
+        require_some("epochs", self.epochs)?;
+        require_some("batch_size", self.batch_size)?;
+        require_some("accumulation", self.accumulation)?;
+        require_some("patience", self.patience.unwrap_or(1))?;
+        let norm = self.clip_norm;
+        require(norm.is_none_or(is_positive), "clip_norm", norm, POSITIVE)?;
         let OptimizerConfig {
-            learning_rate,
+            learning_rate: rate,
             momentum,
             weight_decay,
             ..
         } = self.optimizer;
-        require(
-            positive(learning_rate),
-            "optimizer.learning_rate",
-            &learning_rate,
-            "a positive number",
-        )?;
+        let positive = is_positive(rate);
+        require(positive, "optimizer.learning_rate", rate, POSITIVE)?;
         require(
             (0.0..1.0).contains(&momentum),
             "optimizer.momentum",
-            &momentum,
+            momentum,
             "0 or more and less than 1",
         )?;
         require(
-            weight_decay >= 0.0 && weight_decay.is_finite(),
+            weight_decay == 0.0 || is_positive(weight_decay),
             "optimizer.weight_decay",
-            &weight_decay,
+            weight_decay,
             "0 or more",
         )?;
-        let factor = self.schedule.warmup_factor;
-        require(
-            (0.0..=1.0).contains(&factor),
-            "schedule.warmup_factor",
-            &factor,
-            "0 to 1",
-        )?;
-        let gamma = self.schedule.gamma;
+        let ScheduleConfig {
+            warmup_factor,
+            gamma,
+            ..
+        } = self.schedule;
+        require_within("schedule.warmup_factor", warmup_factor, 0.0..=1.0)?;
         require(
             gamma > 0.0 && gamma <= 1.0,
             "schedule.gamma",
-            &gamma,
+            gamma,
             "more than 0, at most 1",
         )?;
         require(
@@ -283,7 +261,7 @@ impl TrainConfig {
                 .aspect_ratios
                 .truncate(backbone.num_levels());
         }
-        config.check()?;
+        config.validate()?;
         Ok(config)
     }
 

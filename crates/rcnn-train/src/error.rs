@@ -8,6 +8,7 @@ use rcnn_burn::weights::WeightsError;
 use rcnn_burn::{ConfigError, DetectError};
 use rcnn_data::{DataError, LoadError};
 use rcnn_eval::EvalError;
+use rcnn_types::validate::InvalidField;
 
 /// A run that can't start or go on. What was saved before stays.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum TrainError {
     /// The run's configuration makes no sense.
     #[error("{0}")]
     Config(String),
+    /// A field of the run's configuration has a value that makes no sense.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
     /// The detector's configuration makes no sense.
     #[error("model: {0}")]
     Model(#[from] ConfigError),

@@ -79,7 +79,7 @@ impl Run {
     /// If the configuration makes no sense, or the folder can't be written or holds a run.
     pub fn create(folder: impl Into<PathBuf>, config: TrainConfig) -> Result<Self, TrainError> {
         let folder = folder.into();
-        config.check()?;
+        config.validate()?;
         let file = folder.join("run.toml");
         // Metrics begin with the training: what was refused before that is no run.
         if file.exists() && folder.join("metrics.jsonl").exists() {

@@ -41,7 +41,7 @@ fn check<B: DetectionBackend>(dtype: FloatDType, tolerance: f32, device: &B::Dev
     };
     let images = models::images(case, device);
     let batch = model.transform.forward(&images).expect("images");
-    let features = model.features(&batch);
+    let features = model.features(&batch).expect("feature maps");
     for (name, map) in features.iter() {
         assert_eq!(map.dtype(), DType::from(dtype));
         let map = map.clone().cast(DType::F32);

@@ -20,6 +20,7 @@ mod readbacks;
 mod steps;
 mod surgery;
 mod training;
+mod training_ops;
 
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
@@ -186,6 +187,7 @@ fn modules<B: DetectionBackend>(extent: Extent) -> Modules<B> {
         ("models", models::checks::<B>(extent)),
         ("surgery", surgery::checks::<B>()),
         ("half", half::checks::<B>()),
+        ("training_ops", simple(training_ops::checks::<B>())),
         ("training", training::checks::<B>(extent)),
     ]
 }
@@ -233,7 +235,7 @@ fn main() -> ExitCode {
     if suite.every_backend {
         suite.add_host(ops::host_checks());
         suite.add_host(models::host_checks());
-        suite.add_host(training::host_checks());
+        suite.add_host(training_ops::host_checks());
         let freeze: fn() = freeze::trainable_backbone_layers;
         suite.add_host(vec![("trainable_backbone_layers", freeze)]);
     }

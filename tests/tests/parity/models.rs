@@ -8,13 +8,15 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use parity::{Fixture, assert_close, synthetic};
-use rcnn_burn::backbone::{Backbone, FeatureMaps, NormKind, Phase, ResNetArch, ResNetFpnConfig};
+use rcnn_burn::backbone::{
+    Backbone, FeatureMaps, LevelSpec, NormKind, Phase, ResNetArch, ResNetFpnConfig,
+};
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{BBox, DetectionBackend};
-use rcnn_burn::roi::Detections;
+use rcnn_burn::roi::{ClassScores, Detections};
 use rcnn_burn::rpn::Proposals;
 use rcnn_burn::weights::{load_state_dict, parameter_shapes};
-use rcnn_burn::{FasterRcnn, FasterRcnnConfig};
+use rcnn_burn::{FasterRcnn, FasterRcnnConfig, GeneralizedRcnnTransform, ImageList};
 use serde_json::{Map, Value};
 
 use crate::{Check, Extent};
@@ -56,7 +58,7 @@ pub(crate) fn config(case: &Value) -> FasterRcnnConfig {
         case["options"].as_object().expect("an object"),
     );
     config = serde_json::from_value(json).expect("a configuration");
-    config.check().expect("a valid configuration");
+    config.validate().expect("a valid configuration");
     config
 }
 
@@ -117,7 +119,7 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
         .collect();
     assert_eq!(sizes, fixture.ints("transform.sizes"));
 
-    let features = model.features(&batch);
+    let features = model.features(&batch).expect("feature maps");
     for (name, map) in features.iter() {
         fixture.assert_sampled(&format!("features.{name}"), map.clone(), FEATURES);
     }
@@ -180,7 +182,7 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     let scores = model
         .roi_heads
         .class_scores(predictions, &boxes, &batch.image_sizes);
-    assert_eq!(scores.len(), images.len());
+    assert_class_scores(fixture, &batch, &scores, &boxes);
 
     let detections = model.detect(&images).expect("images");
     assert_eq!(detections.len(), images.len());
@@ -193,6 +195,57 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
         model.detect(&images).expect("images"),
         "two runs differ"
     );
+}
+
+/// The probabilities are those of torchvision's logits, and torchvision's detections are among the
+/// boxes of their classes, all of which lie in their image.
+fn assert_class_scores<B: Backend>(
+    fixture: &Fixture,
+    batch: &ImageList<B>,
+    found: &[ClassScores],
+    proposals: &[&[BBox]],
+) {
+    let shape = fixture.ints("class_logits#shape");
+    let (_, logits) = fixture.floats("class_logits");
+    let softmax = |row: &[f32]| {
+        let exp: Vec<f64> = row.iter().map(|logit| f64::from(*logit).exp()).collect();
+        let sum: f64 = exp.iter().sum();
+        exp.into_iter().map(move |exp| (exp / sum) as f32)
+    };
+    let expected: Vec<f32> = logits.chunks(shape[1]).flat_map(softmax).collect();
+    let scores: Vec<f32> = found.iter().flat_map(|all| all.scores.clone()).collect();
+    assert_close("class_scores", &scores, &expected, SCORES);
+
+    assert_eq!(found.len(), proposals.len(), "images of class_scores");
+    let sizes = batch.image_sizes.iter().zip(&batch.original_sizes);
+    for (i, (all, (&resized, &original))) in found.iter().zip(sizes).enumerate() {
+        assert_eq!(all.num_classes, shape[1], "classes of image {i}");
+        let count = proposals[i].len() * all.num_classes;
+        assert_eq!(all.boxes.len(), count, "boxes of image {i}");
+        let (height, width) = (resized.0 as f32, resized.1 as f32);
+        let inside = |b: &BBox| 0.0 <= b[0] && b[2] <= width && 0.0 <= b[1] && b[3] <= height;
+        assert!(all.boxes.iter().all(inside), "a box outside of image {i}");
+
+        let mut boxes = all.boxes.clone();
+        GeneralizedRcnnTransform::resize_boxes(&mut boxes, resized, original);
+        let classes = (0..all.num_classes).cycle();
+        let scored = classes.zip(boxes.into_iter().zip(&all.scores));
+        let scored: Detections = scored
+            .map(|(label, (b, score))| (b, label, *score))
+            .collect();
+        for expected in expected_detections(fixture, i).iter() {
+            let known = scored.iter().any(|found| is_same(&found, &expected));
+            assert!(known, "class_scores of image {i} are without {expected:?}");
+        }
+    }
+}
+
+/// The same class, and box and score within the tolerances.
+fn is_same(found: &(BBox, usize, f32), expected: &(BBox, usize, f32)) -> bool {
+    let mut sides = found.0.iter().zip(&expected.0);
+    found.1 == expected.1
+        && (found.2 - expected.2).abs() <= SCORES
+        && sides.all(|(f, e)| (f - e).abs() <= PIXELS)
 }
 
 /// torchvision's detections of an image.
@@ -209,14 +262,10 @@ pub(crate) fn expected_detections(fixture: &Fixture, image: usize) -> Detections
 pub(crate) fn assert_same(what: &str, found: &Detections, expected: &Detections) {
     assert_eq!(found.len(), expected.len(), "number of {what}");
     let mut left: Vec<_> = found.iter().collect();
-    for (bbox, label, score) in expected.iter() {
-        let close = |f: &(BBox, usize, f32)| {
-            f.1 == label
-                && (f.2 - score).abs() <= SCORES
-                && f.0.iter().zip(&bbox).all(|(f, e)| (f - e).abs() <= PIXELS)
-        };
-        let position = left.iter().position(close);
+    for expected in expected.iter() {
+        let position = left.iter().position(|found| is_same(found, &expected));
         let position = position.unwrap_or_else(|| {
+            let (bbox, label, score) = expected;
             panic!("{what}: expected class {label} at {bbox:?} with {score}; left: {left:?}")
         });
         left.remove(position);
@@ -354,8 +403,8 @@ impl<B: Backend> Backbone<B> for Plain<B> {
         )
     }
 
-    fn out_channels(&self) -> usize {
-        64
+    fn levels(&self) -> Vec<LevelSpec> {
+        vec![LevelSpec::new("0", 64, 16)]
     }
 }
 

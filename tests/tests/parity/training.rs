@@ -1,40 +1,22 @@
-//! Training: matching, sampling, losses, and the gradient of every parameter.
+//! Training steps of whole detectors: losses, and the gradient of every parameter.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 use parity::{Fixture, assert_close, norm};
 use rand::rngs::StdRng;
 use rcnn_burn::StandardFasterRcnn;
 use rcnn_burn::backbone::{Backbone, Phase};
 use rcnn_burn::freeze::FreezeState;
-use rcnn_burn::ops::{
-    BalancedSampler, BoxCoder, Choice, DetectionBackend, Match, Matcher,
-    binary_cross_entropy_with_logits, cross_entropy, smooth_l1_sum,
-};
-use rcnn_burn::roi::{BoxHeadConfig, BoxPredictions, RoiHeadsConfig, RoiSamples, Target};
+use rcnn_burn::ops::{Choice, DetectionBackend};
+use rcnn_burn::roi::Target;
 use rcnn_burn::weights::state_dict;
 use serde_json::Value;
 
 use crate::{Check, Extent, models};
-
-static OPS: LazyLock<Fixture> = LazyLock::new(|| Fixture::open("train_ops"));
-
-/// What runs on the host alone.
-pub(crate) fn host_checks() -> Vec<(&'static str, fn())> {
-    vec![
-        ("matcher", matcher),
-        (
-            "anchors_and_proposals_get_their_objects",
-            anchors_and_proposals_get_their_objects,
-        ),
-        ("sampler", sampler),
-    ]
-}
 
 /// Steps of whole detectors.
 const STEPS: [&str; 5] = [
@@ -45,204 +27,22 @@ const STEPS: [&str; 5] = [
     "train_resnet50_batchnorm",
 ];
 
-/// What runs on a backend: losses, and steps of whole detectors.
+/// What runs on a backend.
 pub(crate) fn checks<B: DetectionBackend>(extent: Extent) -> Vec<Check<B>> {
     let step =
         |name: &'static str| Check::new(name, move |device: &B::Device| check::<B>(name, device));
-    let steps = STEPS
-        .into_iter()
-        .filter(|_| extent == Extent::All)
-        .map(step);
-    let losses = [
-        Check::new("elementary_losses", elementary_losses::<B>),
-        Check::new(
-            "weights_and_focal_loss_of_the_classifier",
-            weights_and_focal_loss_of_the_classifier::<B>,
-        ),
-    ];
-    losses.into_iter().chain(steps).collect()
+    let steps = STEPS.into_iter().filter(|_| extent == Extent::All);
+    steps.map(step).collect()
 }
 
 /// Largest relative difference of a loss.
-const LOSS: f32 = 1e-4;
+pub(crate) const LOSS: f32 = 1e-4;
 /// Largest difference of a parameter's gradient, relative to its norm. Single elements move further
 /// where another order of summation tips a ReLU.
 const GRADIENT: f64 = 1e-3;
 
-fn for_cases(operation: &str, check: impl Fn(&str)) {
-    OPS.for_cases(operation, check);
-}
-
 pub(crate) fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f32 {
     tensor.into_data().into_vec::<f32>().expect("f32")[0]
-}
-
-fn matcher() {
-    for_cases("matcher", |case| {
-        let matcher = Matcher {
-            high_threshold: OPS.setting(case, "high"),
-            low_threshold: OPS.setting(case, "low"),
-            allow_low_quality_matches: OPS.setting(case, "low_quality"),
-        };
-        let (shape, quality) = OPS.floats(&format!("{case}/quality"));
-        let found = matcher.matches_by(shape[0], shape[1], |o, c| quality[o * shape[1] + c]);
-        let found: Vec<i64> = found
-            .into_iter()
-            .map(|m| match m {
-                Match::Object(object) => object as i64,
-                Match::Background => -1,
-                Match::Between => -2,
-            })
-            .collect();
-        let expected: Vec<i64> = OPS
-            .ints(&format!("{case}/matches"))
-            .into_iter()
-            .map(|m| m as i64)
-            .collect();
-        assert_eq!(found, expected, "{case}");
-    });
-}
-
-fn anchors_and_proposals_get_their_objects() {
-    let matcher = |high_threshold, low_threshold, allow_low_quality_matches| Matcher {
-        high_threshold,
-        low_threshold,
-        allow_low_quality_matches,
-    };
-    for_cases("assign_anchors", |case| {
-        let truth = OPS.boxes(&format!("{case}/truth"));
-        let anchors = OPS.boxes(&format!("{case}/anchors"));
-        let matches = matcher(0.7, 0.3, true).matches(&truth, &anchors);
-        let label = |m: &Match| match m {
-            Match::Object(_) => 1.0,
-            Match::Background => 0.0,
-            Match::Between => -1.0,
-        };
-        let found: Vec<f32> = matches.iter().map(label).collect();
-        assert_close(case, &found, &OPS.floats(&format!("{case}/labels")).1, 0.0);
-        let expected = OPS.boxes(&format!("{case}/matched_boxes"));
-        for (found, expected) in matches.iter().zip(expected) {
-            if let Match::Object(object) = found {
-                assert_eq!(truth[*object], expected, "{case}");
-            }
-        }
-    });
-    for_cases("assign_proposals", |case| {
-        let truth = OPS.boxes(&format!("{case}/truth"));
-        let labels = OPS.ints(&format!("{case}/truth_labels"));
-        let proposals = OPS.boxes(&format!("{case}/proposals"));
-        let matches = matcher(0.5, 0.5, false).matches(&truth, &proposals);
-        let label = |m: &Match| match m {
-            Match::Object(object) => labels[*object],
-            _ => 0,
-        };
-        let found: Vec<usize> = matches.iter().map(label).collect();
-        assert_eq!(found, OPS.ints(&format!("{case}/labels")), "{case}");
-    });
-}
-
-fn sampler() {
-    let labels = OPS.ints("sampler/first/labels");
-    let matches: Vec<Match> = labels
-        .iter()
-        .map(|&label| match label as i64 {
-            0 => Match::Background,
-            -1 => Match::Between,
-            object => Match::Object(object as usize),
-        })
-        .collect();
-    let sampler = BalancedSampler {
-        batch_size_per_image: OPS.setting("sampler/first", "batch_size"),
-        positive_fraction: OPS.setting("sampler/first", "positive_fraction"),
-    };
-    let found = sampler.sample(&matches, &mut Choice::<StdRng>::First);
-    assert_eq!(found.positive, OPS.ints("sampler/first/positive"));
-    assert_eq!(found.negative, OPS.ints("sampler/first/negative"));
-}
-
-fn elementary_losses<B: DetectionBackend>(device: &B::Device) {
-    let input = |case: &str, name: &str| OPS.floats(&format!("{case}/{name}")).1;
-    for_cases("smooth_l1", |case| {
-        if !case.contains("beta0.111_sum") || case.ends_with("_0") {
-            return;
-        }
-        let tensor = |name: &str| OPS.tensor::<Autodiff<B>, 2>(&format!("{case}/{name}"), device);
-        let found = tensor("input").require_grad();
-        let loss = smooth_l1_sum(found.clone(), tensor("target"), 1.0 / 9.0);
-        let gradients = loss.clone().backward();
-        assert_close(case, &[scalar(loss)], &[OPS.setting(case, "loss")], LOSS);
-        let gradient = found.grad(&gradients).expect("a gradient").into_data();
-        let gradient: Vec<f32> = gradient.into_vec().expect("f32");
-        assert_close(case, &gradient, &input(case, "input_grad"), 1e-6);
-    });
-    for_cases("binary_cross_entropy", |case| {
-        if case.ends_with("/0") {
-            return;
-        }
-        let tensor = |name: &str| OPS.tensor::<Autodiff<B>, 1>(&format!("{case}/{name}"), device);
-        let logits = tensor("logits").require_grad();
-        let loss = binary_cross_entropy_with_logits(logits.clone(), tensor("labels"));
-        let gradients = loss.clone().backward();
-        assert_close(case, &[scalar(loss)], &[OPS.setting(case, "loss")], LOSS);
-        let gradient = logits.grad(&gradients).expect("a gradient").into_data();
-        let gradient: Vec<f32> = gradient.into_vec().expect("f32");
-        assert_close(case, &gradient, &input(case, "logits_grad"), 1e-6);
-    });
-    for_cases("roi_loss", |case| {
-        let logits = OPS.tensor::<B, 2>(&format!("{case}/class_logits"), device);
-        let labels = OPS.ints(&format!("{case}/labels"));
-        let labels: Vec<i32> = labels.into_iter().map(|l| l as i32).collect();
-        let labels = Tensor::<B, 1, Int>::from_ints(labels.as_slice(), device);
-        let found = scalar(cross_entropy(logits, labels, None));
-        assert_close(
-            case,
-            &[found],
-            &[OPS.setting(case, "classification_loss")],
-            LOSS,
-        );
-    });
-    for_cases("regression_targets", |case| {
-        let tensor = |name: &str| OPS.tensor::<B, 2>(&format!("{case}/{name}"), device);
-        let coder = BoxCoder {
-            weights: OPS.setting(case, "weights"),
-        };
-        let found = coder.encode(tensor("truth"), tensor("boxes")).into_data();
-        let found: Vec<f32> = found.into_vec().expect("f32");
-        assert_close(case, &found, &input(case, "targets"), 1e-6);
-    });
-}
-
-fn weights_and_focal_loss_of_the_classifier<B: DetectionBackend>(device: &B::Device) {
-    for_cases("classifier_loss", |case| {
-        let class_logits = OPS.tensor::<Autodiff<B>, 2>(&format!("{case}/class_logits"), device);
-        let class_logits = class_logits.require_grad();
-        let [count, num_classes] = class_logits.dims();
-        let config = RoiHeadsConfig {
-            class_weights: OPS.setting(case, "class_weights"),
-            focal_loss: OPS.setting(case, "focal_loss"),
-            box_head: BoxHeadConfig::TwoMlp {
-                representation_size: 1,
-            },
-            ..Default::default()
-        };
-        let predictions = BoxPredictions {
-            class_logits: class_logits.clone(),
-            box_regression: Some(Tensor::zeros([count, 4 * num_classes], device)),
-        };
-        let samples = RoiSamples {
-            proposals: vec![vec![[0.0, 0.0, 8.0, 8.0]; count]],
-            labels: vec![OPS.ints(&format!("{case}/labels"))],
-            objects: vec![vec![[0.0, 0.0, 8.0, 8.0]; count]],
-        };
-        let roi_heads = config.init::<Autodiff<B>>(1, num_classes, device);
-        let loss = roi_heads.loss(predictions, &samples).classifier;
-        let gradients = loss.backward();
-        assert_close(case, &[scalar(loss)], &[OPS.setting(case, "loss")], LOSS);
-        let gradient = class_logits.grad(&gradients).expect("a gradient");
-        let gradient: Vec<f32> = gradient.into_data().into_vec().expect("f32");
-        let expected = OPS.floats(&format!("{case}/class_logits_grad")).1;
-        assert_close(case, &gradient, &expected, 1e-6);
-    });
 }
 
 /// torchvision's default of three trainable stages: stem and first stage stay as they are. Norms that
@@ -250,13 +50,32 @@ fn weights_and_focal_loss_of_the_classifier<B: DetectionBackend>(device: &B::Dev
 fn freeze<B: DetectionBackend>(case: &Value, model: Model<B>) -> Model<B> {
     let model = rcnn_burn::freeze::freeze(model, &["trainable_backbone_layers=3"]);
     let model = model.expect("a ResNet");
-    let expected: Vec<String> = serde_json::from_value(case["frozen"].clone()).expect("names");
-    assert_eq!(FreezeState::of(&model).frozen().names, expected);
-    match case["norm"].as_str() {
-        Some("batch") => rcnn_burn::freeze::freeze(model, &[&format!("thaw {NORMS}")]),
-        _ => Ok(model),
+    assert_eq!(FreezeState::of(&model).frozen().names, frozen(case));
+    let thawed = thawed(case);
+    if thawed.is_empty() {
+        return model;
     }
-    .expect("norms")
+    let model = rcnn_burn::freeze::freeze(model, &[&format!("thaw {NORMS}")]).expect("norms");
+    let state = FreezeState::of(&model);
+    let still = state.frozen().names;
+    assert!(
+        thawed.iter().all(|name| !still.contains(&name.as_str())),
+        "{still:?}"
+    );
+    model
+}
+
+/// Parameters that torchvision freezes.
+fn frozen(case: &Value) -> Vec<String> {
+    serde_json::from_value(case["frozen"].clone()).expect("names")
+}
+
+/// Those among them that are trainable here: norms that count.
+fn thawed(case: &Value) -> Vec<String> {
+    let mut names = frozen(case);
+    let is_norm = |name: &String| name.contains(".bn") || name.contains(".downsample.1.");
+    names.retain(|name| case["norm"] == "batch" && is_norm(name));
+    names
 }
 
 type Model<B> = StandardFasterRcnn<Autodiff<B>>;
@@ -335,12 +154,12 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
     let expected: BTreeMap<String, f64> =
         serde_json::from_value(case["gradient_norms"].clone()).expect("norms");
     assert!(expected.len() > 40, "few gradients");
+    let thawed = thawed(case);
     for (name, snapshot) in &found {
         let gradient: Vec<f32> = snapshot.to_data().expect("data").into_vec().expect("f32");
         if !expected.contains_key(name) {
-            let counts = name.contains(".bn") || name.contains(".downsample.1.");
             let none = gradient.iter().all(|g| g.is_nan());
-            assert!(none || counts, "{name} has a gradient");
+            assert_eq!(none, !thawed.contains(name), "{name} without gradient");
             continue;
         }
         fixture.assert_sampled_norm(&format!("gradient.{name}"), &gradient, GRADIENT);
@@ -356,11 +175,11 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
 
     // Counted only where norms are trainable.
     let after = state_dict(&model.valid());
-    for (name, snapshot) in &after {
-        let key = format!("after.{name}");
-        if fixture.has(&key) {
-            let values: Vec<f32> = snapshot.to_data().expect("data").into_vec().expect("f32");
-            fixture.assert_sampled_values(&key, &values, 1e-4);
-        }
+    let counted = fixture.sampled("after.");
+    assert_eq!(counted.is_empty(), thawed.is_empty(), "{counted:?}");
+    for name in counted {
+        let snapshot = &after[name.trim_start_matches("after.")];
+        let values: Vec<f32> = snapshot.to_data().expect("data").into_vec().expect("f32");
+        fixture.assert_sampled_values(&name, &values, 1e-4);
     }
 }

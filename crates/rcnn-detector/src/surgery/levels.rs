@@ -1,6 +1,6 @@
 //! Which feature maps there are, and what follows from a change of them: anchors and pooling.
 
-use rcnn_backbone::{BackboneConfig, ResNetFpnConfig};
+use rcnn_backbone::{BackboneConfig, LevelSpec, ResNetFpnConfig};
 use rcnn_rpn::AnchorGenerator;
 
 use super::{Level, SurgeryError, built, forget_unbuilt, require_built};
@@ -55,7 +55,7 @@ impl FasterRcnnConfig {
     /// its stages.
     pub(super) fn replace_backbone(&mut self, backbone: ResNetFpnConfig) {
         if let BackboneConfig::ResnetFpn(before) = &self.backbone {
-            let (from, to) = (before.level_strides(), backbone.level_strides());
+            let (from, to) = (before.levels(), backbone.levels());
             self.rpn.anchor_generator = anchors_at(&self.rpn.anchor_generator, &from, &to);
             let pool = &mut self.roi_heads.box_roi_pool.featmap_names;
             *pool = pooled_maps(pool, before, &backbone);
@@ -65,11 +65,12 @@ impl FasterRcnnConfig {
 }
 
 /// The anchors for feature maps of other strides.
-fn anchors_at(anchors: &AnchorGenerator, from: &[usize], to: &[usize]) -> AnchorGenerator {
+fn anchors_at(anchors: &AnchorGenerator, from: &[LevelSpec], to: &[LevelSpec]) -> AnchorGenerator {
     // A generator that does not fit its own levels is refused as it is.
-    if anchors.check(from.len()).is_err() {
+    if anchors.validate().is_err() || anchors.validate_levels(from).is_err() {
         return anchors.clone();
     }
+    let [from, to] = [from, to].map(|levels| levels.iter().map(|l| l.stride).collect::<Vec<_>>());
     let nearest = |stride: usize| {
         let octaves = |other: usize| (stride as f32 / other as f32).log2().abs();
         let order = |a: &usize, b: &usize| octaves(from[*a]).total_cmp(&octaves(from[*b]));

@@ -1,0 +1,103 @@
+//! Validation of configurations, field by field.
+//!
+//! Every configuration of the detector has a `validate` made of these: an error names the field, the
+//! value found and what is expected.
+
+use std::fmt::{Debug, Display};
+use std::ops::RangeInclusive;
+
+/// A field of a configuration whose value makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} = {found}: expected {expected}")]
+pub struct InvalidField {
+    /// The field, under the name that it has in files: torchvision's where there is one.
+    pub field: String,
+    /// Its value.
+    pub found: String,
+    /// What it may hold.
+    pub expected: String,
+}
+
+/// What to call the numbers for which [`is_positive`] holds.
+pub const POSITIVE: &str = "a positive number";
+
+/// Requires a condition on a field.
+///
+/// # Errors
+/// Names the field, its value and what is expected, unless the field is valid.
+pub fn require(
+    valid: bool,
+    field: &str,
+    found: impl Debug,
+    expected: impl Display,
+) -> Result<(), InvalidField> {
+    if valid {
+        return Ok(());
+    }
+    Err(InvalidField {
+        field: field.to_string(),
+        found: format!("{found:?}"),
+        expected: expected.to_string(),
+    })
+}
+
+/// Requires a field to lie in a range. NaN lies in none.
+///
+/// ```
+/// use rcnn_types::validate::require_within;
+///
+/// let error = require_within("box_nms_thresh", 1.5, 0.0..=1.0).unwrap_err();
+/// assert_eq!(error.to_string(), "box_nms_thresh = 1.5: expected 0 to 1");
+/// ```
+///
+/// # Errors
+/// As [`require`].
+pub fn require_within<T: PartialOrd + Debug + Display>(
+    field: &str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), InvalidField> {
+    let (low, high) = (range.start(), range.end());
+    let expected = format_args!("{low} to {high}");
+    require(range.contains(&value), field, &value, expected)
+}
+
+/// Requires a count of at least 1.
+///
+/// # Errors
+/// As [`require`].
+pub fn require_some(field: &str, count: usize) -> Result<(), InvalidField> {
+    require(count > 0, field, count, "at least 1")
+}
+
+/// Whether a number is positive and neither it nor its inverse infinite in single precision, which
+/// the network computes in.
+pub fn is_positive(value: impl Into<f64>) -> bool {
+    (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_in_no_range() {
+        for value in [f64::NAN, f64::INFINITY, -0.1, 1.1] {
+            assert!(
+                require_within("rpn_nms_thresh", value, 0.0..=1.0).is_err(),
+                "{value}"
+            );
+        }
+        for value in [0.0, 1.0] {
+            assert_eq!(require_within("rpn_nms_thresh", value, 0.0..=1.0), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_number_whose_inverse_is_infinite_is_not_positive() {
+        for value in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
+            assert!(!is_positive(value), "{value}");
+        }
+        assert!(!is_positive(1e300) && is_positive(f32::MIN_POSITIVE));
+    }
+}
