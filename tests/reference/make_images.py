@@ -1,6 +1,6 @@
-"""Writes pictures of every kind `rcnn_burn::image` reads, and the RGB that Pillow makes of each.
+"""Writes pictures of every kind `rcnn_image` reads, and the RGB that Pillow makes of each.
 
-Run with any Python that has Pillow and NumPy. The pictures go to crates/rcnn-burn/tests/images, what is
+Run with any Python that has Pillow and NumPy. The pictures go to crates/rcnn-image/tests/images, what is
 expected of NAME to expected/NAME.png there; the pictures exif-* all share expected/exif.png.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-OUT = Path(__file__).parents[2] / "crates/rcnn-burn/tests/images"
+OUT = Path(__file__).parents[2] / "crates/rcnn-image/tests/images"
 W, H = 23, 17
 
 

@@ -1,53 +1,34 @@
 //! The analysis as a picture: what each layer costs beside what happens without it.
 
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use image::{Rgb, RgbImage};
+use rcnn_image::draw::{Align, BLACK, Canvas, fit};
 
 use crate::{Analysis, Layer};
 
 /// Pixels: a row, the title, and the columns from the left: names, shares of time, changes of loss.
-const ROW: i32 = 22;
-const TOP: i32 = 64;
-const NAMES: i32 = 300;
-const COLUMN: i32 = 300;
-const GAP: i32 = 70;
+const ROW: i64 = 22;
+const TOP: i64 = 64;
+const NAMES: i64 = 300;
+const COLUMN: i64 = 300;
+const GAP: i64 = 70;
 
-const TIME: RGBColor = RGBColor(0, 98, 178);
-const WORSE: RGBColor = RGBColor(204, 72, 0);
-const BETTER: RGBColor = RGBColor(0, 128, 96);
+const TIME: Rgb<u8> = Rgb([0, 98, 178]);
+const WORSE: Rgb<u8> = Rgb([204, 72, 0]);
+const BETTER: Rgb<u8> = Rgb([0, 128, 96]);
 
-/// Draws a chart as SVG, with the layers in the order of the analysis.
-pub fn draw_chart(analysis: &Analysis) -> String {
+/// Draws a chart, with the layers in the order of the analysis.
+pub fn draw_chart(analysis: &Analysis) -> RgbImage {
     let labelled = analysis.quality.is_some();
     let width = NAMES + COLUMN + GAP + if labelled { COLUMN + GAP } else { 0 };
-    let height = TOP + ROW * analysis.layers.len() as i32 + 16;
-    let mut svg = String::new();
-    let backend = SVGBackend::with_string(&mut svg, (width as u32, height as u32));
-    draw(&backend.into_drawing_area(), analysis).expect("text can be written to");
-    svg
-}
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
-
-fn draw<'a>(area: &Area<'a>, analysis: &Analysis) -> Drawn<'a> {
-    area.fill(&WHITE)?;
-    let text = |text: String, at: (i32, i32), align: HPos, size: i32| {
-        let style = ("sans-serif", size).into_font().color(&BLACK);
-        let style = style.pos(Pos::new(align, VPos::Center));
-        area.draw(&Text::new(text, at, style))
-    };
-    let bar = |left: i32, right: i32, y: i32, colour: RGBColor| {
-        let corners = [(left, y - 7), (right.max(left + 1), y + 7)];
-        area.draw(&Rectangle::new(corners, colour.filled()))
-    };
+    let height = TOP + ROW * analysis.layers.len() as i64 + 16;
+    let mut canvas = Canvas::new(width as u32, height as u32);
     let losses = NAMES + COLUMN + GAP;
     let change = |layer: &Layer| analysis.changes(layer)[0];
-    text("share of the time".into(), (NAMES, 40), HPos::Left, 15)?;
+    write(&mut canvas, NAMES, 40, "share of the time", 15.0);
     let changes = || analysis.layers.iter().filter_map(change);
     if changes().next().is_some() {
         let title = "change of the loss without the layer";
-        text(title.into(), (losses, 40), HPos::Left, 15)?;
+        write(&mut canvas, losses, 40, title, 15.0);
     }
     let longest = analysis.layers.iter().map(|layer| analysis.share(layer));
     let longest = longest.fold(f64::MIN_POSITIVE, f64::max);
@@ -57,27 +38,34 @@ fn draw<'a>(area: &Area<'a>, analysis: &Analysis) -> Drawn<'a> {
     });
     let across = |change: f64| {
         let share = (change - fall) / (rise - fall);
-        losses + (share * f64::from(COLUMN)) as i32
+        losses + (share * COLUMN as f64) as i64
     };
     for (row, layer) in (0..).zip(&analysis.layers) {
         let y = TOP + ROW * row + ROW / 2;
-        text(layer.name.clone(), (NAMES - 10, y), HPos::Right, 13)?;
+        let name = fit(&layer.name, 13.0, (NAMES - 20) as f32);
+        let end = [(NAMES - 10) as f32, y as f32];
+        canvas.text(end, Align::Right, &name, 13.0, BLACK);
         let share = analysis.share(layer);
-        let end = NAMES + (share / longest * f64::from(COLUMN)) as i32;
-        bar(NAMES, end, y, TIME)?;
-        text(
-            format!("{:.1} %", share * 100.0),
-            (end + 6, y),
-            HPos::Left,
-            12,
-        )?;
+        let end = NAMES + (share / longest * COLUMN as f64) as i64;
+        bar(&mut canvas, NAMES, end, y, TIME);
+        let value = format!("{:.1} %", share * 100.0);
+        write(&mut canvas, end + 6, y, &value, 12.0);
         if let Some(change) = change(layer) {
             let (zero, end) = (across(0.0), across(change));
             let colour = if change > 0.0 { WORSE } else { BETTER };
-            bar(zero.min(end), zero.max(end), y, colour)?;
+            bar(&mut canvas, zero.min(end), zero.max(end), y, colour);
             let value = format!("{change:+.3}");
-            text(value, (zero.max(end) + 6, y), HPos::Left, 12)?;
+            write(&mut canvas, zero.max(end) + 6, y, &value, 12.0);
         }
     }
-    area.present()
+    canvas.0
+}
+
+fn write(canvas: &mut Canvas, x: i64, y: i64, text: &str, size: f32) {
+    canvas.text([x as f32, y as f32], Align::Left, text, size, BLACK);
+}
+
+/// A horizontal bar around the height `y`, at least a pixel long.
+fn bar(canvas: &mut Canvas, left: i64, right: i64, y: i64, colour: Rgb<u8>) {
+    canvas.fill(left, y - 7, [(right - left).max(1), 14], colour);
 }

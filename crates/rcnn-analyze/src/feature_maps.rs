@@ -3,12 +3,13 @@
 use std::fmt::Arguments;
 
 use globset::Glob;
-use image::imageops::{FilterType, replace, resize};
+use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 use indexmap::IndexSet;
 use rcnn_burn::image::to_tensor;
 use rcnn_burn::ops::{DetectionBackend, Observer};
 use rcnn_burn::{Backend, StandardFasterRcnn, Tensor};
+use rcnn_image::sheet::Grid;
 
 use crate::AnalyzeError;
 
@@ -23,9 +24,9 @@ pub struct FeatureMap {
 
 /// Channels of a picture at most, and how many stand in a row.
 const CHANNELS: usize = 64;
-const COLUMNS: usize = 8;
+const COLUMNS: u32 = 8;
 /// Pixels that the longer side of a channel has at least, and those between channels.
-const SIDE: usize = 96;
+const SIDE: u32 = 96;
 const GAP: u32 = 2;
 
 /// Draws what layers put out for a picture: those whose name matches a glob of `patterns`, of as many
@@ -110,14 +111,9 @@ fn draw(mut channels: Vec<&[f32]>, width: u32, height: u32) -> RgbImage {
     };
     channels.sort_by(|a, b| deviation(b).total_cmp(&deviation(a)));
     channels.truncate(CHANNELS);
-    let scale = (SIDE as u32).div_ceil(width.max(height));
-    let (cell_width, cell_height) = (width * scale, height * scale);
-    let columns = channels.len().min(COLUMNS) as u32;
-    let rows = channels.len().div_ceil(COLUMNS) as u32;
-    let side = |cells: u32, length: u32| cells * (length + GAP) + GAP;
-    let size = (side(columns, cell_width), side(rows, cell_height));
-    let mut sheet = RgbImage::from_pixel(size.0, size.1, Rgb([64, 96, 160]));
-    for (place, plane) in (0..).zip(channels) {
+    let scale = SIDE.div_ceil(width.max(height));
+    let cell = (width * scale, height * scale);
+    let cells = channels.into_iter().map(|plane| {
         let least = plane.iter().copied().fold(f32::INFINITY, f32::min);
         let most = plane.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let range = (most - least).max(f32::MIN_POSITIVE);
@@ -125,12 +121,15 @@ fn draw(mut channels: Vec<&[f32]>, width: u32, height: u32) -> RgbImage {
             let value = plane[(y * width + x) as usize];
             Rgb([((value - least) / range * 255.0) as u8; 3])
         });
-        let cell = resize(&small, cell_width, cell_height, FilterType::Nearest);
-        let x = side(place % columns, cell_width);
-        let y = side(place / columns, cell_height);
-        replace(&mut sheet, &cell, x.into(), y.into());
-    }
-    sheet
+        resize(&small, cell.0, cell.1, FilterType::Nearest)
+    });
+    let grid = Grid {
+        columns: COLUMNS,
+        cell,
+        gap: GAP,
+        background: Rgb([64, 96, 160]),
+    };
+    grid.draw(&cells.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -59,6 +59,9 @@ pub fn analyze<B: DetectionBackend>(
     if samples.is_empty() {
         return Err(AnalyzeError::NoPictures);
     }
+    for truth in samples.iter().filter_map(|sample| sample.truth.as_ref()) {
+        truth.validate(weights.config.num_classes)?;
+    }
     let model = weights.load::<B>(device)?;
     let labelled = samples.iter().all(|sample| sample.truth.is_some());
     let bypasses = match labelled {
@@ -153,11 +156,8 @@ fn validate<B: DetectionBackend>(
     truth: &GroundTruth,
     device: &B::Device,
 ) -> Result<(Losses<B>, Detections), AnalyzeError> {
-    let objects = (truth.boxes.iter().zip(&truth.labels)).zip(&truth.crowd);
-    let (boxes, labels) = objects
-        .filter(|(_, crowd)| !**crowd)
-        .map(|((bounds, label), _)| (bounds.map(|v| v as f32), *label))
-        .unzip();
+    let object = |index: usize| (truth.boxes[index].map(|v| v as f32), truth.labels[index]);
+    let (boxes, labels) = truth.objects().map(object).unzip();
     let image: Tensor<B, 3> = to_tensor(image, device);
     let mut random = StdRng::seed_from_u64(truth.image_id);
     let choice = &mut Choice::Random(&mut random);

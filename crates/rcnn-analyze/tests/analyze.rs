@@ -139,10 +139,49 @@ fn every_layer_is_counted_and_measured() {
     let json = serde_json::to_value(&analysis).expect("JSON");
     assert_eq!(json["layers"][0]["name"], analysis.layers[0].name);
     let (table, chart) = (analysis.to_string(), draw_chart(&analysis));
-    assert!(chart.starts_with("<svg") && chart.trim_end().ends_with("</svg>"));
-    for layer in &analysis.layers {
-        assert!(table.contains(&layer.name) && chart.contains(&layer.name));
+    for (row, layer) in (0..).zip(&analysis.layers) {
+        assert!(table.contains(&layer.name));
+        // A name in dark pixels, and a bar from the same place on.
+        let y = 64 + 22 * row;
+        let mut name = (0..300).flat_map(|x| (y..y + 22).map(move |y| (x, y)));
+        assert!(name.any(|(x, y)| chart.get_pixel(x, y).0[0] < 100));
+        assert_eq!(chart.get_pixel(300, y + 11).0, [0, 98, 178]);
     }
+}
+
+/// `GroundTruth::crowd` is empty if there is no crowd; all objects used to vanish then.
+#[test]
+fn without_crowd_flags_every_object_counts() {
+    let (weights, samples) = (weights("fc:16,fc:16"), samples());
+    let mut without = samples.clone();
+    for sample in &mut without {
+        sample.truth.as_mut().expect("labels").crowd.clear();
+    }
+    let [flagged, plain] = [samples, without].map(|samples| analyzed(&weights, &samples));
+    assert_eq!(plain.quality, flagged.quality);
+    let norms = |analysis: &Analysis| -> Vec<_> {
+        let mut norms: Vec<_> = analysis
+            .layers
+            .iter()
+            .map(|layer| (layer.name.clone(), layer.gradient_norm))
+            .collect();
+        norms.sort_by(|a, b| a.0.cmp(&b.0));
+        norms
+    };
+    assert_eq!(norms(&plain), norms(&flagged));
+}
+
+#[test]
+fn truth_with_too_few_labels_is_refused() {
+    let mut samples = samples();
+    samples[1].truth.as_mut().expect("labels").labels.clear();
+    let weights = weights("none");
+    let error = analyze::<Flex>(&weights, &samples, &Default::default(), &mut |_, _| ());
+    let error = error.expect_err("no label for a box").to_string();
+    assert!(
+        error.contains("image 2: 1 objects, but 0 labels"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -15,7 +15,8 @@ use rcnn_train::ground_truth;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, default_device, run_on};
-use crate::data::{self, DatasetArgs};
+use crate::data::{self, DatasetArgs, files_of};
+use crate::overwrite::{Guard, OverwriteArgs, check_report};
 use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
 use crate::{files, inputs};
@@ -51,9 +52,11 @@ pub(crate) struct AnalyzeArgs {
     /// Draw what layers put out for the first picture: those whose names match a glob; may be repeated
     #[arg(long, value_name = "LAYER", requires = "output")]
     feature_maps: Vec<String>,
-    /// Write the numbers, a chart (analysis.svg) and feature maps into this folder
+    /// Write the numbers, a chart (analysis.png) and feature maps into this folder
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,14 +67,19 @@ enum Format {
 
 pub(crate) fn run(args: AnalyzeArgs) -> Result<Outcome> {
     let mut weights = args.model.open(&args.weights)?;
-    let samples = samples(&args, &mut weights)?;
+    let (samples, mut inputs) = samples(&args, &mut weights)?;
+    inputs.extend(args.model.files().map(PathBuf::from));
+    inputs.push(PathBuf::from(&args.weights));
+    let guard = Guard::new(args.overwrite, inputs);
     if let Some(folder) = &args.output {
+        check_report(folder, &["analysis.png"], &["analysis.json"], &guard)?;
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     let job = Analyze {
         weights: &weights,
         samples: &samples,
         args: &args,
+        guard: &guard,
     };
     let (analysis, maps) = run_on(std::slice::from_ref(&args.device), job)?;
     let json = serde_json::to_string_pretty(&analysis)?;
@@ -82,16 +90,17 @@ pub(crate) fn run(args: AnalyzeArgs) -> Result<Outcome> {
     }
     if let Some(folder) = &args.output {
         files::write_text(&folder.join("analysis.json"), &json)?;
-        files::write_text(&folder.join("analysis.svg"), &draw_chart(&analysis))?;
+        files::write_picture(&folder.join("analysis.png"), &draw_chart(&analysis))?;
         for map in maps {
-            files::write_picture(&folder.join(format!("{}.png", map.name)), &map.picture)?;
+            files::write_picture(&map_path(folder, &map), &map.picture)?;
         }
     }
     Ok(Outcome::Done)
 }
 
-/// Pictures spread evenly over the data, with what is on them where that is known.
-fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<Vec<Sample>> {
+/// Pictures spread evenly over the data, with what is on them where that is known, and all files of
+/// the data.
+fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<(Vec<Sample>, Vec<PathBuf>)> {
     if !args.dataset.data.exists() {
         bail!("{}: no such folder", args.dataset.data.display());
     }
@@ -107,7 +116,7 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<Vec<Sample>> {
         eprintln!("no labels: neither gradients nor what changes without a layer is measured");
         let image = |path: &PathBuf| open_rgb(path).map(|image| Sample { image, truth: None });
         let chosen = evenly(&pictures, args.images).into_iter();
-        return Ok(chosen.map(image).collect::<Result<_, _>>()?);
+        return Ok((chosen.map(image).collect::<Result<_, _>>()?, pictures));
     }
     let (dataset, names) = data::open_for(weights, &args.dataset)?;
     weights.config.class_names = names;
@@ -118,7 +127,8 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<Vec<Sample>> {
         })
     };
     let chosen = evenly(&dataset.samples, args.images);
-    chosen.into_iter().map(labelled).collect()
+    let samples = chosen.into_iter().map(labelled).collect::<Result<_>>()?;
+    Ok((samples, files_of(&dataset).map(PathBuf::from).collect()))
 }
 
 /// At most so many of all, from the first on at equal distances.
@@ -131,6 +141,11 @@ struct Analyze<'a> {
     weights: &'a Weights,
     samples: &'a [Sample],
     args: &'a AnalyzeArgs,
+    guard: &'a Guard,
+}
+
+fn map_path(folder: &Path, map: &FeatureMap) -> PathBuf {
+    folder.join(format!("{}.png", map.name))
 }
 
 impl Job for Analyze<'_> {
@@ -147,6 +162,11 @@ impl Job for Analyze<'_> {
                 feature_maps(&model, &self.samples[0].image, patterns, device)?
             }
         };
+        for map in &maps {
+            let folder = self.args.output.as_deref().unwrap_or(Path::new(""));
+            self.guard
+                .check(&map_path(folder, map), rcnn_image::is_ours)?;
+        }
         let progress = progress_bar(3 * self.samples.len(), "passes");
         let analysis = analyze::<B>(self.weights, self.samples, device, &mut |done, all| {
             progress.set_length(all as u64);

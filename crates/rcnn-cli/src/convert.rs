@@ -9,6 +9,7 @@ use rcnn_burn::weights::{Precision, Weights};
 
 use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
+use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::ModelArgs;
 
 /// Convert weights: torchvision's to this project's and back
@@ -26,6 +27,8 @@ pub(crate) struct ConvertArgs {
     /// File to write: .bpk or .safetensors
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
     #[command(flatten)]
     model: ModelArgs,
     /// Precision of a burnpack
@@ -86,6 +89,8 @@ impl Target {
 
 pub(crate) fn run(args: ConvertArgs) -> Result<Outcome> {
     let target = Target::new(&args.output, args.dtype)?;
+    let inputs = args.model.files().chain([Path::new(&args.input)]);
+    Guard::new(args.overwrite, inputs).check_named(target.path())?;
     let weights = args.model.open(&args.input)?;
     let weights = run_on(
         &[default_device()],

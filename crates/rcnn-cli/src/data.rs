@@ -89,10 +89,18 @@ impl DatasetArgs {
         let options = ReadOptions {
             split: self.split.clone(),
             class_names,
+            boxes_only: true,
             ..Default::default()
         };
         open(&self.data, &options, self.skip_invalid)
     }
+}
+
+/// The files that a data set was read from.
+pub(crate) fn files_of(dataset: &Dataset) -> impl Iterator<Item = &Path> {
+    let samples = dataset.samples.iter();
+    let files = samples.flat_map(|s| s.source.file.iter().chain([&s.image]));
+    files.chain([&dataset.root]).map(PathBuf::as_path)
 }
 
 /// Reads a data set; says how much of it is invalid and left out, where that is allowed.
@@ -135,6 +143,7 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
         DataCommand::Check(args) => {
             let options = ReadOptions {
                 split: args.split,
+                boxes_only: true,
                 ..Default::default()
             };
             let reading = rcnn_data::read(&args.data, &options)?;
@@ -169,9 +178,11 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
                 "{output}: {} images, {} boxes",
                 written.images, written.boxes
             );
-            if written.dropped_crowds > 0 {
-                let crowds = written.dropped_crowds;
-                eprintln!("{crowds} crowds left out, which the format has no word for");
+            if !written.dropped.is_empty() {
+                let kinds = written.dropped.iter();
+                let kinds: Vec<_> = kinds.map(|(kind, n)| format!("{n} {kind}")).collect();
+                let kinds = kinds.join(", ");
+                eprintln!("left out, as {} has no place for them: {kinds}", args.to);
             }
             Ok(Outcome::Done)
         }

@@ -18,7 +18,8 @@ use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
 use crate::inputs;
-use crate::output::{ClassNames, Format, PictureFolder, Printer};
+use crate::output::{ClassNames, Format, PictureFolder, Printer, image_ids};
+use crate::overwrite::{Guard, OverwriteArgs};
 use crate::progress::progress_bar;
 use crate::source::{BUILT_IN, ModelArgs, positive};
 
@@ -69,9 +70,11 @@ pub(crate) struct DetectArgs {
     /// Images computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
     batch_size: usize,
-    /// Write each picture with its detections drawn in into this folder
+    /// Write each picture with its detections drawn in into this folder, under its own name
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
     /// What to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -90,14 +93,19 @@ pub(crate) fn unit<F: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<F, 
 
 pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
     let images = inputs::expand(&args.images)?;
+    let files = args.model.files().chain([Path::new(&args.weights)]);
+    let guard = Guard::new(
+        args.overwrite,
+        files.chain(images.iter().map(PathBuf::as_path)),
+    );
+    let sources = images.iter().map(PathBuf::as_path);
+    let folder = match &args.output {
+        Some(folder) => Some(PictureFolder::create(folder, sources, &guard)?),
+        None => None,
+    };
     let mut weights = args.model.open(&args.weights)?;
     args.apply(&mut weights.config);
     let classes = args.wanted_classes(&weights.config)?;
-    let folder = args
-        .output
-        .as_deref()
-        .map(PictureFolder::create)
-        .transpose()?;
     let printer = Printer::new(args.format, ClassNames(weights.config.class_names.clone()));
     let device = args.device.clone();
     run_on(
@@ -176,7 +184,12 @@ struct Detect {
 }
 
 /// A picture and what was found in it, on its way to be written.
-type Finding<'a> = (&'a Path, RgbImage, Detections);
+struct Finding {
+    /// Which of the images.
+    index: usize,
+    picture: RgbImage,
+    detections: Detections,
+}
 
 impl Job for Detect {
     type Output = Outcome;
@@ -198,33 +211,38 @@ impl Job for Detect {
         let (found, findings) = sync_channel(ahead);
         let failed = thread::scope(|scope| {
             scope.spawn(move || {
-                for path in images {
+                for (index, path) in images.iter().enumerate() {
                     // Nobody wants pictures any more.
-                    if read.send((path.as_path(), open_rgb(path))).is_err() {
+                    if read.send((index, open_rgb(path))).is_err() {
                         break;
                     }
                 }
             });
             let model = args.model.load::<B>(weights, &devices[0])?;
             let model = model.cast(args.dtype.into())?;
-            let writer = scope.spawn(|| write(findings, printer, folder, &progress));
+            let writer = scope.spawn(|| write(images, findings, printer, folder, &progress));
 
             let mut failed = 0;
-            let mut pictures = pictures.into_iter().filter_map(|(path, picture)| {
+            let mut pictures = pictures.into_iter().filter_map(|(index, picture)| {
                 let report = |error| {
                     progress.suspend(|| eprintln!("error: {error}"));
                     progress.inc(1);
                     failed += 1;
                 };
-                Some((path, picture.map_err(report).ok()?))
+                Some((index, picture.map_err(report).ok()?))
             });
             'batches: loop {
                 let batch: Vec<_> = pictures.by_ref().take(args.batch_size).collect();
                 let last = batch.len() < args.batch_size;
                 let detections = detect(&model, &batch, classes.as_deref(), &devices[0])?;
-                for ((path, picture), detections) in batch.into_iter().zip(detections) {
+                for ((index, picture), detections) in batch.into_iter().zip(detections) {
+                    let finding = Finding {
+                        index,
+                        picture,
+                        detections,
+                    };
                     // The writer tells itself why it wants no more.
-                    if found.send((path, picture, detections)).is_err() {
+                    if found.send(finding).is_err() {
                         break 'batches;
                     }
                 }
@@ -247,7 +265,7 @@ impl Job for Detect {
 
 fn detect<B: DetectionBackend>(
     model: &StandardFasterRcnn<B>,
-    pictures: &[(&Path, RgbImage)],
+    pictures: &[(usize, RgbImage)],
     classes: Option<&[usize]>,
     device: &B::Device,
 ) -> Result<Vec<Detections>> {
@@ -269,16 +287,19 @@ fn detect<B: DetectionBackend>(
 
 /// Prints and draws what is found, until there is no more.
 fn write(
+    images: &[PathBuf],
     findings: Receiver<Finding>,
     mut printer: Printer,
-    mut folder: Option<PictureFolder>,
+    folder: Option<PictureFolder>,
     progress: &ProgressBar,
 ) -> Result<()> {
-    for (path, mut image, found) in findings {
-        progress.suspend(|| printer.image(path, &image, &found))?;
-        if let Some(folder) = &mut folder {
-            printer.draw(&mut image, &found);
-            folder.write(path, &image)?;
+    let ids = image_ids(images);
+    for finding in findings {
+        let (index, mut picture, found) = (finding.index, finding.picture, finding.detections);
+        progress.suspend(|| printer.image(&images[index], ids[index], &picture, &found))?;
+        if let Some(folder) = &folder {
+            printer.draw(&mut picture, &found);
+            folder.write(index, &picture)?;
         }
         progress.inc(1);
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -16,8 +16,9 @@ use rcnn_train::ground_truth;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
-use crate::data::{self, DatasetArgs};
+use crate::data::{self, DatasetArgs, files_of};
 use crate::files;
+use crate::overwrite::{Guard, OverwriteArgs, check_report};
 use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
 
@@ -53,6 +54,8 @@ pub(crate) struct EvalArgs {
     /// detections into this folder
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,10 +67,18 @@ enum Format {
 /// Images on the contact sheet.
 const WORST: usize = 12;
 
+/// What is written into the folder.
+const TEXTS: [&str; 2] = ["evaluation.json", "detections.json"];
+const PICTURES: [&str; 3] = ["curves.png", "confusion.png", "worst.png"];
+
 pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     let weights = args.model.open(&args.weights)?;
     let (dataset, names) = data::open_for(&weights, &args.dataset)?;
     if let Some(folder) = &args.output {
+        let weights = [Path::new(&args.weights)];
+        let inputs = files_of(&dataset).chain(args.model.files()).chain(weights);
+        let guard = Guard::new(args.overwrite, inputs);
+        check_report(folder, &PICTURES, &TEXTS, &guard)?;
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     let truth: Vec<GroundTruth> = dataset.samples.iter().map(ground_truth).collect();

@@ -4,8 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use image::codecs::jpeg::JpegEncoder;
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use tempfile::{Builder, NamedTempFile};
 
 /// Writes a file by way of a temporary one in the same folder.
@@ -45,14 +44,6 @@ pub(crate) fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
 
 /// Writes a picture, as a JPEG where the name says so, else as a PNG.
 pub(crate) fn write_picture(path: &Path, picture: &RgbImage) -> Result<()> {
-    let jpeg = path.extension().is_some_and(|e| e == "jpg" || e == "jpeg");
-    write_whole(path, |file| match jpeg {
-        true => Ok(picture.write_with_encoder(JpegEncoder::new_with_quality(file, 92))?),
-        false => {
-            // The PNG encoder wants to seek.
-            let mut bytes = std::io::Cursor::new(Vec::new());
-            picture.write_to(&mut bytes, ImageFormat::Png)?;
-            Ok(file.write_all(bytes.get_ref())?)
-        }
-    })
+    let bytes = rcnn_image::encode(path, picture)?;
+    write_whole(path, |file| Ok(file.write_all(&bytes)?))
 }

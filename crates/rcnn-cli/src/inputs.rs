@@ -3,10 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-
-const EXTENSIONS: [&str; 9] = [
-    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "jfif",
-];
+use rcnn_image::{EXTENSIONS, has_image_name};
 
 /// Expands files, folders (their pictures, in order of name) and glob patterns.
 ///
@@ -50,8 +47,7 @@ fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| folder.display().to_string())?.path();
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        if path.is_file() && extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) {
+        if path.is_file() && has_image_name(&path) {
             found.push(path);
         }
     }

@@ -10,13 +10,14 @@ mod cost;
 #[cfg(feature = "train")]
 mod data;
 mod detect;
-mod draw;
 #[cfg(feature = "train")]
 mod eval;
+mod events;
 mod files;
 mod inputs;
 mod inspect;
 mod output;
+mod overwrite;
 #[cfg(feature = "train")]
 mod preview;
 mod progress;
@@ -69,6 +70,8 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
+    // It is the first, so that nothing can go wrong.
+    let _ = tracing::subscriber::set_global_default(events::Lines);
     let result = match Cli::parse().command {
         Command::Detect(args) => detect::run(args),
         #[cfg(feature = "train")]

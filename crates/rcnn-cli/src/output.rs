@@ -1,5 +1,7 @@
 //! Writes detections for people and for programs.
 
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,11 +10,12 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use image::RgbImage;
 use rcnn_burn::roi::Detections;
+use rcnn_image::draw::{Label, draw_labels};
 use rcnn_types::CocoResult;
 use serde::Serialize;
 
-use crate::draw::{self, Label};
 use crate::files;
+use crate::overwrite::Guard;
 
 /// How detections are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,7 +71,6 @@ pub(crate) struct Printer {
     format: Format,
     names: ClassNames,
     items: usize,
-    images: usize,
 }
 
 impl Printer {
@@ -77,21 +79,20 @@ impl Printer {
             format,
             names,
             items: 0,
-            images: 0,
         }
     }
 
-    /// Prints what was found in one image.
+    /// Prints what was found in one image, whose id COCO's format asks for.
     pub(crate) fn image(
         &mut self,
         path: &Path,
+        image_id: u64,
         image: &RgbImage,
         found: &Detections,
     ) -> Result<()> {
         let mut out = io::stdout().lock();
         let name = path.to_string_lossy();
         let (width, height) = image.dimensions();
-        self.images += 1;
         match self.format {
             Format::Table => self.table(&mut out, &name, (width, height), found)?,
             Format::Json | Format::Jsonl => {
@@ -111,7 +112,6 @@ impl Printer {
                 self.item(&mut out, &record)?;
             }
             Format::Coco => {
-                let image_id = image_id(path, self.images);
                 for (bounds, label, score) in found.iter() {
                     let result = CocoResult::new(image_id, bounds, label, score);
                     let file_name = &name;
@@ -195,56 +195,124 @@ impl Printer {
                 class,
             })
             .collect();
-        draw::draw(image, &labels);
+        draw_labels(image, &labels);
     }
 }
 
-/// COCO's files are named after their image id; others are numbered in order.
-fn image_id(path: &Path, position: usize) -> u64 {
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy());
-    stem.and_then(|stem| stem.parse().ok())
-        .unwrap_or(position as u64)
+/// Ids of images for COCO's format, no two the same. COCO's files are named after theirs; the others
+/// get the lowest numbers that are left, in order.
+pub(crate) fn image_ids(paths: &[PathBuf]) -> Vec<u64> {
+    let mut used = HashSet::new();
+    let named = paths.iter().map(|path| {
+        let number = path.file_stem()?.to_str()?.parse().ok()?;
+        used.insert(number).then_some(number)
+    });
+    let named: Vec<Option<u64>> = named.collect();
+    let mut free = (1..).filter(|number| !used.contains(number));
+    let id = |named: Option<u64>| {
+        named
+            .or_else(|| free.next())
+            .expect("more numbers than images")
+    };
+    named.into_iter().map(id).collect()
 }
 
-/// A folder that pictures are written to; existing ones of the same name are replaced.
+/// A folder that pictures are written to, each under the name of the one it was made from.
 pub(crate) struct PictureFolder {
-    folder: PathBuf,
-    used: Vec<String>,
+    paths: Vec<PathBuf>,
 }
 
 impl PictureFolder {
-    /// Makes the folder, and makes sure that it can be written to before any work is done.
-    pub(crate) fn create(folder: &Path) -> Result<Self> {
+    /// Makes the folder for pictures made from `sources`, and makes sure that it can be written to
+    /// before any work is done.
+    ///
+    /// # Errors
+    /// If it can't be, or if there are files in the way that the guard protects.
+    pub(crate) fn create<'a>(
+        folder: &Path,
+        sources: impl IntoIterator<Item = &'a Path>,
+        guard: &Guard,
+    ) -> Result<Self> {
+        let names = file_names(sources);
+        let paths: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
+        paths
+            .iter()
+            .try_for_each(|path| guard.check(path, rcnn_image::is_ours))?;
         let unwritable = || format!("{}: can't write pictures here", folder.display());
         fs::create_dir_all(folder).with_context(unwritable)?;
         files::temporary(folder).with_context(unwritable)?;
-        Ok(Self {
-            folder: folder.into(),
-            used: Vec::new(),
-        })
+        Ok(Self { paths })
     }
 
-    /// Writes a picture under the name of the one it was made from: JPEG stays JPEG, the rest
-    /// becomes PNG.
-    pub(crate) fn write(&mut self, source: &Path, image: &RgbImage) -> Result<()> {
-        let extension = source
-            .extension()
-            .map(|e| e.to_string_lossy().to_lowercase());
-        let extension = match extension.as_deref() {
-            Some("jpg" | "jpeg" | "jfif") => "jpg",
-            _ => "png",
+    /// Writes the picture made from the source of this index.
+    pub(crate) fn write(&self, source: usize, image: &RgbImage) -> Result<()> {
+        files::write_picture(&self.paths[source], image)
+    }
+}
+
+/// Names for pictures made from others, no two the same: JPEG stays JPEG, the rest becomes PNG.
+fn file_names<'a>(sources: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
+    // Some file systems do not tell small letters from capitals.
+    let mut used = HashSet::new();
+    let mut last: HashMap<String, usize> = HashMap::new();
+    let name = |source: &Path| {
+        let extension = source.extension().map(|e| e.to_ascii_lowercase());
+        let is_jpeg = |e: &OsString| e == "jpg" || e == "jpeg" || e == "jfif";
+        let extension = match extension.is_some_and(|e| is_jpeg(&e)) {
+            true => "jpg",
+            false => "png",
         };
         let stem = source.file_stem().unwrap_or_default().to_string_lossy();
-        let name = (1..)
-            .map(|n| match n {
+        // Two folders may have pictures of the same name.
+        let number = last.entry(format!("{stem}.{extension}")).or_default();
+        loop {
+            *number += 1;
+            let name = match *number {
                 1 => format!("{stem}.{extension}"),
-                // Two folders may have pictures of the same name.
                 n => format!("{stem}_{n}.{extension}"),
-            })
-            .find(|name| !self.used.contains(name))
-            .expect("an unused number");
-        let path = self.folder.join(&name);
-        self.used.push(name);
-        files::write_picture(&path, image)
+            };
+            if used.insert(name.to_lowercase()) {
+                return name;
+            }
+        }
+    };
+    sources.into_iter().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(names: &[&str]) -> Vec<PathBuf> {
+        names.iter().map(PathBuf::from).collect()
+    }
+
+    /// A name that is no number got its position, which may be the number of another.
+    #[test]
+    fn ids_of_images_do_not_collide() {
+        let ids = |names: &[&str]| image_ids(&paths(names));
+        assert_eq!(ids(&["a.jpg", "1.jpg"]), [2, 1]);
+        assert_eq!(ids(&["a.jpg", "b.jpg", "c.jpg"]), [1, 2, 3]);
+        assert_eq!(ids(&["000000000139.jpg", "cat.jpg"]), [139, 1]);
+        assert_eq!(ids(&["x/1.jpg", "y/1.jpg", "y/01.png"]), [1, 2, 3]);
+        let huge = "99999999999999999999.jpg";
+        assert_eq!(ids(&["2.jpg", huge, "-3.jpg", "b.jpg"]), [2, 1, 3, 4]);
+    }
+
+    #[test]
+    fn names_of_pictures_do_not_collide() {
+        let paths = paths(&[
+            "x/a.JPEG", "y/a.jpg", "a_2.jfif", "a.webp", "y/A.png", "x/a.jpg",
+        ]);
+        let names = file_names(paths.iter().map(PathBuf::as_path));
+        let expected = [
+            "a.jpg",
+            "a_2.jpg",
+            "a_2_2.jpg",
+            "a.png",
+            "A_2.png",
+            "a_3.jpg",
+        ];
+        assert_eq!(names, expected);
     }
 }

@@ -8,16 +8,16 @@ use anyhow::{Result, bail};
 use clap::Args;
 use image::RgbImage;
 use rcnn_burn::GeneralizedRcnnTransform;
-use rcnn_burn::image::open_rgb;
-use rcnn_data::preview::{contact_sheet, examples, shrink};
 use rcnn_data::{Augmentation, Example, Loader, LoaderOptions};
+use rcnn_image::draw::{Label, WHITE, draw_labels};
+use rcnn_image::sheet::{Grid, shrink};
 
 use crate::Outcome;
 use crate::augment_args::AugmentArgs;
-use crate::data::DatasetArgs;
-use crate::draw::{self, Label};
+use crate::data::{DatasetArgs, files_of};
 use crate::files;
 use crate::output::PictureFolder;
+use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::positive;
 
 /// Draw images as they are trained on: augmented, with boxes and class names
@@ -42,31 +42,42 @@ pub(crate) struct PreviewArgs {
     #[arg(long, short, value_name = "FILE|DIR")]
     output: PathBuf,
     #[command(flatten)]
+    overwrite: OverwriteArgs,
+    #[command(flatten)]
     augment: AugmentArgs,
 }
 
-/// Width and height of a picture of the sheet, in pixels, and how many stand side by side.
-const CELL: (u32, u32) = (400, 300);
-const COLUMNS: u32 = 4;
+/// The sheet of small pictures.
+const SHEET: Grid = Grid {
+    columns: 4,
+    cell: (400, 300),
+    gap: 4,
+    background: WHITE,
+};
 
 pub(crate) fn run(args: PreviewArgs) -> Result<Outcome> {
     let mut augmentation = Augmentation::default();
     args.augment.apply(&mut augmentation);
     let dataset = Arc::new(args.dataset.open(None)?);
-    let mut folder = match is_sheet(&args.output) {
-        true => None,
-        false => Some(PictureFolder::create(&args.output)?),
-    };
     let options = LoaderOptions {
         seed: args.seed,
         ..Default::default()
     };
-    let decode = Arc::new(|path: &Path| Ok(open_rgb(path)?));
-    let loader = Loader::new(dataset.clone(), decode, augmentation, options);
+    let loader = Loader::new(dataset.clone(), augmentation, options)?;
+    let chosen = loader.order(0).into_iter().take(args.count);
+    let sources = chosen.map(|index| dataset.samples[index].image.as_path());
+    let guard = Guard::new(args.overwrite, files_of(&dataset));
+    let folder = if is_sheet(&args.output) {
+        guard.check(&args.output, rcnn_image::is_ours)?;
+        None
+    } else {
+        Some(PictureFolder::create(&args.output, sources, &guard)?)
+    };
 
     let mut out = std::io::stdout().lock();
     let (mut cells, mut failed) = (Vec::new(), 0);
-    for example in examples(&loader, 0, args.count) {
+    let examples = loader.epoch(0).flatten().take(args.count);
+    for (place, example) in examples.enumerate() {
         let example = match example {
             Ok(example) => example,
             Err(error) => {
@@ -78,16 +89,16 @@ pub(crate) fn run(args: PreviewArgs) -> Result<Outcome> {
         let path = &dataset.samples[example.index].image;
         writeln!(out, "{}  {}", path.display(), described(&example))?;
         let names = &dataset.class_names;
-        match &mut folder {
-            Some(folder) => folder.write(path, &drawn(&example, example.image.clone(), names))?,
-            None => cells.push(drawn(&example, shrink(&example.image, CELL), names)),
+        match &folder {
+            Some(folder) => folder.write(place, &drawn(&example, example.image.clone(), names))?,
+            None => cells.push(drawn(&example, shrink(&example.image, SHEET.cell), names)),
         }
     }
     if failed == args.count.min(dataset.samples.len()) {
         bail!("none of the pictures could be read");
     }
     if folder.is_none() {
-        files::write_picture(&args.output, &contact_sheet(&cells, COLUMNS, CELL))?;
+        files::write_picture(&args.output, &SHEET.draw(&cells))?;
     }
     Ok(match failed {
         0 => Outcome::Done,
@@ -128,6 +139,6 @@ fn drawn(example: &Example, mut picture: RgbImage, names: &[String]) -> RgbImage
             class,
         })
         .collect();
-    draw::draw(&mut picture, &labels);
+    draw_labels(&mut picture, &labels);
     picture
 }

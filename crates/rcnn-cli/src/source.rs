@@ -52,6 +52,12 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The files that they name.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.config, &self.labels];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// Makes the model, as strictly as asked. The weights go, and with them the mapped file: it is as
     /// large as the model.
     pub(crate) fn load<B: DetectionBackend>(

@@ -17,6 +17,7 @@ use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
 use crate::convert::{Dtype, Target};
 use crate::cost::{self, CostArgs, Costs};
+use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::checkpoint;
 
 /// Remove and replace layers of a model
@@ -36,6 +37,8 @@ pub(crate) struct SurgeryArgs {
     /// File to write: .bpk or .safetensors
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
     #[command(flatten)]
     operations: OperationArgs,
     /// Precision of a burnpack
@@ -144,6 +147,9 @@ fn read_anchors(path: &Path) -> Result<AnchorGenerator> {
 
 pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {
     let target = Target::new(&args.output, args.dtype)?;
+    let anchors = args.operations.anchors.iter();
+    let inputs = anchors.chain([&args.input]).map(Path::new);
+    Guard::new(args.overwrite, inputs).check_named(target.path())?;
     let operations = args.operations.operations()?;
     let input = checkpoint(&args.input)?;
     let before = Weights::of_checkpoint(&input)?;

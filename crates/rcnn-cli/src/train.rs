@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::Outcome;
 use crate::augment_args::AugmentArgs;
 use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::overwrite::is_same_file;
 use crate::source::{positive, resolve};
 
 /// Train a detector on labelled pictures
@@ -198,15 +199,31 @@ fn create(args: &TrainArgs) -> Result<Run> {
     if config.data.as_os_str().is_empty() {
         bail!("no data: give --data, or `data` in the TOML file");
     }
+    let [copy, command] = ["given.toml", "command.txt"].map(|name| args.out.join(name));
+    let is_given = args
+        .config
+        .as_ref()
+        .is_some_and(|file| is_same_file(file, &copy));
+    // Without run.toml they are of no run.
+    if !args.out.join("run.toml").exists() {
+        for path in [&copy, &command] {
+            if path.exists() && !(is_given && *path == copy) {
+                bail!(
+                    "{}: this file is in the way; choose another --out",
+                    path.display()
+                );
+            }
+        }
+    }
     let run = Run::create(&args.out, config)?;
     // Beside run.toml, which is what they come to: what was asked for.
-    if let Some(file) = &args.config {
-        let copy = args.out.join("given.toml");
+    if let Some(file) = &args.config
+        && !is_given
+    {
         fs::copy(file, &copy).with_context(|| copy.display().to_string())?;
     }
     let line: Vec<String> = std::env::args().collect();
-    let path = args.out.join("command.txt");
-    fs::write(&path, line.join(" ") + "\n").with_context(|| path.display().to_string())?;
+    fs::write(&command, line.join(" ") + "\n").with_context(|| command.display().to_string())?;
     Ok(run)
 }
 

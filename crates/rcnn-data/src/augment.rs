@@ -24,6 +24,18 @@ pub struct Labelled {
     pub labels: Vec<usize>,
 }
 
+/// A setting of an [`Augmentation`] that makes no sense.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{setting} is {found}, expected {expected}")]
+pub struct AugmentationError {
+    /// The setting, such as `crop.scale`.
+    pub setting: &'static str,
+    /// Its value.
+    pub found: String,
+    /// What it must be, such as `a range within 0 and 1`.
+    pub expected: String,
+}
+
 /// What is done to training images, in this order: mosaic, photometric distortion, crop, flip.
 ///
 /// The default is that of torchvision's detection references: flips, and nothing else.
@@ -67,13 +79,12 @@ impl Augmentation {
     /// Checks that all numbers are in range.
     ///
     /// # Errors
-    /// A sentence that names the first number that is not.
-    pub fn validate(&self) -> Result<(), String> {
+    /// For the first setting that is not.
+    pub fn validate(&self) -> Result<(), AugmentationError> {
         probability("horizontal_flip", self.horizontal_flip)?;
         probability("mosaic", self.mosaic)?;
-        if self.min_sizes.contains(&0) {
-            return Err("min_sizes has a size of 0".into());
-        }
+        let sizes = &self.min_sizes;
+        expect("min_sizes", sizes, !sizes.contains(&0), "sizes from 1")?;
         self.crop.as_ref().map_or(Ok(()), IouCrop::validate)?;
         let photometric = self.photometric.as_ref();
         photometric.map_or(Ok(()), Photometric::validate)
@@ -108,20 +119,38 @@ pub(crate) fn chance(probability: f64, rng: &mut impl Rng) -> bool {
     rng.random::<f64>() < probability
 }
 
-fn probability(name: &str, value: f64) -> Result<(), String> {
-    match (0.0..=1.0).contains(&value) {
-        true => Ok(()),
-        false => Err(format!("{name} is {value}, which is not from 0 to 1")),
+fn expect(
+    setting: &'static str,
+    found: impl std::fmt::Debug,
+    holds: bool,
+    expected: impl Into<String>,
+) -> Result<(), AugmentationError> {
+    if holds {
+        return Ok(());
     }
+    Err(AugmentationError {
+        setting,
+        found: format!("{found:?}"),
+        expected: expected.into(),
+    })
 }
 
-fn range(name: &str, [low, high]: [f32; 2], [least, most]: [f32; 2]) -> Result<(), String> {
-    match least <= low && low <= high && high <= most {
-        true => Ok(()),
-        false => Err(format!(
-            "{name} is [{low}, {high}], which is not a range from {least} to {most}"
-        )),
-    }
+fn probability(setting: &'static str, value: f64) -> Result<(), AugmentationError> {
+    let holds = (0.0..=1.0).contains(&value);
+    expect(setting, value, holds, "a number from 0 to 1")
+}
+
+fn range(
+    setting: &'static str,
+    value @ [low, high]: [f32; 2],
+    [least, most]: [f32; 2],
+) -> Result<(), AugmentationError> {
+    let holds = least <= low && low <= high && high <= most;
+    let expected = match most {
+        f32::MAX => format!("a range from {least} on"),
+        _ => format!("a range from {least} to {most}"),
+    };
+    expect(setting, value, holds, expected)
 }
 
 /// A number between two.

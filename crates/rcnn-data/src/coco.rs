@@ -8,13 +8,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::Read;
+use std::iter::repeat_with;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use crate::dataset::ReadOptions;
 use crate::error::DataError;
+use crate::extras::Extras;
 use crate::problems::{ProblemKind, Problems};
 use crate::raw::{Raw, RawBounds, RawImage, RawObject};
 
@@ -65,6 +68,46 @@ struct Annotation {
 struct Category {
     id: u64,
     name: String,
+}
+
+/// The same file with its entries as text, for what [`File`] has no fields for.
+#[derive(Deserialize)]
+struct Text<'a> {
+    #[serde(borrow)]
+    images: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    annotations: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    categories: Vec<&'a RawValue>,
+}
+
+/// The extras of a file and of its entries, as many as those or none.
+#[derive(Default)]
+struct FileExtras {
+    file: Extras,
+    images: Vec<Extras>,
+    annotations: Vec<Extras>,
+    categories: Vec<Extras>,
+}
+
+impl FileExtras {
+    fn read(text: &[u8]) -> serde_json::Result<Self> {
+        let entries: Text = serde_json::from_slice(text)?;
+        let all = |entries: Vec<&RawValue>, known: &[&str]| {
+            let extras = entries.into_iter().map(|e| Extras::without(e, known));
+            extras.collect::<serde_json::Result<Vec<_>>>()
+        };
+        let fields = ["id", "image_id", "category_id", "bbox", "area", "iscrowd"];
+        Ok(Self {
+            file: Extras::without(
+                serde_json::from_slice(text)?,
+                &["images", "annotations", "categories"],
+            )?,
+            images: all(entries.images, &["id", "file_name", "width", "height"])?,
+            annotations: all(entries.annotations, &fields)?,
+            categories: all(entries.categories, &["id", "name"])?,
+        })
+    }
 }
 
 /// A value of the right type, or of another.
@@ -152,8 +195,13 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
     for (split, path) in files {
         let text = fs::read(&path).map_err(DataError::io(&path))?;
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-        let file = serde_json::from_slice(text).map_err(|e| DataError::malformed(&path, e))?;
-        reader.add(root, split, &path, file)?;
+        let malformed = |e| DataError::malformed(&path, e);
+        let file = serde_json::from_slice(text).map_err(malformed)?;
+        let extras = match options.boxes_only {
+            true => FileExtras::default(),
+            false => FileExtras::read(text).map_err(malformed)?,
+        };
+        reader.add(root, split, &path, file, extras)?;
     }
     Ok(reader.finish())
 }
@@ -161,8 +209,10 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
 /// Joins files that have their classes in common.
 #[derive(Default)]
 struct Reader {
-    /// Names by category id.
-    categories: BTreeMap<u64, String>,
+    /// Names by category id, with what else is said of them.
+    categories: BTreeMap<u64, (String, Extras)>,
+    /// Those of the first file.
+    extras: Extras,
     images: Vec<RawImage>,
     /// The category ids of the objects of each image.
     ids: Vec<Vec<Option<u64>>>,
@@ -178,22 +228,30 @@ impl Reader {
         split: String,
         path: &Path,
         file: File,
+        extras: FileExtras,
     ) -> Result<(), DataError> {
-        for Category { id, name } in file.categories {
+        // There are as many or none.
+        let padded = |extras: Vec<Extras>| extras.into_iter().chain(repeat_with(Extras::default));
+        for (Category { id, name }, extras) in
+            file.categories.into_iter().zip(padded(extras.categories))
+        {
             match self.categories.get(&id) {
-                Some(known) if *known != name => {
+                Some((known, _)) if *known != name => {
                     let reason = format!("category {id} is both `{known}` and `{name}`");
                     return Err(DataError::malformed(path, reason));
                 }
-                _ => self.categories.insert(id, name),
+                _ => self.categories.insert(id, (name, extras)),
             };
+        }
+        if self.images.is_empty() {
+            self.extras = extras.file;
         }
         let mut folders = Folders::new(root, &split, path);
         // Images of this file by id; an image of an earlier file as well keeps its labels.
         let mut places: HashMap<u64, Option<usize>> = HashMap::new();
         let mut indices = Vec::new();
         let first = self.images.len();
-        for image in file.images {
+        for (image, extras) in file.images.into_iter().zip(padded(extras.images)) {
             let picture = folders.find(&image.file_name);
             let earlier = self.by_path.get(&picture).copied();
             let of_this_file = earlier.is_some_and(|index| index >= first);
@@ -220,16 +278,19 @@ impl Reader {
                 id: Some(image.id),
                 stated: whole(image.width).zip(whole(image.height)),
                 labels: Some(path.into()),
+                extras,
                 objects: Vec::new(),
             });
             self.ids.push(Vec::new());
         }
-        for (annotation, place) in file.annotations.into_iter().zip(1..) {
+        let annotations = file.annotations.into_iter().zip(1..);
+        for ((annotation, place), extras) in annotations.zip(padded(extras.annotations)) {
             let number = annotation.id.unwrap_or(place);
             match places.get(&annotation.image_id) {
                 Some(Some(index)) => {
                     self.ids[*index].push(annotation.category_id);
-                    self.images[*index].objects.push(annotation.object(number));
+                    let object = annotation.object(number, extras);
+                    self.images[*index].objects.push(object);
                 }
                 Some(None) => {}
                 None => {
@@ -265,10 +326,13 @@ impl Reader {
         if !self.images.iter().all(|image| seen.insert(image.id)) {
             self.images.iter_mut().for_each(|image| image.id = None);
         }
-        let (category_ids, class_names) = self.categories.into_iter().unzip();
+        let (category_ids, categories): (_, Vec<_>) = self.categories.into_iter().unzip();
+        let (class_names, category_extras) = categories.into_iter().unzip();
         Raw {
             class_names,
             category_ids,
+            category_extras,
+            extras: self.extras,
             images: self.images,
             splits: self.splits,
             problems: self.problems,
@@ -277,7 +341,7 @@ impl Reader {
 }
 
 impl Annotation {
-    fn object(self, number: u64) -> RawObject {
+    fn object(self, number: u64, extras: Extras) -> RawObject {
         let bounds = match self.bbox {
             None => Err("no bbox".to_string()),
             Some(Loose::Right(b)) => match b[..] {
@@ -294,6 +358,8 @@ impl Annotation {
             bounds,
             crowd: crowd.is_some_and(|crowd| crowd != 0),
             area: area.map(|area| area as f32),
+            polygon: Vec::new(),
+            extras,
         }
     }
 }

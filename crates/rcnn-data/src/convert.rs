@@ -7,7 +7,9 @@
 //! | YOLO | `labels/<stem>.txt`, `data.yaml` | `images` | `<split>.txt` |
 //!
 //! Boxes and labels are kept; COCO's category ids are those of the data set. Only COCO has crowds
-//! and areas. VOC is written as it is read, without adding the 1 that its counting from 1 asks for.
+//! and areas, and all [`Extras`] of objects, so masks and keypoints; VOC has its own
+//! attributes. What is left out is counted ([`Written::dropped`]). VOC is written as it is read,
+//! without adding the 1 that its counting from 1 asks for.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -17,6 +19,8 @@ use std::path::{Path, PathBuf};
 use crate::dataset::{Dataset, Sample};
 use crate::detect_format::Format;
 use crate::error::DataError;
+use crate::extras::Extras;
+use crate::voc::ATTRIBUTES;
 
 mod coco;
 mod voc;
@@ -35,14 +39,16 @@ pub enum Pictures {
 }
 
 /// What was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The number of images.
     pub images: usize,
     /// The number of boxes, crowds not counted.
     pub boxes: usize,
-    /// The number of crowds left out because the format has none.
-    pub dropped_crowds: usize,
+    /// What was left out because the format has no place for it: `crowds`, `masks`, `keypoints`,
+    /// or the name of another member of an object's [`Extras`], and how many objects
+    /// had it.
+    pub dropped: BTreeMap<String, usize>,
 }
 
 /// Writes a data set with its splits to a new folder.
@@ -103,16 +109,36 @@ pub fn convert(
         fs::remove_dir(folder).map_err(io(folder))?;
     }
     fs::rename(started.path(), folder).map_err(io(folder))?;
-    let crowds = dataset
-        .samples
-        .iter()
-        .map(|sample| sample.crowds.len())
-        .sum();
     Ok(Written {
         images: dataset.samples.len(),
         boxes: dataset.boxes(),
-        dropped_crowds: if format == Format::Coco { 0 } else { crowds },
+        dropped: match format {
+            Format::Coco => BTreeMap::new(),
+            Format::Voc => dropped(dataset, &ATTRIBUTES),
+            Format::Yolo => dropped(dataset, &[]),
+        },
     })
+}
+
+/// What a format has no place for that keeps of an object's extras only some.
+fn dropped(dataset: &Dataset, kept: &[&str]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    let mut count = |kind: &str, number| *counts.entry(kind.to_string()).or_default() += number;
+    for sample in &dataset.samples {
+        if !sample.crowds.is_empty() {
+            count("crowds", sample.crowds.len());
+        }
+        for (name, _) in sample.object_extras.iter().flat_map(Extras::iter) {
+            match name {
+                "segmentation" => count("masks", 1),
+                // Said again by the keypoints.
+                "num_keypoints" => {}
+                name if kept.contains(&name) => {}
+                name => count(name, 1),
+            }
+        }
+    }
+    counts
 }
 
 /// A data set on its way to a folder.

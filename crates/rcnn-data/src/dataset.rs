@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::detect_format::{Format, detect_format};
 use crate::error::DataError;
+use crate::extras::Extras;
 use crate::problems::{ProblemKind, Problems};
 use crate::{coco, voc, yolo};
 
@@ -23,6 +24,10 @@ pub struct Dataset {
     pub class_names: Vec<String>,
     /// The data's own number of each label: COCO's category ids, else the labels themselves.
     pub category_ids: Vec<u64>,
+    /// What else COCO says of each label's category, such as its keypoints; empty if nothing.
+    pub category_extras: Vec<Extras>,
+    /// What else COCO says of all: `info` and `licenses`.
+    pub extras: Extras,
     /// The images.
     pub samples: Vec<Sample>,
     /// Indices of the samples in each split; splits may overlap (VOC's `trainval`).
@@ -47,14 +52,19 @@ pub struct Sample {
     /// The area of each object in square pixels: COCO's `area`, which is that of the mask, else
     /// the box's.
     pub areas: Vec<f32>,
+    /// What else the labels say of each object, such as its mask; empty if nothing, as after
+    /// [`ReadOptions::boxes_only`].
+    pub object_extras: Vec<Extras>,
     /// Crowds, which are not trained on, and which an evaluation ignores.
     pub crowds: Vec<Crowd>,
+    /// What else COCO says of the image, such as its licence.
+    pub extras: Extras,
     /// Where the boxes were read.
     pub source: Source,
 }
 
 /// A region of many objects (`iscrowd` of COCO).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Crowd {
     /// `[x1, y1, x2, y2]` in pixels.
     pub bounds: [f32; 4],
@@ -62,6 +72,8 @@ pub struct Crowd {
     pub label: usize,
     /// The area of the mask in square pixels.
     pub area: f32,
+    /// What else the labels say of it: its mask.
+    pub extras: Extras,
 }
 
 /// Where boxes were read.
@@ -85,6 +97,8 @@ pub struct ReadOptions {
     pub class_names: Option<Vec<String>>,
     /// Cut boxes that reach beyond the image instead of calling them invalid.
     pub clip: bool,
+    /// Leave out all [`Extras`], as masks, which only conversion needs and which take room.
+    pub boxes_only: bool,
 }
 
 /// A data set without what is invalid in it, and what that was.
@@ -170,6 +184,8 @@ impl Dataset {
             format: self.format,
             class_names: self.class_names.clone(),
             category_ids: self.category_ids.clone(),
+            category_extras: self.category_extras.clone(),
+            extras: self.extras.clone(),
             samples: samples.collect(),
             splits: BTreeMap::new(),
         }

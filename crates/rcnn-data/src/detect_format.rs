@@ -41,13 +41,21 @@ impl std::fmt::Display for Format {
     }
 }
 
-impl FromStr for Format {
-    type Err = String;
+/// A name that is not one of [`Format::NAMES`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is none of {}", Format::NAMES.join(", "))]
+pub struct UnknownFormat {
+    /// The name.
+    pub name: String,
+}
 
-    fn from_str(name: &str) -> Result<Self, String> {
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(name: &str) -> Result<Self, UnknownFormat> {
         let formats = [Self::Coco, Self::Voc, Self::Yolo];
         let found = formats.into_iter().find(|format| format.name() == name);
-        found.ok_or_else(|| format!("`{name}` is none of {}", Self::NAMES.join(", ")))
+        found.ok_or_else(|| UnknownFormat { name: name.into() })
     }
 }
 

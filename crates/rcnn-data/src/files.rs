@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 
-/// The extensions of pictures, in lower case.
-pub(crate) const PICTURES: [&str; 9] = [
-    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "jfif",
-];
+pub(crate) use rcnn_image::EXTENSIONS as PICTURES;
 
 pub(crate) fn is_one_of(extension: &OsStr, extensions: &[&str]) -> bool {
     let extension = extension.to_string_lossy().to_lowercase();
@@ -48,7 +45,7 @@ pub(crate) fn pictures_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
             // Links to folders are not followed: they may lead in circles.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| is_one_of(e, &PICTURES)) {
+            } else if rcnn_image::has_image_name(&path) {
                 pictures.push(path);
             }
         }

@@ -1,8 +1,7 @@
 //! Data sets for object detection: reading and writing COCO, Pascal VOC and YOLO labels, a doctor
 //! for them, augmentation, and a loader that gives the same batches for the same seed.
 //!
-//! Nothing here depends on a tensor library, and pictures are decoded by a function of the
-//! caller's ([`Decode`]).
+//! Nothing here depends on a tensor library.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -10,12 +9,8 @@
 //!
 //! let options = ReadOptions { split: Some("train".into()), ..ReadOptions::default() };
 //! let dataset = read("data/bccd".as_ref(), &options)?.accept(false)?;
-//! let loader = Loader::new(
-//!     Arc::new(dataset),
-//!     Arc::new(|path| Ok(image::open(path)?.into_rgb8())),
-//!     Augmentation::default(),
-//!     LoaderOptions { batch_size: 2, ..LoaderOptions::default() },
-//! );
+//! let options = LoaderOptions { batch_size: 2, ..LoaderOptions::default() };
+//! let loader = Loader::new(Arc::new(dataset), Augmentation::default(), options)?;
 //! for batch in loader.epoch(0) {
 //!     for example in batch {
 //!         println!("{} boxes", example?.boxes.len());
@@ -32,23 +27,23 @@ pub mod convert;
 mod dataset;
 mod detect_format;
 mod error;
+mod extras;
 mod files;
 mod geometry;
 mod loader;
-pub mod preview;
 mod problems;
 mod random;
 mod raw;
-mod size;
 mod split;
 mod voc;
 mod yolo;
 
-pub use augment::Augmentation;
+pub use augment::{Augmentation, AugmentationError};
 pub use batch::Sampler;
 pub use dataset::{BACKGROUND, Crowd, Dataset, ReadOptions, Reading, Sample, Source, read};
-pub use detect_format::{Format, detect_format};
+pub use detect_format::{Format, UnknownFormat, detect_format};
 pub use error::DataError;
+pub use extras::Extras;
 pub use loader::{Decode, Epoch, Example, LoadError, Loader, LoaderOptions};
 pub use problems::{Problem, ProblemKind, Problems};
 pub use split::{Fractions, random_split};

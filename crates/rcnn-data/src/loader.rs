@@ -10,12 +10,12 @@ use std::thread::{self, JoinHandle};
 use image::RgbImage;
 use rand::RngExt;
 
-use crate::augment::{Augmentation, Labelled, chance, mosaic};
+use crate::augment::{Augmentation, AugmentationError, Labelled, chance, mosaic};
 use crate::batch::Sampler;
 use crate::dataset::Dataset;
 use crate::random::{Purpose, generator};
 
-/// Reads a picture file as upright RGB.
+/// Reads an image file as upright RGB.
 pub type Decode = dyn Fn(&Path) -> Result<RgbImage, Box<dyn Error + Send + Sync>> + Send + Sync;
 
 /// How a data set is loaded.
@@ -110,19 +110,36 @@ struct Shared {
 type Loaded = Result<Example, LoadError>;
 
 impl Loader {
-    /// A loader of a data set.
+    /// A loader of a data set, whose images [`rcnn_image::open_rgb`] decodes.
+    ///
+    /// # Errors
+    /// When the augmentation makes no sense; see [`Augmentation::validate`].
     pub fn new(
+        dataset: Arc<Dataset>,
+        augmentation: Augmentation,
+        options: LoaderOptions,
+    ) -> Result<Self, AugmentationError> {
+        let decode = Arc::new(|path: &Path| Ok(rcnn_image::open_rgb(path)?));
+        Self::with_decode(dataset, decode, augmentation, options)
+    }
+
+    /// A loader with a decoder of the caller's, whose images must be of the data set's sizes.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn with_decode(
         dataset: Arc<Dataset>,
         decode: Arc<Decode>,
         augmentation: Augmentation,
         options: LoaderOptions,
-    ) -> Self {
-        Self(Arc::new(Shared {
+    ) -> Result<Self, AugmentationError> {
+        augmentation.validate()?;
+        Ok(Self(Arc::new(Shared {
             dataset,
             decode,
             augmentation,
             options,
-        }))
+        })))
     }
 
     /// The number of batches in an epoch.
@@ -135,6 +152,15 @@ impl Loader {
         &self.0.dataset
     }
 
+    /// The indices of an epoch's samples, in the order in which they are loaded.
+    pub fn order(&self, epoch: u64) -> Vec<usize> {
+        let sampler = self.sampler();
+        let samples = self.0.dataset.samples.len();
+        let mut order = sampler.order(samples, epoch);
+        order.truncate(sampler.batches(samples).saturating_mul(sampler.batch_size));
+        order
+    }
+
     /// The batches of an epoch.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         self.epoch_from(epoch, 0)
@@ -142,13 +168,11 @@ impl Loader {
 
     /// The batches of an epoch from some batch on: the same as after so many of [`Loader::epoch`].
     pub fn epoch_from(&self, epoch: u64, first_batch: usize) -> Epoch {
-        let sampler = self.sampler();
-        let samples = self.0.dataset.samples.len();
-        let mut order = sampler.order(samples, epoch);
-        order.truncate(sampler.batches(samples).saturating_mul(sampler.batch_size));
-        let skipped = first_batch.saturating_mul(sampler.batch_size);
+        let batch_size = self.sampler().batch_size;
+        let mut order = self.order(epoch);
+        let skipped = first_batch.saturating_mul(batch_size);
         order.drain(..skipped.min(order.len()));
-        Epoch::start(&self.0, order, sampler.batch_size, epoch)
+        Epoch::start(&self.0, order, batch_size, epoch)
     }
 
     fn sampler(&self) -> Sampler {
@@ -200,7 +224,7 @@ impl Shared {
     fn picture(&self, index: usize) -> Result<Labelled, LoadError> {
         let sample = &self.dataset.samples[index];
         let path = sample.image.clone();
-        // A panic of a decoder must not end the training.
+        // A panic of the caller's decoder must not end the training.
         let decoded = catch_unwind(AssertUnwindSafe(|| (self.decode)(&path)))
             .unwrap_or_else(|_| Err("the decoder gave up".into()));
         let image = match decoded {

@@ -5,12 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use rcnn_image::{ImageErrorKind, upright_size};
 
 use crate::dataset::{BACKGROUND, Crowd, Dataset, ReadOptions, Reading, Sample, Source};
 use crate::detect_format::Format;
 use crate::error::DataError;
+use crate::extras::Extras;
 use crate::problems::{ProblemKind as Kind, Problems};
-use crate::size::upright_size;
 
 /// How far a box may reach beyond the image without being outside, in pixels: labels count from 0
 /// or from 1, and relative ones are rounded.
@@ -23,6 +24,9 @@ pub(crate) struct Raw {
     pub(crate) class_names: Vec<String>,
     /// As many as names, or empty for 1, 2, ...
     pub(crate) category_ids: Vec<u64>,
+    /// As many as names, or empty.
+    pub(crate) category_extras: Vec<Extras>,
+    pub(crate) extras: Extras,
     pub(crate) images: Vec<RawImage>,
     /// Indices of images.
     pub(crate) splits: BTreeMap<String, Vec<usize>>,
@@ -37,6 +41,7 @@ pub(crate) struct RawImage {
     /// The size by the label file.
     pub(crate) stated: Option<(u32, u32)>,
     pub(crate) labels: Option<PathBuf>,
+    pub(crate) extras: Extras,
     pub(crate) objects: Vec<RawObject>,
 }
 
@@ -48,6 +53,9 @@ pub(crate) struct RawObject {
     pub(crate) bounds: Result<RawBounds, String>,
     pub(crate) crowd: bool,
     pub(crate) area: Option<f32>,
+    /// The corners of its mask in shares of the image, `x, y, x, y, ...`; empty if it has none.
+    pub(crate) polygon: Vec<f64>,
+    pub(crate) extras: Extras,
 }
 
 /// Left, top, right and bottom.
@@ -92,8 +100,10 @@ impl Raw {
         let dataset = Dataset {
             root: root.into(),
             format,
+            category_extras: classes.extras(self.category_extras),
             class_names: classes.names,
             category_ids: classes.ids,
+            extras: self.extras,
             samples,
             splits: splits.collect(),
         };
@@ -144,6 +154,20 @@ impl Classes {
         })
     }
 
+    /// Those of the data's classes, by label.
+    fn extras(&self, own: Vec<Extras>) -> Vec<Extras> {
+        if own.is_empty() {
+            return own;
+        }
+        let mut extras = vec![Extras::default(); self.names.len()];
+        for (label, own) in self.labels.iter().zip(own) {
+            if let Some(label) = label {
+                extras[*label] = own;
+            }
+        }
+        extras
+    }
+
     fn label(&self, class: &Result<usize, String>) -> Result<usize, String> {
         let index = *class.as_ref().map_err(Clone::clone)?;
         let label = self.labels.get(index).copied().flatten();
@@ -164,13 +188,14 @@ impl RawImage {
     ) -> Option<Sample> {
         let (width, height) = match upright_size(&self.path) {
             Ok(size) => size,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if is_missing(&error.kind) => {
                 let message = format!("no such file; {} names it", self.named_by.display());
                 problems.push(Kind::MissingImage, &self.path, None, message);
                 return None;
             }
             Err(error) => {
-                problems.push(Kind::BrokenImage, &self.path, None, error.to_string());
+                let message = error.kind.to_string();
+                problems.push(Kind::BrokenImage, &self.path, None, message);
                 return None;
             }
         };
@@ -195,6 +220,8 @@ impl RawImage {
             boxes: Vec::with_capacity(self.objects.len()),
             labels: Vec::with_capacity(self.objects.len()),
             areas: Vec::with_capacity(self.objects.len()),
+            object_extras: Vec::new(),
+            extras: self.extras.clone(),
             crowds: Vec::new(),
             source: Source {
                 file: self.labels.clone(),
@@ -226,11 +253,13 @@ impl RawImage {
             };
             let area = object.area.filter(|area| area.is_finite());
             let area = area.unwrap_or_else(|| crate::geometry::area(&bounds));
+            let extras = object.extras((width, height));
             if object.crowd {
                 sample.crowds.push(Crowd {
                     bounds,
                     label,
                     area,
+                    extras,
                 });
                 continue;
             }
@@ -247,10 +276,34 @@ impl RawImage {
             sample.boxes.push(bounds);
             sample.labels.push(label);
             sample.areas.push(area);
+            sample.object_extras.push(extras);
             sample.source.objects.push(object.number);
+        }
+        if sample.object_extras.iter().all(Extras::is_empty) {
+            sample.object_extras = Vec::new();
         }
         Some(sample)
     }
+}
+
+impl RawObject {
+    /// The extras, a polygon among them as a mask in pixels.
+    fn extras(&self, (width, height): (u32, u32)) -> Extras {
+        let mut extras = self.extras.clone();
+        if !self.polygon.is_empty() {
+            let sides = [width, height].into_iter().cycle();
+            let corners = self.polygon.iter().zip(sides);
+            // Without the noise of binary fractions.
+            let pixels = |(share, side): (&f64, u32)| (share * f64::from(side) * 1e6).round() / 1e6;
+            let corners: Vec<String> = corners.map(|c| pixels(c).to_string()).collect();
+            extras.push("segmentation", format!("[[{}]]", corners.join(", ")));
+        }
+        extras
+    }
+}
+
+fn is_missing(kind: &ImageErrorKind) -> bool {
+    matches!(kind, ImageErrorKind::Io(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A box within the image, and whether it had to be cut for that.

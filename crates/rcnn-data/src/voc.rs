@@ -1,8 +1,10 @@
 //! Pascal VOC: an XML file an image in `Annotations`, pictures in `JPEGImages`, and the stems of a
 //! split's images in `ImageSets/Main/<split>.txt`.
 //!
-//! Classes are those of the objects, by name, unless a `classes.txt` lists them. Coordinates are taken as they stand, fractions included; as in torchvision's references, nothing
-//! is subtracted although VOC counts pixels from 1. Objects marked difficult are objects.
+//! Classes are those of the objects, by name, unless a `classes.txt` lists them. Coordinates are taken
+//! as they stand, fractions included; as in torchvision's references, nothing is subtracted although
+//! VOC counts pixels from 1. Objects marked difficult are objects; that and their other attributes
+//! are extras. Parts of objects are not read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -13,6 +15,7 @@ use roxmltree::{Document, Node};
 
 use crate::dataset::{BACKGROUND, ReadOptions};
 use crate::error::DataError;
+use crate::extras::Extras;
 use crate::files::{PICTURES, files_by_stem, is_one_of, lines_of};
 use crate::problems::{ProblemKind, Problems};
 use crate::raw::{Raw, RawBounds, RawImage, RawObject};
@@ -21,6 +24,8 @@ pub(crate) const ANNOTATIONS: &str = "Annotations";
 pub(crate) const IMAGES: &str = "JPEGImages";
 pub(crate) const SPLITS: &str = "ImageSets/Main";
 pub(crate) const CLASSES: &str = "classes.txt";
+/// What an object says of itself besides its name and box.
+pub(crate) const ATTRIBUTES: [&str; 4] = ["pose", "truncated", "difficult", "occluded"];
 
 /// Whether a folder has VOC's layout.
 pub(crate) fn fits(root: &Path) -> bool {
@@ -97,7 +102,8 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
             id: None,
             stated: annotation.size,
             labels: labels.cloned(),
-            objects: annotation.objects(&classes),
+            extras: Extras::default(),
+            objects: annotation.objects(&classes, options.boxes_only),
         });
     }
     let place = |stem| places.get(stem).copied();
@@ -107,9 +113,9 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
     Ok(Raw {
         splits: splits.collect(),
         class_names,
-        category_ids: Vec::new(),
         images,
         problems,
+        ..Raw::default()
     })
 }
 
@@ -184,6 +190,7 @@ struct Annotation {
 struct Object {
     name: Option<String>,
     bounds: Result<RawBounds, String>,
+    extras: Extras,
 }
 
 impl Annotation {
@@ -208,7 +215,7 @@ impl Annotation {
         })
     }
 
-    fn objects(&self, classes: &HashMap<&String, usize>) -> Vec<RawObject> {
+    fn objects(&self, classes: &HashMap<&String, usize>, boxes_only: bool) -> Vec<RawObject> {
         let objects = self.objects.iter().zip(1..);
         let objects = objects.map(|(object, number)| RawObject {
             number,
@@ -222,6 +229,11 @@ impl Annotation {
             bounds: object.bounds.clone(),
             crowd: false,
             area: None,
+            polygon: Vec::new(),
+            extras: match boxes_only {
+                true => Extras::default(),
+                false => object.extras.clone(),
+            },
         });
         objects.collect()
     }
@@ -242,9 +254,19 @@ impl Object {
             let edges = [edge("xmin")?, edge("ymin")?, edge("xmax")?, edge("ymax")?];
             Ok(RawBounds::Pixels(edges))
         });
+        let mut extras = Extras::default();
+        for name in ATTRIBUTES {
+            let text = text_of(node, name).filter(|text| !["0", "Unspecified"].contains(text));
+            let number = |text: &str| text.parse::<u32>().map(|number| number.to_string());
+            if let Some(text) = text {
+                let json = number(text).unwrap_or_else(|_| serde_json::json!(text).to_string());
+                extras.push(name, json);
+            }
+        }
         Self {
             name: text_of(node, "name").map(String::from),
             bounds,
+            extras,
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! The labels of `images/a.jpg` are in `labels/a.txt`, or beside the picture. Without a `data.yaml`,
 //! names are read from `classes.txt`, `obj.names` or `labels/classes.txt`, and the folders right in
-//! `images` are the splits. A line of more numbers is a polygon, of which the box is taken.
+//! `images` are the splits. A line of more numbers is a polygon, whose box is
+//! taken; the polygon itself is kept as a mask in COCO's form.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -14,6 +15,7 @@ use rayon::prelude::*;
 
 use crate::dataset::ReadOptions;
 use crate::error::DataError;
+use crate::extras::Extras;
 use crate::files::{files_by_stem, lines_of, pictures_below};
 use crate::problems::{ProblemKind, Problems};
 use crate::raw::{Raw, RawBounds, RawImage, RawObject};
@@ -62,7 +64,7 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
     let read: Vec<Result<RawImage, (PathBuf, String)>> = listing
         .pictures
         .into_par_iter()
-        .map(|(picture, named_by)| image(picture, named_by, class_names.len()))
+        .map(|(picture, named_by)| image(picture, named_by, class_names.len(), options.boxes_only))
         .collect();
     let mut images = Vec::new();
     let mut kept = Vec::new();
@@ -77,10 +79,10 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
     let splits = splits.map(|(name, all)| (name, all.iter().filter_map(|&i| kept[i]).collect()));
     Ok(Raw {
         class_names,
-        category_ids: Vec::new(),
         images,
         splits: splits.collect(),
         problems,
+        ..Raw::default()
     })
 }
 
@@ -140,10 +142,15 @@ impl Listing {
 }
 
 /// A picture with the content of its label file, or what is wrong with that file.
-fn image(path: PathBuf, named_by: PathBuf, classes: usize) -> Result<RawImage, (PathBuf, String)> {
+fn image(
+    path: PathBuf,
+    named_by: PathBuf,
+    classes: usize,
+    boxes_only: bool,
+) -> Result<RawImage, (PathBuf, String)> {
     let labels = labels_of(&path);
     let (labels, objects) = match fs::read_to_string(&labels) {
-        Ok(text) => (Some(labels), objects(&text, classes)),
+        Ok(text) => (Some(labels), objects(&text, classes, boxes_only)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (None, Vec::new()),
         Err(error) => return Err((labels, error.to_string())),
     };
@@ -153,12 +160,13 @@ fn image(path: PathBuf, named_by: PathBuf, classes: usize) -> Result<RawImage, (
         id: None,
         stated: None,
         labels,
+        extras: Extras::default(),
         objects,
     })
 }
 
 /// The boxes of a label file.
-fn objects(text: &str, classes: usize) -> Vec<RawObject> {
+fn objects(text: &str, classes: usize, boxes_only: bool) -> Vec<RawObject> {
     let text = text.trim_start_matches('\u{feff}');
     let lines = text
         .lines()
@@ -170,9 +178,16 @@ fn objects(text: &str, classes: usize) -> Vec<RawObject> {
         let numbers: Result<Vec<f64>, String> = words
             .map(|word| word.parse().map_err(|_| format!("`{word}` is no number")))
             .collect();
+        let mut polygon = Vec::new();
         let bounds = numbers.and_then(|numbers| match numbers[..] {
             [x, y, w, h] => Ok([x - w / 2.0, y - h / 2.0, x + w / 2.0, y + h / 2.0]),
-            ref points if points.len() >= 6 && points.len() % 2 == 0 => Ok(around(points)),
+            ref points if points.len() >= 6 && points.len() % 2 == 0 => {
+                let bounds = around(points);
+                if !boxes_only {
+                    polygon = numbers;
+                }
+                Ok(bounds)
+            }
             ref other => Err(format!("{} numbers instead of 4", other.len())),
         });
         let number_of = class
@@ -188,6 +203,8 @@ fn objects(text: &str, classes: usize) -> Vec<RawObject> {
             bounds: bounds.map(RawBounds::Relative),
             crowd: false,
             area: None,
+            polygon,
+            extras: Extras::default(),
         }
     });
     objects.collect()

@@ -56,10 +56,8 @@ fn every_format_to_every_other() {
     for first in formats {
         let folder = out.path().join(first.name());
         let written = convert(&original, &folder, first, Pictures::Link).unwrap();
-        assert_eq!(
-            (written.images, written.boxes, written.dropped_crowds),
-            (3, 5, 0)
-        );
+        assert_eq!((written.images, written.boxes), (3, 5));
+        assert!(written.dropped.is_empty(), "{:?}", written.dropped);
         let reading = read(&folder, &ReadOptions::default()).unwrap();
         assert_eq!(told(&reading), [], "{first}");
         let once = reading.dataset;
@@ -90,6 +88,7 @@ fn coco_keeps_ids_crowds_and_areas() {
         bounds: [1.0, 2.0, 3.0, 4.5],
         label: 2,
         area: 3.5,
+        ..Default::default()
     }];
     let out = Folder::new();
     let folder = out.path().join("new/coco");
@@ -109,7 +108,148 @@ fn coco_keeps_ids_crowds_and_areas() {
         Pictures::Leave,
     )
     .unwrap();
-    assert_eq!(written.dropped_crowds, 1);
+    assert_eq!(written.dropped, BTreeMap::from([("crowds".into(), 1)]));
+}
+
+/// Converting COCO to COCO wrote `"segmentation": []` for every object, and said nothing.
+#[test]
+fn masks_and_keypoints_survive_or_are_counted() {
+    let mask = "[[1.10, 2,3.333333333333333333, 4, 5, 6]]";
+    let rle = r#"{"counts": "a\\b04", "size": [48, 64]}"#;
+    let coco = format!(
+        r#"{{"info": {{"year": 2017}}, "licenses": [{{"id": 3}}],
+        "images": [{{"id": 7, "file_name": "a.png", "width": 64, "height": 48, "license": 3}}],
+        "annotations": [
+            {{"id": 5, "image_id": 7, "category_id": 4, "bbox": [1, 2, 10, 20], "area": 150.5,
+              "iscrowd": 0, "segmentation": {mask}, "keypoints": [5, 6, 2], "num_keypoints": 1,
+              "attributes": {{"colour": "red", "difficult": true}}}},
+            {{"id": 6, "image_id": 7, "category_id": 4, "bbox": [0, 0, 64, 48], "area": 99,
+              "iscrowd": 1, "segmentation": {rle}}},
+            {{"id": 9, "image_id": 7, "category_id": 4, "bbox": [3, 3, 4, 4], "segmentation": [ ]}}],
+        "categories": [{{"id": 4, "name": "bird", "supercategory": "animal", "keypoints": ["beak"],
+                         "skeleton": []}}]}}"#
+    );
+    let source = Folder::new();
+    source.picture("images/a.png", 64, 48);
+    source.file("annotations/instances_train.json", &coco);
+    let dataset = source.read().unwrap().accept(false).unwrap();
+    let out = Folder::new();
+    let to = |name: &str, dataset: &Dataset, format| {
+        let folder = out.path().join(name);
+        let written = convert(dataset, &folder, format, Pictures::Copy).unwrap();
+        (folder, written.dropped)
+    };
+    let (folder, dropped) = to("coco", &dataset, Format::Coco);
+    assert!(dropped.is_empty());
+    let text = fs::read_to_string(folder.join("annotations/instances_train.json")).unwrap();
+    assert!(text.contains(mask) && text.contains(rle), "{text}");
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let (before, after) = (parse(&coco), parse(&text));
+    for key in ["info", "licenses", "images", "categories"] {
+        assert_eq!(after[key], before[key], "{key}");
+    }
+    // Objects in order, crowds behind them.
+    for (new, old) in [(0, 0), (1, 2), (2, 1)] {
+        let (new, old) = (&after["annotations"][new], &before["annotations"][old]);
+        for key in [
+            "bbox",
+            "segmentation",
+            "keypoints",
+            "num_keypoints",
+            "attributes",
+        ] {
+            let number = |value: &serde_json::Value| value.to_string().replace(".0", "");
+            assert_eq!(number(&new[key]), number(&old[key]), "{key}");
+        }
+    }
+    let again = read(&folder, &ReadOptions::default()).unwrap().dataset;
+    assert_eq!(
+        again.samples[0].object_extras,
+        dataset.samples[0].object_extras
+    );
+
+    let expected = [
+        ("attributes", 1),
+        ("crowds", 1),
+        ("keypoints", 1),
+        ("masks", 1),
+    ];
+    let expected: BTreeMap<String, usize> = expected.map(|(k, n)| (k.to_string(), n)).into();
+    for format in [Format::Voc, Format::Yolo] {
+        assert_eq!(to(format.name(), &dataset, format).1, expected, "{format}");
+    }
+    let boxes_only = ReadOptions {
+        boxes_only: true,
+        ..ReadOptions::default()
+    };
+    let plain = read(source.path(), &boxes_only).unwrap().dataset;
+    assert!(
+        plain.samples[0]
+            .object_extras
+            .iter()
+            .all(|e| *e == Default::default())
+    );
+}
+
+/// VOC to VOC marked every object as not difficult, and polygons of YOLO became boxes.
+#[test]
+fn attributes_and_polygons_survive_or_are_counted() {
+    let source = Folder::new();
+    source.picture("JPEGImages/a.png", 64, 48);
+    let object = "<object><name>x</name><pose>Left &amp; up</pose><truncated>0</truncated>\
+        <difficult>1</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>\
+        </bndbox></object>";
+    source.file(
+        "Annotations/a.xml",
+        format!("<annotation>{object}</annotation>"),
+    );
+    let dataset = source.read().unwrap().dataset;
+    let out = Folder::new();
+    let folder = out.path().join("voc");
+    let written = convert(&dataset, &folder, Format::Voc, Pictures::Copy).unwrap();
+    assert!(written.dropped.is_empty());
+    let again = read(&folder, &ReadOptions::default()).unwrap().dataset;
+    let extras = &again.samples[0].object_extras[0];
+    assert_eq!(*extras, dataset.samples[0].object_extras[0]);
+    assert_eq!(extras.get("difficult"), Some("1"));
+    assert_eq!(extras.get("pose"), Some(r#""Left & up""#));
+    let folder = out.path().join("yolo");
+    let written = convert(&dataset, &folder, Format::Yolo, Pictures::Copy).unwrap();
+    let dropped: Vec<_> = written.dropped.into_iter().collect();
+    assert_eq!(
+        dropped,
+        [("difficult".to_string(), 1), ("pose".to_string(), 1)]
+    );
+
+    let source = Folder::new();
+    source.picture("images/train/a.png", 64, 48);
+    source.file("labels/train/a.txt", "0 .25 .5 .5 .5 .5 1\n0 .5 .5 .5 .5\n");
+    source.file("classes.txt", "x");
+    let dataset = source.read().unwrap().dataset;
+    let folder = out.path().join("coco");
+    convert(&dataset, &folder, Format::Coco, Pictures::Copy).unwrap();
+    let again = read(&folder, &ReadOptions::default()).unwrap().dataset;
+    let masks = again.samples[0].object_extras.iter();
+    let masks: Vec<_> = masks.map(|extras| extras.get("segmentation")).collect();
+    assert_eq!(masks, [Some("[[16, 24, 32, 24, 32, 48]]"), None]);
+}
+
+/// Without areas, no annotation was written at all.
+#[test]
+fn without_areas_those_of_the_boxes_are_written() {
+    let mut dataset = voc().read().unwrap().dataset;
+    let areas: Vec<_> = dataset.samples.iter().map(|s| s.areas.clone()).collect();
+    dataset.samples.iter_mut().for_each(|s| s.areas.clear());
+    let out = Folder::new();
+    convert(&dataset, out.path(), Format::Coco, Pictures::Leave).unwrap();
+    let source = voc();
+    for name in ["a", "b", "c"] {
+        let picture = source.path().join(format!("JPEGImages/{name}.png"));
+        fs::copy(picture, out.path().join(format!("images/{name}.png"))).unwrap();
+    }
+    let again = out.read().unwrap().dataset;
+    let written: Vec<_> = again.samples.iter().map(|s| s.areas.clone()).collect();
+    assert_eq!(written, areas);
 }
 
 #[test]

@@ -6,11 +6,7 @@ use std::sync::Arc;
 
 use common::{Folder, voc};
 use rcnn_data::augment::{IouCrop, Photometric};
-use rcnn_data::{Augmentation, Dataset, Decode, Example, LoadError, Loader, LoaderOptions};
-
-fn decoder() -> Arc<Decode> {
-    Arc::new(|path| Ok(image::open(path)?.into_rgb8()))
-}
+use rcnn_data::{Augmentation, Dataset, Example, LoadError, Loader, LoaderOptions};
 
 fn strong() -> Augmentation {
     Augmentation {
@@ -47,7 +43,7 @@ fn the_same_seed_gives_the_same_run_on_any_threads() {
             seed,
             ..LoaderOptions::default()
         };
-        Loader::new(dataset.clone(), decoder(), strong(), options)
+        Loader::new(dataset.clone(), strong(), options).unwrap()
     };
     let first = loaded(&with(0, 1), 0);
     assert_eq!(first.len(), 6);
@@ -99,7 +95,7 @@ fn in_order_and_without_a_last_batch() {
         drop_last: true,
         ..LoaderOptions::default()
     };
-    let loader = Loader::new(dataset.clone(), decoder(), Augmentation::none(), options);
+    let loader = Loader::new(dataset.clone(), Augmentation::none(), options).unwrap();
     assert_eq!(loader.batches(), 5);
     assert_eq!(loader.epoch(0).len(), 5);
     let batches = loaded(&loader, 3);
@@ -128,7 +124,7 @@ fn what_cannot_be_loaded_is_named_and_the_rest_goes_on() {
         shuffle: false,
         ..LoaderOptions::default()
     };
-    let loader = Loader::new(dataset.clone(), decoder(), Augmentation::default(), options);
+    let loader = Loader::new(dataset.clone(), Augmentation::default(), options).unwrap();
     for batch in loader.epoch(0) {
         let [Err(a), Err(b), Ok(_)] = &batch[..] else {
             panic!("{batch:?}")
@@ -144,16 +140,61 @@ fn what_cannot_be_loaded_is_named_and_the_rest_goes_on() {
         );
     }
     // A decoder that panics, and an epoch that nobody finishes.
-    let loader = Loader::new(
-        dataset,
-        Arc::new(|_| panic!("oops")),
-        Augmentation::none(),
-        options,
-    );
+    let panics = Arc::new(|_: &std::path::Path| panic!("oops"));
+    let loader = Loader::with_decode(dataset, panics, Augmentation::none(), options).unwrap();
     let first = loader.epoch(0).next().unwrap();
     assert!(
         first
             .iter()
             .all(|item| item.as_ref().unwrap_err().to_string().contains("gave up"))
     );
+}
+
+/// Such an augmentation got as far as a subtraction with overflow in a loading thread.
+#[test]
+fn an_augmentation_that_makes_no_sense_is_refused() {
+    let (_folder, dataset) = dataset();
+    let crop = IouCrop {
+        scale: [0.0, 2.0],
+        ..IouCrop::default()
+    };
+    let augmentation = Augmentation {
+        crop: Some(crop),
+        ..Augmentation::none()
+    };
+    let error = Loader::new(dataset, augmentation, LoaderOptions::default()).err();
+    assert_eq!(error.unwrap().setting, "crop.scale");
+}
+
+/// Sizes and pixels were read by different rules: an image that only XMP turns was of the wrong size.
+#[test]
+fn an_image_turned_by_xmp_is_loaded() {
+    let folder = Folder::new();
+    let picture = image::RgbImage::from_pixel(20, 10, image::Rgb([9; 3]));
+    let mut png = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let mut png = png.into_inner();
+    let xmp = b"iTXtXML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation=\"6\"/>";
+    let mut chunk = (xmp.len() as u32 - 4).to_be_bytes().to_vec();
+    chunk.extend(xmp);
+    chunk.extend(crc32(xmp).to_be_bytes());
+    // Behind the header.
+    png.splice(33..33, chunk);
+    folder.file("images/train/a.png", png);
+    folder.file("labels/train/a.txt", "0 .5 .25 1 .5\n");
+    folder.file("classes.txt", "x");
+    let dataset = folder.read().unwrap().accept(false).unwrap();
+    assert_eq!(dataset.samples[0].boxes, [[0.0, 0.0, 10.0, 10.0]]);
+    let options = LoaderOptions::default();
+    let loader = Loader::new(Arc::new(dataset), Augmentation::none(), options).unwrap();
+    assert_eq!(loaded(&loader, 0)[0][0].image.dimensions(), (10, 20));
+}
+
+/// The checksum of a PNG's chunk.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
 }

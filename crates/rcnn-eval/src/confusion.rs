@@ -1,10 +1,10 @@
 //! The confusion matrix: which class is taken for which.
 
 use image::{Rgb, RgbImage};
+use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit, text_width};
 use serde::Serialize;
 
 use crate::MATCH_IOU;
-use crate::canvas::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit, text_width};
 use crate::worst::{ImageErrors, Mark};
 
 /// How often objects of each class are taken for each class.

@@ -1,9 +1,9 @@
 //! Precision-recall curves, and the score thresholds with the best F1.
 
 use image::{Rgb, RgbImage};
+use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit};
 use serde::Serialize;
 
-use crate::canvas::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit};
 use crate::engine::Fate;
 use crate::input::Sample;
 use crate::table::count;

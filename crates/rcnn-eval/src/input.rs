@@ -47,14 +47,20 @@ impl GroundTruth {
         self.crowd.get(index).copied().unwrap_or(false)
     }
 
-    /// The objects that are to be found: all but crowds.
-    pub(crate) fn objects(&self) -> impl Iterator<Item = usize> {
+    /// The indices of the objects that are to be found: all but crowds.
+    pub fn objects(&self) -> impl Iterator<Item = usize> {
         (0..self.boxes.len()).filter(|&index| !self.is_crowd(index))
     }
 
-    fn check(&self, image: &str, classes: usize) -> Result<(), EvalError> {
+    /// Checks that the values of all objects are there and make sense; `classes` counts the
+    /// background.
+    ///
+    /// # Errors
+    /// [`EvalError::Length`], [`EvalError::Box`], [`EvalError::Label`] or [`EvalError::Number`], for
+    /// the first one that does not.
+    pub fn validate(&self, classes: usize) -> Result<(), EvalError> {
         let check = Check {
-            image,
+            image: &self.name(),
             what: "object",
             boxes: self.boxes.len(),
         };
@@ -69,10 +75,18 @@ impl GroundTruth {
         check.labels(&self.labels, classes)?;
         check.numbers("area", self.areas.iter().copied(), 0.0)
     }
+
+    /// The id, with the file's name if known.
+    fn name(&self) -> String {
+        match self.file_name.as_str() {
+            "" => self.image_id.to_string(),
+            name => format!("{} ({name})", self.image_id),
+        }
+    }
 }
 
 impl ImageDetections {
-    fn check(&self, image: &str, classes: usize) -> Result<(), EvalError> {
+    fn validate(&self, image: &str, classes: usize) -> Result<(), EvalError> {
         let check = Check {
             image,
             what: "detection",
@@ -184,10 +198,9 @@ pub(crate) fn pair<'a>(
     let mut samples = Vec::with_capacity(ground_truth.len());
     let mut positions = HashMap::with_capacity(ground_truth.len());
     for truth in ground_truth {
-        let image = name(truth);
-        truth.check(&image, classes)?;
+        truth.validate(classes)?;
         if positions.insert(truth.image_id, samples.len()).is_some() {
-            let what = "images";
+            let (image, what) = (truth.name(), "images");
             return Err(EvalError::DuplicateImage { image, what });
         }
         samples.push(Sample {
@@ -202,20 +215,13 @@ pub(crate) fn pair<'a>(
             return Err(EvalError::UnknownImage { image_id });
         };
         let sample: &mut Sample = &mut samples[position];
-        let image = name(sample.truth);
+        let image = sample.truth.name();
         if std::mem::replace(&mut seen[position], true) {
             let what = "sets of detections";
             return Err(EvalError::DuplicateImage { image, what });
         }
-        found.check(&image, classes)?;
+        found.validate(&image, classes)?;
         sample.found = found;
     }
     Ok(samples)
-}
-
-fn name(truth: &GroundTruth) -> String {
-    match truth.file_name.as_str() {
-        "" => truth.image_id.to_string(),
-        name => format!("{} ({name})", truth.image_id),
-    }
 }

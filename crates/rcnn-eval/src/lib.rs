@@ -39,7 +39,6 @@
 //! - Without any detection, which pycocotools refuses to load, all numbers are 0.
 //! - NaN is an error instead of a number that depends on the order of sorting.
 
-mod canvas;
 mod confusion;
 mod curves;
 mod engine;

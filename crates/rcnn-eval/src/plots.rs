@@ -1,8 +1,7 @@
 //! Line plots, such as the losses of a training over its epochs.
 
 use image::{Rgb, RgbImage};
-
-use crate::canvas::{Align, BLACK, Canvas, GREY, PALE, fit, text_width};
+use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, fit, text_width};
 
 /// Lines over a common axis.
 #[derive(Debug, Clone, Default, PartialEq)]

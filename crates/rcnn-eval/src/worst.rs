@@ -1,10 +1,11 @@
 //! The errors in each image, and a contact sheet of the worst images.
 
-use image::imageops::thumbnail;
+use image::imageops::replace;
 use image::{Rgb, RgbImage};
+use rcnn_image::draw::{Align, BLACK, Canvas, PALE, WHITE, fit, text_width};
+use rcnn_image::sheet::{Grid, shrink};
 
 use crate::Evaluation;
-use crate::canvas::{Align, BLACK, Canvas, PALE, WHITE, fit, text_width};
 use crate::engine::Fate;
 use crate::input::Sample;
 
@@ -124,11 +125,12 @@ pub struct Tile {
     pub notes: Vec<(Rgb<u8>, String)>,
 }
 
-/// The largest width and height of a tile's picture in pixels.
-const PICTURE: [u32; 2] = [400, 300];
+/// The largest width and height of a tile's picture in pixels, and the tiles of a row.
+const PICTURE: (u32, u32) = (400, 300);
+const COLUMNS: u32 = 4;
 /// The room around a tile, and the height of a line of text.
-const MARGIN: i64 = 12;
-const TEXT: i64 = 22;
+const MARGIN: u32 = 12;
+const TEXT: u32 = 22;
 const MISSED: Rgb<u8> = Rgb([225, 0, 150]);
 const WRONG: Rgb<u8> = Rgb([255, 190, 0]);
 const FOUND: Rgb<u8> = Rgb([0, 150, 110]);
@@ -137,10 +139,12 @@ impl Tile {
     /// An image with its errors marked; the notes count false positives, missed and found objects,
     /// each in the colour of its marks.
     pub fn of_errors(image: &RgbImage, errors: &ImageErrors) -> Self {
-        let (picture, scale) = shrink(image);
-        let mut canvas = Canvas(picture);
+        let mut canvas = Canvas(shrink(image, PICTURE));
+        let scale = |small: u32, large: u32| f64::from(small) / f64::from(large.max(1));
+        let across = scale(canvas.0.width(), image.width());
+        let down = scale(canvas.0.height(), image.height());
         // Any box has finite edges, but not all are near the picture.
-        let pixel = |v: f64| (v * scale).round().clamp(-99.0, 9999.0) as i64;
+        let pixel = |v: f64| v.round().clamp(-99.0, 9999.0) as i64;
         let kinds = [
             (&errors.found, FOUND, 1, "found"),
             (&errors.missed, MISSED, 2, "missed"),
@@ -148,7 +152,8 @@ impl Tile {
         ];
         for (marks, colour, line, _) in kinds {
             for mark in marks {
-                let [x1, y1, x2, y2] = mark.bounds.map(pixel);
+                let [x1, y1, x2, y2] = mark.bounds;
+                let [x1, y1, x2, y2] = [x1 * across, y1 * down, x2 * across, y2 * down].map(pixel);
                 let bounds = [x1, y1, x2.max(x1 + 3), y2.max(y1 + 3)];
                 let [x1, y1, x2, y2] = bounds;
                 canvas.frame([x1 - 1, y1 - 1, x2 + 1, y2 + 1], line + 2, BLACK);
@@ -164,60 +169,49 @@ impl Tile {
             notes: notes.collect(),
         }
     }
-}
 
-/// A picture no larger than a tile's, and the factor it was shrunk by.
-fn shrink(image: &RgbImage) -> (RgbImage, f64) {
-    let (width, height) = (image.width().max(1), image.height().max(1));
-    let scale = |most: u32, size: u32| f64::from(most) / f64::from(size);
-    let scale = scale(PICTURE[0], width).min(scale(PICTURE[1], height));
-    if scale >= 1.0 || image.is_empty() {
-        return (image.clone(), 1.0);
-    }
-    let size = [width, height].map(|v| ((f64::from(v) * scale).round() as u32).max(1));
-    (thumbnail(image, size[0], size[1]), scale)
-}
+    /// The picture in its frame, with the title and the notes below it.
+    fn draw(&self) -> RgbImage {
+        let (width, height) = PICTURE;
+        let mut canvas = Canvas::new(width, height + 2 * TEXT + MARGIN);
+        canvas.fill(0, 0, [width.into(), height.into()], PALE);
+        let picture = shrink(&self.picture, PICTURE);
+        let left = (width - picture.width()) / 2;
+        let top = (height - picture.height()) / 2;
+        replace(&mut canvas.0, &picture, left.into(), top.into());
 
-/// Tiles pictures with their captions, up to four in a row.
-pub fn contact_sheet(tiles: &[Tile]) -> RgbImage {
-    let columns = tiles.len().clamp(1, 4);
-    let rows = tiles.len().div_ceil(columns).max(1);
-    let [width, height] = PICTURE.map(i64::from);
-    let step = [width + MARGIN, height + 2 * TEXT + 2 * MARGIN];
-    let mut canvas = Canvas::new(
-        (columns as i64 * step[0] + MARGIN) as u32,
-        (rows as i64 * step[1] + MARGIN) as u32,
-    );
-    for (index, tile) in tiles.iter().enumerate() {
-        let left = MARGIN + (index % columns) as i64 * step[0];
-        let top = MARGIN + (index / columns) as i64 * step[1];
-        let (picture, _) = shrink(&tile.picture);
-        let (dx, dy) = (
-            (width - i64::from(picture.width())) / 2,
-            (height - i64::from(picture.height())) / 2,
-        );
-        canvas.fill(left, top, [width, height], PALE);
-        image::imageops::replace(&mut canvas.0, &picture, left + dx, top + dy);
-
-        let [x, y] = [left as f32, (top + height + TEXT / 2) as f32 + 2.0];
-        let title = fit(&tile.title, 14.0, width as f32);
-        canvas.text([x, y], Align::Left, &title, 14.0, BLACK);
-        let mut x = left;
-        let y = top + height + TEXT + 2;
-        for (colour, note) in &tile.notes {
+        let title = fit(&self.title, 14.0, width as f32);
+        let middle = (height + TEXT / 2 + 2) as f32;
+        canvas.text([0.0, middle], Align::Left, &title, 14.0, BLACK);
+        let (mut x, y) = (0, i64::from(height + TEXT + 2));
+        for (colour, note) in &self.notes {
             canvas.fill(x, y + 5, [13, 13], BLACK);
             canvas.fill(x + 1, y + 6, [11, 11], *colour);
-            let room = (left + width - x - 19).max(0) as f32;
+            let room = (i64::from(width) - x - 19).max(0) as f32;
             let note = fit(note, 13.0, room);
-            let place = [x as f32 + 19.0, (y + TEXT / 2) as f32];
+            let place = [x as f32 + 19.0, (y + i64::from(TEXT) / 2) as f32];
             canvas.text(place, Align::Left, &note, 13.0, BLACK);
             x += 19 + text_width(&note, 13.0).ceil() as i64 + 20;
         }
+        canvas.0
     }
+}
+
+/// Lays pictures out with their captions, up to four in a row.
+pub fn contact_sheet(tiles: &[Tile]) -> RgbImage {
+    let mut pictures: Vec<RgbImage> = tiles.iter().map(Tile::draw).collect();
+    let cell = (PICTURE.0, PICTURE.1 + 2 * TEXT + MARGIN);
     if tiles.is_empty() {
-        let middle = [step[0] as f32 / 2.0, step[1] as f32 / 2.0];
-        canvas.fill(MARGIN, MARGIN, [width, height], WHITE);
+        let mut canvas = Canvas::new(cell.0, cell.1);
+        let middle = [cell.0 as f32 / 2.0, cell.1 as f32 / 2.0];
         canvas.text(middle, Align::Centre, "no errors", 16.0, BLACK);
+        pictures.push(canvas.0);
     }
-    canvas.0
+    let grid = Grid {
+        columns: COLUMNS,
+        cell,
+        gap: MARGIN,
+        background: WHITE,
+    };
+    grid.draw(&pictures)
 }

@@ -214,8 +214,7 @@ impl TrainConfig {
             &self.backbone_weights,
             "nothing, as `weights` already start the whole detector",
         )?;
-        let augmentation = self.augmentation.validate();
-        augmentation.map_err(|reason| TrainError::Config(format!("augmentation: {reason}")))
+        Ok(self.augmentation.validate()?)
     }
 
     /// The detector to be trained, with the data's classes: that of `weights` or torchvision's

@@ -20,6 +20,7 @@ impl Splits {
         let read = |class_names| {
             let options = ReadOptions {
                 class_names,
+                boxes_only: true,
                 ..Default::default()
             };
             let reading = read(&config.data, &options)?;
@@ -34,10 +35,10 @@ impl Splits {
             (data, skipped) = read(Some(model.class_names.clone()))?;
         }
         if skipped > 0 {
-            eprintln!("{skipped} invalid boxes or files left out");
+            tracing::info!("{skipped} invalid boxes or files left out");
         }
         if data.splits.len() < 2 && config.train_split.is_none() && config.valid_split.is_none() {
-            eprintln!("the data have no splits: a tenth, chosen by chance, validates");
+            tracing::info!("the data have no splits: a tenth, chosen by chance, validates");
             let fractions = Fractions {
                 val: 0.1,
                 test: 0.0,
@@ -56,7 +57,7 @@ impl Splits {
             "valid_split",
             &["val", "valid", "validation", "test"],
         )?;
-        eprintln!(
+        tracing::info!(
             "{} images to train on, {} to validate on, {} classes: {}",
             train.samples.len(),
             valid.samples.len(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rcnn_burn::freeze::FreezeError;
 use rcnn_burn::weights::WeightsError;
 use rcnn_burn::{ConfigError, DetectError};
-use rcnn_data::{DataError, LoadError};
+use rcnn_data::{AugmentationError, DataError, LoadError};
 use rcnn_eval::EvalError;
 use rcnn_types::validate::InvalidField;
 
@@ -20,6 +20,9 @@ pub enum TrainError {
     /// A field of the run's configuration has a value that makes no sense.
     #[error(transparent)]
     Field(#[from] InvalidField),
+    /// The augmentation makes no sense.
+    #[error("augmentation: {0}")]
+    Augmentation(#[from] AugmentationError),
     /// The detector's configuration makes no sense.
     #[error("model: {0}")]
     Model(#[from] ConfigError),
@@ -63,10 +66,12 @@ pub enum TrainError {
         needed: u64,
     },
     /// The folder holds another run.
-    #[error("{}: already holds a run; resume it or choose another folder", path.display())]
+    #[error("{}: already holds a run ({file}); resume it or choose another folder", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
+        /// File there that a run has or would replace.
+        file: &'static str,
     },
     /// The folder holds no run to resume.
     #[error("{}: holds no run to resume ({missing} is missing)", path.display())]

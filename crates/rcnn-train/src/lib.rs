@@ -2,7 +2,8 @@
 //!
 //! A [`Run`] is a folder. [`TrainConfig`] describes it completely, and a run that was killed goes on
 //! from its last checkpoint as if nothing had happened: optimizer and schedule are saved, and chance
-//! depends on the seed and the place of a batch alone.
+//! depends on the seed and the place of a batch alone. What a run has to say it says as events of the
+//! `tracing` crate.
 //!
 //! ```no_run
 //! use rcnn_burn::Flex;

@@ -189,10 +189,7 @@ fn draw(folder: &Path) -> Result<(), TrainError> {
         plots.push(of(loss, &[("train", loss), ("valid", loss)]));
     }
     let path = folder.join("curves.png");
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    let picture = rcnn_eval::draw_plots(&plots);
-    picture
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(|error| TrainError::io(&path)(std::io::Error::other(error)))?;
-    write_whole(&path, bytes.get_ref())
+    let bytes = rcnn_image::encode(&path, &rcnn_eval::draw_plots(&plots));
+    let bytes = bytes.map_err(|error| TrainError::io(&path)(std::io::Error::other(error.kind)))?;
+    write_whole(&path, &bytes)
 }

@@ -12,7 +12,7 @@ use burn_train::renderer::{
 /// Time between two lines.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Prints a line every ten seconds and one for every validation, to standard error.
+/// Logs a line every ten seconds and one for every validation.
 pub(crate) struct Lines {
     names: HashMap<MetricId, String>,
     values: HashMap<String, f64>,
@@ -78,7 +78,7 @@ impl MetricsRendererTraining for Lines {
         let epochs = &item.global_progress;
         let left = epochs.items_total.saturating_sub(epochs.items_processed) * epoch.items_total
             + (epoch.items_total - epoch.items_processed);
-        eprintln!(
+        tracing::info!(
             "epoch {}/{}  step {}/{}  {}  {}  {per_step:.2} s/step  {} left",
             epochs.items_processed,
             epochs.items_total,
@@ -96,7 +96,7 @@ impl MetricsRendererTraining for Lines {
         };
         if progress.items_processed == progress.items_total {
             let epochs = &item.global_progress;
-            eprintln!(
+            tracing::info!(
                 "epoch {}/{}  validated on {} batches  {}",
                 epochs.items_processed,
                 epochs.items_total,

@@ -39,6 +39,15 @@ use crate::{OptimizerKind, TrainConfig, TrainError};
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
 
+/// What a run that has begun to train writes, and what another one must not replace.
+const RESULTS: [&str; 5] = [
+    "metrics.jsonl",
+    "curves.png",
+    "best.bpk",
+    "best.json",
+    "last.bpk",
+];
+
 /// A training and its folder:
 ///
 /// - `run.toml`: the [`TrainConfig`], `model.json`: the detector's configuration;
@@ -52,12 +61,12 @@ pub struct Run {
     config: TrainConfig,
 }
 
-/// How a run tells of its progress, on standard error.
+/// How a run shows its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// burn-train's dashboard, for a terminal.
     Dashboard,
-    /// A line every ten seconds and after every epoch.
+    /// A `tracing` event every ten seconds and after every epoch.
     Lines,
 }
 
@@ -76,14 +85,19 @@ impl Run {
     /// Begins a run in a folder, which is made.
     ///
     /// # Errors
-    /// If the configuration makes no sense, or the folder can't be written or holds a run.
+    /// If the configuration makes no sense, or the folder can't be written or holds a run or files
+    /// in its place.
     pub fn create(folder: impl Into<PathBuf>, config: TrainConfig) -> Result<Self, TrainError> {
         let folder = folder.into();
         config.validate()?;
         let file = folder.join("run.toml");
-        // Metrics begin with the training: what was refused before that is no run.
-        if file.exists() && folder.join("metrics.jsonl").exists() {
-            return Err(TrainError::Occupied { path: folder });
+        // These begin with the training: what was refused before that is no run.
+        let mut in_the_way = RESULTS.iter().find(|name| folder.join(name).exists());
+        if file.exists() && !is_written_by_us(&file) {
+            in_the_way = Some(&"run.toml");
+        }
+        if let Some(file) = in_the_way {
+            return Err(TrainError::Occupied { path: folder, file });
         }
         let checkpoints = folder.join("checkpoint");
         fs::create_dir_all(&checkpoints).map_err(TrainError::io(&checkpoints))?;
@@ -158,7 +172,7 @@ impl Run {
                 let mut model = config.init(&device)?;
                 if let Some(path) = &self.config.backbone_weights {
                     load_backbone(path, &mut model.backbone)?;
-                    eprintln!("backbone loaded from {}", path.display());
+                    tracing::info!("backbone loaded from {}", path.display());
                 }
                 model
             }
@@ -166,8 +180,8 @@ impl Run {
         let trained = self.config.weights.is_some() || self.config.backbone_weights.is_some();
         let (rules, ignored) = with_torchvision_default(self.config.freeze.clone(), trained);
         if ignored {
-            eprintln!(
-                "warning: trainable_backbone_layers has no effect without weights or \
+            tracing::warn!(
+                "trainable_backbone_layers has no effect without weights or \
                  backbone_weights: all layers of the backbone are trainable"
             );
         }
@@ -225,7 +239,7 @@ impl Run {
         }
         let freezing = Freezing::new(&model, &rules, &self.config.learning_rate_factors)?;
         let model = freezing.plan.at(1).apply(model);
-        eprintln!("{freezing}");
+        tracing::info!("{freezing}");
         let json = serde_json::to_string_pretty(&model.config()).expect("it is plain data");
         write_whole(&self.folder.join("model.json"), json.as_bytes())?;
         self.check_disk(model.num_params())?;
@@ -296,6 +310,16 @@ impl Run {
     }
 }
 
+/// Whether a description is word for word as a run writes its own.
+fn is_written_by_us(file: &Path) -> bool {
+    let written = || {
+        let text = fs::read_to_string(file).ok()?;
+        let config = TrainConfig::from_toml(&text).ok()?;
+        Some(toml::to_string(&config).ok()? == text)
+    };
+    written().unwrap_or(false)
+}
+
 /// Keeps of the weights what fits; the predictor only if the classes are the same.
 fn start_from<B: Backend>(
     mut weights: Weights,
@@ -309,8 +333,9 @@ fn start_from<B: Backend>(
     }
     weights.config = config;
     let (model, report) = weights.load_partial(device)?;
-    let file = weights.path.display();
-    eprint!("{file}: {} tensors loaded\n{report}", report.loaded.len());
+    let (file, loaded) = (weights.path.display(), report.loaded.len());
+    let lines = format!("{file}: {loaded} tensors loaded\n{report}");
+    tracing::info!("{}", lines.trim_end());
     Ok(model)
 }
 
@@ -341,15 +366,14 @@ impl<B: DetectionBackend> Training<'_, B> {
             threads: config.loader_threads,
             ..Default::default()
         };
-        let decode = Arc::new(|path: &Path| Ok(rcnn_burn::image::open_rgb(path)?));
         let (train, valid) = (Arc::new(self.data.train), Arc::new(self.data.valid));
-        let train = Loader::new(train, decode.clone(), config.augmentation.clone(), options);
+        let train = Loader::new(train, config.augmentation.clone(), options)?;
         let options = LoaderOptions {
             shuffle: false,
             drop_last: false,
             ..options
         };
-        let valid = Loader::new(valid, decode, Augmentation::none(), options);
+        let valid = Loader::new(valid, Augmentation::none(), options)?;
 
         let schedule = Schedule {
             config: config.schedule.clone(),
@@ -387,7 +411,7 @@ impl<B: DetectionBackend> Training<'_, B> {
         if let Some(epoch) = start {
             check_checkpoint::<C, _>(&run.checkpoints(), epoch, &learner)?;
             training = training.checkpoint(epoch);
-            eprintln!("going on after epoch {epoch}");
+            tracing::info!("going on after epoch {epoch}");
         }
         let strategy = match self.devices {
             [] => ExecutionStrategy::single(Default::default()),

@@ -43,7 +43,7 @@ fn layers_are_ranked_and_drawn() {
         assert!(table.contains(says), "`{says}` is not in: {table}");
     }
     let file = |name: &str| fs::read(path("analysis/1").join(name)).expect("a file");
-    assert!(file("analysis.svg").starts_with(b"<svg"));
+    assert!(file("analysis.png").starts_with(b"\x89PNG"));
     assert!(file("backbone.fpn.layer_blocks.0.png").starts_with(b"\x89PNG"));
     let written: serde_json::Value = serde_json::from_slice(&file("analysis.json")).expect("JSON");
     assert_eq!(written["pictures"], 2);

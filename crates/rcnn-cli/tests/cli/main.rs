@@ -2,6 +2,7 @@
 
 mod analyze;
 mod devices;
+mod overwrite;
 mod train;
 
 use std::fs;
@@ -158,6 +159,20 @@ fn jsonl_coco_and_table() {
     assert!((b[2].as_f64().unwrap() - side(0)).abs() < 1e-4);
     assert!((b[3].as_f64().unwrap() - side(1)).abs() < 1e-4);
     assert_eq!(coco[0]["category_id"], d["label"]);
+    // A position must not be the number that another picture is named after.
+    fs::create_dir_all(path("numbered")).expect("a folder");
+    fs::copy(path("pictures/a.png"), path("numbered/a.png")).expect("a copy");
+    fs::copy(path("pictures/a.png"), path("numbered/1.png")).expect("a copy");
+    let pictures = ["numbered/a.png", "numbered/1.png"];
+    let coco = json(&detect(&[&["--format", "coco"], &pictures[..]].concat()));
+    for result in coco.as_array().expect("an array") {
+        let id = if result["file_name"] == "numbered/1.png" {
+            1
+        } else {
+            2
+        };
+        assert_eq!(result["image_id"], id, "{result}");
+    }
     let table = stdout(&detect(&["pictures/a.png"]));
     assert!(table.starts_with("pictures/a.png  80x60  "), "{table}");
     let nothing = stdout(&detect(&[

@@ -61,8 +61,13 @@ fn blobs() {
 fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     blobs();
     let train = |out| rcnn(&["train", "--config", "run.toml", "--out", out]);
-    let said = stdout(&train("whole"));
+    let whole = train("whole");
+    let said = stdout(&whole);
     assert!(said.contains("6 epochs"), "{said}");
+    let told = String::from_utf8_lossy(&whole.stderr);
+    for line in ["6 images to train on", "epoch 6/6  validated on"] {
+        assert!(told.contains(line), "`{line}` is not in: {told}");
+    }
     for file in [
         "run.toml",
         "given.toml",

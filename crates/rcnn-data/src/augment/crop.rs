@@ -4,7 +4,7 @@ use image::imageops::crop_imm;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use super::{Labelled, between, chance, probability, range};
+use super::{AugmentationError, Labelled, between, chance, expect, probability, range};
 use crate::geometry::{Bounds, centred_in, cut, iou};
 
 /// How often another overlap is drawn before the picture is left as it is. torchvision draws until
@@ -40,14 +40,17 @@ impl Default for IouCrop {
 }
 
 impl IouCrop {
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), AugmentationError> {
         probability("crop.p", self.p)?;
         range("crop.scale", self.scale, [0.0, 1.0])?;
         range("crop.aspect_ratio", self.aspect_ratio, [0.0, f32::MAX])?;
-        match self.overlaps.iter().find(|v| !(0.0..=1.0).contains(*v)) {
-            Some(overlap) => Err(format!("crop.overlaps has {overlap}, not from 0 to 1")),
-            None => Ok(()),
-        }
+        let holds = self.overlaps.iter().all(|v| (0.0..=1.0).contains(v));
+        expect(
+            "crop.overlaps",
+            &self.overlaps,
+            holds,
+            "numbers from 0 to 1",
+        )
     }
 
     pub(super) fn apply(&self, picture: Labelled, rng: &mut impl Rng) -> Labelled {
@@ -77,8 +80,8 @@ impl IouCrop {
                 return None;
             }
             for _ in 0..self.trials {
-                let w = part(width, between(self.scale, rng));
-                let h = part(height, between(self.scale, rng));
+                let w = part(width, between(self.scale, rng)).min(width);
+                let h = part(height, between(self.scale, rng)).min(height);
                 let [low, high] = self.aspect_ratio;
                 if w == 0 || h == 0 || !(low..=high).contains(&(w as f32 / h as f32)) {
                     continue;

@@ -9,6 +9,9 @@ use super::{Labelled, between};
 /// Where the point is, in shares of the sides.
 const CENTRE: [f32; 2] = [0.3, 0.7];
 
+/// How many times as long as its quarter a scaled picture may be.
+const LONGEST: f32 = 8.0;
+
 /// Joins four pictures into one of the first one's size.
 ///
 /// Each is scaled to cover its quarter, and cut to it at a place drawn by chance; boxes whose
@@ -44,11 +47,23 @@ pub fn mosaic(pictures: &[Labelled; 4], rng: &mut impl Rng) -> Labelled {
 }
 
 /// A picture scaled and cut to a size.
-fn cover(picture: &Labelled, (width, height): (u32, u32), rng: &mut impl Rng) -> Labelled {
+fn cover(picture: &Labelled, size: (u32, u32), rng: &mut impl Rng) -> Labelled {
     let (w, h) = picture.image.dimensions();
-    let scale = (width as f32 / w as f32).max(height as f32 / h as f32);
+    let scale = (size.0 as f32 / w as f32).max(size.1 as f32 / h as f32);
+    // Scaled, a thin picture would be huge: most of what will be cut off goes before.
+    let longest = |side: u32| ((side as f32 * LONGEST / scale).ceil() as u32).max(1);
+    let seen = (w.min(longest(size.0)), h.min(longest(size.1)));
+    let part;
+    let picture = if seen == (w, h) {
+        picture
+    } else {
+        part = cut_out(picture, seen, rng);
+        &part
+    };
+
+    let (w, h) = picture.image.dimensions();
     let scaled = |side: u32, least: u32| ((side as f32 * scale).round() as u32).max(least);
-    let (new_w, new_h) = (scaled(w, width), scaled(h, height));
+    let (new_w, new_h) = (scaled(w, size.0), scaled(h, size.1));
     let (sx, sy) = (new_w as f32 / w as f32, new_h as f32 / h as f32);
     let resized = Labelled {
         image: imageops::resize(&picture.image, new_w, new_h, FilterType::Triangle),
@@ -59,10 +74,13 @@ fn cover(picture: &Labelled, (width, height): (u32, u32), rng: &mut impl Rng) ->
             .collect(),
         labels: picture.labels.clone(),
     };
-    let mut offset = |free: u32| (between([0.0, 1.0], rng) * (free + 1) as f32) as u32;
-    let (left, top) = (
-        offset(new_w - width).min(new_w - width),
-        offset(new_h - height).min(new_h - height),
-    );
-    crop(&resized, [left, top, left + width, top + height])
+    cut_out(&resized, size, rng)
+}
+
+/// A part of some size, at a place drawn by chance.
+fn cut_out(picture: &Labelled, (width, height): (u32, u32), rng: &mut impl Rng) -> Labelled {
+    let (w, h) = picture.image.dimensions();
+    let mut offset = |free: u32| ((between([0.0, 1.0], rng) * (free + 1) as f32) as u32).min(free);
+    let (left, top) = (offset(w - width), offset(h - height));
+    crop(picture, [left, top, left + width, top + height])
 }

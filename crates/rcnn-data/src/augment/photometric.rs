@@ -5,7 +5,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{between, chance, probability, range};
+use super::{AugmentationError, between, chance, probability, range};
 
 /// Brightness, contrast, saturation, hue and the order of channels, each with a probability.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ impl Default for Photometric {
 type Colour = [f32; 3];
 
 impl Photometric {
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), AugmentationError> {
         probability("photometric.p", self.p)?;
         range("photometric.brightness", self.brightness, [0.0, f32::MAX])?;
         range("photometric.contrast", self.contrast, [0.0, f32::MAX])?;

@@ -100,6 +100,49 @@ fn mosaics_keep_boxes_on_their_objects() {
     assert!(kept > 50 * 4, "{kept}");
 }
 
+/// It was scaled whole before it was cut: to 600 x 1,800,000 pixels, several gigabytes.
+#[test]
+fn a_mosaic_of_thin_pictures_stays_small() {
+    let large = Labelled {
+        image: RgbImage::new(600, 400),
+        boxes: Vec::new(),
+        labels: Vec::new(),
+    };
+    let thin = |width, height| Labelled {
+        image: RgbImage::from_pixel(width, height, Rgb([255; 3])),
+        boxes: vec![[0.0, 0.0, width as f32, height as f32]],
+        labels: vec![1],
+    };
+    let four = [large, thin(1, 3000), thin(3000, 1), thin(1, 1)];
+    for i in 0..5 {
+        let joined = mosaic(&four, &mut rng(i));
+        assert_eq!(joined.image.dimensions(), (600, 400));
+        assert!(boxes_follow(&joined), "{i}: {:?}", joined.boxes);
+    }
+}
+
+/// Shapes that are not extreme are scaled whole, and so as they were before.
+#[test]
+fn mosaics_of_ordinary_pictures_keep_their_bits() {
+    let four = [0, 1, 2, 0].map(|i| picture(&BOXES[i..]));
+    let sum = |image: &RgbImage| image.iter().map(|&v| u64::from(v)).sum::<u64>();
+    let sums = [0, 1, 2].map(|i| sum(&mosaic(&four, &mut rng(i)).image));
+    assert_eq!(sums, [762495, 840117, 752049]);
+}
+
+/// It underflowed: a window larger than the picture.
+#[test]
+fn a_crop_larger_than_the_picture_is_the_picture() {
+    let crop = IouCrop {
+        scale: [0.0, 2.0],
+        ..IouCrop::default()
+    };
+    for i in 0..50 {
+        let after = crop.apply(picture(&BOXES), &mut rng(i));
+        assert!(boxes_follow(&after), "{i}: {:?}", after.boxes);
+    }
+}
+
 #[test]
 fn colours_change_and_boxes_stay() {
     let photometric = Some(Photometric::default());
@@ -141,4 +184,7 @@ fn settings_are_validated() {
     ] {
         assert!(parse(wrong).unwrap().validate().is_err(), "{wrong}");
     }
+    let error = parse(r#"{"crop": {"scale": [0, 2]}}"#).unwrap().validate();
+    let expected = "crop.scale is [0.0, 2.0], expected a range from 0 to 1";
+    assert_eq!(error.unwrap_err().to_string(), expected);
 }

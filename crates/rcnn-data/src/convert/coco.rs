@@ -7,12 +7,15 @@ use serde::Serialize;
 use super::Output;
 use crate::coco::ANNOTATIONS;
 use crate::error::DataError;
+use crate::extras::Extras;
 
 #[derive(Serialize)]
 struct File<'a> {
     images: Vec<Image<'a>>,
-    annotations: Vec<Annotation>,
+    annotations: Vec<Annotation<'a>>,
     categories: Vec<Category<'a>>,
+    #[serde(flatten)]
+    extras: &'a Extras,
 }
 
 #[derive(Serialize)]
@@ -21,24 +24,34 @@ struct Image<'a> {
     file_name: &'a str,
     width: u32,
     height: u32,
+    #[serde(flatten)]
+    extras: &'a Extras,
 }
 
 #[derive(Serialize)]
-struct Annotation {
+struct Annotation<'a> {
     id: u64,
     image_id: u64,
     category_id: u64,
     bbox: [f64; 4],
     area: f64,
     iscrowd: u8,
-    segmentation: [f64; 0],
+    /// Empty where the extras have none: tools expect it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segmentation: Option<[f64; 0]>,
+    #[serde(flatten)]
+    extras: &'a Extras,
 }
 
 #[derive(Serialize)]
 struct Category<'a> {
     id: u64,
     name: &'a str,
-    supercategory: &'static str,
+    /// Empty where the extras have none: tools expect it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supercategory: Option<&'static str>,
+    #[serde(flatten)]
+    extras: &'a Extras,
 }
 
 pub(super) fn write(output: &Output) -> Result<PathBuf, DataError> {
@@ -57,44 +70,54 @@ pub(super) fn write(output: &Output) -> Result<PathBuf, DataError> {
 }
 
 fn content<'a>(output: &'a Output, indices: &[usize]) -> File<'a> {
-    let ids = &output.dataset.category_ids;
-    let category = |label: usize| ids.get(label).copied().unwrap_or(label as u64);
+    static NONE: Extras = Extras::new();
+    let dataset = output.dataset;
+    let ids = &dataset.category_ids;
+    let category_id = |label: usize| ids.get(label).copied().unwrap_or(label as u64);
+    let category = |(name, label): (&'a String, usize)| {
+        let extras = dataset.category_extras.get(label).unwrap_or(&NONE);
+        Category {
+            id: category_id(label),
+            name,
+            supercategory: extras.get("supercategory").is_none().then_some(""),
+            extras,
+        }
+    };
     let mut file = File {
         images: Vec::new(),
         annotations: Vec::new(),
-        categories: output
-            .classes()
-            .iter()
-            .zip(1..)
-            .map(|(name, label)| Category {
-                id: category(label),
-                name,
-                supercategory: "",
-            })
-            .collect(),
+        categories: output.classes().iter().zip(1..).map(category).collect(),
+        extras: &dataset.extras,
     };
     for &index in indices {
-        let sample = &output.dataset.samples[index];
+        let sample = &dataset.samples[index];
         file.images.push(Image {
             id: sample.image_id,
             file_name: &output.names[index].1,
             width: sample.width,
             height: sample.height,
+            extras: &sample.extras,
         });
-        let boxes = sample.boxes.iter().zip(&sample.labels).zip(&sample.areas);
-        let boxes = boxes.map(|((b, label), area)| (b, *label, *area, 0));
+        let boxes = sample.boxes.iter().zip(&sample.labels).enumerate();
+        let boxes = boxes.map(|(i, (bounds, &label))| {
+            let area = sample.areas.get(i).copied();
+            let area = area.unwrap_or_else(|| crate::geometry::area(bounds));
+            let extras = sample.object_extras.get(i).unwrap_or(&NONE);
+            (bounds, label, area, 0, extras)
+        });
         let crowds = sample.crowds.iter();
-        let crowds = crowds.map(|crowd| (&crowd.bounds, crowd.label, crowd.area, 1));
-        for (bounds, label, area, iscrowd) in boxes.chain(crowds) {
+        let crowds = crowds.map(|c| (&c.bounds, c.label, c.area, 1, &c.extras));
+        for (bounds, label, area, iscrowd, extras) in boxes.chain(crowds) {
             let [x1, y1, x2, y2] = bounds.map(decimal);
             file.annotations.push(Annotation {
                 id: file.annotations.len() as u64 + 1,
                 image_id: sample.image_id,
-                category_id: category(label),
+                category_id: category_id(label),
                 bbox: [x1, y1, difference(x2, x1), difference(y2, y1)],
                 area: decimal(area),
                 iscrowd,
-                segmentation: [],
+                segmentation: extras.get("segmentation").is_none().then_some([]),
+                extras,
             });
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Output;
 use crate::dataset::Sample;
 use crate::error::DataError;
-use crate::voc::{ANNOTATIONS, CLASSES, IMAGES, SPLITS};
+use crate::voc::{ANNOTATIONS, ATTRIBUTES, CLASSES, IMAGES, SPLITS};
 
 pub(super) fn write(output: &Output) -> Result<PathBuf, DataError> {
     output.create_folder(ANNOTATIONS)?;
@@ -37,12 +37,21 @@ fn annotation(
         file,
         "\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
     )?;
-    for ([x1, y1, x2, y2], &label) in sample.boxes.iter().zip(&sample.labels) {
+    let objects = sample.boxes.iter().zip(&sample.labels);
+    for (index, ([x1, y1, x2, y2], &label)) in objects.enumerate() {
+        let extras = sample.object_extras.get(index);
         let class = classes
             .get(label)
             .map_or_else(|| label.to_string(), |name| escape(name));
         writeln!(file, "\t<object>\n\t\t<name>{class}</name>")?;
-        writeln!(file, "\t\t<difficult>0</difficult>")?;
+        for name in ATTRIBUTES {
+            let value = extras.and_then(|extras| extras.get(name));
+            // A text stands in quotes there, a number does not.
+            let text = value.map(|json| serde_json::from_str(json).unwrap_or(json.to_string()));
+            if let Some(text) = text.or((name == "difficult").then(|| "0".into())) {
+                writeln!(file, "\t\t<{name}>{}</{name}>", escape(&text))?;
+            }
+        }
         writeln!(
             file,
             "\t\t<bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>"

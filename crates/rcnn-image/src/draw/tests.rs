@@ -1,6 +1,9 @@
 //! What a drawn picture shows, pixel by pixel.
 
-use super::*;
+use image::{Rgb, RgbImage};
+
+use super::labels::{PALETTE, Rect, Style, colour, contrast};
+use super::{Label, draw_labels};
 
 const BLANK: Rgb<u8> = Rgb([200, 180, 190]);
 
@@ -26,7 +29,7 @@ fn one_box_changes_its_line_and_its_tag_only() {
     let mut image = blank(640, 480);
     let style = Style::new(&image);
     let labels = [label([100.0, 200.4, 300.0, 399.6], "RBC 0.98", 1)];
-    draw(&mut image, &labels);
+    draw_labels(&mut image, &labels);
 
     let area = Rect::new(100, 200, 300, 400);
     let tag = style.place_tags(&[area], &[&labels[0]])[0].unwrap();
@@ -72,13 +75,13 @@ fn what_is_not_in_the_picture_is_left_out() {
         [9.0, 9.0, 1.0, 1.0],
         [infinite, infinite, infinite, infinite],
     ];
-    draw(&mut image, &nowhere.map(|bounds| label(bounds, "out", 2)));
+    draw_labels(&mut image, &nowhere.map(|bounds| label(bounds, "out", 2)));
     assert!(image == blank(60, 40));
-    draw(
+    draw_labels(
         &mut RgbImage::new(0, 0),
         &[label([-1.0, -1.0, 1.0, 1.0], "none", 2)],
     );
-    draw(
+    draw_labels(
         &mut image,
         &[label([-1e30, -infinite, infinite, 1e30], "", 2)],
     );
@@ -99,7 +102,7 @@ fn no_size_is_too_extreme() {
             [right - 0.3, bottom - 0.3, 1e9, 1e9],
             [right / 2.0, bottom / 2.0, right / 2.0, bottom / 2.0],
         ];
-        draw(
+        draw_labels(
             &mut image,
             &boxes.map(|bounds| label(bounds, "Żółć 日本 \n 🩸 0.50", 3)),
         );
@@ -140,9 +143,9 @@ fn crowded_tags_do_not_hide_each_other() {
 fn the_first_label_lies_on_top() {
     let mut image = blank(640, 480);
     let (tall, wide) = ([300.0, 50.0, 340.0, 450.0], [100.0, 200.0, 500.0, 260.0]);
-    draw(&mut image, &[label(tall, "a", 1), label(wide, "b", 2)]);
+    draw_labels(&mut image, &[label(tall, "a", 1), label(wide, "b", 2)]);
     assert_eq!(image.get_pixel(300, 200).0, colour(1));
-    draw(&mut image, &[label(wide, "b", 2), label(tall, "a", 1)]);
+    draw_labels(&mut image, &[label(wide, "b", 2), label(tall, "a", 1)]);
     assert_eq!(image.get_pixel(300, 200).0, colour(2));
 }
 

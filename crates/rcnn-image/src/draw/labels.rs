@@ -1,16 +1,11 @@
 //! Draws detections on a picture: boxes coloured by class, each with a legible tag.
 
-use ab_glyph::{Font, FontRef, PxScaleFont, ScaleFont, point};
 use image::{Rgb, RgbImage};
 
-#[cfg(test)]
-mod tests;
-
-/// DejaVu Sans 2.37 cut down to Latin, Greek, Cyrillic and punctuation, without hints and layout.
-static FONT: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
+use super::canvas::{Align, Canvas, line_height, text_width};
 
 /// The colours of the classes, of which the first is the background's; early ones differ the most.
-const PALETTE: [[u8; 3]; 20] = [
+pub(super) const PALETTE: [[u8; 3]; 20] = [
     [128, 128, 128],
     [0, 110, 220],
     [255, 225, 25],
@@ -34,20 +29,21 @@ const PALETTE: [[u8; 3]; 20] = [
 ];
 
 /// A box to draw and what to write on it.
-pub(crate) struct Label<'a> {
-    /// Left, top, right and bottom in pixels.
-    pub(crate) bounds: [f32; 4],
+#[derive(Clone, Copy, Debug)]
+pub struct Label<'a> {
+    /// `[left, top, right, bottom]` in pixels.
+    pub bounds: [f32; 4],
     /// The text of its tag.
-    pub(crate) text: &'a str,
+    pub text: &'a str,
     /// Its class, which picks the colour.
-    pub(crate) class: usize,
+    pub class: usize,
 }
 
 /// Draws labels, the most important first: those lie on top and place their tags first.
 ///
 /// Boxes are cut to the picture; those outside of it or with a coordinate that is NaN are left out,
 /// as are tags of which another would hide more than a third.
-pub(crate) fn draw(image: &mut RgbImage, labels: &[Label]) {
+pub fn draw_labels(image: &mut RgbImage, labels: &[Label]) {
     let style = Style::new(image);
     let (boxes, labels): (Vec<Rect>, Vec<&Label>) = labels
         .iter()
@@ -55,22 +51,26 @@ pub(crate) fn draw(image: &mut RgbImage, labels: &[Label]) {
         .unzip();
     let tags = style.place_tags(&boxes, &labels);
 
+    let mut canvas = Canvas(std::mem::take(image));
     for (area, label) in boxes.iter().zip(&labels).rev() {
         let colour = colour(label.class);
-        frame(image, *area, style.line + style.edge, shade(colour));
-        frame(image, *area, style.line, colour);
+        canvas.frame(area.bounds(), style.line + style.edge, Rgb(shade(colour)));
+        canvas.frame(area.bounds(), style.line, Rgb(colour));
     }
     for (tag, label) in tags.iter().zip(&labels).rev() {
         let Some(tag) = *tag else { continue };
         let colour = colour(label.class);
-        fill(image, tag, colour);
-        frame(image, tag, style.edge, shade(colour));
-        style.write(image, tag, label.text, contrast(colour));
+        canvas.fill(tag.left, tag.top, tag.size(), Rgb(colour));
+        canvas.frame(tag.bounds(), style.edge, Rgb(shade(colour)));
+        let start = [tag.left + style.padding, (tag.top + tag.bottom) / 2].map(|v| v as f32);
+        let ink = Rgb(contrast(colour));
+        canvas.text(start, Align::Left, label.text, style.text, ink);
     }
+    *image = canvas.0;
 }
 
 /// The colour of a class.
-fn colour(class: usize) -> [u8; 3] {
+pub(super) fn colour(class: usize) -> [u8; 3] {
     PALETTE[class % PALETTE.len()]
 }
 
@@ -80,49 +80,23 @@ fn shade(colour: [u8; 3]) -> [u8; 3] {
 }
 
 /// Black or white, whichever contrasts more with a colour (by the relative luminance of WCAG 2).
-fn contrast(colour: [u8; 3]) -> [u8; 3] {
+pub(super) fn contrast(colour: [u8; 3]) -> [u8; 3] {
     let [r, g, b] = colour.map(|v| (f32::from(v) / 255.0).powf(2.2));
     let luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b;
     if luminance > 0.179 { [0; 3] } else { [255; 3] }
 }
 
-fn fill(image: &mut RgbImage, area: Rect, colour: [u8; 3]) {
-    for y in area.top..area.bottom {
-        for x in area.left..area.right {
-            image.put_pixel(x as u32, y as u32, Rgb(colour));
-        }
-    }
-}
-
-/// Draws the edges of an area, `line` pixels wide, within it.
-fn frame(image: &mut RgbImage, area: Rect, line: i64, colour: [u8; 3]) {
-    let Rect {
-        left,
-        top,
-        right,
-        bottom,
-    } = area;
-    for edge in [
-        Rect::new(left, top, right, bottom.min(top + line)),
-        Rect::new(left, top.max(bottom - line), right, bottom),
-        Rect::new(left, top, right.min(left + line), bottom),
-        Rect::new(left.max(right - line), top, right, bottom),
-    ] {
-        fill(image, edge, colour);
-    }
-}
-
 /// Pixels from `left` and `top` up to, but not including, `right` and `bottom`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Rect {
-    left: i64,
-    top: i64,
-    right: i64,
-    bottom: i64,
+pub(super) struct Rect {
+    pub(super) left: i64,
+    pub(super) top: i64,
+    pub(super) right: i64,
+    pub(super) bottom: i64,
 }
 
 impl Rect {
-    fn new(left: i64, top: i64, right: i64, bottom: i64) -> Self {
+    pub(super) fn new(left: i64, top: i64, right: i64, bottom: i64) -> Self {
         Self {
             left,
             top,
@@ -147,12 +121,22 @@ impl Rect {
         Some(Self::new(left, top, right, bottom))
     }
 
-    fn area(&self) -> i64 {
-        (self.right - self.left) * (self.bottom - self.top)
+    fn bounds(&self) -> [i64; 4] {
+        [self.left, self.top, self.right, self.bottom]
+    }
+
+    /// Width and height.
+    fn size(&self) -> [i64; 2] {
+        [self.right - self.left, self.bottom - self.top]
+    }
+
+    pub(super) fn area(&self) -> i64 {
+        let [width, height] = self.size();
+        width * height
     }
 
     /// The number of pixels shared with another.
-    fn overlap(&self, other: &Self) -> i64 {
+    pub(super) fn overlap(&self, other: &Self) -> i64 {
         let width = self.right.min(other.right) - self.left.max(other.left);
         let height = self.bottom.min(other.bottom) - self.top.max(other.top);
         width.max(0) * height.max(0)
@@ -160,35 +144,32 @@ impl Rect {
 }
 
 /// The sizes that suit a picture, in pixels.
-struct Style {
-    picture: Rect,
-    font: PxScaleFont<FontRef<'static>>,
-    line: i64,
-    edge: i64,
+pub(super) struct Style {
+    pub(super) picture: Rect,
+    /// The em of the text.
+    text: f32,
+    pub(super) line: i64,
+    pub(super) edge: i64,
     padding: i64,
     tag_height: i64,
 }
 
 impl Style {
-    fn new(image: &RgbImage) -> Self {
+    pub(super) fn new(image: &RgbImage) -> Self {
         let (width, height) = image.dimensions();
-        let size = (width.min(height) as f32 / 40.0).clamp(10.0, 64.0);
-        let font = FontRef::try_from_slice(FONT).expect("the embedded font is sound");
-        let em = font.units_per_em().expect("the embedded font is sound");
-        let scale = size * font.height_unscaled() / em;
-        let font = font.into_scaled(scale);
+        let text = (width.min(height) as f32 / 40.0).clamp(10.0, 64.0);
         Self {
             picture: Rect::new(0, 0, width.into(), height.into()),
-            line: (size / 7.0).round() as i64,
-            edge: (size / 24.0).ceil() as i64,
-            padding: (size / 4.0).round() as i64,
-            tag_height: font.height().ceil() as i64,
-            font,
+            line: (text / 7.0).round() as i64,
+            edge: (text / 24.0).ceil() as i64,
+            padding: (text / 4.0).round() as i64,
+            tag_height: line_height(text).ceil() as i64,
+            text,
         }
     }
 
     /// The places of the tags, each chosen with regard to the boxes and to the tags before it.
-    fn place_tags(&self, boxes: &[Rect], labels: &[&Label]) -> Vec<Option<Rect>> {
+    pub(super) fn place_tags(&self, boxes: &[Rect], labels: &[&Label]) -> Vec<Option<Rect>> {
         let mut tags: Vec<Option<Rect>> = Vec::with_capacity(boxes.len());
         for (area, label) in boxes.iter().zip(labels) {
             let placed = || tags.iter().flatten();
@@ -211,8 +192,7 @@ impl Style {
 
     /// Where the tag of a box may be, the most usual places first.
     fn places(&self, area: &Rect, text: &str) -> Vec<Rect> {
-        let advance = |c| self.font.h_advance(self.font.glyph_id(c));
-        let width = text.chars().map(advance).sum::<f32>().ceil() as i64 + 2 * self.padding;
+        let width = text_width(text, self.text).ceil() as i64 + 2 * self.padding;
         let width = width.min(self.picture.right);
         let height = self.tag_height.min(self.picture.bottom);
 
@@ -232,33 +212,5 @@ impl Style {
             })
         });
         places.collect()
-    }
-
-    /// Writes a text into its tag.
-    fn write(&self, image: &mut RgbImage, tag: Rect, text: &str, colour: [u8; 3]) {
-        let mut x = (tag.left + self.padding) as f32;
-        let baseline = tag.top as f32 + self.font.ascent();
-        for character in text.chars() {
-            // What the font lacks is drawn as an empty box.
-            let id = self.font.glyph_id(character);
-            let glyph = id.with_scale_and_position(self.font.scale(), point(x, baseline));
-            x += self.font.h_advance(id);
-            let Some(outline) = self.font.outline_glyph(glyph) else {
-                continue;
-            };
-            let corner = outline.px_bounds().min;
-            outline.draw(|dx, dy, coverage| {
-                let x = corner.x as i64 + i64::from(dx);
-                let y = corner.y as i64 + i64::from(dy);
-                if !(tag.left..tag.right).contains(&x) || !(tag.top..tag.bottom).contains(&y) {
-                    return;
-                }
-                let pixel = &mut image.get_pixel_mut(x as u32, y as u32).0;
-                for (old, new) in pixel.iter_mut().zip(colour) {
-                    let (from, to) = (f32::from(*old), f32::from(new));
-                    *old = (from + (to - from) * coverage).round() as u8;
-                }
-            });
-        }
     }
 }

@@ -1,29 +1,43 @@
-//! What the decoders of `image` do not tell of a file, read from its bytes.
+//! What the decoders of the `image` crate do not report of a file, read from its bytes.
+
+use std::io::{Read, Seek, SeekFrom};
 
 use image::metadata::Orientation;
 
 /// Whether a JPEG file has its end-of-image marker.
+pub(crate) fn jpeg_ends(bytes: &[u8]) -> bool {
+    jpeg_has(bytes, 0xd9)
+}
+
+/// Whether the start of a JPEG file reaches as far as its pixels.
+pub(crate) fn jpeg_has_header(bytes: &[u8]) -> bool {
+    jpeg_has(bytes, 0xda)
+}
+
+/// Whether there is a whole segment of some marker.
 ///
 /// Segments tell their length, and coded data escape whatever looks like a marker.
-pub(super) fn jpeg_ends(bytes: &[u8]) -> bool {
+fn jpeg_has(bytes: &[u8], wanted: u8) -> bool {
     let mut at = 2;
     while let Some(&[first, marker]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
         at += match (first, marker) {
-            (0xff, 0xd9) => return true,
             (0xff, 0xff) => 1,
-            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => 2,
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd9) => 2,
             (0xff, _) => match bytes.get(at + 2..).and_then(|rest| rest.first_chunk()) {
                 Some(&length) => 2 + usize::from(u16::from_be_bytes(length)),
                 None => return false,
             },
             _ => 1,
         };
+        if (first, marker) == (0xff, wanted) {
+            return at <= bytes.len();
+        }
     }
     false
 }
 
 /// Whether a WebP file is as long as its header says.
-pub(super) fn webp_ends(bytes: &[u8]) -> bool {
+pub(crate) fn webp_ends(bytes: &[u8]) -> bool {
     match bytes.get(4..).and_then(|rest| rest.first_chunk()) {
         Some(&length) => bytes.len() as u64 >= 8 + u64::from(u32::from_le_bytes(length)),
         None => false,
@@ -31,20 +45,27 @@ pub(super) fn webp_ends(bytes: &[u8]) -> bool {
 }
 
 /// The EXIF data of a PNG, also where it comes after the pixels.
-pub(super) fn png_exif(bytes: &[u8]) -> Option<&[u8]> {
-    let mut at = 8;
+pub(crate) fn png_exif(file: &mut (impl Read + Seek)) -> Option<Vec<u8>> {
+    file.seek(SeekFrom::Start(8)).ok()?;
     loop {
-        let length = u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
-        let (name, data) = bytes.get(at + 4..at.checked_add(8 + length)?)?.split_at(4);
-        if name == b"eXIf" {
-            return Some(data);
+        let mut length = [0; 4];
+        let mut name = [0; 4];
+        file.read_exact(&mut length).ok()?;
+        file.read_exact(&mut name).ok()?;
+        let length = u64::from(u32::from_be_bytes(length));
+        if &name == b"eXIf" {
+            // Read as far as it is there: a length may be damaged.
+            let mut exif = Vec::new();
+            file.take(length).read_to_end(&mut exif).ok()?;
+            return (exif.len() as u64 == length).then_some(exif);
         }
-        at += 12 + length;
+        // The checksum follows.
+        file.seek_relative(length as i64 + 4).ok()?;
     }
 }
 
 /// The colour of a GIF's transparent pixels and of those its first frame does not cover.
-pub(super) fn gif_fill(bytes: &[u8]) -> Option<[u8; 3]> {
+pub(crate) fn gif_fill(bytes: &[u8]) -> Option<[u8; 3]> {
     // A flags byte tells of a palette of 2^(n+1) colours behind it.
     let palette_bytes = |flags: u8| match flags & 0x80 {
         0 => 0,
@@ -76,7 +97,7 @@ pub(super) fn gif_fill(bytes: &[u8]) -> Option<[u8; 3]> {
 }
 
 /// Turns an 8-bit palette TIFF, which `image` does not read, into a grey one of its indices.
-pub(super) fn tiff_palette(bytes: &mut [u8]) -> Option<Vec<[u8; 3]>> {
+pub(crate) fn tiff_palette(bytes: &mut [u8]) -> Option<Vec<[u8; 3]>> {
     let (little, read) = match bytes.first_chunk()? {
         b"II*\0" => (true, &*bytes),
         b"MM\0*" => (false, &*bytes),
@@ -113,7 +134,7 @@ pub(super) fn tiff_palette(bytes: &mut [u8]) -> Option<Vec<[u8; 3]>> {
 }
 
 /// The orientation in an XMP packet, which PIL honours where EXIF has none.
-pub(super) fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
+pub(crate) fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
     const KEY: &[u8] = b"tiff:Orientation";
     let at = xmp.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
     let value = xmp[at..]

@@ -5,30 +5,39 @@ use std::sync::LazyLock;
 use ab_glyph::{Font, FontRef, PxScaleFont, ScaleFont, point};
 use image::{Rgb, RgbImage};
 
-pub(crate) const WHITE: Rgb<u8> = Rgb([255; 3]);
-pub(crate) const BLACK: Rgb<u8> = Rgb([25, 28, 32]);
-pub(crate) const GREY: Rgb<u8> = Rgb([105, 110, 118]);
-pub(crate) const PALE: Rgb<u8> = Rgb([226, 229, 233]);
+/// The background of a new canvas.
+pub const WHITE: Rgb<u8> = Rgb([255; 3]);
+/// Text that matters.
+pub const BLACK: Rgb<u8> = Rgb([25, 28, 32]);
+/// Axes and their text.
+pub const GREY: Rgb<u8> = Rgb([105, 110, 118]);
+/// Lines of a grid.
+pub const PALE: Rgb<u8> = Rgb([226, 229, 233]);
 
 /// DejaVu Sans 2.37 cut down to Latin, Greek, Cyrillic and punctuation, without hints and layout.
 static FONT: LazyLock<FontRef> = LazyLock::new(|| {
-    let bytes = include_bytes!("../assets/DejaVuSans-subset.ttf");
+    let bytes = include_bytes!("../../assets/DejaVuSans-subset.ttf");
     FontRef::try_from_slice(bytes).expect("the embedded font is sound")
 });
 
-/// Where a text lies relative to its point.
-#[derive(Clone, Copy)]
-pub(crate) enum Align {
+/// Which part of a text its point is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Its start.
     Left,
+    /// Its middle.
     Centre,
+    /// Its end.
     Right,
 }
 
-/// A picture being drawn; what lies outside of it is cut off.
-pub(crate) struct Canvas(pub(crate) RgbImage);
+/// A picture being drawn. What lies outside of it is cut off.
+#[derive(Clone, Debug)]
+pub struct Canvas(pub RgbImage);
 
 impl Canvas {
-    pub(crate) fn new(width: u32, height: u32) -> Self {
+    /// A white canvas of some size in pixels.
+    pub fn new(width: u32, height: u32) -> Self {
         Self(RgbImage::from_pixel(width, height, WHITE))
     }
 
@@ -46,8 +55,8 @@ impl Canvas {
         }
     }
 
-    /// Fills from the left top corner, with some size.
-    pub(crate) fn fill(&mut self, left: i64, top: i64, size: [i64; 2], colour: Rgb<u8>) {
+    /// Fills an area, given by its left top corner and its `[width, height]` in pixels.
+    pub fn fill(&mut self, left: i64, top: i64, size: [i64; 2], colour: Rgb<u8>) {
         let (width, height) = (i64::from(self.0.width()), i64::from(self.0.height()));
         for y in top.max(0)..(top + size[1]).min(height) {
             for x in left.max(0)..(left + size[0]).min(width) {
@@ -56,8 +65,8 @@ impl Canvas {
         }
     }
 
-    /// Draws the edges of a box (left, top, right, bottom), `line` pixels wide, within it.
-    pub(crate) fn frame(&mut self, bounds: [i64; 4], line: i64, colour: Rgb<u8>) {
+    /// Draws the edges of a box `[left, top, right, bottom]`, `line` pixels wide, within it.
+    pub fn frame(&mut self, bounds: [i64; 4], line: i64, colour: Rgb<u8>) {
         let [left, top, right, bottom] = bounds;
         let (width, height) = (right - left, bottom - top);
         self.fill(left, top, [width, line.min(height)], colour);
@@ -77,7 +86,7 @@ impl Canvas {
     }
 
     /// Draws a straight line with round ends; one from a point to itself is a disc.
-    pub(crate) fn line(&mut self, from: [f32; 2], to: [f32; 2], width: f32, colour: Rgb<u8>) {
+    pub fn line(&mut self, from: [f32; 2], to: [f32; 2], width: f32, colour: Rgb<u8>) {
         let reach = width / 2.0 + 1.0;
         let range = |axis: usize| {
             let low = from[axis].min(to[axis]) - reach;
@@ -96,15 +105,8 @@ impl Canvas {
         }
     }
 
-    /// Writes a text, whose middle is at the height `y`.
-    pub(crate) fn text(
-        &mut self,
-        [x, y]: [f32; 2],
-        align: Align,
-        text: &str,
-        size: f32,
-        colour: Rgb<u8>,
-    ) {
+    /// Writes a text with an em of `size` pixels; `y` is the middle of its capitals.
+    pub fn text(&mut self, [x, y]: [f32; 2], align: Align, text: &str, size: f32, colour: Rgb<u8>) {
         let start = x - shift(align) * text_width(text, size);
         glyphs(text, size, |along, across, coverage| {
             let at = [start + along, y + across].map(|v| v.round() as i64);
@@ -112,8 +114,8 @@ impl Canvas {
         });
     }
 
-    /// Writes a text upwards, whose middle is at `x` and which is aligned from below at `y`.
-    pub(crate) fn text_up(
+    /// Writes a text that reads upwards; `x` is the middle of its capitals.
+    pub fn text_up(
         &mut self,
         [x, y]: [f32; 2],
         align: Align,
@@ -129,6 +131,7 @@ impl Canvas {
     }
 }
 
+/// The share of a text's width that lies before its point.
 fn shift(align: Align) -> f32 {
     match align {
         Align::Left => 0.0,
@@ -144,14 +147,19 @@ fn scaled(size: f32) -> PxScaleFont<&'static FontRef<'static>> {
     font.into_scaled(size * font.height_unscaled() / em)
 }
 
-/// The width of a text in pixels.
-pub(crate) fn text_width(text: &str, size: f32) -> f32 {
+/// The height in pixels of a line of text with an em of `size` pixels.
+pub(super) fn line_height(size: f32) -> f32 {
+    scaled(size).height()
+}
+
+/// The width in pixels of a text with an em of `size` pixels.
+pub fn text_width(text: &str, size: f32) -> f32 {
     let font = scaled(size);
     text.chars().map(|c| font.h_advance(font.glyph_id(c))).sum()
 }
 
-/// The text, or as much of its beginning as fits into `width` pixels.
-pub(crate) fn fit(text: &str, size: f32, width: f32) -> String {
+/// The text, or as much of its beginning as fits into `width` pixels, with an ellipsis.
+pub fn fit(text: &str, size: f32, width: f32) -> String {
     if text_width(text, size) <= width {
         return text.into();
     }

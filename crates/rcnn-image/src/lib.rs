@@ -1,0 +1,36 @@
+//! Image files for detectors, without tensors: [`open_rgb`] decodes as Pillow does, [`upright_size`]
+//! reads a size without decoding, by the same rules, and [`encode`] writes.
+//!
+//! With the feature `draw`, `draw` has a canvas for lines and text and draws detections.
+//! [`sheet`] lays several pictures out in one.
+
+use std::path::Path;
+
+mod container;
+#[cfg(feature = "draw")]
+pub mod draw;
+mod error;
+mod read;
+pub mod sheet;
+mod sniff;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use error::{ImageError, ImageErrorKind};
+pub use read::{open_rgb, upright_size};
+pub use write::{encode, is_ours};
+
+/// The extensions of the files that are looked for in folders, in lower case. A file's format is
+/// recognised by its content.
+pub const EXTENSIONS: [&str; 9] = [
+    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "jfif",
+];
+
+/// Whether a file's name is that of an image: it has one of [`EXTENSIONS`], and is not one of the
+/// `._` files that macOS leaves in archives.
+pub fn has_image_name(path: &Path) -> bool {
+    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) && !name.starts_with("._")
+}

@@ -1,0 +1,273 @@
+//! Image files to RGB pixels, as Pillow's `exif_transpose(Image.open(f)).convert("RGB")` gives them,
+//! and to the size of those pixels alone.
+//!
+//! The format is recognised by the content, never by the name. Alpha is dropped without compositing,
+//! palettes are looked up, and of an animation the first frame is read. Two kinds differ from Pillow
+//! on purpose: 16-bit grey keeps its high byte, as 16-bit colour does (Pillow clips it, mostly to
+//! white), and float or 32-bit samples, which have no agreed white, are
+//! [`ImageErrorKind::Unsupported`].
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
+};
+
+use crate::container::{
+    gif_fill, jpeg_ends, jpeg_has_header, png_exif, tiff_palette, webp_ends, xmp_orientation,
+};
+use crate::sniff::{Content, sniff};
+use crate::{ImageError, ImageErrorKind};
+
+/// The largest image read, in pixels.
+pub(crate) const MAX_PIXELS: u64 = 1 << 29;
+
+/// The most a decoder may allocate, in bytes.
+const MAX_BYTES: u64 = 1 << 32;
+
+/// How much of a file is looked at to recognise its format, in bytes.
+const HEAD: u64 = 512;
+
+/// Reads a JPEG, PNG, WebP, BMP, TIFF or GIF file as upright 8-bit RGB.
+///
+/// # Errors
+/// When the file cannot be read, or is not a whole image of a supported kind.
+///
+/// # Examples
+/// ```no_run
+/// let picture = rcnn_image::open_rgb("blood.jpg")?;
+/// println!("{} x {}", picture.width(), picture.height());
+/// # Ok::<(), rcnn_image::ImageError>(())
+/// ```
+pub fn open_rgb(path: impl AsRef<Path>) -> Result<RgbImage, ImageError> {
+    let path = path.as_ref();
+    let (mut file, mut bytes, format) = open(path)?;
+    file.read_to_end(&mut bytes).map_err(io_error(path))?;
+    decode(path, bytes, format)
+}
+
+/// The width and height in pixels of what [`open_rgb`] gives, without decoding the pixels.
+///
+/// Damage in the pixels goes unnoticed.
+///
+/// # Errors
+/// When the file cannot be read, or does not begin as an image of a supported kind.
+pub fn upright_size(path: impl AsRef<Path>) -> Result<(u32, u32), ImageError> {
+    let path = path.as_ref();
+    let (mut file, mut bytes, format) = open(path)?;
+    let source = Source { path, format };
+    match format {
+        // Its decoder reads all that it is given, so it gets what comes before the pixels.
+        ImageFormat::Jpeg => {
+            while !jpeg_has_header(&bytes) {
+                let more = bytes.len().max(16 << 10) as u64;
+                let read = file.by_ref().take(more).read_to_end(&mut bytes);
+                if read.map_err(io_error(path))? == 0 {
+                    break;
+                }
+            }
+            source.guard(|| source.size(Cursor::new(&bytes)))
+        }
+        _ => {
+            let size = source.guard(|| source.size(BufReader::new(&file)));
+            if size.is_ok() || format != ImageFormat::Tiff {
+                return size;
+            }
+            // Palettes, which its decoder does not read, take the whole file.
+            bytes.clear();
+            file.rewind().map_err(io_error(path))?;
+            file.read_to_end(&mut bytes).map_err(io_error(path))?;
+            tiff_palette(&mut bytes)
+                .map_or(size, |_| source.guard(|| source.size(Cursor::new(&bytes))))
+        }
+    }
+}
+
+/// Opens a file and recognises its format by its first bytes, which are returned too.
+fn open(path: &Path) -> Result<(File, Vec<u8>, ImageFormat), ImageError> {
+    let mut file = File::open(path).map_err(io_error(path))?;
+    let mut bytes = Vec::new();
+    let head = file.by_ref().take(HEAD).read_to_end(&mut bytes);
+    head.map_err(io_error(path))?;
+    let kind = match sniff(&bytes) {
+        Content::Readable(format) => return Ok((file, bytes, format)),
+        Content::Empty => ImageErrorKind::Empty,
+        Content::Picture(name) => ImageErrorKind::Unsupported(format!("the {name} format")),
+        Content::Other(looks_like) => ImageErrorKind::NotAnImage(looks_like),
+    };
+    Err(kind.at(path))
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
+    move |error| ImageErrorKind::Io(error).at(path)
+}
+
+/// A file being decoded, for its errors.
+struct Source<'a> {
+    path: &'a Path,
+    format: ImageFormat,
+}
+
+impl Source<'_> {
+    fn truncated(&self) -> ImageError {
+        ImageErrorKind::Truncated(self.name()).at(self.path)
+    }
+
+    fn damaged(&self, reason: impl ToString) -> ImageError {
+        let format = self.name();
+        let reason = reason.to_string();
+        ImageErrorKind::Damaged { format, reason }.at(self.path)
+    }
+
+    fn unsupported(&self, what: impl ToString) -> ImageError {
+        ImageErrorKind::Unsupported(what.to_string()).at(self.path)
+    }
+
+    /// Runs a decoder. No bytes may bring down the caller, so its panic is an error of the file.
+    fn guard<T>(&self, decode: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+        catch_unwind(AssertUnwindSafe(decode))
+            .unwrap_or_else(|_| Err(self.damaged("the decoder gave up")))
+    }
+
+    /// A decoder that has read everything but the pixels, and how these are to be turned.
+    fn decoder<'a, R: BufRead + Seek + 'a>(
+        &self,
+        mut reader: R,
+    ) -> Result<(impl ImageDecoder + use<'a, R>, Orientation), ImageError> {
+        let late_exif = match self.format {
+            ImageFormat::Png => png_exif(&mut reader),
+            _ => None,
+        };
+        reader.rewind().map_err(io_error(self.path))?;
+        let mut limits = Limits::no_limits();
+        limits.max_alloc = Some(MAX_BYTES);
+        let mut reader = ImageReader::with_format(reader, self.format);
+        reader.limits(limits);
+        let mut decoder = reader.into_decoder().map_err(|e| self.error(e))?;
+
+        let (width, height) = decoder.dimensions();
+        match u64::from(width) * u64::from(height) {
+            0 => return Err(self.damaged("it has no pixels")),
+            1..=MAX_PIXELS => {}
+            _ => return Err(ImageErrorKind::TooLarge { width, height }.at(self.path)),
+        }
+        // An image is worth more than its metadata: what cannot be read of those is ignored.
+        let orientation = match self.format {
+            ImageFormat::Tiff => decoder.orientation().ok(),
+            ImageFormat::Png => late_exif.and_then(|exif| Orientation::from_exif_chunk(&exif)),
+            _ => decoder.exif_metadata().ok().flatten().and_then(|exif| {
+                Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif))
+            }),
+        };
+        let orientation =
+            orientation.or_else(|| xmp_orientation(&decoder.xmp_metadata().ok().flatten()?));
+        Ok((decoder, orientation.unwrap_or(Orientation::NoTransforms)))
+    }
+
+    /// Width and height once the image is upright.
+    fn size(&self, reader: impl BufRead + Seek) -> Result<(u32, u32), ImageError> {
+        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        let (decoder, orientation) = self.decoder(reader)?;
+        let (width, height) = decoder.dimensions();
+        Ok(match orientation {
+            Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH => (height, width),
+            _ => (width, height),
+        })
+    }
+
+    fn error(&self, error: image::ImageError) -> ImageError {
+        use image::ImageError as E;
+        use image::error::UnsupportedErrorKind as Kind;
+        match error {
+            E::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => self.truncated(),
+            E::Unsupported(e) => self.unsupported(match e.kind() {
+                Kind::GenericFeature(feature) => format!("{} ({feature})", self.name()),
+                Kind::Color(ExtendedColorType::Unknown(bits)) => {
+                    format!("{} with {bits}-bit pixels of this kind", self.name())
+                }
+                _ => e.to_string(),
+            }),
+            // Without the preamble, which repeats the format.
+            E::Decoding(e) => {
+                self.damaged(e.source().map_or_else(|| e.to_string(), |e| e.to_string()))
+            }
+            e => self.damaged(e),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{:?}", self.format).to_uppercase()
+    }
+}
+
+/// The upright image in the bytes of a whole file.
+pub(crate) fn decode(
+    path: &Path,
+    mut bytes: Vec<u8>,
+    format: ImageFormat,
+) -> Result<RgbImage, ImageError> {
+    let source = Source { path, format };
+    // Cut short, the one decoder would fill up with grey and the other overlook the orientation.
+    let whole = match format {
+        ImageFormat::Jpeg => jpeg_ends(&bytes),
+        ImageFormat::WebP => webp_ends(&bytes),
+        _ => true,
+    };
+    if !whole {
+        return Err(source.truncated());
+    }
+    source.guard(|| decode_with(&source, &mut bytes))
+}
+
+fn decode_with(source: &Source, bytes: &mut [u8]) -> Result<RgbImage, ImageError> {
+    let palette = match source.format {
+        ImageFormat::Tiff => tiff_palette(bytes),
+        _ => None,
+    };
+    let (decoder, orientation) = source.decoder(Cursor::new(&*bytes))?;
+    let (width, height) = decoder.dimensions();
+    let decoded = DynamicImage::from_decoder(decoder).map_err(|e| source.error(e))?;
+    let high = |v: u16| (v >> 8) as u8;
+    let pixels = match decoded {
+        DynamicImage::ImageRgb8(i) => i.into_raw(),
+        DynamicImage::ImageLuma8(i) => match palette {
+            Some(palette) => i.iter().flat_map(|&v| palette[usize::from(v)]).collect(),
+            None => rgb(&i, 1, |v| v),
+        },
+        DynamicImage::ImageLumaA8(i) => rgb(&i, 2, |v| v),
+        DynamicImage::ImageRgba8(mut i) => {
+            if source.format == ImageFormat::Gif
+                && let Some(fill) = gif_fill(bytes)
+            {
+                i.pixels_mut()
+                    .filter(|p| p[3] == 0)
+                    .for_each(|p| p.0[..3].copy_from_slice(&fill));
+            }
+            rgb(&i, 4, |v| v)
+        }
+        DynamicImage::ImageLuma16(i) => rgb(&i, 1, high),
+        DynamicImage::ImageLumaA16(i) => rgb(&i, 2, high),
+        DynamicImage::ImageRgb16(i) => rgb(&i, 3, high),
+        DynamicImage::ImageRgba16(i) => rgb(&i, 4, high),
+        _ => return Err(source.unsupported("float samples, which have no agreed white")),
+    };
+    let mut picture = DynamicImage::from(
+        RgbImage::from_raw(width, height, pixels).expect("three bytes per pixel"),
+    );
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
+}
+
+/// The colour part of interleaved samples.
+fn rgb<T: Copy>(samples: &[T], channels: usize, to_u8: impl Fn(T) -> u8) -> Vec<u8> {
+    let colours = if channels < 3 { [0, 0, 0] } else { [0, 1, 2] };
+    samples
+        .chunks_exact(channels)
+        .flat_map(|pixel| colours.map(|c| to_u8(pixel[c])))
+        .collect()
+}
