@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use rcnn_files::Content;
 
 use crate::error::CheckpointError;
-use crate::storage::{Source, StoredTensor};
-use crate::{flat, pytorch};
+use crate::published;
+use crate::source::Source;
+use crate::storage::StoredTensor;
+use crate::{burnpack, pytorch, safetensors};
 
 /// How a checkpoint is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,10 +47,11 @@ pub(crate) struct Contents {
     pub(crate) tensors: IndexMap<String, StoredTensor>,
 }
 
-/// An open checkpoint file: its tensors by name, in the order of the file.
+/// An open checkpoint file: its tensors by name, in the order of the file, in torch's layouts.
 ///
-/// Opening maps the file and checks every tensor's extent against it; the data stays in the file until
-/// [`StoredTensor::data`] copies it.
+/// Opening reads what describes the tensors and checks every tensor's extent against the file; the data stays there until
+/// [`StoredTensor::data`] reads it. The file stays open as long as any of its tensors is held: to replace it meanwhile is
+/// safe, to write into it gives errors or the new numbers.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     /// The file.
@@ -59,6 +63,7 @@ pub struct Checkpoint {
     /// The key-value pairs of a safetensors or burnpack header; PyTorch's formats have none.
     pub metadata: BTreeMap<String, String>,
     tensors: IndexMap<String, StoredTensor>,
+    source: Arc<Source>,
 }
 
 impl Checkpoint {
@@ -71,7 +76,7 @@ impl Checkpoint {
     /// Each variant of [`CheckpointError`]: the file is missing, empty, of another kind, cut off, damaged, or holds
     /// something else than tensors by name.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        Self::read(&Source::open(path.as_ref())?)
+        Self::read(Source::open(path.as_ref())?)
     }
 
     /// Reads a file that is built into the program (`include_bytes!`); `name` stands for its path.
@@ -80,24 +85,30 @@ impl Checkpoint {
     ///
     /// As [`open`](Self::open).
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, CheckpointError> {
-        Self::read(&Source::of_static(name, bytes))
+        Self::read(Source::from_static(name, bytes))
     }
 
-    fn read(source: &Arc<Source>) -> Result<Self, CheckpointError> {
-        let format = format_of(source)?;
+    fn read(source: Arc<Source>) -> Result<Self, CheckpointError> {
+        let format = format_of(&source)?;
         let Contents { metadata, tensors } = match format {
-            Format::TorchZip => pytorch::zip(source),
-            Format::TorchLegacy => pytorch::legacy(source),
-            Format::Safetensors => flat::safetensors(source),
-            Format::Burnpack => flat::burnpack(source),
+            Format::TorchZip => pytorch::zip(&source),
+            Format::TorchLegacy => pytorch::legacy(&source),
+            Format::Safetensors => safetensors::read(&source),
+            Format::Burnpack => burnpack::read(&source),
         }?;
         Ok(Self {
             path: source.path.clone(),
-            file_size: source.bytes().len() as u64,
+            file_size: source.len() as u64,
             format,
             metadata,
             tensors,
+            source,
         })
+    }
+
+    /// The hexadecimal digits of the SHA-256 of the whole file.
+    pub(crate) fn sha256(&self) -> Result<String, CheckpointError> {
+        published::sha256(self.source.reader()).map_err(|error| self.source.io(error))
     }
 
     /// The number of tensors.
@@ -130,71 +141,18 @@ impl Checkpoint {
 
 /// The format that the first bytes tell.
 fn format_of(source: &Source) -> Result<Format, CheckpointError> {
-    let bytes = source.bytes();
-    if bytes.starts_with(b"PK\x03\x04") {
+    let head = source.head()?;
+    if head.starts_with(b"PK\x03\x04") {
         Ok(Format::TorchZip)
-    } else if bytes.starts_with(flat::BURNPACK_MAGIC) {
+    } else if head.starts_with(burnpack::MAGIC) {
         Ok(Format::Burnpack)
-    } else if is_safetensors(bytes) {
+    } else if safetensors::begins(&head) {
         Ok(Format::Safetensors)
-    } else if pytorch::is_legacy(bytes) {
+    } else if pytorch::is_legacy(&head) {
         Ok(Format::TorchLegacy)
+    } else if head.starts_with(b"\x80") {
+        Err(source.unknown("a Python pickle that torch.save did not write"))
     } else {
-        Err(source.unknown(describe(bytes)))
-    }
-}
-
-/// The length of a header that may be, then the brace that its JSON begins with.
-fn is_safetensors(bytes: &[u8]) -> bool {
-    let Some((length, [b'{', ..])) = bytes.split_first_chunk() else {
-        return false;
-    };
-    u64::from_le_bytes(*length) <= flat::MAX_HEADER as u64
-}
-
-/// Names what is not a checkpoint by its first bytes.
-fn describe(bytes: &[u8]) -> String {
-    const KNOWN: [(&[u8], &str); 10] = [
-        (b"PK", "an empty or split zip archive"),
-        (b"\x1f\x8b", "a gzip archive (unpack it first)"),
-        (b"\x89HDF", "an HDF5 file, as Keras writes"),
-        (b"\x93NUMPY", "a NumPy array"),
-        (b"GGUF", "a GGUF file"),
-        (b"\x89PNG", "a PNG image"),
-        (b"\xff\xd8\xff", "a JPEG image"),
-        (b"%PDF", "a PDF document"),
-        (
-            b"version https://git-lfs",
-            "a Git LFS pointer (fetch the file itself, with `git lfs pull`)",
-        ),
-        (b"\x80", "a Python pickle that torch.save did not write"),
-    ];
-    let start = &bytes[..bytes.len().min(512)];
-    if let Some((_, name)) = KNOWN.iter().find(|(magic, _)| start.starts_with(magic)) {
-        return name.to_string();
-    }
-    if bytes.get(257..262) == Some(b"ustar") {
-        return "a tar archive (unpack it; torch.save of before PyTorch 0.2 is not read)".into();
-    }
-    if start.iter().all(|&byte| byte == 0) {
-        return "a run of zeros (a download that never arrived?)".into();
-    }
-    let text = String::from_utf8_lossy(start).trim_start().to_lowercase();
-    match text {
-        text if text.starts_with("<!doctype html") || text.starts_with("<html") => {
-            "an HTML page (a download page instead of the download?)".into()
-        }
-        text if text.starts_with("<?xml") => "an XML file".into(),
-        text if text.starts_with(['{', '[']) => "a JSON file".into(),
-        text if !text.contains(|c: char| {
-            c == char::REPLACEMENT_CHARACTER || c.is_control() && !c.is_whitespace()
-        }) =>
-        {
-            "text".into()
-        }
-        _ => format!(
-            "a file of an unknown kind that begins with the bytes {:02x?}",
-            &start[..start.len().min(8)]
-        ),
+        Err(source.unknown(Content::sniff(&head).to_string()))
     }
 }

@@ -5,13 +5,13 @@ mod transfer;
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use etcetera::base_strategy::{BaseStrategy, Xdg, choose_base_strategy};
 
 use self::transfer::Transfer;
-use crate::published::Published;
+use crate::published::{Published, sha256};
 
 /// Where to download to and how.
 #[derive(Debug, Clone)]
@@ -98,7 +98,8 @@ fn hint(kept: bool) -> &'static str {
 ///
 /// [`DownloadError::NoCacheDir`] if there is none.
 pub fn default_cache_dir() -> Result<PathBuf, DownloadError> {
-    cache_dir(&folder_named).ok_or(DownloadError::NoCacheDir)
+    let user = choose_base_strategy().ok().map(|user| user.cache_dir());
+    cache_dir(&folder_named, user).ok_or(DownloadError::NoCacheDir)
 }
 
 /// The folder that an environment variable names.
@@ -108,22 +109,16 @@ fn folder_named(variable: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-fn cache_dir(named: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    let local = || named("LOCALAPPDATA").filter(|_| cfg!(windows));
-    let home = || named("HOME").map(|home| home.join(".cache"));
-    let caches = || local().or_else(|| named("XDG_CACHE_HOME")).or_else(home);
-    let torch = || named("TORCH_HOME").map(|torch| torch.join("hub/checkpoints"));
+fn cache_dir(named: &dyn Fn(&str) -> Option<PathBuf>, user: Option<PathBuf>) -> Option<PathBuf> {
     named("RCNN_CACHE")
-        .or_else(torch)
-        .or_else(|| Some(caches()?.join("rcnn-burn")))
+        .or_else(|| Some(named("TORCH_HOME")?.join("hub/checkpoints")))
+        .or_else(|| Some(user?.join("rcnn-burn")))
 }
 
-/// Where torch keeps what it has downloaded itself: below ~/.cache on every system.
-fn torch_cache(named: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    let home = || named("HOME").or_else(|| named("USERPROFILE"));
+/// Where torch keeps what it has downloaded itself: in the folders of XDG on every system.
+fn torch_cache(named: &dyn Fn(&str) -> Option<PathBuf>, xdg: Option<PathBuf>) -> Option<PathBuf> {
     named("TORCH_HOME")
-        .or_else(|| Some(named("XDG_CACHE_HOME")?.join("torch")))
-        .or_else(|| Some(home()?.join(".cache/torch")))
+        .or_else(|| Some(xdg?.join("torch")))
         .map(|torch| torch.join("hub/checkpoints"))
 }
 
@@ -140,7 +135,11 @@ pub fn fetch(published: &Published, options: &DownloadOptions) -> Result<PathBuf
         Some(folder) => folder.clone(),
         None => default_cache_dir()?,
     };
-    let torch = torch_cache(&folder_named).filter(|_| options.cache_dir.is_none());
+    let xdg = || Xdg::new().ok().map(|xdg| xdg.cache_dir());
+    let torch = match options.cache_dir {
+        Some(_) => None,
+        None => torch_cache(&folder_named, xdg()),
+    };
     fetch_into(&folder, torch.as_deref(), published, options)
 }
 
@@ -200,20 +199,7 @@ fn is_there(path: &Path, published: &Published) -> Result<bool, DownloadError> {
 
 /// The begin of a file's hash, if it is not the published one.
 fn other_hash(path: &Path, published: &Published) -> Result<Option<String>, DownloadError> {
-    let mut hash = Sha256::new();
-    let mut file = File::open(path).map_err(io_error(path))?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(io_error(path))? {
-            0 => break,
-            count => hash.update(&buffer[..count]),
-        }
-    }
-    let digits: String = hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digits = File::open(path).and_then(sha256).map_err(io_error(path))?;
     let found = &digits[..published.hash_prefix().len().min(digits.len())];
     Ok((found != published.hash_prefix()).then(|| found.to_string()))
 }

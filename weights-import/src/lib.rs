@@ -1,25 +1,28 @@
 //! Model weights from files: torchvision's checkpoints and this project's own, and where torchvision publishes them.
 
+mod burnpack;
 mod checkpoint;
 #[cfg(feature = "download")]
 pub mod download;
 mod error;
-mod flat;
 mod names;
+mod origin;
 mod pickle;
 pub mod published;
 mod pytorch;
-mod rebuild;
 mod recognize;
+mod safetensors;
+mod source;
 mod state_dict;
 mod storage;
 mod surgery;
 mod weights;
-mod write;
 
+pub use burnpack::Precision;
 pub use checkpoint::{Checkpoint, Format};
 pub use error::CheckpointError;
 pub use names::torchvision_names;
+pub use origin::ConfigOrigin;
 pub use state_dict::{
     LoadReport, NamedParameter, StateDict, entry, load_state_dict, named_parameters,
     parameter_shapes, state_dict,
@@ -27,4 +30,3 @@ pub use state_dict::{
 pub use storage::StoredTensor;
 pub use surgery::SurgeryReport;
 pub use weights::{Weights, WeightsError, load_backbone};
-pub use write::Precision;

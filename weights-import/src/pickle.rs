@@ -4,11 +4,12 @@
 //! A pickle is a program for a small stack machine. Its values lie here in one arena and name each other by index, so
 //! that sharing is free, a cycle is only a number, and no nesting, however deep, recurses.
 
-mod machine;
+pub(crate) mod torch_objects;
+mod vm;
 
 use std::ops::Index;
 
-use machine::Machine;
+use vm::Machine;
 
 /// The place of a value in its [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +131,7 @@ impl<'a> Pickle<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::machine::MAX_VALUES;
+    use super::vm::MAX_VALUES;
     use super::*;
 
     fn bad(bytes: &[u8]) -> bool {

@@ -2,7 +2,9 @@
 //! the download and the command line look names up in.
 
 use std::fmt;
-use std::path::Path;
+use std::io::{self, Read};
+
+use sha2::{Digest, Sha256};
 
 /// One published file of weights.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +23,7 @@ pub struct Published {
     pub num_params: u64,
     /// How good the network is with these weights.
     pub metric: Metric,
-    /// Size of the file in MiB (2^20 bytes).
+    /// Size of the file in MiB (2^20 bytes), rounded to thousandths.
     pub file_size: f64,
     /// Classes told apart; for detectors the background is one of them.
     pub num_classes: usize,
@@ -136,10 +138,30 @@ impl Published {
         stem.rsplit_once('-').map_or("", |(_, hash)| hash)
     }
 
+    /// Whether a file of so many bytes has the published size, as far as that is known.
+    pub(crate) fn has_size(&self, bytes: u64) -> bool {
+        let mebibytes = bytes as f64 / f64::from(1 << 20);
+        (mebibytes - self.file_size).abs() < 0.001
+    }
+
     /// torchvision's full name: `ResNet18_Weights.IMAGENET1K_V1`.
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.weights_enum, self.weights)
     }
+}
+
+/// The hexadecimal digits of the SHA-256 of all that a reader gives.
+pub(crate) fn sha256(mut reader: impl Read) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => break,
+            count => hash.update(&buffer[..count]),
+        }
+    }
+    let digits = hash.finalize();
+    Ok(digits.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A name that is not in [`PUBLISHED`].
@@ -181,14 +203,6 @@ pub fn find(name: &str) -> Result<&'static Published, UnknownName> {
     })
 }
 
-/// Recognises a file on disk by the name it was published under.
-pub fn by_file_name(path: impl AsRef<Path>) -> Option<&'static Published> {
-    let name = path.as_ref().file_name()?;
-    PUBLISHED
-        .iter()
-        .find(|published| name == published.file_name())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,10 +214,6 @@ mod tests {
             assert_eq!(
                 find(&format!("{}.{}", row.builder, row.weights).to_uppercase()).unwrap(),
                 row
-            );
-            assert_eq!(
-                by_file_name(Path::new("folder").join(row.file_name())),
-                Some(row)
             );
             assert_eq!(
                 row.weights_enum.to_lowercase(),
@@ -218,7 +228,6 @@ mod tests {
                 .filter(|other| other.builder == row.builder && other.is_default);
             assert_eq!(defaults.count(), 1, "{}", row.builder);
         }
-        assert!(by_file_name("resnet18.pth").is_none() && by_file_name("/").is_none());
     }
 
     #[test]

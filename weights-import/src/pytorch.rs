@@ -2,25 +2,33 @@
 //! pickles and raw storages of before PyTorch 1.6.
 //!
 //! Either way a pickle describes the tensors and refers to storages by key; this file finds the bytes of each
-//! storage, [`rebuild`](crate::rebuild) makes tensors of the two.
+//! storage, [`torch_objects`](crate::pickle::torch_objects) makes tensors of the two.
+//!
+//! Why not burn-store's `PytorchReader` (0.21)? It ignores strides, so that transposed, sliced and channels-last tensors
+//! come out as other numbers; it fills up with zeros where a file is cut off or a storage is missing; and it opens the
+//! archive anew for each tensor.
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::checkpoint::Contents;
 use crate::error::CheckpointError;
+use crate::pickle::torch_objects::{self, StorageRef};
 use crate::pickle::{Pickle, PickleError, Value};
-use crate::rebuild::{self, StorageRef};
-use crate::storage::{Region, Source};
+use crate::source::{Reader, Source};
+use crate::storage::Region;
 
 /// What compressed entries may inflate to, all in all, in bytes. torch itself does not compress.
 const MAX_INFLATED: u64 = 4 << 30;
 
 const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 const LEGACY_PROTOCOL: usize = 1001;
+
+/// How much of a legacy file is read at first, in bytes: more than the pickles of the largest detector take.
+const LEGACY_HEAD: usize = 1 << 20;
 
 /// Reads a zip archive of `torch.save`: `<any>/data.pkl`, `<any>/data/<key>`, `<any>/byteorder`.
 pub(crate) fn zip(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
@@ -31,7 +39,7 @@ pub(crate) fn zip(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
         );
     }
     if let Some(order) = archive.entry("byteorder")?
-        && order.bytes(source) != b"little"
+        && order.read(source)? != b"little"
     {
         return Err(source
             .unsupported("its numbers are big-endian; save it again on a little-endian machine"));
@@ -39,7 +47,8 @@ pub(crate) fn zip(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
     let Some(region) = archive.entry("data.pkl")? else {
         return Err(source.corrupt("data.pkl is missing"));
     };
-    let pickle = Pickle::read(region.bytes(source)).map_err(|error| match error {
+    let pickle = region.read(source)?;
+    let pickle = Pickle::read(&pickle).map_err(|error| match error {
         PickleError::Cut { .. } => source.corrupt("data.pkl ends too early"),
         PickleError::Bad { at, reason } => source.corrupt(format!("data.pkl, byte {at}: {reason}")),
     })?;
@@ -53,18 +62,18 @@ pub(crate) fn zip(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
                 None => return Err(source.corrupt(format!("storage `{key}` is missing"))),
             },
         };
-        let found = region.bytes(source).len();
+        let found = region.len();
         if found < needed {
             return Err(source.truncated(format!("{needed} bytes of storage `{key}`"), found));
         }
         storages.insert(key, region);
     }
-    rebuild::tensors(source, &pickle, &storages)
+    torch_objects::tensors(source, &pickle, &storages)
 }
 
 /// A zip archive whose entries all lie in one folder.
 struct Archive<'s> {
-    zip: ZipArchive<Cursor<&'s [u8]>>,
+    zip: ZipArchive<BufReader<Reader<'s>>>,
     source: &'s Source,
     /// The folder with its slash; the writer's choice.
     prefix: String,
@@ -74,20 +83,23 @@ struct Archive<'s> {
 
 impl<'s> Archive<'s> {
     fn open(source: &'s Source) -> Result<Self, CheckpointError> {
-        let bytes = source.bytes();
-        let zip = ZipArchive::new(Cursor::new(bytes)).map_err(|error| {
-            // The directory's last record takes 22 bytes and a comment of at most 64 KiB.
-            let tail = &bytes[bytes.len().saturating_sub((1 << 16) + 22)..];
-            let is_whole = tail
-                .windows(22)
-                .any(|record| record.starts_with(b"PK\x05\x06"));
-            match is_whole {
-                true => source.corrupt(format!("zip archive: {error}")),
-                false => {
-                    source.truncated("a zip archive with its directory at the end", bytes.len())
-                }
+        let zip = match ZipArchive::new(BufReader::new(source.reader())) {
+            Ok(zip) => zip,
+            Err(error) => {
+                // The directory's last record takes 22 bytes and a comment of at most 64 KiB.
+                let length = source.len();
+                let tail = source.read(length.saturating_sub((1 << 16) + 22)..length)?;
+                let mut records = tail.windows(22);
+                return Err(
+                    match records.any(|record| record.starts_with(b"PK\x05\x06")) {
+                        true => source.corrupt(format!("zip archive: {error}")),
+                        false => {
+                            source.truncated("a zip archive with its directory at the end", length)
+                        }
+                    },
+                );
             }
-        })?;
+        };
         let prefixes = zip
             .file_names()
             .filter_map(|name| name.strip_suffix("data.pkl"));
@@ -129,10 +141,10 @@ impl<'s> Archive<'s> {
                 let start = file
                     .data_start()
                     .ok_or_else(|| broken(&"it has no place"))?;
-                let held = source.bytes().len() as u64;
+                let held = source.len() as u64;
                 match start.checked_add(size) {
                     Some(end) if end <= held => {
-                        Ok(Some(Region::Mapped(start as usize..end as usize)))
+                        Ok(Some(Region::Stored(start as usize..end as usize)))
                     }
                     _ => Err(source.truncated(
                         format!("{size} bytes of zip entry `{name}`"),
@@ -168,29 +180,52 @@ pub(crate) fn is_legacy(bytes: &[u8]) -> bool {
 /// Reads the legacy format: pickles of the magic number, the protocol, the system, the object and the storage keys,
 /// then for each key the number of elements, in 8 bytes, and the elements.
 pub(crate) fn legacy(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
-    let bytes = source.bytes();
+    // How long the pickles are shows when they have been read.
+    let mut length = LEGACY_HEAD;
+    loop {
+        let head = source.read(0..length.min(source.len()))?;
+        if let Some(contents) = legacy_from(source, &head)? {
+            return Ok(contents);
+        }
+        length = length.saturating_mul(4);
+    }
+}
+
+/// Reads the legacy format, its pickles from `head`; none if that is not the whole file, and they go on behind it.
+fn legacy_from(source: &Arc<Source>, head: &[u8]) -> Result<Option<Contents>, CheckpointError> {
     let mut at = 0;
-    let mut next = |what: &str| {
-        let pickle = Pickle::read(&bytes[at..]).map_err(|error| match error {
-            PickleError::Cut { needed } => source.truncated(
-                format!("a pickle of {needed} bytes or more, {what},"),
-                bytes.len() - at,
-            ),
-            PickleError::Bad { at: offset, reason } => {
-                source.corrupt(format!("{what}, byte {}: {reason}", at + offset))
-            }
-        })?;
-        at += pickle.length;
-        Ok::<_, CheckpointError>(pickle)
+    let mut next = |what: &str| match Pickle::read(&head[at..]) {
+        Ok(pickle) => {
+            at += pickle.length;
+            Ok(Some(pickle))
+        }
+        Err(PickleError::Cut { .. }) if head.len() < source.len() => Ok(None),
+        Err(PickleError::Cut { needed }) => Err(source.truncated(
+            format!("a pickle of {needed} bytes or more, {what},"),
+            head.len() - at,
+        )),
+        Err(PickleError::Bad { at: offset, reason }) => {
+            Err(source.corrupt(format!("{what}, byte {}: {reason}", at + offset)))
+        }
     };
-    next("the magic number")?;
-    let protocol = next("the protocol version")?;
+    let Some(_) = next("the magic number")? else {
+        return Ok(None);
+    };
+    let Some(protocol) = next("the protocol version")? else {
+        return Ok(None);
+    };
     if protocol.size(protocol.root) != Some(LEGACY_PROTOCOL) {
         return Err(source.corrupt(format!("its protocol is not {LEGACY_PROTOCOL}")));
     }
-    next("the system's description")?;
-    let object = next("the tensors' description")?;
-    let keys = next("the list of storages")?;
+    let Some(_) = next("the system's description")? else {
+        return Ok(None);
+    };
+    let Some(object) = next("the tensors' description")? else {
+        return Ok(None);
+    };
+    let Some(keys) = next("the list of storages")? else {
+        return Ok(None);
+    };
 
     let mut refs = HashMap::new();
     for storage in storage_refs(source, &object)? {
@@ -205,27 +240,28 @@ pub(crate) fn legacy(source: &Arc<Source>) -> Result<Contents, CheckpointError> 
         let storage =
             storage.ok_or_else(|| source.corrupt("it lists a storage that no tensor has"))?;
         let (key, needed) = (storage.key, size_of(source, storage)?);
-        let Some((count, rest)) = bytes[at..].split_first_chunk() else {
-            return Err(
-                source.truncated(format!("8 bytes before storage `{key}`"), bytes.len() - at)
-            );
+        let left = source.len() - at;
+        let Some(rest) = left.checked_sub(8) else {
+            return Err(source.truncated(format!("8 bytes before storage `{key}`"), left));
         };
+        let mut count = [0; 8];
+        source.read_at(at, &mut count)?;
         let element = storage.element().map_or(1, |(size, _)| size) as u64;
-        if u64::from_le_bytes(*count).checked_mul(element) != Some(needed as u64) {
+        if u64::from_le_bytes(count).checked_mul(element) != Some(needed as u64) {
             return Err(source.corrupt(format!(
                 "storage `{key}` has another size than its tensors say"
             )));
         }
-        if rest.len() < needed {
-            return Err(source.truncated(format!("{needed} bytes of storage `{key}`"), rest.len()));
+        if rest < needed {
+            return Err(source.truncated(format!("{needed} bytes of storage `{key}`"), rest));
         }
-        storages.insert(key, Region::Mapped(at + 8..at + 8 + needed));
+        storages.insert(key, Region::Stored(at + 8..at + 8 + needed));
         at += 8 + needed;
     }
     if let Some(key) = refs.keys().find(|key| !storages.contains_key(*key)) {
         return Err(source.corrupt(format!("storage `{key}` is missing")));
     }
-    rebuild::tensors(source, &object, &storages)
+    torch_objects::tensors(source, &object, &storages).map(Some)
 }
 
 /// All storages that a pickle refers to, some more than once.

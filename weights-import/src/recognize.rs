@@ -17,8 +17,23 @@ pub(crate) enum Recognized {
 pub(crate) struct Shapes(pub(crate) IndexMap<String, Vec<usize>>);
 
 impl Shapes {
+    /// The shape of a tensor that has elements: none of its sizes is 0, nor more than a file can hold.
     fn get(&self, name: &str) -> Option<&[usize]> {
-        self.0.get(name).map(Vec::as_slice)
+        let shape = self.0.get(name)?;
+        (!shape.contains(&0)).then_some(shape)
+    }
+
+    /// The channels or features that a layer puts out, whose weight has so many dimensions.
+    fn outputs(&self, weight: &str, dimensions: usize) -> Result<usize, String> {
+        match self.get(weight) {
+            Some(&[outputs, ref rest @ ..]) if rest.len() + 1 == dimensions => Ok(outputs),
+            _ => {
+                let found = self.0.get(weight).map(Vec::as_slice).unwrap_or_default();
+                Err(format!(
+                    "{weight} of shape {found:?}, where {dimensions} sizes from 1 are expected"
+                ))
+            }
+        }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -74,16 +89,12 @@ impl Shapes {
             }
         }
         let backbone = self.backbone()?;
-        let num_classes = self
-            .num_classes()
-            .ok_or("cls_score.weight has no classes")?;
+        let num_classes = self.num_classes()?;
         let levels = backbone.num_levels();
         let out_channels = backbone.out_channels;
         let mut config = FasterRcnnConfig::resnet_fpn(backbone, num_classes);
         config.rpn.conv_depth = self.count(|i| format!("rpn.head.conv.{i}.0.weight"));
-        let anchors = self
-            .get("rpn.head.cls_logits.weight")
-            .map_or(0, |shape| shape[0]);
+        let anchors = self.outputs("rpn.head.cls_logits.weight", 4)?;
         let usual = &config.rpn.anchor_generator;
         if anchors != usual.num_anchors_per_location() || levels != usual.sizes.len() {
             return Err(format!(
@@ -99,9 +110,8 @@ impl Shapes {
         Ok(config)
     }
 
-    fn num_classes(&self) -> Option<usize> {
-        let shape = self.get("roi_heads.box_predictor.cls_score.weight")?;
-        shape.first().copied()
+    fn num_classes(&self) -> Result<usize, String> {
+        self.outputs("roi_heads.box_predictor.cls_score.weight", 2)
     }
 
     fn backbone(&self) -> Result<ResNetFpnConfig, String> {
@@ -188,12 +198,13 @@ impl Shapes {
             return Ok((config, side(inputs, channels)?));
         }
         let convs = self.count(|i| format!("{head}.{i}.0.weight"));
-        let out = |name: String| self.get(&name).map_or(0, |shape| shape[0]);
-        let conv_layers: Vec<usize> = (0..convs)
-            .map(|i| out(format!("{head}.{i}.0.weight")))
-            .collect();
+        let conv_layers = (0..convs)
+            .map(|i| self.outputs(&format!("{head}.{i}.0.weight"), 4))
+            .collect::<Result<Vec<_>, _>>()?;
         let fc = |i: usize| format!("{head}.{}.weight", convs + 1 + 2 * i);
-        let fc_layers: Vec<usize> = (0..self.count(fc)).map(|i| out(fc(i))).collect();
+        let fc_layers = (0..self.count(fc))
+            .map(|i| self.outputs(&fc(i), 2))
+            .collect::<Result<Vec<_>, _>>()?;
         let Some(&[_, inputs]) = self.get(&fc(0)) else {
             return Err(format!(
                 "a box head ({head}.*) that is neither TwoMLPHead nor FastRCNNConvFCHead"

@@ -10,9 +10,12 @@ use std::rc::Rc;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use burn_store::{
-    BurnToPyTorchAdapter, ModuleAdapter, ModuleSnapshot, PyTorchToBurnAdapter, TensorSnapshot,
+    BurnToPyTorchAdapter, ModuleAdapter, ModuleSnapshot, PathFilter, PyTorchToBurnAdapter,
+    TensorSnapshot,
 };
 use indexmap::IndexMap;
+
+use crate::storage;
 
 /// Tensors in torch's layouts by torchvision's names; their data is read when asked for.
 pub type StateDict = IndexMap<String, TensorSnapshot>;
@@ -22,6 +25,16 @@ pub type StateDict = IndexMap<String, TensorSnapshot>;
 pub fn state_dict<B: Backend, M: Module<B>>(module: &M) -> StateDict {
     let snapshots = module.collect(None, Some(Box::new(BurnToPyTorchAdapter)), true);
     snapshots.into_iter().map(|s| (s.full_path(), s)).collect()
+}
+
+/// One entry of [`state_dict`]. Other weights that were never used stay uninitialised.
+pub(crate) fn state_dict_entry<B: Backend, M: Module<B>>(
+    module: &M,
+    name: &str,
+) -> Option<(String, TensorSnapshot)> {
+    let filter = PathFilter::new().with_full_path(name);
+    let found = module.collect(Some(filter), Some(Box::new(BurnToPyTorchAdapter)), true);
+    found.into_iter().next().map(|s| (s.full_path(), s))
 }
 
 /// Names and shapes of all parameters and buffers of a module, in torch's layouts and in the order
@@ -108,7 +121,7 @@ pub fn entry(name: &str, data: TensorData) -> (String, TensorSnapshot) {
     (name.to_string(), snapshot)
 }
 
-type DataFn = Rc<dyn Fn() -> Result<TensorData, burn_store::TensorSnapshotError>>;
+pub(crate) type DataFn = Rc<dyn Fn() -> Result<TensorData, burn_store::TensorSnapshotError>>;
 
 pub(crate) fn snapshot(
     name: &str,
@@ -257,18 +270,11 @@ impl ModuleAdapter for FromTorch {
     fn adapt(&self, snapshot: &TensorSnapshot) -> TensorSnapshot {
         let adapted = PyTorchToBurnAdapter.adapt(snapshot);
         let linear = snapshot.module_type().as_deref() == Some("Struct:Linear");
-        let &[rows, cols] = snapshot.shape.as_slice() else {
-            return adapted;
-        };
-        if !linear || snapshot.dtype != DType::F32 {
+        if !linear || snapshot.shape.num_dims() != 2 || snapshot.dtype != DType::F32 {
             return adapted;
         }
         let data = snapshot.clone_data_fn();
-        let data: DataFn = Rc::new(move || {
-            let data = data()?;
-            let values = data.as_slice().expect("it is of the type that it says");
-            Ok(TensorData::new(transpose(values, rows, cols), [cols, rows]))
-        });
+        let data: DataFn = Rc::new(move || Ok(transpose(data()?)));
         TensorSnapshot::from_closure(
             data,
             adapted.dtype,
@@ -284,18 +290,14 @@ impl ModuleAdapter for FromTorch {
     }
 }
 
-/// Transposes a matrix in squares, so that what is read and written stays in cache.
-fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    const SIDE: usize = 32;
-    let mut out = vec![0.0; rows * cols];
-    for top in (0..rows).step_by(SIDE) {
-        for left in (0..cols).step_by(SIDE) {
-            for col in left..cols.min(left + SIDE) {
-                for row in top..rows.min(top + SIDE) {
-                    out[col * rows + row] = values[row * cols + col];
-                }
-            }
-        }
-    }
-    out
+/// The transpose of a matrix, in f32.
+pub(crate) fn transpose(matrix: TensorData) -> TensorData {
+    let matrix = matrix.convert_dtype(DType::F32);
+    let &[rows, cols] = matrix.shape.as_slice() else {
+        return matrix;
+    };
+    let values = matrix.as_slice().expect("it has just been made f32");
+    let mut transposed = vec![0.0f32; values.len()];
+    storage::transpose(values, cols, &mut transposed);
+    TensorData::new(transposed, [cols, rows])
 }

@@ -1,16 +1,15 @@
-//! Tensors that still lie in their file, below every format: a mapped file, a range of bytes, a shape and strides,
-//! checked when the file is opened and copied once, into row-major order, when asked for.
+//! Tensors that still lie in their file, below every format: a range of bytes, a shape and strides, checked when the file
+//! is opened and read once, into row-major order, when asked for.
 
-use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{BoolStore, DType, TensorData};
-use memmap2::Mmap;
+use burn::tensor::{BoolStore, Bytes, DType, TensorData};
+use bytemuck::Pod;
+use rayon::prelude::*;
 
 use crate::error::CheckpointError;
+use crate::source::Source;
 
 const _: () = assert!(
     cfg!(target_endian = "little"),
@@ -20,118 +19,40 @@ const _: () = assert!(
 /// The most that an expanded or overlapping view may grow to when copied, in bytes.
 const MAX_EXPANDED: usize = 256 << 20;
 
-/// A checkpoint's bytes, usually a file mapped into memory, and the errors that name it.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) path: PathBuf,
-    bytes: Bytes,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Static(&'static [u8]),
-}
-
-impl Source {
-    pub(crate) fn open(path: &Path) -> Result<Arc<Self>, CheckpointError> {
-        let io = |source| CheckpointError::Io {
-            path: path.to_path_buf(),
-            source,
-        };
-        let file = File::open(path).map_err(io)?;
-        let about = file.metadata().map_err(io)?;
-        if about.is_dir() {
-            return Err(io(io::ErrorKind::IsADirectory.into()));
-        }
-        if about.len() == 0 {
-            return Err(CheckpointError::Empty {
-                path: path.to_path_buf(),
-            });
-        }
-        // SAFETY: the map is only read. As with every mapped file, the caller must not shorten or
-        // overwrite it meanwhile; this project replaces files by renaming, which leaves maps whole.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Arc::new(Self {
-            path: path.to_path_buf(),
-            bytes: Bytes::Mapped(map),
-        }))
-    }
-
-    /// Bytes of the program itself, under a name for errors.
-    pub(crate) fn of_static(name: &str, bytes: &'static [u8]) -> Arc<Self> {
-        Arc::new(Self {
-            path: name.into(),
-            bytes: Bytes::Static(bytes),
-        })
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Mapped(map) => map,
-            Bytes::Static(bytes) => bytes,
-        }
-    }
-
-    pub(crate) fn unknown(&self, found: impl Into<String>) -> CheckpointError {
-        CheckpointError::UnknownFormat {
-            path: self.path.clone(),
-            found: found.into(),
-        }
-    }
-
-    pub(crate) fn truncated(&self, expected: impl Into<String>, found: usize) -> CheckpointError {
-        CheckpointError::Truncated {
-            path: self.path.clone(),
-            expected: expected.into(),
-            found,
-        }
-    }
-
-    pub(crate) fn corrupt(&self, reason: impl Into<String>) -> CheckpointError {
-        CheckpointError::Corrupt {
-            path: self.path.clone(),
-            reason: reason.into(),
-        }
-    }
-
-    pub(crate) fn unsupported(&self, reason: impl Into<String>) -> CheckpointError {
-        CheckpointError::Unsupported {
-            path: self.path.clone(),
-            reason: reason.into(),
-        }
-    }
-
-    pub(crate) fn not_a_state_dict(&self, reason: impl Into<String>) -> CheckpointError {
-        CheckpointError::NotAStateDict {
-            path: self.path.clone(),
-            reason: reason.into(),
-        }
-    }
-
-    pub(crate) fn unsupported_dtype(&self, key: &str, dtype: impl Into<String>) -> CheckpointError {
-        CheckpointError::UnsupportedDType {
-            path: self.path.clone(),
-            key: key.into(),
-            dtype: dtype.into(),
-        }
-    }
-}
-
 /// The bytes of one storage, which several tensors may share.
 #[derive(Debug, Clone)]
 pub(crate) enum Region {
     /// In the file, at a range that lies within it.
-    Mapped(Range<usize>),
+    Stored(Range<usize>),
     /// Inflated from a compressed zip entry.
     Inflated(Arc<[u8]>),
 }
 
 impl Region {
-    pub(crate) fn bytes<'s>(&'s self, source: &'s Source) -> &'s [u8] {
+    /// The number of bytes.
+    pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Mapped(range) => &source.bytes()[range.clone()],
-            Self::Inflated(bytes) => bytes,
+            Self::Stored(range) => range.len(),
+            Self::Inflated(bytes) => bytes.len(),
+        }
+    }
+
+    /// A copy of all bytes.
+    pub(crate) fn read(&self, source: &Source) -> Result<Vec<u8>, CheckpointError> {
+        match self {
+            Self::Stored(range) => source.read(range.clone()),
+            Self::Inflated(bytes) => Ok(bytes.to_vec()),
+        }
+    }
+
+    /// Fills `into` with the bytes from `at` on, which lie within the region.
+    fn read_at(&self, source: &Source, at: usize, into: &mut [u8]) -> Result<(), CheckpointError> {
+        match self {
+            Self::Stored(range) => source.read_at(range.start + at, into),
+            Self::Inflated(bytes) => {
+                into.copy_from_slice(&bytes[at..at + into.len()]);
+                Ok(())
+            }
         }
     }
 }
@@ -175,19 +96,28 @@ impl StoredTensor {
                 "tensor `{key}` of shape {shape:?} and type {dtype:?} has {found} bytes"
             )));
         }
-        if range.end > source.bytes().len() {
-            let found = source.bytes().len().saturating_sub(range.start);
+        if range.end > source.len() {
+            let found = source.len().saturating_sub(range.start);
             return Err(source.truncated(format!("{} bytes of tensor `{key}`", range.len()), found));
         }
-        let layout = vec![(range.len(), 1)];
+        let count = range.len() / dtype.size();
         Ok(Self {
             shape,
             dtype,
             source: source.clone(),
-            region: Region::Mapped(range),
+            region: Region::Stored(range),
             start: 0,
-            layout,
+            layout: joined([(count, 1)]),
         })
+    }
+
+    /// The transpose of a matrix that is all of its region, in row-major order.
+    pub(crate) fn transposed(mut self) -> Self {
+        if let &[rows, cols] = self.shape.as_slice() {
+            self.shape = vec![cols, rows];
+            self.layout = joined([(cols, 1), (rows, cols)]);
+        }
+        self
     }
 
     /// The tensor called `key` that is a view of `region`.
@@ -211,7 +141,7 @@ impl StoredTensor {
         if shape.len() != strides.len() {
             return corrupt("has another number of strides");
         }
-        let held = region.bytes(source).len();
+        let held = region.len();
         let Some(needed) = element_count(&shape).and_then(|count| count.checked_mul(size)) else {
             return corrupt("has more elements than can be counted");
         };
@@ -255,47 +185,49 @@ impl StoredTensor {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Io`] when memory does not suffice.
+    /// [`CheckpointError::Io`] when the file can't be read any more or memory does not suffice.
     pub fn data(&self) -> Result<TensorData, CheckpointError> {
-        let size = self.dtype.size();
-        let count = self.num_elements();
-        let from = &self.region.bytes(&self.source)[self.start..];
-        if let ([] | [(_, 1)], DType::F32) = (self.layout.as_slice(), self.dtype) {
-            // As numbers, for bytes would be copied once more to be aligned.
-            let mut values = self.room(count)?;
-            let (numbers, _) = from[..count * size].as_chunks();
-            values.extend(numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)));
-            return Ok(TensorData::new(values, self.shape.clone()));
-        }
-        let mut bytes = self.room(count * size)?;
-        match (self.layout.as_slice(), size) {
-            _ if count == 0 => {}
-            ([] | [(_, 1)], _) => bytes.extend_from_slice(&from[..count * size]),
-            (layout, 1) => gather::<1>(from, layout, &mut bytes),
-            (layout, 2) => gather::<2>(from, layout, &mut bytes),
-            (layout, 4) => gather::<4>(from, layout, &mut bytes),
-            (layout, _) => gather::<8>(from, layout, &mut bytes),
-        }
-        if self.dtype == DType::Bool(BoolStore::Native) {
-            bytes
-                .iter_mut()
-                .for_each(|byte| *byte = (*byte != 0).into()); // a Rust bool is 0 or 1, a file's byte anything
-        }
-        Ok(TensorData::from_bytes_vec(
+        let bytes = match self.dtype.size() {
+            1 => {
+                let mut elements = self.elements::<u8>()?;
+                if self.dtype == DType::Bool(BoolStore::Native) {
+                    // A Rust bool is 0 or 1, a file's byte anything.
+                    elements
+                        .iter_mut()
+                        .for_each(|byte| *byte = (*byte != 0).into());
+                }
+                Bytes::from_elems(elements)
+            }
+            // Aligned as the elements are: else they would be copied once more to be so.
+            2 => Bytes::from_elems(self.elements::<u16>()?),
+            4 => Bytes::from_elems(self.elements::<u32>()?),
+            _ => Bytes::from_elems(self.elements::<u64>()?),
+        };
+        Ok(TensorData {
             bytes,
-            self.shape.clone(),
-            self.dtype,
-        ))
+            shape: self.shape.clone().into(),
+            dtype: self.dtype,
+        })
     }
 
-    fn room<T>(&self, len: usize) -> Result<Vec<T>, CheckpointError> {
-        let mut room = Vec::new();
-        room.try_reserve_exact(len)
-            .map_err(|error| CheckpointError::Io {
-                path: self.source.path.clone(),
-                source: io::Error::new(io::ErrorKind::OutOfMemory, error),
-            })?;
-        Ok(room)
+    fn elements<T: Pod + Send + Sync>(&self) -> Result<Vec<T>, CheckpointError> {
+        let count = self.num_elements();
+        if count == 0 {
+            return Ok(vec![]);
+        }
+        let last: usize = self.layout.iter().map(|(n, stride)| (n - 1) * stride).sum();
+        let mut held = self.source.room(last + 1)?;
+        let into = bytemuck::cast_slice_mut(&mut held);
+        self.region.read_at(&self.source, self.start, into)?;
+        if let [] | [(_, 1)] = self.layout.as_slice() {
+            return Ok(held);
+        }
+        let mut elements = self.source.room(count)?;
+        match *self.layout.as_slice() {
+            [(cols, 1), (_, stride)] if stride == cols => transpose(&held, cols, &mut elements),
+            ref layout => gather(&held, layout, &mut elements),
+        }
+        Ok(elements)
     }
 }
 
@@ -317,9 +249,9 @@ fn element_count(shape: &[usize]) -> Option<usize> {
 }
 
 /// The dimensions without those of size 1, neighbours that are one run of memory made one.
-fn joined(dimensions: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
+fn joined(dimensions: impl IntoIterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
     let mut layout: Vec<(usize, usize)> = vec![];
-    for (size, stride) in dimensions.filter(|&(size, _)| size > 1) {
+    for (size, stride) in dimensions.into_iter().filter(|&(size, _)| size > 1) {
         match layout.last_mut() {
             Some((outer, outer_stride)) if size.checked_mul(stride) == Some(*outer_stride) => {
                 *outer *= size;
@@ -331,27 +263,45 @@ fn joined(dimensions: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize
     layout
 }
 
-/// Appends the elements of `N` bytes that `layout` picks from `from`, the last dimension running fastest.
-fn gather<const N: usize>(from: &[u8], layout: &[(usize, usize)], into: &mut Vec<u8>) {
-    let Some((&(row, step), outer)) = layout.split_last() else {
+/// Fills `into` with the transpose of a matrix of so many columns. It is waiting for memory, which threads do together.
+pub(crate) fn transpose<T: Copy + Send + Sync>(from: &[T], cols: usize, into: &mut [T]) {
+    const BAND: usize = 64;
+    let rows = from.len() / cols.max(1);
+    let bands = into.par_chunks_mut((BAND * rows).max(1)).enumerate();
+    bands.for_each(|(band, into)| {
+        let layout = [(into.len() / rows, 1), (rows, cols)];
+        gather(&from[band * BAND..], &layout, into);
+    });
+}
+
+/// Fills `into` with the elements that `layout` (size and stride of each dimension) picks from `from`, the last dimension
+/// running fastest. Matrices are walked in squares, so that what is read and written stays in cache.
+fn gather<T: Copy>(from: &[T], layout: &[(usize, usize)], into: &mut [T]) {
+    const SIDE: usize = 32;
+    if into.is_empty() {
         return;
+    }
+    let (planes, matrix) = layout.split_at(layout.len().saturating_sub(2));
+    let [(rows, down), (cols, right)] = match *matrix {
+        [rows, cols] => [rows, cols],
+        [cols] => [(1, 0), cols],
+        _ => [(1, 0), (1, 0)],
     };
-    let mut index = vec![0; outer.len()];
-    loop {
-        let base: usize = index
+    for (plane, into) in into.chunks_exact_mut(rows * cols).enumerate() {
+        let (_, base) = planes
             .iter()
-            .zip(outer)
-            .map(|(i, (_, stride))| i * stride)
-            .sum();
-        for i in 0..row {
-            let at = (base + i * step) * N;
-            into.extend_from_slice(&from[at..at + N]);
+            .rev()
+            .fold((plane, 0), |(rest, at), (size, stride)| {
+                (rest / size, at + rest % size * stride)
+            });
+        for top in (0..rows).step_by(SIDE) {
+            for left in (0..cols).step_by(SIDE) {
+                for row in top..rows.min(top + SIDE) {
+                    for col in left..cols.min(left + SIDE) {
+                        into[row * cols + col] = from[base + row * down + col * right];
+                    }
+                }
+            }
         }
-        // Count up like an odometer, from the innermost of the outer dimensions.
-        let Some(dimension) = (0..outer.len()).rev().find(|&d| index[d] + 1 < outer[d].0) else {
-            return;
-        };
-        index[dimension] += 1;
-        index[dimension + 1..].fill(0);
     }
 }

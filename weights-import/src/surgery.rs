@@ -9,8 +9,8 @@ use rcnn_backbone::BackboneConfig;
 use rcnn_detector::{FasterRcnnConfig, Operation};
 use rcnn_roi::BoxHeadConfig;
 
-use crate::state_dict::{lines, snapshot};
-use crate::{StateDict, Weights, WeightsError, parameter_shapes, state_dict};
+use crate::state_dict::{lines, snapshot, state_dict_entry};
+use crate::{ConfigOrigin, StateDict, Weights, WeightsError, parameter_shapes};
 
 /// What became of every parameter of a network that was changed, in torchvision's names.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -72,10 +72,10 @@ impl Weights {
         let changed = Self {
             path: self.path.clone(),
             config,
+            origin: ConfigOrigin::Given,
             tensors: StateDict::new(),
         };
         let model = changed.init::<B>(device)?;
-        let mut fresh = state_dict(&model);
         let (mut tensors, mut report) = (StateDict::new(), SurgeryReport::default());
         for (name, shape) in parameter_shapes(&model) {
             let old = by_place.get(&place(&name, &now)).copied();
@@ -85,7 +85,7 @@ impl Weights {
                     self.keep(old, &name, &mut tensors, &mut report);
                 }
                 _ => {
-                    tensors.extend(fresh.swap_remove_entry(&name));
+                    tensors.extend(state_dict_entry(&model, &name));
                     report.initialised.push((name, shape, found));
                 }
             }

@@ -1,5 +1,6 @@
 //! A detector's weights with the configuration that they belong to: opened, loaded, written.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -8,10 +9,13 @@ use burn::tensor::backend::Backend;
 use burn_store::TensorSnapshotError;
 use rcnn_backbone::{Backbone, BackboneWithFpn, Block, ResNet, ResNetArch};
 use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn, SurgeryError};
+use rcnn_files::WriteError;
 use rcnn_ops::DetectionBackend;
+use tempfile::NamedTempFile;
 
 use crate::names::torchvision_names;
-use crate::published::{self, COCO_CATEGORIES};
+use crate::origin::{self, ConfigOrigin};
+use crate::published::{COCO_CATEGORIES, PUBLISHED};
 use crate::recognize::{Recognized, Shapes};
 use crate::state_dict::snapshot;
 use crate::{
@@ -82,12 +86,12 @@ pub enum WeightsError {
         report: Box<LoadReport>,
     },
     /// The file can't be written.
-    #[error("{}: could not be written: {reason}", path.display())]
+    #[error("{}: could not be written: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        reason: String,
+        /// What the system said, or which tensor could not be read.
+        source: io::Error,
     },
 }
 
@@ -107,6 +111,8 @@ pub struct Weights {
     /// The network that they belong to. What is no shape (thresholds, sizes of images) may be
     /// changed before loading.
     pub config: FasterRcnnConfig,
+    /// How that is known.
+    pub origin: ConfigOrigin,
     /// The tensors, still in the file; `num_batches_tracked` included where the file has it.
     pub tensors: StateDict,
 }
@@ -128,13 +134,22 @@ impl Weights {
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, WeightsError> {
         let path = &checkpoint.path;
         let tensors = torchvision_names(checkpoint);
-        let config = match checkpoint.metadata.get(CONFIG_KEY) {
-            Some(json) => stored_config(path, json)?,
-            None => recognize(path, &tensors)?,
+        let (config, origin) = match checkpoint.metadata.get(CONFIG_KEY) {
+            Some(json) => (stored_config(path, json)?, ConfigOrigin::Stored),
+            None => {
+                let mut config = recognize(path, &tensors)?;
+                let origin = origin::adopt_published(&mut config, checkpoint, &PUBLISHED)?;
+                (config, origin)
+            }
         };
+        config.check().map_err(|source| WeightsError::Config {
+            path: path.into(),
+            source,
+        })?;
         Ok(Self {
             path: path.into(),
             config,
+            origin,
             tensors: lazy(tensors),
         })
     }
@@ -152,6 +167,7 @@ impl Weights {
         Ok(Self {
             path: path.into(),
             config,
+            origin: ConfigOrigin::Given,
             tensors: lazy(tensors),
         })
     }
@@ -161,6 +177,7 @@ impl Weights {
         Self {
             path: PathBuf::new(),
             config: model.config(),
+            origin: ConfigOrigin::Given,
             tensors: state_dict(model),
         }
     }
@@ -233,6 +250,11 @@ impl Weights {
             source,
         };
         self.config.init(device).map_err(error)
+    }
+
+    /// The configuration as files carry it, under [`CONFIG_KEY`].
+    pub(crate) fn config_json(&self) -> String {
+        serde_json::to_string(&self.config).expect("a configuration is plain data")
     }
 
     /// The tensors without the counters that only training reads.
@@ -333,17 +355,20 @@ fn recognize(
             });
         }
     };
-    let published = published::by_file_name(path);
-    if let Some(eps) = published.and_then(|p| p.norm_eps)
-        && let rcnn_backbone::BackboneConfig::ResnetFpn(backbone) = &mut config.backbone
-    {
-        backbone.norm_eps = eps;
-    }
     // Nobody but COCO, as torchvision numbers it, has 91.
     if config.num_classes == COCO_CATEGORIES.len() {
         config.class_names = COCO_CATEGORIES.map(String::from).into();
     }
     Ok(config)
+}
+
+/// Writes a file, whole or not at all.
+pub(crate) fn write(
+    path: &Path,
+    write: impl FnOnce(&mut NamedTempFile) -> io::Result<()>,
+) -> Result<(), WeightsError> {
+    rcnn_files::write_whole(path, write)
+        .map_err(|WriteError { path, source }| WeightsError::Write { path, source })
 }
 
 fn lazy(tensors: Vec<(String, StoredTensor)>) -> StateDict {

@@ -46,7 +46,8 @@ enum Format {
 
 pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
     let checkpoint = checkpoint(&args.file)?;
-    let config = Weights::of_checkpoint(&checkpoint).map(|weights| weights.config);
+    let weights = Weights::of_checkpoint(&checkpoint);
+    let config = weights.as_ref().map(|weights| &weights.config);
     let mut tensors: Vec<(String, StoredTensor)> = checkpoint
         .iter()
         .map(|(name, tensor)| (name.to_string(), tensor.clone()))
@@ -82,12 +83,13 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
             let mut report = json!({
                 "file": args.file,
                 "format": checkpoint.format.to_string(),
-                "architecture": config.as_ref().ok().map(architecture),
-                "num_classes": config.as_ref().ok().map(|c| c.num_classes),
-                "class_names": config.as_ref().ok().map(|c| &c.class_names),
-                "config": config.as_ref().ok(),
-                "macs": config.as_ref().ok().and_then(|c| macs(c, &args)),
-                "problem": config.as_ref().err().map(|error| error.to_string()),
+                "architecture": config.ok().map(architecture),
+                "num_classes": config.ok().map(|c| c.num_classes),
+                "class_names": config.ok().map(|c| &c.class_names),
+                "config": config.ok(),
+                "config_origin": weights.as_ref().ok().map(|w| w.origin.to_string()),
+                "macs": config.ok().and_then(|c| macs(c, &args)),
+                "problem": config.err().map(|error| error.to_string()),
                 "parameters": checkpoint.iter().map(|(_, t)| t.num_elements()).sum::<usize>(),
                 "bytes": checkpoint.iter().map(|(_, t)| bytes(t)).sum::<usize>(),
                 "tensors": described.collect::<Vec<_>>(),
@@ -116,10 +118,14 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                 checkpoint.format,
                 mebibytes(size as usize)
             )?;
-            match &config {
-                Ok(config) => {
+            match &weights {
+                Ok(Weights { config, origin, .. }) => {
                     writeln!(out, "architecture  {}", architecture(config))?;
                     writeln!(out, "classes       {}", classes(config))?;
+                    writeln!(out, "configuration {origin}")?;
+                    if let BackboneConfig::ResnetFpn(backbone) = &config.backbone {
+                        writeln!(out, "norm epsilon  {:?}", backbone.norm_eps)?;
+                    }
                     if let Ok(macs) = config.macs(args.cost.size.0) {
                         let parts = macs.parts();
                         let parts = parts.map(|(part, n)| format!("{part} {}", millions(n)));

@@ -240,7 +240,7 @@ impl PictureFolder {
             .try_for_each(|path| guard.check(path, rcnn_image::is_ours))?;
         let unwritable = || format!("{}: can't write pictures here", folder.display());
         fs::create_dir_all(folder).with_context(unwritable)?;
-        files::temporary(folder).with_context(unwritable)?;
+        tempfile::tempfile_in(folder).with_context(unwritable)?;
         Ok(Self { paths })
     }
 

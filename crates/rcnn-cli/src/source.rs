@@ -58,8 +58,7 @@ impl ModelArgs {
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// Makes the model, as strictly as asked. The weights go, and with them the mapped file: it is as
-    /// large as the model.
+    /// Makes the model, as strictly as asked. The weights go, and with them what a compressed file was inflated to.
     pub(crate) fn load<B: DetectionBackend>(
         &self,
         weights: Weights,

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::Outcome;
 use crate::augment_args::AugmentArgs;
 use crate::backend::{DeviceName, Job, default_device, run_on};
+use crate::files;
 use crate::overwrite::is_same_file;
 use crate::source::{positive, resolve};
 
@@ -223,7 +224,7 @@ fn create(args: &TrainArgs) -> Result<Run> {
         fs::copy(file, &copy).with_context(|| copy.display().to_string())?;
     }
     let line: Vec<String> = std::env::args().collect();
-    fs::write(&command, line.join(" ") + "\n").with_context(|| command.display().to_string())?;
+    files::write_text(&command, &(line.join(" ") + "\n"))?;
     Ok(run)
 }
 

@@ -12,7 +12,6 @@ pub mod draw;
 mod error;
 mod read;
 pub mod sheet;
-mod sniff;
 #[cfg(test)]
 mod tests;
 mod write;

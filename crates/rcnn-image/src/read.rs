@@ -18,10 +18,11 @@ use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
 };
 
+use rcnn_files::Content;
+
 use crate::container::{
     gif_fill, jpeg_ends, jpeg_has_header, png_exif, tiff_palette, webp_ends, xmp_orientation,
 };
-use crate::sniff::{Content, sniff};
 use crate::{ImageError, ImageErrorKind};
 
 /// The largest image read, in pixels.
@@ -29,9 +30,6 @@ pub(crate) const MAX_PIXELS: u64 = 1 << 29;
 
 /// The most a decoder may allocate, in bytes.
 const MAX_BYTES: u64 = 1 << 32;
-
-/// How much of a file is looked at to recognise its format, in bytes.
-const HEAD: u64 = 512;
 
 /// Reads a JPEG, PNG, WebP, BMP, TIFF or GIF file as upright 8-bit RGB.
 ///
@@ -92,13 +90,26 @@ pub fn upright_size(path: impl AsRef<Path>) -> Result<(u32, u32), ImageError> {
 fn open(path: &Path) -> Result<(File, Vec<u8>, ImageFormat), ImageError> {
     let mut file = File::open(path).map_err(io_error(path))?;
     let mut bytes = Vec::new();
-    let head = file.by_ref().take(HEAD).read_to_end(&mut bytes);
-    head.map_err(io_error(path))?;
-    let kind = match sniff(&bytes) {
-        Content::Readable(format) => return Ok((file, bytes, format)),
+    file.by_ref()
+        .take(Content::HEAD as u64)
+        .read_to_end(&mut bytes)
+        .map_err(io_error(path))?;
+    let format = format_of(path, &bytes)?;
+    Ok((file, bytes, format))
+}
+
+/// The format of the file that begins with `head`.
+pub(super) fn format_of(path: &Path, head: &[u8]) -> Result<ImageFormat, ImageError> {
+    let kind = match Content::sniff(head) {
+        Content::Image("JPEG") => return Ok(ImageFormat::Jpeg),
+        Content::Image("PNG") => return Ok(ImageFormat::Png),
+        Content::Image("GIF") => return Ok(ImageFormat::Gif),
+        Content::Image("TIFF") => return Ok(ImageFormat::Tiff),
+        Content::Image("WebP") => return Ok(ImageFormat::WebP),
+        Content::Image("BMP") => return Ok(ImageFormat::Bmp),
+        Content::Image(name) => ImageErrorKind::Unsupported(format!("the {name} format")),
         Content::Empty => ImageErrorKind::Empty,
-        Content::Picture(name) => ImageErrorKind::Unsupported(format!("the {name} format")),
-        Content::Other(looks_like) => ImageErrorKind::NotAnImage(looks_like),
+        Content::Other(looks_like) => ImageErrorKind::NotAnImage(looks_like.into_owned()),
     };
     Err(kind.at(path))
 }

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
 
-use super::read::decode;
-use super::sniff::{Content, sniff};
+use super::read::{decode, format_of};
 use super::{ImageError, ImageErrorKind, encode, is_ours, open_rgb, upright_size};
 
 fn folder() -> PathBuf {
@@ -36,10 +35,8 @@ fn pictures() -> Vec<(String, PathBuf)> {
 
 fn load(path: &Path) -> (Vec<u8>, ImageFormat) {
     let bytes = fs::read(path).unwrap();
-    match sniff(&bytes) {
-        Content::Readable(format) => (bytes, format),
-        other => panic!("{}: {other:?}", path.display()),
-    }
+    let format = format_of(path, &bytes).unwrap();
+    (bytes, format)
 }
 
 /// Decodes; a panic that a decoder's guard had to catch fails the test all the same.
@@ -193,35 +190,6 @@ fn damaged_bytes_do_not_panic() {
             let _ = decoded(&bytes, format);
         }
     }
-}
-
-#[test]
-fn what_is_no_picture_is_named() {
-    let other = |bytes: &[u8]| match sniff(bytes) {
-        Content::Other(looks_like) => looks_like,
-        content => panic!("{content:?}"),
-    };
-    assert_eq!(other(b"%PDF-1.7\n"), "a PDF document");
-    assert_eq!(
-        other(b"\n<!DOCTYPE HTML><title>404</title>"),
-        "an HTML page"
-    );
-    assert_eq!(other(b"BMW 320d, 1998\n"), "text");
-    assert_eq!(other("größer als".as_bytes()), "text");
-    assert_eq!(other(b"{\"boxes\": []}"), "JSON text");
-    assert_eq!(
-        other(b"version https://git-lfs.github.com/spec/v1"),
-        "a Git LFS pointer, its content not fetched"
-    );
-    assert_eq!(
-        other(b"\0\x01\x02"),
-        "unknown data (first bytes [00, 01, 02])"
-    );
-    assert_eq!(
-        sniff(b"\0\0\0\x20ftypavif\0\0\0\0"),
-        Content::Picture("AVIF")
-    );
-    assert_eq!(sniff(b""), Content::Empty);
 }
 
 #[test]

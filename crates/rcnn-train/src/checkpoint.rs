@@ -1,4 +1,4 @@
-//! Checkpoints that are complete or absent: written beside their place, synced, then renamed.
+//! Checkpoints that are complete or absent.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,6 @@ use burn::record::{
 use burn::tensor::backend::Backend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tempfile::NamedTempFile;
 
 use crate::TrainError;
 
@@ -29,9 +28,8 @@ impl<B: Backend> Recorder<B> for WholeFileRecorder {
 
     fn save_item<I: Serialize>(&self, item: I, path: PathBuf) -> Result<(), RecorderError> {
         let bytes = Recorder::<B>::save_item(&self.0, item, ())?;
-        let path = with_extension(&path);
-        let error = |error: TrainError| RecorderError::Unknown(error.to_string());
-        write_whole(&path, &bytes).map_err(error)
+        let written = write_whole(&with_extension(&path), &bytes);
+        written.map_err(|error| RecorderError::Unknown(error.to_string()))
     }
 
     fn load_item<I: DeserializeOwned>(&self, path: &mut PathBuf) -> Result<I, RecorderError> {
@@ -56,15 +54,8 @@ fn with_extension(path: &Path) -> PathBuf {
 
 /// Writes a file whole or not at all.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let write = || {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let mut file = NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(TrainError::io(path))
+    rcnn_files::write_whole(path, |file| file.write_all(bytes))
+        .map_err(|error| TrainError::io(path)(error.source))
 }
 
 /// Where a part of an epoch's checkpoint is.

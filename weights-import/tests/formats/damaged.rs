@@ -1,9 +1,37 @@
 //! Files that are cut, flipped or made to harm.
 
-use burn::tensor::{BoolStore, DType};
-use weights_import::CheckpointError;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
 
+use burn::tensor::{BoolStore, DType};
+use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_detector::FasterRcnnConfig;
+use rcnn_ops::backend_types::Flex;
+use weights_import::{CheckpointError, Precision, Weights, WeightsError};
+
+use crate::models::{DEVICE, small_model, torch_shapes, write_shapes};
 use crate::{burnpack, entries, error, file, fixture, read};
+
+/// A generator of numbers below a limit, the same in every run.
+fn random() -> impl FnMut(usize) -> usize {
+    let mut state = 1u64;
+    move |below: usize| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 33) as usize % below
+    }
+}
+
+/// A byte damaged in one of several ways.
+fn damage(byte: u8, random: &mut impl FnMut(usize) -> usize) -> u8 {
+    match random(3) {
+        0 => byte ^ 1 << random(8),
+        1 => [0, 0x7f, 0x80, 0xff][random(4)],
+        _ => random(256) as u8,
+    }
+}
 
 /// A `torch.save` archive of this pickle, and of one storage `0`.
 fn archive(pickle: &[u8], storage: &[u8]) -> Vec<u8> {
@@ -83,13 +111,7 @@ fn refuses_every_cut_and_survives_every_flipped_byte() {
     }
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("damaged");
-    let mut state = 1u64;
-    let mut random = move |below: usize| {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (state >> 33) as usize % below
-    };
+    let mut random = random();
     for (name, bytes) in files {
         std::fs::write(&path, &bytes).unwrap();
         let file = std::fs::File::options().write(true).open(&path).unwrap();
@@ -101,16 +123,129 @@ fn refuses_every_cut_and_survives_every_flipped_byte() {
             let mut damaged = bytes.clone();
             for _ in 0..1 + random(3) {
                 let at = random(damaged.len());
-                damaged[at] = match random(3) {
-                    0 => damaged[at] ^ 1 << random(8),
-                    1 => [0, 0x7f, 0x80, 0xff][random(4)],
-                    _ => random(256) as u8,
-                };
+                damaged[at] = damage(damaged[at], &mut random);
             }
             std::fs::write(&path, &damaged).unwrap();
             let _ = read(&path);
         }
     }
+}
+
+/// A small detector with everything that torchvision's have, to be recognised by its shapes.
+fn recognizable() -> FasterRcnnConfig {
+    let backbone = ResNetFpnConfig {
+        arch: ResNetArch::ResNet18,
+        out_channels: 8,
+        ..Default::default()
+    };
+    FasterRcnnConfig::resnet_fpn(backbone, 3)
+}
+
+/// Opens a file as a detector's and loads it.
+fn load(path: &Path) -> Result<(), WeightsError> {
+    Weights::open(path)?.load::<Flex>(&DEVICE).map(drop)
+}
+
+#[test]
+fn recognition_and_loading_survive_every_cut_and_flipped_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let recognized = folder.path().join("recognized.safetensors");
+    write_shapes(&recognized, &torch_shapes(&recognizable()));
+    let stored = folder.path().join("stored.bpk");
+    let weights = Weights::of_model(&small_model());
+    weights.write_burnpack(&stored, Precision::F16).unwrap();
+    let mut random = random();
+    for path in [recognized, stored] {
+        load(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let length = match path.extension().unwrap().to_str() {
+            Some("bpk") => u32::from_le_bytes(bytes[6..10].try_into().unwrap()) as u64 + 10,
+            _ => u64::from_le_bytes(bytes[..8].try_into().unwrap()) + 8,
+        };
+        let header = &bytes[..length as usize];
+        let mut file = File::options().write(true).open(&path).unwrap();
+        let mut write = |at: usize, byte: u8| {
+            file.seek(SeekFrom::Start(at as u64)).unwrap();
+            file.write_all(&[byte]).unwrap();
+        };
+        for _ in 0..600 {
+            let at: Vec<usize> = (0..1 + random(3)).map(|_| random(header.len())).collect();
+            at.iter()
+                .for_each(|&at| write(at, damage(header[at], &mut random)));
+            let _ = load(&path);
+            at.iter().for_each(|&at| write(at, header[at]));
+        }
+        load(&path).unwrap();
+        for length in [bytes.len() - 1, header.len()]
+            .into_iter()
+            .chain((0..header.len()).rev())
+        {
+            file.set_len(length as u64).unwrap();
+            assert!(
+                load(&path).is_err(),
+                "{} cut to {length} bytes",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn odd_shapes_of_a_detectors_tensors_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("odd.safetensors");
+    let shapes = torch_shapes(&recognizable());
+    let names = shapes.iter().map(|(name, _)| name.as_str());
+    // What networks are told by; of the body, that is its first block.
+    let decisive = |name: &&str| {
+        name.ends_with("weight")
+            && (!name.contains(".body.") || name.contains("conv1") || name.contains("layer1.0"))
+    };
+    for (at, name) in names.enumerate().filter(|(_, name)| decisive(name)) {
+        let (_, shape) = &shapes[at];
+        let with = |first: usize| [&[first], &shape[1..]].concat();
+        let odd = [
+            vec![],
+            vec![0],
+            vec![1],
+            with(0),
+            with(1),
+            with(2 * shape[0]),
+            vec![usize::MAX, 0],
+            shape[1..].to_vec(),
+            [shape.as_slice(), &[1]].concat(),
+            shape.iter().rev().copied().collect(),
+        ];
+        for odd in odd.into_iter().filter(|odd| odd != shape) {
+            let mut shapes = shapes.clone();
+            shapes[at].1 = odd.clone();
+            write_shapes(&path, &shapes);
+            let error = load(&path).expect_err("another shape").to_string();
+            assert!(error.contains("odd.safetensors"), "{name} {odd:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn reads_legacy_pickles_that_are_longer_than_the_first_look() {
+    let mut object = pickle("FloatStorage", 1, b"K\0", b"", b"");
+    object.pop();
+    object.extend(b"U\x01xX");
+    object.extend((3u32 << 20).to_le_bytes());
+    object.resize(object.len() + (3 << 20), b'x');
+    object.extend(b"s.");
+    let file = file(
+        &[
+            b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".as_slice(),
+            &object,
+            b"\x80\x02]U\x010a.",
+            &1u64.to_le_bytes(),
+            &2.5f32.to_le_bytes(),
+        ]
+        .concat(),
+    );
+    let data = &read(file.path()).unwrap()[0];
+    assert_eq!(data.as_slice::<f32>().unwrap(), [2.5]);
 }
 
 #[test]

@@ -54,9 +54,10 @@ struct ExpectedTensor {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing", path.display());
+    path
 }
 
 /// A file of these bytes, removed with the guard.
@@ -172,63 +173,96 @@ fn a_stored_tensor_outlives_its_checkpoint() {
     assert_eq!(tensor.data().unwrap().iter::<f32>().nth(1), Some(7.0));
 }
 
+/// A mapped file would have ended the process with SIGBUS.
+#[test]
+fn a_file_that_is_cut_off_while_it_is_open_is_an_error() {
+    for name in [
+        "state_dict.pth",
+        "state_dict_legacy.pth",
+        "small.safetensors",
+    ] {
+        let copy = file(&std::fs::read(fixture(name)).unwrap());
+        let checkpoint = Checkpoint::open(copy.path()).unwrap();
+        copy.as_file().set_len(10).unwrap();
+        for (_, tensor) in checkpoint.iter() {
+            let error = tensor.data().unwrap_err();
+            assert!(matches!(error, CheckpointError::Io { .. }), "{error:?}");
+            let message = error.to_string();
+            let path = copy.path().to_str().unwrap();
+            assert!(
+                message.contains("cut off") && message.contains(path),
+                "{message}"
+            );
+        }
+    }
+}
+
 #[test]
 fn says_what_else_torch_saved() {
     use CheckpointError as E;
     type Check = fn(&E) -> bool;
-    let cases: [(&str, Check, &str); 8] = [
+    const BOTH: &[&str] = &[".pth", "_legacy.pth"];
+    // Of what torch saves as a zip archive alone.
+    const ZIP: &[&str] = &[".pth"];
+    let cases: [(&str, &[&str], Check, &str); 8] = [
         (
             "module",
+            BOTH,
             |e| matches!(e, E::NotAStateDict { .. }),
             "module (__main__.Net); save model.state_dict()",
         ),
         (
             "wrapped_module",
+            BOTH,
             |e| matches!(e, E::NotAStateDict { .. }),
             "module (__main__.Net)",
         ),
         (
             "tensor",
+            BOTH,
             |e| matches!(e, E::NotAStateDict { .. }),
             "one tensor",
         ),
         (
             "no_tensors",
+            BOTH,
             |e| matches!(e, E::NotAStateDict { .. }),
             "no tensor",
         ),
         (
             "complex",
+            BOTH,
             |e| matches!(e, E::UnsupportedDType { key, .. } if key == "inner.weight"),
             "ComplexFloat",
         ),
         (
             "sparse",
+            BOTH,
             |e| matches!(e, E::Unsupported { .. }),
             "_rebuild_sparse_tensor",
         ),
         (
             "script",
+            ZIP,
             |e| matches!(e, E::NotAStateDict { .. }),
             "TorchScript",
         ),
         (
             "big_endian",
+            ZIP,
             |e| matches!(e, E::Unsupported { .. }),
             "big-endian",
         ),
     ];
-    for (name, is_kind, part) in cases {
-        for file in [format!("{name}.pth"), format!("{name}_legacy.pth")] {
-            let path = fixture(&file);
-            if path.exists() {
-                let error = error(&path);
-                let message = error.to_string();
-                assert!(
-                    is_kind(&error) && message.contains(part) && message.contains(&file),
-                    "{error:?}: {message}"
-                );
-            }
+    for (name, endings, is_kind, part) in cases {
+        for ending in endings {
+            let file = format!("{name}{ending}");
+            let error = error(&fixture(&file));
+            let message = error.to_string();
+            assert!(
+                is_kind(&error) && message.contains(part) && message.contains(&file),
+                "{error:?}: {message}"
+            );
         }
     }
 }
@@ -239,10 +273,10 @@ fn says_what_is_no_checkpoint() {
     let cases: [(&[u8], &str); 9] = [
         (b"\n <!DOCTYPE html><html>", "an HTML page"),
         (b"Not found", "this is text"),
-        (b"{\"message\": \"no\"}", "a JSON file"),
+        (b"{\"message\": \"no\"}", "JSON text"),
         (b"version https://git-lfs", "a Git LFS pointer"),
         (b"\x1f\x8b\x08", "a gzip archive"),
-        (b"\x01\x02", "begins with the bytes [01, 02]"),
+        (b"\x01\x02", "its first bytes are [01, 02]"),
         (&[0; 600], "a run of zeros"),
         (&npz, "a zip archive that torch.save did not write"),
         (
@@ -263,7 +297,7 @@ fn says_what_is_no_checkpoint() {
         CheckpointError::Empty { .. }
     ));
     assert!(matches!(
-        error(&fixture("missing.pth")),
+        error(Path::new("no/such/file.pth")),
         CheckpointError::Io { .. }
     ));
     assert!(matches!(error(&fixture("")), CheckpointError::Io { .. }));

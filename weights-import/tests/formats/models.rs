@@ -3,16 +3,21 @@
 
 use std::path::Path;
 
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::backend::Backend;
 use burn::tensor::{TensorData, Tolerance};
+use burn_store::{BurnpackStore, BurnpackWriter, ModuleSnapshot};
 use rcnn_backbone::{BackboneConfig, NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::backend_types::{Flex, FlexDevice};
 use rcnn_roi::BoxHeadConfig;
 use weights_import::{
-    Precision, Weights, WeightsError, entry, load_backbone, parameter_shapes, state_dict,
+    Checkpoint, CheckpointError, ConfigOrigin, Precision, Weights, WeightsError, entry,
+    load_backbone, parameter_shapes, state_dict,
 };
 
-const DEVICE: FlexDevice = FlexDevice;
+pub(crate) const DEVICE: FlexDevice = FlexDevice;
 
 /// A detector of a single stage, small enough to write many of.
 fn small() -> FasterRcnnConfig {
@@ -34,13 +39,13 @@ fn small() -> FasterRcnnConfig {
     config
 }
 
-fn small_model() -> StandardFasterRcnn<Flex> {
+pub(crate) fn small_model() -> StandardFasterRcnn<Flex> {
     small().init(&DEVICE).expect("a model")
 }
 
 /// A file of tensors with these names, all zeros and tiny on disk: safetensors have no sparse form,
 /// so shapes are kept and the values are of one byte.
-fn write_shapes(path: &Path, shapes: &[(String, Vec<usize>)]) {
+pub(crate) fn write_shapes(path: &Path, shapes: &[(String, Vec<usize>)]) {
     let mut header = serde_json::Map::new();
     let mut end = 0;
     for (name, shape) in shapes {
@@ -63,7 +68,7 @@ fn write_shapes(path: &Path, shapes: &[(String, Vec<usize>)]) {
 }
 
 /// The names that torch would write: with counters where norms are trainable.
-fn torch_shapes(config: &FasterRcnnConfig) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn torch_shapes(config: &FasterRcnnConfig) -> Vec<(String, Vec<usize>)> {
     let model = config.init::<Flex>(&DEVICE).expect("a model");
     let BackboneConfig::ResnetFpn(backbone) = &config.backbone else {
         unreachable!()
@@ -233,6 +238,90 @@ fn round_trips_change_no_bit() {
         let (found, expected) = (tensor.to_data(), original.tensors[name].to_data());
         assert_eq!(found.expect("data"), expected.expect("data"), "{name}");
     }
+}
+
+/// The box head of a Burn user, under torchvision's names.
+#[derive(Module, Debug)]
+struct BurnHead<B: Backend> {
+    fc6: Linear<B>,
+    fc7: Linear<B>,
+}
+
+#[derive(Module, Debug)]
+struct BurnRoiHeads<B: Backend> {
+    box_head: BurnHead<B>,
+}
+
+#[derive(Module, Debug)]
+struct BurnDetector<B: Backend> {
+    roi_heads: BurnRoiHeads<B>,
+}
+
+/// Of a square matrix no shape would tell.
+#[test]
+fn burns_own_store_does_not_get_square_linears_transposed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.bpk");
+    let weights = Weights::of_model(&small_model());
+    weights
+        .write_burnpack(&path, Precision::F32)
+        .expect("written");
+
+    let linear = |inputs| LinearConfig::new(inputs, 16).init::<Flex>(&DEVICE);
+    let box_head = BurnHead {
+        fc6: linear(8 * 7 * 7),
+        fc7: linear(16),
+    };
+    let roi_heads = BurnRoiHeads { box_head };
+    let mut module = BurnDetector { roi_heads };
+    let mut store = BurnpackStore::from_file(&path);
+    let loaded = module.load_from(&mut store).expect("every shape fits");
+    assert_eq!(loaded.applied.len(), 4);
+    let head = module.roi_heads.box_head;
+    for (name, linear) in [("fc6", head.fc6), ("fc7", head.fc7)] {
+        let found = linear.weight.val().transpose().into_data();
+        let expected = &weights.tensors[&format!("roi_heads.box_head.{name}.weight")];
+        found.assert_eq(&expected.to_data().expect("data"), true);
+    }
+}
+
+#[test]
+fn burnpacks_of_before_open_with_the_same_bits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let weights = Weights::of_model(&small_model());
+    let write = |name: &str, metadata: &[(&str, &str)]| {
+        let mut writer = BurnpackWriter::new(weights.tensors.values().cloned().collect());
+        for (key, value) in metadata {
+            writer = writer.with_metadata(key, value);
+        }
+        writer.write_to_file(file(name)).expect("written");
+    };
+    // They had torch's layouts, and nothing that says so.
+    let config = serde_json::to_string(&small()).expect("JSON");
+    write("before.bpk", &[("rcnn_burn_config", &config)]);
+    let before = Weights::open(file("before.bpk")).expect("opens");
+    weights
+        .write_burnpack(file("now.bpk"), Precision::F32)
+        .expect("written");
+    let now = Weights::open(file("now.bpk")).expect("opens");
+    for opened in [&before, &now] {
+        assert_eq!(opened.origin, ConfigOrigin::Stored);
+        for (name, tensor) in &weights.tensors {
+            let (found, expected) = (opened.tensors[name].to_data(), tensor.to_data());
+            found
+                .expect("data")
+                .assert_eq(&expected.expect("data"), true);
+        }
+    }
+    // A layout of times to come is not guessed at.
+    write("later.bpk", &[("rcnn_burn_linear_layout", "blocked")]);
+    let later = Checkpoint::open(file("later.bpk")).expect_err("unknown");
+    assert!(
+        matches!(later, CheckpointError::Unsupported { .. }),
+        "{later:?}"
+    );
+    assert!(later.to_string().contains("`blocked`"), "{later}");
 }
 
 #[test]

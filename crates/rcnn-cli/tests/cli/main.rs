@@ -378,6 +378,8 @@ fn inspect_tells_architecture_and_parameters() {
     for text in [
         "resnet18-FPN",
         "3 and the background: RBC, WBC, Platelets",
+        "configuration stored in the file",
+        "norm epsilon  1e-5",
         "roi_heads",
     ] {
         assert!(table.contains(text), "{text} is not in: {table}");

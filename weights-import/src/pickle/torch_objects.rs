@@ -1,5 +1,5 @@
-//! From the values of a pickle to tensors by name, below [`pytorch`](crate::pytorch): what Python's
-//! `torch._utils._rebuild_*` functions would make, worked out without calling them.
+//! From the values of a pickle to tensors by name: what Python's `torch._utils._rebuild_*` functions would make, worked
+//! out without calling them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,8 +8,10 @@ use burn::tensor::{BoolStore, DType};
 
 use crate::checkpoint::Contents;
 use crate::error::CheckpointError;
-use crate::pickle::{Id, Object, Pickle, Value};
-use crate::storage::{Region, Source, StoredTensor, View};
+use crate::source::Source;
+use crate::storage::{Region, StoredTensor, View};
+
+use super::{Id, Object, Pickle, Value};
 
 /// How deep dicts may lie in dicts; a training checkpoint has five levels.
 const MAX_DEPTH: usize = 64;

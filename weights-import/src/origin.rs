@@ -1,0 +1,189 @@
+//! How the configuration of [`Weights`](crate::Weights) is known, and what the content of published files adds to it.
+
+use std::fmt;
+
+use rcnn_backbone::BackboneConfig;
+use rcnn_detector::FasterRcnnConfig;
+
+use crate::published::Published;
+use crate::{Checkpoint, CheckpointError};
+
+/// How the configuration of [`Weights`](crate::Weights) is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum ConfigOrigin {
+    /// It stands in the file.
+    Stored,
+    /// Names and shapes of the tensors tell it; what is no shape is as torchvision has it by default.
+    Recognized,
+    /// As [`Recognized`](Self::Recognized), with what torchvision sets for these published weights alone. The file has
+    /// their content, whatever its name.
+    Published(&'static Published),
+    /// As [`Recognized`](Self::Recognized), although the file has the name of these published weights: its content is
+    /// another, so that what torchvision sets for them alone is not taken over.
+    OnlyNamed(&'static Published),
+    /// The caller gave it, or a model in memory has it.
+    Given,
+}
+
+impl fmt::Display for ConfigOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stored => f.write_str("stored in the file"),
+            Self::Recognized => f.write_str("from names and shapes"),
+            Self::Published(published) => write!(
+                f,
+                "from names and shapes, and from the file's SHA-256, which is that of {}",
+                published.full_name()
+            ),
+            Self::OnlyNamed(published) => write!(
+                f,
+                "from names and shapes; the file's name is that of {}, but its content is not",
+                published.full_name()
+            ),
+            Self::Given => f.write_str("given"),
+        }
+    }
+}
+
+/// Gives the norms the epsilon that torchvision sets for a file's published weights alone, if it is one of these.
+pub(crate) fn adopt_published(
+    config: &mut FasterRcnnConfig,
+    checkpoint: &Checkpoint,
+    table: &'static [Published],
+) -> Result<ConfigOrigin, CheckpointError> {
+    let BackboneConfig::ResnetFpn(backbone) = &mut config.backbone else {
+        return Ok(ConfigOrigin::Recognized);
+    };
+    let (path, mut origin) = (&checkpoint.path, ConfigOrigin::Recognized);
+    for published in table {
+        let Some(eps) = published.norm_eps else {
+            continue;
+        };
+        // To hash the whole file takes a tenth of a second or more: only one of the right size is worth it.
+        let is_like =
+            published.num_classes == config.num_classes && published.has_size(checkpoint.file_size);
+        let name = published.full_name();
+        if is_like && checkpoint.sha256()?.starts_with(published.hash_prefix()) {
+            tracing::info!("{}: {name}; the norms' epsilon is {eps:?}", path.display());
+            backbone.norm_eps = eps;
+            return Ok(ConfigOrigin::Published(published));
+        }
+        if path
+            .file_name()
+            .is_some_and(|name| name == published.file_name())
+        {
+            tracing::warn!(
+                "{}: the file's name is that of {name}, but its content is not; the norms' epsilon stays {:?}, not {eps:?}",
+                path.display(),
+                backbone.norm_eps
+            );
+            origin = ConfigOrigin::OnlyNamed(published);
+        }
+    }
+    Ok(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
+    use rcnn_ops::backend_types::{Flex, FlexDevice};
+
+    use super::*;
+    use crate::published::{Metric, sha256};
+    use crate::{Precision, Weights, parameter_shapes};
+
+    /// A detector without its configuration: names, shapes and, but for the last byte, zeros.
+    fn write_detector(path: &Path, config: &FasterRcnnConfig, last: u8) {
+        let model = config.init::<Flex>(&FlexDevice).unwrap();
+        let (mut header, mut end) = (serde_json::Map::new(), 0);
+        for (name, shape) in parameter_shapes(&model) {
+            let start = end;
+            end += shape.iter().product::<usize>();
+            let info =
+                serde_json::json!({"dtype": "U8", "shape": shape, "data_offsets": [start, end]});
+            header.insert(name, info);
+        }
+        let header = serde_json::to_vec(&header).unwrap();
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header);
+        bytes.resize(bytes.len() + end, 0);
+        *bytes.last_mut().unwrap() = last;
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// A table of one row, the weights published being those of a file.
+    fn table(path: &Path) -> &'static [Published] {
+        let bytes = fs::read(path).unwrap();
+        let digits = sha256(bytes.as_slice()).unwrap();
+        let thousandths = (bytes.len() as f64 / f64::from(1 << 20) * 1e3).round();
+        let published = Published {
+            builder: "toy",
+            weights_enum: "Toy_Weights",
+            weights: "V1",
+            is_default: true,
+            url: format!("http://127.0.0.1:9/toy-{}.pth", &digits[..8]).leak(),
+            num_params: 1,
+            metric: Metric::BoxMap(0.0),
+            file_size: thousandths / 1e3,
+            num_classes: 3,
+            norm_eps: Some(0.0),
+        };
+        vec![published].leak()
+    }
+
+    fn norm_eps(config: &FasterRcnnConfig) -> f64 {
+        match &config.backbone {
+            BackboneConfig::ResnetFpn(backbone) => backbone.norm_eps,
+            BackboneConfig::Custom => unreachable!(),
+        }
+    }
+
+    /// Opens a file, its published weights being looked for in `table`.
+    fn open(path: PathBuf, table: &'static [Published]) -> Weights {
+        let checkpoint = Checkpoint::open(path).unwrap();
+        let mut weights = Weights::of_checkpoint(&checkpoint).unwrap();
+        weights.origin = adopt_published(&mut weights.config, &checkpoint, table).unwrap();
+        weights
+    }
+
+    #[test]
+    fn epsilon_of_published_weights_goes_by_content_and_not_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let backbone = ResNetFpnConfig {
+            arch: ResNetArch::ResNet18,
+            out_channels: 16,
+            ..Default::default()
+        };
+        let config = FasterRcnnConfig::resnet_fpn(backbone, 3);
+        write_detector(&file("renamed.pth"), &config, 1);
+        let table = table(&file("renamed.pth"));
+
+        let weights = open(file("renamed.pth"), table);
+        assert_eq!(weights.origin, ConfigOrigin::Published(&table[0]));
+        assert_eq!(norm_eps(&weights.config), 0.0);
+
+        // Converted, it keeps what it had.
+        let converted = file("converted.bpk");
+        weights.write_burnpack(&converted, Precision::F16).unwrap();
+        let converted = Weights::open(converted).unwrap();
+        assert_eq!(converted.origin, ConfigOrigin::Stored);
+        assert_eq!(norm_eps(&converted.config), 0.0);
+
+        // The same size under the published name, but other content.
+        write_detector(&file(table[0].file_name()), &config, 2);
+        let weights = open(file(table[0].file_name()), table);
+        assert_eq!(weights.origin, ConfigOrigin::OnlyNamed(&table[0]));
+        assert_eq!(norm_eps(&weights.config), 1e-5);
+
+        // Neither content nor name.
+        write_detector(&file("other.pth"), &config, 3);
+        let weights = open(file("other.pth"), table);
+        assert_eq!(weights.origin, ConfigOrigin::Recognized);
+        assert_eq!(norm_eps(&weights.config), 1e-5);
+    }
+}
