@@ -142,7 +142,7 @@ impl Weights {
                 (config, origin)
             }
         };
-        config.check().map_err(|source| WeightsError::Config {
+        config.validate().map_err(|source| WeightsError::Config {
             path: path.into(),
             source,
         })?;

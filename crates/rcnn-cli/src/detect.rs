@@ -234,7 +234,7 @@ impl Job for Detect {
             'batches: loop {
                 let batch: Vec<_> = pictures.by_ref().take(args.batch_size).collect();
                 let last = batch.len() < args.batch_size;
-                let detections = detect(&model, &batch, classes.as_deref(), &devices[0])?;
+                let detections = detect(&model, images, &batch, classes.as_deref(), &devices[0])?;
                 for ((index, picture), detections) in batch.into_iter().zip(detections) {
                     let finding = Finding {
                         index,
@@ -265,6 +265,7 @@ impl Job for Detect {
 
 fn detect<B: DetectionBackend>(
     model: &StandardFasterRcnn<B>,
+    images: &[PathBuf],
     pictures: &[(usize, RgbImage)],
     classes: Option<&[usize]>,
     device: &B::Device,
@@ -275,7 +276,7 @@ fn detect<B: DetectionBackend>(
     let mut found = model
         .detect(&tensors.collect::<Vec<_>>())
         .map_err(|error| match error.image() {
-            Some(index) => anyhow!("{}: {error}", pictures[index].0.display()),
+            Some(index) => anyhow!("{}: {error}", images[pictures[index].0].display()),
             None => error.into(),
         })?;
     if let Some(classes) = classes {
