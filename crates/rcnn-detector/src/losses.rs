@@ -32,6 +32,13 @@ impl<B: Backend> Losses<B> {
     }
 }
 
+/// The losses of a pass, and what was made on the way to them.
+struct Compared<B: Backend> {
+    losses: Losses<B>,
+    features: FeatureMaps<B>,
+    proposals: Vec<Proposals>,
+}
+
 impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// Losses of a batch in training: trainable batch norms take the batch's statistics, and
     /// proposals are as many as in training. Gradients flow on an autodiff backend.
@@ -70,8 +77,8 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     ) -> Result<Losses<B>, DetectError> {
         self.validate_config()?;
         let images = self.transform.forward_training(images, min_sizes, choice)?;
-        let (losses, ..) = self.compare(&images, targets, choice, Phase::Training)?;
-        Ok(losses)
+        let compared = self.compare(&images, targets, choice, Phase::Training)?;
+        Ok(compared.losses)
     }
 
     /// Losses of a batch without training, and its detections, from one pass over backbone and
@@ -87,22 +94,25 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     ) -> Result<(Losses<B>, Vec<Detections>), DetectError> {
         self.validate_config()?;
         let images = self.transform.forward(images)?;
-        let (losses, features, proposals) =
-            self.compare(&images, targets, choice, Phase::Inference)?;
+        let Compared {
+            losses,
+            features,
+            proposals,
+        } = self.compare(&images, targets, choice, Phase::Inference)?;
         let found =
             self.roi_heads
                 .forward(&features, &boxes(&proposals), &images.image_sizes, &mut ());
         Ok((losses, images.restore(found)))
     }
 
-    /// Losses, and the feature maps and proposals on the way to them.
+    /// Compares the predictions for a batch with its targets.
     fn compare<R: Rng>(
         &self,
         images: &ImageList<B>,
         targets: &[Target],
         choice: &mut Choice<'_, R>,
         phase: Phase,
-    ) -> Result<(Losses<B>, FeatureMaps<B>, Vec<Proposals>), DetectError> {
+    ) -> Result<Compared<B>, DetectError> {
         validate_targets(targets, images.image_sizes.len(), self.num_classes())?;
         let targets = resize_targets(targets, images);
         let objects: Vec<&[BBox]> = targets.iter().map(|t| t.boxes.as_slice()).collect();
@@ -131,7 +141,11 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
             objectness: rpn.objectness,
             rpn_box_reg: rpn.rpn_box_reg,
         };
-        Ok((losses, features, proposals))
+        Ok(Compared {
+            losses,
+            features,
+            proposals,
+        })
     }
 }
 

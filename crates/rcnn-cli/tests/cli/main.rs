@@ -1,6 +1,7 @@
 //! The `rcnn` command from outside: what it prints, and that nothing makes it panic.
 
 mod analyze;
+mod config;
 mod devices;
 mod overwrite;
 mod train;
