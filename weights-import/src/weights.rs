@@ -121,6 +121,10 @@ impl Weights {
     /// Opens a checkpoint of any format and recognises its network, by the configuration that this
     /// project's own files carry, else by names and shapes.
     ///
+    /// torchvision runs some of its published weights with another epsilon in the norms than it gives to
+    /// new models (`FasterRCNN_ResNet50_FPN_Weights.COCO_V1` with 0). Those are recognised by the SHA-256
+    /// of the file; see [`origin`](Self::origin).
+    ///
     /// # Errors
     /// When the file is unreadable or its network unknown; the error says what was seen.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
@@ -154,7 +158,8 @@ impl Weights {
         })
     }
 
-    /// Opens a checkpoint for a network that is already known.
+    /// Opens a checkpoint for a network that is already known. The configuration is taken as it is: what
+    /// torchvision sets for published weights alone is not added.
     ///
     /// # Errors
     /// When the file is unreadable. Whether it fits shows when it is loaded.
