@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Largest error of a channel relative to its norm, in tolerances.
 const CHANNEL: f64 = 4.0;
-/// What sums of large values leave in a channel of small ones, in tolerances of the largest value.
+/// Rounding error that large values leave in a channel of small ones, in tolerances of the largest value.
 const ROUNDING: f32 = 0.1;
 
 /// Reference values of one case.
@@ -53,7 +53,7 @@ impl Fixture {
         cases.into_iter().for_each(|name| check(name));
     }
 
-    /// Asserts that these are the operations of the settings, with the number of their cases.
+    /// Asserts that the settings have these operations, with these numbers of cases.
     pub fn assert_cases(&self, expected: &[(&str, usize)]) {
         let mut found = BTreeMap::new();
         for name in self.settings.as_object().expect("an object").keys() {
@@ -74,7 +74,7 @@ impl Fixture {
         self.tensors().tensor(name).is_ok()
     }
 
-    /// Names of the sampled tensors that begin so.
+    /// Names of the sampled tensors with this prefix.
     pub fn sampled(&self, prefix: &str) -> Vec<String> {
         let tensors = self.tensors();
         let names = tensors
@@ -150,8 +150,8 @@ impl Fixture {
         }
     }
 
-    /// Asserts that what was sampled of each channel is near the reference in norm: a channel of small
-    /// values may be wrong altogether and not show beside the largest value.
+    /// Compares each channel by itself: beside the largest value of all, a channel of small values may be
+    /// wrong altogether.
     fn assert_channels(
         &self,
         name: &str,

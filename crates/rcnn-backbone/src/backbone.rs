@@ -84,8 +84,8 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     /// a configuration must fit them.
     fn levels(&self) -> Vec<LevelSpec>;
 
-    /// Number of pixels that height and width of a batch must be a multiple of. A configuration whose
-    /// `size_divisible` is none is refused.
+    /// Number of pixels that the height and width of a batch must be a multiple of. A configuration
+    /// must pad to such a multiple (`size_divisible`).
     fn size_divisibility(&self) -> usize {
         32
     }
@@ -168,7 +168,7 @@ pub enum BackboneConfigError {
         /// Its stride.
         stride: usize,
     },
-    /// Another field with a value that makes no sense.
+    /// Another field has an invalid value.
     #[error(transparent)]
     Field(#[from] InvalidField),
 }

@@ -59,7 +59,7 @@ impl Default for ResNetFpnConfig {
 }
 
 impl ResNetFpnConfig {
-    /// Whether the configuration describes a network.
+    /// Checks that the configuration describes a network.
     ///
     /// # Errors
     /// Names the field at fault.
@@ -186,7 +186,7 @@ impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
         self.config.levels()
     }
 
-    /// Any size will do: the pyramid upsamples to that of the finer map, whatever it is.
+    /// The pyramid upsamples to the size of the finer map, whatever it is.
     fn size_divisibility(&self) -> usize {
         1
     }

@@ -1,4 +1,4 @@
-//! The feature maps that a backbone says it returns, and whether those that it returns are these.
+//! The feature maps that a backbone declares, and a check of those that it returns.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use rcnn_types::validate::{InvalidField, require, require_within};
 
 use crate::FeatureMaps;
 
-/// Most channels of a feature map or a convolution that a configuration may ask for.
+/// Largest number of channels of a feature map or convolution that a configuration may ask for.
 pub const MAX_CHANNELS: usize = 8192;
 
 /// A feature map that a backbone returns: detectron2's `ShapeSpec`.
@@ -22,7 +22,7 @@ pub struct LevelSpec {
 }
 
 impl LevelSpec {
-    /// A level of this name, number of channels and stride in pixels.
+    /// Creates a level from its name, its channels and its stride in pixels.
     pub fn new(name: impl Into<String>, channels: usize, stride: usize) -> Self {
         Self {
             name: name.into(),
@@ -31,8 +31,8 @@ impl LevelSpec {
         }
     }
 
-    /// Whether a map of this height or width is what the stride makes of an image's: half as much
-    /// again or a few locations either way, for networks differ in how they pad.
+    /// Whether a map of this height or width fits the stride, for an image of that height or width.
+    /// Networks pad differently: it may be off by half, and by a few locations more.
     fn fits(&self, map: usize, image: usize) -> bool {
         let expected = image.div_ceil(self.stride);
         map > 0 && 2 * map <= 3 * expected + 4 && 2 * expected <= 3 * map + 4
@@ -50,10 +50,11 @@ impl fmt::Display for LevelSpec {
     }
 }
 
-/// Whether a detector can be built on these levels.
+/// Checks that a detector can be built on these levels.
 ///
 /// # Errors
-/// Names what is wrong: no level, no or a repeated name, coarse before fine, channels that differ.
+/// Returns an error if there is no level, a name is missing or repeated, a coarse level precedes a
+/// finer one, or channels differ.
 pub fn validate_levels(levels: &[LevelSpec]) -> Result<(), InvalidField> {
     let require = |valid: bool, expected: &str| {
         let found: Vec<String> = levels.iter().map(LevelSpec::to_string).collect();
@@ -81,7 +82,7 @@ pub fn validate_levels(levels: &[LevelSpec]) -> Result<(), InvalidField> {
     )
 }
 
-/// Feature maps that are not those of [`Backbone::levels`](crate::Backbone::levels).
+/// Feature maps that contradict [`Backbone::levels`](crate::Backbone::levels).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "for images of shape {images:?} the backbone returned {}; its `levels()` are {}",
@@ -93,7 +94,7 @@ pub struct FeatureMapsError {
     pub images: [usize; 4],
     /// Name and shape of each map that was returned.
     pub maps: Vec<(String, [usize; 4])>,
-    /// What the backbone says it returns.
+    /// The levels that the backbone declares.
     pub levels: Vec<LevelSpec>,
 }
 
@@ -106,10 +107,10 @@ fn list(items: impl Iterator<Item = String>) -> String {
 }
 
 impl<B: Backend> FeatureMaps<B> {
-    /// Whether these are the maps that `levels` says, for images of shape `[N, 3, H, W]`.
+    /// Checks that these maps are those of `levels`, for images of shape `[N, 3, H, W]`.
     ///
     /// # Errors
-    /// Names both.
+    /// Returns an error that names both if they are not.
     pub fn validate(
         &self,
         levels: &[LevelSpec],

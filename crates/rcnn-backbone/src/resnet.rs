@@ -136,7 +136,7 @@ impl fmt::Display for ResNetArch {
     }
 }
 
-/// A name that no member of the family has.
+/// An unknown architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown ResNet '{name}'; known are {}", ResNetArch::ALL.map(ResNetArch::name).join(", "))]
 pub struct UnknownArch {
@@ -172,7 +172,7 @@ pub struct ResNetConfig {
 }
 
 impl ResNetConfig {
-    /// Whether the configuration describes a network.
+    /// Checks that the configuration describes a network.
     ///
     /// # Errors
     /// Names the field at fault.

@@ -21,7 +21,7 @@ use crate::{ConfigError, FasterRcnn, GeneralizedRcnnTransform};
 ///
 /// In JSON the fields of the parts stand side by side under the names of torchvision's keywords
 /// (`min_size`, `rpn_nms_thresh`, `box_score_thresh`); what is missing has torchvision's default, and
-/// a name that is not known is an error.
+/// an unknown name is an error.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FasterRcnnConfig {
     /// Classes, background included.
@@ -92,11 +92,11 @@ impl FasterRcnnConfig {
         }
     }
 
-    /// Whether the configuration describes a detector. Of [`BackboneConfig::Custom`] all is looked at
-    /// but whether the backbone fits, which [`validate_for`](Self::validate_for) does.
+    /// Checks every field, and that anchors and pooling fit the backbone. Whether a
+    /// [`BackboneConfig::Custom`] fits is checked by [`validate_for`](Self::validate_for).
     ///
     /// # Errors
-    /// Names the field at fault under torchvision's name, its value and what it may hold.
+    /// Names the field at fault under torchvision's name, its value and what is expected.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_fields()?;
         if let BackboneConfig::ResnetFpn(backbone) = &self.backbone {
@@ -106,11 +106,10 @@ impl FasterRcnnConfig {
         Ok(())
     }
 
-    /// Whether the configuration describes a detector over this backbone, whatever its own field
-    /// `backbone`.
+    /// Checks every field but `backbone`, and that anchors, pooling and padding fit this backbone.
     ///
     /// # Errors
-    /// As [`validate`](Self::validate), and where anchors, pooling or padding do not fit the backbone.
+    /// As [`validate`](Self::validate).
     pub fn validate_for<B: Backend>(&self, backbone: &impl Backbone<B>) -> Result<(), ConfigError> {
         self.validate_fields()?;
         let levels = backbone.levels();

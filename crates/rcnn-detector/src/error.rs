@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, with images and with their targets.
+//! Errors of configurations, and of images and their targets.
 
 use rcnn_backbone::{BackboneConfigError, FeatureMapsError};
 use rcnn_types::validate::InvalidField;
@@ -17,27 +17,27 @@ pub enum ConfigError {
         "the model has a custom backbone: make it yourself and pass it to `init_with_backbone`"
     )]
     CustomBackbone,
-    /// A name that no parameter has.
+    /// An unknown parameter.
     #[error(
         "unknown parameter {name}{}",
         nearest.as_ref().map_or(String::new(), |nearest| format!("; did you mean {nearest}?"))
     )]
     UnknownParameter {
-        /// What was given, with the objects that it stands in: `backbone.arhc`.
+        /// The name with that of the object around it, as in `backbone.arhc`.
         name: String,
-        /// The known name that is most like it.
+        /// The most similar known name.
         nearest: Option<String>,
     },
     /// A parameter of the wrong type.
     #[error("not a detector's configuration: {0}")]
     Type(String),
-    /// A field with a value that makes no sense.
+    /// A field has an invalid value.
     #[error(transparent)]
     Field(#[from] InvalidField),
 }
 
-/// Images or targets that a detector can't take, or a detector that was changed since it was made so
-/// that it takes none.
+/// Images or targets that a detector can't take, or a detector whose configuration was changed to an
+/// invalid one.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DetectError {
@@ -51,7 +51,7 @@ pub enum DetectError {
         /// Its shape.
         found: [usize; 3],
     },
-    /// An image would become too large.
+    /// An image is too large after resizing.
     #[error(
         "image {index} of {}x{} pixels (height x width) would be resized to {}x{}, but a batch has at \
          most {limit} pixels: choose a smaller min_size or max_size",
@@ -64,37 +64,37 @@ pub enum DetectError {
         original: ImageSize,
         /// Height and width that it would be resized to.
         resized: ImageSize,
-        /// Most pixels of a batch.
+        /// Largest number of pixels of a batch.
         limit: usize,
     },
-    /// The images of a batch would become too large together.
+    /// A batch is too large after resizing and padding.
     #[error(
         "{images} image(s) padded to {}x{} pixels (height x width) are more than the {limit} pixels \
          that a batch may have: take fewer at once, or choose a smaller min_size or max_size",
         padded.0, padded.1
     )]
     BatchSize {
-        /// Images of the batch.
+        /// Number of images.
         images: usize,
         /// Height and width that they would be padded to.
         padded: ImageSize,
-        /// Most pixels of a batch.
+        /// Largest number of pixels of a batch.
         limit: usize,
     },
-    /// No images where there must be one.
+    /// The batch is empty.
     #[error("no images: a batch has at least one")]
     NoImages,
-    /// Not as many of something as there are images.
+    /// The number of targets or sizes differs from the number of images.
     #[error("{found} {what} for {images} images")]
     Count {
-        /// What there should be one an image of.
+        /// What is counted.
         what: &'static str,
-        /// How many there are.
+        /// Its number.
         found: usize,
-        /// Images.
+        /// Number of images.
         images: usize,
     },
-    /// The objects of an image are none to train on.
+    /// The objects of an image are invalid.
     #[error("targets of image {index}: {fault}")]
     Target {
         /// Position of the image in the list.
@@ -102,16 +102,16 @@ pub enum DetectError {
         /// What is wrong.
         fault: InvalidField,
     },
-    /// The backbone returns other feature maps than it says.
+    /// The backbone's feature maps contradict its levels.
     #[error(transparent)]
     FeatureMaps(#[from] FeatureMapsError),
-    /// The configuration was changed to one that makes no sense.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
 impl DetectError {
-    /// Position in the list of the image at fault, if it is one image's.
+    /// Position of the image at fault in the list, if a single image is.
     pub fn image(&self) -> Option<usize> {
         match self {
             Self::ImageShape { index, .. }

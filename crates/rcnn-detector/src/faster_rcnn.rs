@@ -57,9 +57,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// - output: one [`Detections`] an image, boxes in its pixels
     ///
     /// # Errors
-    /// When an image has another number of channels or no pixels, the batch more than
-    /// [`MAX_BATCH_PIXELS`](crate::MAX_BATCH_PIXELS), thresholds or counts were changed to what makes
-    /// no sense, or the backbone returns other feature maps than it says.
+    /// When an image does not have three channels or has no pixels, the batch has more than
+    /// [`MAX_BATCH_PIXELS`](crate::MAX_BATCH_PIXELS), the configuration was changed to an invalid one,
+    /// or the backbone's feature maps contradict its levels.
     pub fn detect(&self, images: &[Tensor<B, 3>]) -> Result<Vec<Detections>, DetectError> {
         self.detect_observed(images, &mut ())
     }
@@ -94,7 +94,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// First stage by itself: the feature maps of a batch.
     ///
     /// # Errors
-    /// When the backbone returns other feature maps than it says.
+    /// When the backbone's feature maps contradict its levels.
     pub fn features(&self, images: &ImageList<B>) -> Result<FeatureMaps<B>, DetectError> {
         self.features_observed(images, &mut ())
     }
@@ -108,7 +108,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         self.feature_maps(tensors, Phase::Inference, observer)
     }
 
-    /// The feature maps of images `[N, 3, H, W]`, which are those that the backbone says.
+    /// Runs the backbone on images `[N, 3, H, W]` and checks its feature maps against its levels.
     pub(crate) fn feature_maps(
         &self,
         images: Tensor<B, 4>,
@@ -122,8 +122,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         Ok(maps)
     }
 
-    /// Whether the configuration makes sense as it is now, for the backbone and the head that there
-    /// are.
+    /// Checks the configuration as it is now, with the backbone and the head that were built.
     pub(crate) fn validate_config(&self) -> Result<(), ConfigError> {
         self.config().validate_for(&self.backbone)?;
         let anchors = self.rpn.config.anchor_generator.num_anchors_per_location();

@@ -32,7 +32,7 @@ impl<B: Backend> Losses<B> {
     }
 }
 
-/// The losses of a pass, and what was made on the way to them.
+/// The losses of a forward pass and its intermediate results.
 struct Compared<B: Backend> {
     losses: Losses<B>,
     features: FeatureMaps<B>,
@@ -51,8 +51,8 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// - targets: one an image, in its pixels; without boxes it is background
     ///
     /// # Errors
-    /// As [`detect`](Self::detect), and when there are no images, not as many targets, a box is empty
-    /// or a label none of the model's classes.
+    /// As [`detect`](Self::detect), and when there are no images, fewer or more targets, an empty box,
+    /// or a label that is not one of the model's classes.
     pub fn losses<R: Rng>(
         &self,
         images: &[Tensor<B, 3>],
@@ -149,8 +149,8 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     }
 }
 
-/// Whether there is a target for each image, with a label of the model for each box. As in
-/// torchvision, a box has a positive width and height.
+/// Checks that each image has a target and each box one of the model's labels. As in torchvision, a
+/// box must have a positive width and height.
 fn validate_targets(
     targets: &[Target],
     images: usize,

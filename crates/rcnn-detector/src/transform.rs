@@ -12,14 +12,16 @@ use crate::DetectError;
 /// Height and width in pixels.
 pub type ImageSize = (usize, usize);
 
-/// Most pixels of a batch, padding included: one image of 8192 x 8192, or 37 of torchvision's largest,
-/// 1344 x 1344. At this size the first convolution of a ResNet alone puts out 4 GiB. More is an error
-/// before anything is allocated, for an allocation that fails ends the process.
+/// Largest number of pixels of a batch, padding included: one image of 8192 x 8192, or 37 of 1344 x 1344,
+/// the largest that torchvision's defaults make.
+///
+/// At this size the first convolution of a ResNet alone puts out 4 GiB. A larger batch is an error before
+/// anything is allocated: an allocation that fails would abort the process.
 pub const MAX_BATCH_PIXELS: usize = 1 << 26;
 
 /// Largest side that an image may be asked to be resized to, in pixels.
 const MAX_SIDE: usize = 1 << 24;
-/// Largest `size_divisible`: one tile of it is a batch of [`MAX_BATCH_PIXELS`].
+/// Largest `size_divisible`: a square of that side has [`MAX_BATCH_PIXELS`].
 const MAX_DIVISOR: usize = 1 << 13;
 
 /// Normalises, resizes and pads images
@@ -88,7 +90,7 @@ impl<B: Backend> ImageList<B> {
 }
 
 impl GeneralizedRcnnTransform {
-    /// Whether all values make sense. A `min_size` may be larger than `max_size`, which then decides.
+    /// Checks every field. A `min_size` may be larger than `max_size`, which then decides.
     ///
     /// # Errors
     /// Names the field at fault under torchvision's name.
@@ -143,8 +145,8 @@ impl GeneralizedRcnnTransform {
     /// - images: each `[3, H, W]`, RGB from 0 to 1, at least one
     ///
     /// # Errors
-    /// When there is no image, one has another number of channels or no pixels, or they would have
-    /// more than [`MAX_BATCH_PIXELS`] together.
+    /// When there is no image, one does not have three channels or has no pixels, or the batch has more
+    /// than [`MAX_BATCH_PIXELS`].
     pub fn forward<B: DetectionBackend>(
         &self,
         images: &[Tensor<B, 3>],
@@ -184,8 +186,7 @@ impl GeneralizedRcnnTransform {
         })
     }
 
-    /// Makes a batch of images, each brought to the size that `resized` makes of its position and its
-    /// own size.
+    /// Makes a batch of images, each resized to what `resized` returns for its position and size.
     fn batch<B: DetectionBackend>(
         &self,
         images: &[Tensor<B, 3>],

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Widest linear layer.
 const MAX_WIDTH: usize = 16_384;
-/// Most layers of a kind.
+/// Largest number of layers of a kind.
 pub(crate) const MAX_LAYERS: usize = 64;
 
 /// Describes a [`BoxHead`].
@@ -70,7 +70,7 @@ impl BoxHeadConfig {
         }
     }
 
-    /// Whether it describes a head.
+    /// Checks the number and the size of layers.
     ///
     /// # Errors
     /// Names the field at fault.

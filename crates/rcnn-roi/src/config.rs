@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BoxHeadConfig, FastRcnnPredictor, MultiScaleRoiAlign, NmsMethod, RoiHeads};
 
-/// Most classes that a configuration may ask for.
+/// Largest number of classes.
 const MAX_CLASSES: usize = 65_536;
 
 /// Parameters of the second stage. In files the fields carry the names of the keywords of
@@ -118,7 +118,7 @@ impl Default for RoiHeadsConfig {
 }
 
 impl RoiHeadsConfig {
-    /// Whether all values make sense for `num_classes` classes, background included.
+    /// Checks every field, for `num_classes` classes, background included.
     ///
     /// # Errors
     /// Names the field at fault under torchvision's name.

@@ -31,7 +31,7 @@ pub struct RoiHeads<B: Backend> {
     pub box_head: BoxHead<B>,
     /// From that vector to class logits and box deltas.
     pub box_predictor: FastRcnnPredictor<B>,
-    /// Pooling, thresholds and counts; may be changed at any time but for the size of what is pooled.
+    /// Pooling, thresholds and counts; may be changed at any time but for the output size.
     #[module(skip)]
     pub config: RoiHeadsConfig,
 }

@@ -37,15 +37,15 @@ impl Default for MultiScaleRoiAlign {
     }
 }
 
-/// Most bins of the cut along an axis.
+/// Largest number of bins along an axis.
 const MAX_BINS: usize = 64;
-/// Most samples of a bin along an axis.
+/// Largest number of samples of a bin along an axis.
 const MAX_SAMPLES: usize = 64;
 /// Largest logarithm of a stride.
 const MAX_LEVEL: i32 = 24;
 
 impl MultiScaleRoiAlign {
-    /// Whether all values make sense.
+    /// Checks every field but the names.
     ///
     /// # Errors
     /// Names the field at fault.
@@ -67,7 +67,7 @@ impl MultiScaleRoiAlign {
         require_within("box_roi_pool.canonical_level", level, 0..=MAX_LEVEL)
     }
 
-    /// Whether one of these feature maps is there to cut from.
+    /// Checks that `featmap_names` has one of these feature maps.
     ///
     /// # Errors
     /// Names the feature maps.

@@ -10,9 +10,9 @@ use crate::RegionProposalNetwork;
 
 const SIZES: &str = "rpn_anchor_generator.sizes";
 const RATIOS: &str = "rpn_anchor_generator.aspect_ratios";
-/// Most anchors at a location.
+/// Largest number of anchors at a location.
 const MAX_ANCHORS: usize = 1000;
-/// Largest coordinate of an anchor in pixels: up to here f32 has every whole number.
+/// Largest coordinate of an anchor in pixels: f32 represents every whole number up to here.
 const MAX_SIDE: f32 = 16_777_216.0;
 
 /// Sizes and shapes of the anchors of each level
@@ -47,7 +47,7 @@ impl AnchorGenerator {
         }
     }
 
-    /// Whether the generator describes anchors.
+    /// Checks sizes and ratios.
     ///
     /// # Errors
     /// Names the field at fault.
@@ -85,7 +85,7 @@ impl AnchorGenerator {
         )
     }
 
-    /// Whether there are anchors for each of these feature maps, and for no other.
+    /// Checks that there are anchors for each of these feature maps and for no others.
     ///
     /// # Errors
     /// Names the feature maps.
@@ -151,7 +151,7 @@ impl<B: Backend> RegionProposalNetwork<B> {
     /// (height, width).
     ///
     /// # Panics
-    /// When there are not as many feature maps as the anchors have levels.
+    /// When the number of feature maps is not that of the levels of anchors.
     pub fn anchors(
         &self,
         features: &FeatureMaps<B>,

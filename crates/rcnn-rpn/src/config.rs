@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AnchorGenerator, RegionProposalNetwork, RpnHead};
 
-/// Most 3x3 convolutions in the head.
+/// Largest number of 3x3 convolutions in the head.
 const MAX_CONV_DEPTH: usize = 64;
 
 /// Parameters of the region proposal network. In files the fields carry the names of the keywords
@@ -72,7 +72,7 @@ impl Default for RpnConfig {
 }
 
 impl RpnConfig {
-    /// Whether all values make sense.
+    /// Checks every field.
     ///
     /// # Errors
     /// Names the field at fault under torchvision's name.

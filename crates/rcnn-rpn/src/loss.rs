@@ -9,16 +9,16 @@ use rcnn_ops::{
 use crate::proposals::BOX_CODER;
 use crate::{RegionProposalNetwork, RpnOutput};
 
-/// Anchors that the loss looks at, of all images of a batch.
+/// Anchors that are sampled for the loss, of all images of a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RpnSamples {
-    /// Those of objects, by their place among the anchors of all levels and images, image after image.
+    /// Anchors of objects, as positions among the anchors of all images, image after image.
     pub positive: Vec<usize>,
-    /// Those of the background.
+    /// Anchors of the background.
     pub negative: Vec<usize>,
-    /// Boxes of the positive ones, xyxy in pixels of the resized image.
+    /// Boxes of the positive anchors, xyxy in pixels of the resized image.
     pub anchors: Vec<BBox>,
-    /// The object that each of these was matched to.
+    /// Box of the object that each positive anchor was matched to.
     pub objects: Vec<BBox>,
 }
 
@@ -35,7 +35,7 @@ pub struct RpnLosses<B: Backend> {
 const BETA: f64 = 1.0 / 9.0;
 
 impl<B: Backend> RegionProposalNetwork<B> {
-    /// Matches the anchors of every image with its objects and samples them (torchvision's
+    /// Matches the anchors with the objects of each image and samples them (torchvision's
     /// `assign_targets_to_anchors` and its sampler).
     ///
     /// # Shapes

@@ -17,7 +17,7 @@ pub enum TrainError {
     /// The run's configuration makes no sense.
     #[error("{0}")]
     Config(String),
-    /// A field of the run's configuration has a value that makes no sense.
+    /// A field of the run's configuration has an invalid value.
     #[error(transparent)]
     Field(#[from] InvalidField),
     /// The augmentation makes no sense.

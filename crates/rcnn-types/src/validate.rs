@@ -1,12 +1,12 @@
 //! Validation of configurations, field by field.
 //!
-//! Every configuration of the detector has a `validate` made of these: an error names the field, the
-//! value found and what is expected.
+//! The `validate` of every configuration is made of these functions: an error names the field, the value
+//! found and what is expected.
 
 use std::fmt::{Debug, Display};
 use std::ops::RangeInclusive;
 
-/// A field of a configuration whose value makes no sense.
+/// A field of a configuration with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} = {found}: expected {expected}")]
 pub struct InvalidField {
@@ -14,17 +14,17 @@ pub struct InvalidField {
     pub field: String,
     /// Its value.
     pub found: String,
-    /// What it may hold.
+    /// The values that are valid.
     pub expected: String,
 }
 
-/// What to call the numbers for which [`is_positive`] holds.
+/// What to expect where [`is_positive`] fails.
 pub const POSITIVE: &str = "a positive number";
 
-/// Requires a condition on a field.
+/// Requires that a field is valid.
 ///
 /// # Errors
-/// Names the field, its value and what is expected, unless the field is valid.
+/// Names the field, its value and what is expected.
 pub fn require(
     valid: bool,
     field: &str,

@@ -197,8 +197,8 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     );
 }
 
-/// The probabilities are those of torchvision's logits, and torchvision's detections are among the
-/// boxes of their classes, all of which lie in their image.
+/// Asserts that the probabilities are the softmax of torchvision's logits, that torchvision's detections
+/// are among the boxes, and that all boxes lie inside their image.
 fn assert_class_scores<B: Backend>(
     fixture: &Fixture,
     batch: &ImageList<B>,

@@ -19,8 +19,8 @@ use crate::Named;
 static OPS: LazyLock<Fixture> = LazyLock::new(|| Fixture::open("ops"));
 const EXACT: f32 = 0.0;
 
-/// Operations of the fixture with the number of their cases. Each is compared below but for
-/// `infer_scale`, which `multiscale_roi_align` comes out wrong without.
+/// Operations of the fixture and their numbers of cases. All are compared below; `infer_scale` as a part
+/// of `multiscale_roi_align`.
 const CASES: [(&str, usize); 18] = [
     ("anchors", 5),
     ("batched_nms", 9),
@@ -387,7 +387,7 @@ fn resize_bilinear<B: DetectionBackend>(device: &B::Device) {
     });
 }
 
-/// Of the pyramid's upper levels, which are added as a convolution's residual.
+/// The pyramid's upsampling, which is the residual of a convolution.
 fn resize_nearest<B: DetectionBackend>(device: &B::Device) {
     for_cases("resize_nearest", |case| {
         let [height, width]: [usize; 2] = setting(case, "size");

@@ -1,4 +1,4 @@
-//! Sizes, counts and configuration files that make no sense end in an error, not in an abort.
+//! Invalid sizes, counts and configuration files end in an error, not in an abort.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Configurations in JSON and the formats like it. A name that there is not is an error, wherever a
-//! configuration is read: from a file, from a model's metadata, or over another one.
+//! Configurations in JSON and similar formats. An unknown name is an error wherever a configuration is
+//! read: from a file, from a model's metadata, or over another one.
 
 use rcnn_backbone::BackboneConfig;
 use rcnn_roi::RoiHeadsConfig;
@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::{ConfigError, FasterRcnnConfig, GeneralizedRcnnTransform};
 
-/// The fields of a [`FasterRcnnConfig`] as serde reads them, which ignores names that it does not know:
-/// the parts are flattened.
+/// The fields of a [`FasterRcnnConfig`] as serde reads them: as the parts are flattened, it ignores
+/// unknown names.
 #[derive(serde::Deserialize)]
 #[serde(default = "FasterRcnnConfig::default", remote = "FasterRcnnConfig")]
 struct Fields {
@@ -31,7 +31,7 @@ impl<'de> Deserialize<'de> for FasterRcnnConfig {
     }
 }
 
-/// Reads the fields and holds their names against those of what was read.
+/// Reads the fields, then compares the given names with those of the result.
 fn read(json: &Value) -> Result<FasterRcnnConfig, ConfigError> {
     let wrong = |error: serde_json::Error| ConfigError::Type(error.to_string());
     let config = Fields::deserialize(json).map_err(wrong)?;
@@ -40,7 +40,7 @@ fn read(json: &Value) -> Result<FasterRcnnConfig, ConfigError> {
     Ok(config)
 }
 
-/// Whether all names in `given` are in `known`, at every depth. `path` is where they stand.
+/// Checks that all names in `given` are in `known`, at every depth. `path` is the prefix of both.
 fn require_known(given: &Value, known: &Value, path: &str) -> Result<(), ConfigError> {
     let (Value::Object(given), Value::Object(known)) = (given, known) else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Backbones, images, targets and changed configurations that do not fit: errors, never a panic.
+//! Backbones, images, targets and changed configurations that do not fit are errors, never a panic.
 
 use burn::module::Param;
 use rand::rngs::StdRng;
@@ -9,14 +9,14 @@ use rcnn_roi::Target;
 
 use super::*;
 
-/// A backbone that says one thing and returns perhaps another.
+/// A backbone whose feature maps may contradict its levels.
 #[derive(Module, Debug)]
 struct Maps<B: Backend> {
     scale: Param<Tensor<B, 1>>,
     #[module(skip)]
-    says: Levels,
+    declared: Levels,
     #[module(skip)]
-    returns: Levels,
+    returned: Levels,
     #[module(skip)]
     divisibility: usize,
 }
@@ -35,11 +35,11 @@ impl<B: Backend> Backbone<B> for Maps<B> {
                 map * self.scale.val().reshape([1, 1, 1, 1]),
             )
         };
-        FeatureMaps::new(self.returns.0.iter().map(map).collect())
+        FeatureMaps::new(self.returned.0.iter().map(map).collect())
     }
 
     fn levels(&self) -> Vec<LevelSpec> {
-        self.says.0.clone()
+        self.declared.0.clone()
     }
 
     fn size_divisibility(&self) -> usize {
@@ -57,16 +57,16 @@ fn levels(levels: &[Spec]) -> Levels {
 
 const FITTING: [Spec; 2] = [("0", 4, 8), ("1", 4, 16)];
 
-fn backbone(says: Levels, returns: Levels) -> Maps<Flex> {
+fn backbone(declared: Levels, returned: Levels) -> Maps<Flex> {
     Maps {
         scale: Param::from_tensor(Tensor::ones([1], &Default::default())),
-        says,
-        returns,
+        declared,
+        returned,
         divisibility: 16,
     }
 }
 
-/// For two levels.
+/// A configuration for two levels.
 fn config() -> FasterRcnnConfig {
     let mut config = FasterRcnnConfig::custom(3);
     config.transform.min_size = vec![64];
@@ -130,8 +130,8 @@ fn a_backbone_that_does_not_fit_is_a_configuration_error() {
         ),
         (&[("0", 4, 0), ("1", 4, 16)], "strides from 1".into()),
     ];
-    for (says, expected) in cases {
-        let maps = backbone(levels(says), levels(says));
+    for (declared, expected) in cases {
+        let maps = backbone(levels(declared), levels(declared));
         let error = config().init_with_backbone(maps, &Default::default());
         let error = error.err().map_or(String::new(), |error| error.to_string());
         assert!(error.contains(&expected), "`{expected}` is not in: {error}");
