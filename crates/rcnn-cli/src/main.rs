@@ -29,6 +29,7 @@ mod train;
 use std::io;
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 /// Two-stage object detection with torchvision's weights.
@@ -72,7 +73,28 @@ enum Outcome {
 fn main() -> ExitCode {
     // It is the first, so that nothing can go wrong.
     let _ = tracing::subscriber::set_global_default(events::Lines);
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    match check_environment().and_then(|()| run(command)) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(3),
+        // The reader of our output had enough: `rcnn detect ... | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Rejects an instruction set that can't be used, which the kernels themselves would pass over.
+fn check_environment() -> Result<()> {
+    #[cfg(feature = "flex")]
+    rcnn_burn::ops::InstructionSet::from_environment().context("RCNN_SIMD")?;
+    Ok(())
+}
+
+fn run(command: Command) -> Result<Outcome> {
+    match command {
         Command::Detect(args) => detect::run(args),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(args),
@@ -87,16 +109,6 @@ fn main() -> ExitCode {
         Command::Analyze(args) => analyze::run(args),
         Command::Devices => backend::print_devices().map(|()| Outcome::Done),
         Command::Weights => source::list().map(|()| Outcome::Done),
-    };
-    match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::SomeFailed) => ExitCode::from(3),
-        // The reader of our output had enough: `rcnn detect ... | head`.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }
 

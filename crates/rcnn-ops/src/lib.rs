@@ -48,6 +48,9 @@ pub use roi_pool::{RoiPoolOptions, roi_pool};
 pub use sampler::{BalancedSampler, Choice, Sample};
 pub use top_k::top_k;
 
+#[cfg(feature = "flex")]
+pub use rcnn_cpu::{InstructionSet, InstructionSetError, instruction_set, set_instruction_set};
+
 /// The default bodies of [`DetectionBackend`]'s methods, to compare kernels with.
 pub mod reference {
     pub use crate::box_coder::reference as decode_boxes;

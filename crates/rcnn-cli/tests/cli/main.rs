@@ -4,6 +4,7 @@ mod analyze;
 mod config;
 mod devices;
 mod overwrite;
+mod simd;
 mod train;
 
 use std::fs;

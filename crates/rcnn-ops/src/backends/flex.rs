@@ -1,35 +1,26 @@
-//! Native kernels for Flex, in f32; other precisions run the reference bodies.
-//!
-//! The forward passes share the boxes between threads, the backward passes the planes of the
-//! gradient, so no two threads write the same pixel and every run gives the same bits.
+//! The CPU engine, [`rcnn_cpu`], behind Flex: its kernels are for f32; other precisions run the reference
+//! bodies.
 
 use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps, IntTensor, ModuleOps};
 use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
+use rcnn_cpu::fit_image::{self, FitImage, Tap};
+use rcnn_cpu::max_pool::{self, MaxPool};
+use rcnn_cpu::{BLOCK, Floats};
 
 use crate::{
     ConvEpilogue, DetectionBackend, ImageFit, RoiAlignOptions, RoiPoolOptions, image as images, nms,
 };
 
+mod arena;
 mod boxes;
 mod channels;
-mod conv2d;
+mod channels_last;
 mod convolution;
-mod image;
 mod linear;
-mod max_pool;
-mod pixels;
-mod pool;
-mod pooled;
 mod prepared;
 mod roi_align;
-mod roi_pool;
-mod vector;
-
-use max_pool::MaxPool;
-use pool::{Floats, LANES};
-use pooled::pooled;
 
 impl DetectionBackend for Flex {
     fn fit_image(image: FloatTensor<Self>, fit: &ImageFit) -> FloatTensor<Self> {
@@ -38,9 +29,24 @@ impl DetectionBackend for Flex {
         }
         let [_, height, width] = dims(&image);
         let image = image.to_contiguous();
+        let taps = |from, to| -> Vec<Tap> {
+            let taps = images::taps(from, to).map(|images::Tap { low, high, weight }| Tap {
+                low,
+                high,
+                weight,
+            });
+            taps.collect()
+        };
+        let kernel = FitImage {
+            mean: fit.mean,
+            std: fit.std,
+            rows: &taps(height, fit.size[0]),
+            columns: &taps(width, fit.size[1]),
+            padded: fit.padded,
+        };
+        let output = fit_image::forward(&kernel, image.storage(), [height, width]);
         let [padded_height, padded_width] = fit.padded;
-        let output = self::image::fit(image.storage(), [height, width], fit);
-        pooled(output, [3, padded_height, padded_width])
+        arena::tensor(output, [3, padded_height, padded_width])
     }
 
     fn channel_affine(
@@ -95,7 +101,7 @@ impl DetectionBackend for Flex {
         let [n, c, h, w] = dims(&x);
         let pool = MaxPool {
             batch: n,
-            lanes: c.div_ceil(LANES),
+            blocks: c.div_ceil(BLOCK),
             size: [h, w],
             kernel,
             stride,
@@ -103,9 +109,10 @@ impl DetectionBackend for Flex {
         };
         match pool.output_size() {
             Some(size @ [out_h, out_w]) if x.dtype() == DType::F32 => {
-                let x = pixels::to_pixels(x);
-                let x = pixels::lanes(&x).expect("just brought there");
-                pixels::tensor(max_pool::forward(&pool, size, x), [n, c, out_h, out_w])
+                let x = channels_last::from_planes(x);
+                let x = channels_last::blocks(&x).expect("just brought there");
+                let output = max_pool::forward(&pool, size, x);
+                channels_last::tensor(output, [n, c, out_h, out_w])
             }
             _ => Self::max_pool2d(x, kernel, stride, padding, [1, 1], false),
         }
@@ -177,7 +184,7 @@ impl DetectionBackend for Flex {
         device: &Self::Device,
     ) -> FloatTensor<Self> {
         match dtype {
-            FloatDType::F32 => pooled(Floats::new(shape.iter().product()), shape),
+            FloatDType::F32 => arena::tensor(Floats::new(shape.iter().product()), shape),
             _ => Self::float_zeros(shape.into(), device, dtype),
         }
     }
@@ -217,7 +224,7 @@ impl DetectionBackend for Flex {
         rois: FloatTensor<Self>,
         options: RoiPoolOptions,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        roi_pool::forward(features, rois, options)
+        roi_align::pool(features, rois, options)
     }
 
     fn decode_boxes(
@@ -232,21 +239,6 @@ impl DetectionBackend for Flex {
     fn box_iou(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         boxes::iou(a, b)
     }
-}
-
-/// A parsed row of `rois`.
-struct Roi {
-    image: usize,
-    bounds: [f32; 4],
-}
-
-fn parse_rois(rois: FlexTensor) -> Vec<Roi> {
-    let rois = floats(rois);
-    let parse = |roi: &[f32]| Roi {
-        image: roi[0] as usize,
-        bounds: [roi[1], roi[2], roi[3], roi[4]],
-    };
-    rois.chunks_exact(5).map(parse).collect()
 }
 
 fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {

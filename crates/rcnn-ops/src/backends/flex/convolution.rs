@@ -4,12 +4,11 @@
 use burn::tensor::ops::{ConvOptions, ModuleOps};
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
+use rcnn_cpu::conv2d::{self, Conv2d, Image};
+use rcnn_cpu::{BLOCK, Epilogue};
 
-use super::conv2d::{self, Conv2d, Epilogue, Image};
-use super::pool::LANES;
-use super::pooled::pooled;
 use super::prepared::prepared;
-use super::{dims, pixels, tensor};
+use super::{arena, channels_last, dims, tensor};
 use crate::convolution::nearest;
 use crate::{ConvEpilogue, channels};
 
@@ -43,14 +42,14 @@ pub(super) fn exact(
     let Some(sizes) = sizes(&x, &weight, &options) else {
         return Flex::conv2d(x, weight, bias, options);
     };
-    let (x, weight) = (pixels::to_planes(x), weight.to_contiguous());
+    let (x, weight) = (channels_last::to_planes(x), weight.to_contiguous());
     let bias = bias.map(|bias| bias.to_contiguous());
     let epilogue = Epilogue {
         shift: bias.as_ref().map(|bias| bias.storage::<f32>()),
         ..Epilogue::NONE
     };
     let output = conv2d::exact_forward(&sizes, x.storage(), weight.storage(), &epilogue);
-    pooled(output, sizes.output_shape())
+    arena::tensor(output, sizes.output_shape())
 }
 
 pub(super) fn fused(
@@ -92,14 +91,14 @@ pub(super) fn fused(
             "images and channels of a residual"
         );
         let other = !grouped && [h, w] != [height, width];
-        other.then(|| pixels::nearest(batch, [h, w], [height, width]))
+        other.then(|| rcnn_cpu::channels_last::nearest(batch, [h, w], [height, width]))
     });
     let residual = residual.map(|residual| match grouped {
         true => {
             let residual = nearest::<Flex>(channels::tensor(residual), [height, width]);
-            pixels::to_planes(channels::primitive(residual))
+            channels_last::to_planes(channels::primitive(residual))
         }
-        false => pixels::to_pixels(residual),
+        false => channels_last::from_planes(residual),
     });
     let epilogue = Epilogue {
         scale: scale.as_deref(),
@@ -109,25 +108,25 @@ pub(super) fn fused(
         relu: epilogue.relu,
     };
     if grouped {
-        let x = pixels::to_planes(x);
+        let x = channels_last::to_planes(x);
         let output = conv2d::exact_forward(&sizes, x.storage(), weight.storage(), &epilogue);
-        return pooled(output, sizes.output_shape());
+        return arena::tensor(output, sizes.output_shape());
     }
     // Few channels would be mostly padding.
-    let x = match sizes.in_channels < LANES {
+    let x = match sizes.in_channels < BLOCK {
         true => x,
-        false => pixels::to_pixels(x),
+        false => channels_last::from_planes(x),
     };
     let planes;
-    let image = match pixels::lanes(&x) {
-        Some(lanes) => Image::Pixels(lanes),
+    let image = match channels_last::blocks(&x) {
+        Some(blocks) => Image::ChannelsLast(blocks),
         None => {
             planes = x.to_contiguous();
             Image::Planes(planes.storage())
         }
     };
     let output = conv2d::forward(&sizes, image, &prepared(&sizes, &weight), &epilogue);
-    pixels::tensor(output, sizes.output_shape())
+    channels_last::tensor(output, sizes.output_shape())
 }
 
 pub(super) fn input_grad(
@@ -140,8 +139,8 @@ pub(super) fn input_grad(
         return Flex::conv2d_x_backward(x, weight, grad, options);
     };
     let shape: [usize; 4] = dims(&x);
-    let (weight, grad) = (weight.to_contiguous(), pixels::to_planes(grad));
-    pooled(
+    let (weight, grad) = (weight.to_contiguous(), channels_last::to_planes(grad));
+    arena::tensor(
         conv2d::input_grad(&sizes, weight.storage(), grad.storage()),
         shape,
     )
@@ -157,7 +156,7 @@ pub(super) fn weight_grad(
         return Flex::conv2d_weight_backward(x, weight, grad, options);
     };
     let shape: [usize; 4] = dims(&weight);
-    let (x, grad) = (pixels::to_planes(x), pixels::to_planes(grad));
+    let (x, grad) = (channels_last::to_planes(x), channels_last::to_planes(grad));
     tensor(
         conv2d::weight_grad(&sizes, x.storage(), grad.storage()),
         shape,
@@ -169,7 +168,7 @@ pub(super) fn bias_grad(x: FlexTensor, bias: FlexTensor, grad: FlexTensor) -> Fl
         return Flex::conv2d_bias_backward(x, bias, grad);
     }
     let shape: [usize; 4] = dims(&grad);
-    let grad = pixels::to_planes(grad);
+    let grad = channels_last::to_planes(grad);
     let sums = conv2d::bias_grad(grad.storage(), shape[1], shape[2] * shape[3]);
     FlexTensor::from_data(TensorData::new(sums, [shape[1]]))
 }

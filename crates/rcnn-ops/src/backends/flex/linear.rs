@@ -1,14 +1,12 @@
-//! Linear layers: rows times a matrix of inputs by outputs, of which a piece at a time is brought into
-//! the form that the kernel multiplies with.
+//! Linear layers: rows times a matrix of inputs by outputs.
 
 use burn::tensor::DType;
 use burn::tensor::ops::ModuleOps;
 use burn_flex::{Flex, FlexTensor};
+use rcnn_cpu::BLOCK;
+use rcnn_cpu::linear::{self as kernel, Linear};
 
-use super::conv2d::{Linear, linear};
-use super::dims;
-use super::pool::LANES;
-use super::pooled::pooled;
+use super::{arena, dims};
 
 /// Rows from which on the kernel pays.
 const MIN_ROWS: usize = 64;
@@ -20,8 +18,8 @@ pub(super) fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
         .into_iter()
         .flatten()
         .all(|tensor| tensor.dtype() == DType::F32);
-    // Whole lanes, so that the output lies as Burn expects it.
-    if !plain || rows < MIN_ROWS || ins == 0 || !outs.is_multiple_of(LANES) {
+    // Whole channel blocks, so that the output lies as Burn expects it.
+    if !plain || rows < MIN_ROWS || ins == 0 || !outs.is_multiple_of(BLOCK) {
         return Flex::linear(x, weight, bias);
     }
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
@@ -32,5 +30,5 @@ pub(super) fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
         weights: weight.storage(),
         bias: bias.as_ref().map(|bias| bias.storage()),
     };
-    pooled(linear(&layer, rows, x.storage()), [rows, outs])
+    arena::tensor(kernel::forward(&layer, rows, x.storage()), [rows, outs])
 }

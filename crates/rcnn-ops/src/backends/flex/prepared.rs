@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use burn::tensor::Bytes;
 use burn_flex::FlexTensor;
-
-use super::conv2d::{Conv2d, Weights};
+use rcnn_cpu::conv2d::{Conv2d, Weights};
+use rcnn_cpu::{InstructionSet, instruction_set};
 
 /// Bytes of prepared weights that are kept at most.
 const MAX_BYTES: usize = 256 << 20;
@@ -26,8 +26,10 @@ struct Kept {
     source: Weak<Bytes>,
     /// The sizes of the weights, which views of the same memory may differ in.
     shape: [usize; 4],
+    /// What they have been prepared for.
+    instruction_set: InstructionSet,
     /// Whether they are for Winograd's method.
-    spread: bool,
+    winograd: bool,
     /// How often they have been prepared.
     times: usize,
     /// None until that was [`OFTEN`].
@@ -37,10 +39,15 @@ struct Kept {
 /// The weights of a convolution, prepared now or before.
 pub(super) fn prepared(conv: &Conv2d, weight: &FlexTensor) -> Arc<Weights> {
     let source = Arc::downgrade(&weight.data_arc());
-    let spread = Weights::spreads(conv);
+    let winograd = Weights::uses_winograd(conv);
     let shape = super::dims(weight);
-    let is_this =
-        |kept: &Kept| kept.source.ptr_eq(&source) && kept.shape == shape && kept.spread == spread;
+    let instruction_set = instruction_set();
+    let is_this = |kept: &Kept| {
+        kept.source.ptr_eq(&source)
+            && kept.shape == shape
+            && kept.instruction_set == instruction_set
+            && kept.winograd == winograd
+    };
     let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let found = kept()
         .iter()
@@ -63,7 +70,8 @@ pub(super) fn prepared(conv: &Conv2d, weight: &FlexTensor) -> Arc<Weights> {
     kept.push(Kept {
         source,
         shape,
-        spread,
+        instruction_set: weights.instruction_set(),
+        winograd,
         times,
         weights: keep.then(|| weights.clone()),
     });
@@ -104,6 +112,32 @@ mod tests {
 
             let twice = Tensor::<Flex, 4>::from_data(first, &Default::default()) * 2.0;
             convolved(&(weight * 2.0)).assert_eq(&twice.into_data(), true);
+        }
+    }
+
+    /// Equal pointers mean equal weights only as long as Flex copies a buffer that something else knows
+    /// of, be it by a weak reference alone, before it writes.
+    #[test]
+    fn weights_written_in_place_are_others() {
+        let options = || ConvOptions::new([1; 2], [1; 2], [1; 2], 1);
+        let convolved = |x: &FlexTensor, weight: &FlexTensor| -> Vec<f32> {
+            let output = Flex::convolution(x.clone(), weight.clone(), None, options());
+            output.to_contiguous().storage::<f32>().to_vec()
+        };
+        let full = |shape: [usize; 4], value: f32| {
+            let values = vec![value; shape.iter().product()];
+            FlexTensor::from_data(TensorData::new(values, shape))
+        };
+        let x = full([1, 16, 12, 16], 1.0);
+        let mut weight = full([16, 16, 3, 3], 1.0);
+        let mut first = Vec::new();
+        for _ in 0..=OFTEN {
+            first = convolved(&x, &weight);
+        }
+        weight.storage_mut::<f32>().fill(2.0);
+        let second = convolved(&x, &weight);
+        for (first, second) in first.iter().zip(&second) {
+            assert!((2.0 * first - second).abs() < 1e-3, "{first} {second}");
         }
     }
 }
