@@ -28,7 +28,9 @@ struct Idle {
 
 /// Memory for blocks, zeroed by the system when it is first touched.
 enum Buffer {
-    Small(Box<[ChannelBlock]>),
+    /// Floats that hold whole blocks, from the first aligned one on: an allocator zeroes what asks for
+    /// more alignment than its own by hand.
+    Small(Vec<f32>),
     /// In huge pages where the system has them: fewer to look up, and to fault in.
     Large(MmapMut),
 }
@@ -38,7 +40,7 @@ const HUGE_PAGE: usize = 2 << 20;
 
 impl Buffer {
     fn empty() -> Self {
-        Self::Small(Box::default())
+        Self::Small(Vec::new())
     }
 
     fn new(blocks: usize) -> Self {
@@ -51,19 +53,19 @@ impl Buffer {
             let _ = map.advise(memmap2::Advice::HugePage);
             return Self::Large(map);
         }
-        Self::Small(bytemuck::zeroed_slice_box(blocks))
+        Self::Small(vec![0.0; (blocks + 1) * BLOCK])
     }
 
     fn blocks(&self) -> &[ChannelBlock] {
         match self {
-            Self::Small(blocks) => blocks,
+            Self::Small(floats) => bytemuck::pod_align_to(floats).1,
             Self::Large(map) => bytemuck::cast_slice(&map[..]),
         }
     }
 
     fn blocks_mut(&mut self) -> &mut [ChannelBlock] {
         match self {
-            Self::Small(blocks) => blocks,
+            Self::Small(floats) => bytemuck::pod_align_to_mut(floats).1,
             Self::Large(map) => bytemuck::cast_slice_mut(&mut map[..]),
         }
     }

@@ -122,15 +122,20 @@ impl<'a, T> Region<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(at), columns) }
     }
 
-    /// Some rows of the first plane, one after the other.
+    /// `W` elements from a column on, of each of `N` rows of the first plane.
     #[inline(always)]
-    pub(crate) fn rows<const N: usize>(&mut self, first: usize) -> [&mut [T]; N] {
+    pub(crate) fn parts<const N: usize, const W: usize>(
+        &mut self,
+        first_row: usize,
+        column: usize,
+    ) -> [&mut [T; W]; N] {
         let [planes, rows, columns] = self.sizes;
-        assert!(planes > 0 && first <= rows && N <= rows - first);
+        assert!(planes > 0 && first_row <= rows && N <= rows - first_row);
+        assert!(column <= columns && W <= columns - column);
         std::array::from_fn(|i| {
-            let at = (first + i) * self.strides[1];
-            // SAFETY: as in `row`, and these rows are different ones.
-            unsafe { std::slice::from_raw_parts_mut(self.data.add(at), columns) }
+            let at = (first_row + i) * self.strides[1] + column;
+            // SAFETY: as in `row`, and these are of different rows.
+            unsafe { &mut *self.data.add(at).cast() }
         })
     }
 
@@ -210,6 +215,7 @@ mod tests {
         let region = Region::new(&mut slice, [2, 1, 7], [7, 7]);
         let mut folded = region.fold(3);
         assert_eq!(folded.row(1, 1), [10, 11, 12]);
+        assert_eq!(folded.parts(0, 1), [&mut [1, 2], &mut [4, 5]]);
         assert_eq!(*folded.pillar::<2>(1, 0).get(1), 10);
         assert_eq!(folded.part(Axis::Row, 1..2).row(0, 0), [3, 4, 5]);
     }

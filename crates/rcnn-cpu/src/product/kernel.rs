@@ -227,15 +227,12 @@ impl RowBlock<'_> {
                 residual
             })
         });
-        let outs: [&mut [ChannelBlock]; T] = out.region.rows(row);
-        let outs = outs.map(|out| {
-            let out = out[self.column..].first_chunk_mut::<W>();
-            let out = out.expect("a panel's blocks");
-            if self.adds {
+        let outs: [&mut [ChannelBlock; W]; T] = out.region.parts(row, self.column);
+        if self.adds {
+            for out in &outs {
                 out.iter().for_each(|block| prefetch(block));
             }
-            out
-        });
+        }
         // Loops of few operations each, which are unrolled, so that sums stay in registers.
         let mut sums: [[V::Block; W]; T] = self.sums(vectors, row, next);
         if self.adds {
