@@ -129,7 +129,7 @@ impl Fixture {
 
     /// Asserts that a tensor has the shape of the reference and, where the reference sampled it,
     /// its values: within `tolerance` times the largest value of the reference and, channel by channel
-    /// of maps and pooled features, within [`CHANNEL`] of the channel's norm.
+    /// of maps and pooled features, within `CHANNEL` of the channel's norm.
     pub fn assert_sampled<B: Backend, const D: usize>(
         &self,
         name: &str,
