@@ -29,7 +29,7 @@ mod train;
 use std::io;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Two-stage object detection with torchvision's weights.
@@ -89,7 +89,10 @@ fn main() -> ExitCode {
 /// Rejects an instruction set that can't be used, which the kernels themselves would pass over.
 fn check_environment() -> Result<()> {
     #[cfg(feature = "flex")]
-    rcnn_burn::ops::InstructionSet::from_environment().context("RCNN_SIMD")?;
+    anyhow::Context::context(
+        rcnn_burn::ops::InstructionSet::from_environment(),
+        "RCNN_SIMD",
+    )?;
     Ok(())
 }
 
