@@ -26,7 +26,7 @@ pub enum AnalyzeError {
     /// A pattern of layers that is none.
     #[error("{pattern}: {reason}")]
     Pattern {
-        /// What was given.
+        /// The value that was given.
         pattern: String,
         /// What is wrong with it.
         reason: String,

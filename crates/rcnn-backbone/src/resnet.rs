@@ -140,7 +140,7 @@ impl fmt::Display for ResNetArch {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown ResNet '{name}'; known are {}", ResNetArch::ALL.map(ResNetArch::name).join(", "))]
 pub struct UnknownArch {
-    /// What was given.
+    /// The text that was given.
     pub name: String,
 }
 

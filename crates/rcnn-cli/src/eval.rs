@@ -67,7 +67,7 @@ enum Format {
 /// Images on the contact sheet.
 const WORST: usize = 12;
 
-/// What is written into the folder.
+/// The files of a report, as written into the output folder.
 const TEXTS: [&str; 2] = ["evaluation.json", "detections.json"];
 const PICTURES: [&str; 3] = ["curves.png", "confusion.png", "worst.png"];
 

@@ -287,7 +287,7 @@ mod tests {
         names.iter().map(PathBuf::from).collect()
     }
 
-    /// A name that is no number got its position, which may be the number of another.
+    /// A file without a number for a name takes its position, which must not be the number of another.
     #[test]
     fn ids_of_images_do_not_collide() {
         let ids = |names: &[&str]| image_ids(&paths(names));

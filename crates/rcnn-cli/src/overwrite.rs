@@ -1,4 +1,4 @@
-//! What a command may write over: nothing that it reads from, and in its output folder nothing but
+//! The files that a command may overwrite: nothing that it reads from, and in its output folder nothing but
 //! what an earlier run left there.
 
 use std::cell::OnceCell;
@@ -27,7 +27,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Of the inputs, those that are no files, as names of published weights, do not matter.
+    /// Inputs that are not files, such as names of published weights, are ignored.
     pub(crate) fn new<P: Into<PathBuf>>(
         args: OverwriteArgs,
         inputs: impl IntoIterator<Item = P>,

@@ -37,7 +37,7 @@ pub(crate) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// What writes past the cache while it lives: for outputs so large that they would drive everything
+/// A guard of writes that bypass the cache: for outputs so large that they would drive everything
 /// else out of it, themselves at last.
 ///
 /// Other threads see what has been written once this has been dropped; until then the writer must not
@@ -48,7 +48,7 @@ impl Streaming {
     /// Bytes of an output from which on it is written so.
     const MIN_BYTES: usize = 24 << 20;
 
-    /// Whether an output of so many blocks is to be written so.
+    /// Whether an output of this many blocks bypasses the cache.
     pub(crate) fn pays(blocks: usize) -> bool {
         cfg!(target_arch = "x86_64") && blocks * size_of::<ChannelBlock>() >= Self::MIN_BYTES
     }

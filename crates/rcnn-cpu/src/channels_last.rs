@@ -3,7 +3,7 @@
 //! Convolutions take and give whole vectors of channels, so nothing is transposed on the way from the
 //! stem to the heads. The order is NHWC, with the channels of every pixel rounded up to whole
 //! [`ChannelBlock`]s. (oneDNN's nChw16c also has blocks of sixteen channels, but a plane for each.)
-//! What stands beyond the last channel is arbitrary, and no result depends on it.
+//! The padding after the last channel is arbitrary, and no result depends on it.
 
 use crate::block::{BLOCK, ChannelBlock};
 use crate::transpose::{interleave, separate};

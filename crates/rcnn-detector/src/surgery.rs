@@ -73,7 +73,7 @@ pub enum SurgeryError {
     /// Text that is no operation.
     #[error("`{text}`: {reason}")]
     Text {
-        /// What was given.
+        /// The text that was given.
         text: String,
         /// What is wrong, and what is expected.
         reason: String,

@@ -14,7 +14,7 @@ use crate::box_head::MAX_LAYERS;
     "box head `{text}`: {reason}; expected for example fc:512, fc:1024,fc:1024, conv:256x4,fc:1024, conv_bn:256x4,fc:1024, or none"
 )]
 pub struct BoxHeadTextError {
-    /// What was given.
+    /// The text that was given.
     pub text: String,
     /// What is wrong with it.
     pub reason: String,

@@ -28,7 +28,7 @@ const GRAD_ROWS: usize = 36;
 /// The outputs of a chunk of pixels and a group: of each run, channels by pixels.
 type Task<'a> = Vec<(Run, Region<'a, f32>)>;
 
-/// Tasks for chunks of so many pixels, each chunk's groups one after the other.
+/// Tasks for chunks of a given number of pixels, each chunk's groups one after the other.
 fn tasks<'a>(conv: &Conv2d, output: &'a mut [f32], chunks: &[PixelChunk]) -> Vec<Task<'a>> {
     let outs = conv.out_channels / conv.groups;
     let mut tasks: Vec<_> = (0..chunks.len() * conv.groups)

@@ -34,7 +34,7 @@ use transform::POINTS;
 use weights::Gradient;
 pub(crate) use weights::Weights;
 
-/// Bytes of transformed tiles, of input and output together, in a chunk: at least so many, and at
+/// Bytes of transformed tiles, of input and output together, in a chunk: the lower bound, and at
 /// most where there are weights to sum for each chunk.
 const CHUNK_BYTES: std::ops::RangeInclusive<usize> = 4 << 20..=16 << 20;
 

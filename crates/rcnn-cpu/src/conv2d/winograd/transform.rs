@@ -101,7 +101,7 @@ impl Line<6, 3> for WeightGrad {
 }
 
 /// Applies lines of a transform to the columns of a tile, then to the rows of what that gives. The
-/// tile's rows and columns are so many blocks apart; `put` gets each element of the result, with its
+/// tile's rows and columns are `[down, right]` blocks apart; `put` gets each element of the result, with its
 /// place in `O` rows and columns one after the other, vector after vector: which one of a block's comes
 /// in between.
 #[inline(always)]

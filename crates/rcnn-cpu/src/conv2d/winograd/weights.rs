@@ -37,7 +37,7 @@ impl Groups {
         product::tile_bytes(self.arch)
     }
 
-    /// Of the group from a block on.
+    /// The panels of the group that starts at an output block.
     fn panels(self, first: usize) -> Panels {
         Panels {
             arch: self.arch,
