@@ -34,8 +34,8 @@ use transform::POINTS;
 use weights::Gradient;
 pub(crate) use weights::Weights;
 
-/// Bytes of transformed tiles, of input and output together, in a chunk: the lower bound, and at
-/// most where there are weights to sum for each chunk.
+/// Bytes of transformed tiles, of input and output together, in a chunk: the start of the range, or
+/// up to its end where there are weights to sum for each chunk.
 const CHUNK_BYTES: std::ops::RangeInclusive<usize> = 4 << 20..=16 << 20;
 
 /// Whether this method applies and pays. As measured, it needs the tiles to be worth the
