@@ -93,7 +93,7 @@ mod tests {
     use rcnn_ops::backend_types::{Flex, FlexDevice};
 
     use super::*;
-    use crate::published::{Metric, sha256};
+    use crate::published::{Metric, toy};
     use crate::{Precision, Weights, parameter_shapes};
 
     /// A detector without its configuration: names, shapes and, but for the last byte, zeros.
@@ -118,21 +118,7 @@ mod tests {
     /// A table of one row, the weights published being those of a file.
     fn table(path: &Path) -> &'static [Published] {
         let bytes = fs::read(path).unwrap();
-        let digits = sha256(bytes.as_slice()).unwrap();
-        let thousandths = (bytes.len() as f64 / f64::from(1 << 20) * 1e3).round();
-        let published = Published {
-            builder: "toy",
-            weights_enum: "Toy_Weights",
-            weights: "V1",
-            is_default: true,
-            url: format!("http://127.0.0.1:9/toy-{}.pth", &digits[..8]).leak(),
-            num_params: 1,
-            metric: Metric::BoxMap(0.0),
-            file_size: thousandths / 1e3,
-            num_classes: 3,
-            norm_eps: Some(0.0),
-        };
-        vec![published].leak()
+        vec![toy(&bytes, Metric::BoxMap(0.0), Some(0.0))].leak()
     }
 
     fn norm_eps(config: &FasterRcnnConfig) -> f64 {

@@ -30,7 +30,8 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Two-stage object detection with torchvision's weights.
 #[derive(Parser)]
@@ -73,7 +74,9 @@ enum Outcome {
 fn main() -> ExitCode {
     // It is the first, so that nothing can go wrong.
     let _ = tracing::subscriber::set_global_default(events::Lines);
-    let command = Cli::parse().command;
+    let command = Cli::try_parse()
+        .unwrap_or_else(|error| usage_error(error).exit())
+        .command;
     match check_environment().and_then(|()| run(command)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(3),
@@ -84,6 +87,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Names the feature to build with where a command is one that this build lacks.
+fn usage_error(error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand) else {
+        return error;
+    };
+    if cfg!(feature = "train") || !["train", "eval", "data", "analyze"].contains(&command.as_str())
+    {
+        return error;
+    }
+    let message = format!(
+        "`rcnn {command}` is not in this build: build rcnn-cli with its feature `train`, which is \
+         on by default"
+    );
+    Cli::command().error(ErrorKind::InvalidSubcommand, message)
 }
 
 /// Rejects an instruction set that can't be used, which the kernels themselves would pass over.

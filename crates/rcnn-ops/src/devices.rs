@@ -37,13 +37,18 @@ pub fn devices() -> Vec<DeviceInfo> {
     devices
 }
 
+/// A device that can't be computed on, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DeviceError(String);
+
 /// Tries a device out: where there is no driver, backends panic on first use.
 ///
 /// Meant for a program's start: while it runs, other threads' panics are silent.
 ///
 /// # Errors
 /// What the backend said.
-pub fn probe<B: Backend>(device: &B::Device) -> Result<(), String> {
+pub fn probe<B: Backend>(device: &B::Device) -> Result<(), DeviceError> {
     // What a thread of the driver says comes first, and tells most.
     let first = Arc::new(Mutex::new(None));
     let hook = panic::take_hook();
@@ -66,8 +71,8 @@ pub fn probe<B: Backend>(device: &B::Device) -> Result<(), String> {
     let said = first.lock().unwrap_or_else(PoisonError::into_inner).take();
     match result {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(said.unwrap_or_default()),
+        Ok(Err(error)) => Err(DeviceError(error.to_string())),
+        Err(_) => Err(DeviceError(said.unwrap_or_default())),
     }
 }
 

@@ -35,7 +35,7 @@ pub use channels::{channel_affine, channel_moments};
 pub use convolution::{ConvEpilogue, conv2d, fused_conv2d};
 #[cfg(feature = "wgpu")]
 pub use devices::wgpu_device;
-pub use devices::{DeviceInfo, devices, probe};
+pub use devices::{DeviceError, DeviceInfo, devices, probe};
 pub use image::{ImageFit, fit_image};
 pub use linear::linear;
 pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::transfer::ATTEMPTS;
 use super::*;
-use crate::published::Metric;
+use crate::published::{self, Metric};
 
 fn body() -> Vec<u8> {
     (0..200_000u32)
@@ -19,19 +19,7 @@ fn body() -> Vec<u8> {
 
 /// Weights whose file is `body()`.
 fn toy() -> Published {
-    let digits = sha256(body().as_slice()).unwrap();
-    Published {
-        builder: "toy",
-        weights_enum: "Toy_Weights",
-        weights: "V1",
-        is_default: true,
-        url: format!("http://127.0.0.1:9/toy-{}.pth", &digits[..8]).leak(),
-        num_params: 1,
-        metric: Metric::Acc1(0.0),
-        file_size: 0.2,
-        num_classes: 2,
-        norm_eps: None,
-    }
+    published::toy(&body(), Metric::Acc1(0.0), None)
 }
 
 /// A server that answers one request a connection, given the first byte asked for; and the ranges it was asked for.
