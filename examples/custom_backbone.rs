@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::activation::relu;
-use rcnn_burn::backbone::{Backbone, FeatureMaps, LevelSpec, Phase};
+use rcnn_burn::backbone::{Backbone, FeatureMaps, Forward, LevelSpec};
 use rcnn_burn::rpn::AnchorGenerator;
 use rcnn_burn::weights::{Precision, Weights};
 use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Tensor, image};
@@ -31,7 +31,7 @@ impl<B: Backend> Plain<B> {
 }
 
 impl<B: Backend> Backbone<B> for Plain<B> {
-    fn forward(&self, images: Tensor<B, 4>, _phase: Phase) -> FeatureMaps<B> {
+    fn forward(&self, images: Tensor<B, 4>, _cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
         FeatureMaps::single(
             self.convs
                 .iter()

@@ -1,10 +1,8 @@
 //! What layers put out, in numbers.
 
-use std::fmt::Arguments;
-
 use indexmap::IndexMap;
-use rcnn_burn::ops::Observer;
-use rcnn_burn::{Backend, Tensor};
+use rcnn_burn::Backend;
+use rcnn_burn::ops::{ForwardHook, LayerOutput};
 
 use crate::Activation;
 
@@ -30,15 +28,13 @@ impl Activations {
     }
 }
 
-impl<B: Backend> Observer<B> for Activations {
-    fn layer<const D: usize>(&mut self, name: Arguments<'_>, output: &Tensor<B, D>) {
+impl<B: Backend> ForwardHook<B> for Activations {
+    fn layer(&mut self, name: &str, output: LayerOutput<B>) {
         let sums = self.0.entry(name.to_string()).or_default();
-        for value in output.to_data().iter::<f64>() {
+        for value in output.into_data().iter::<f64>() {
             sums.sum += value;
             sums.zeros += f64::from(u8::from(value == 0.0));
             sums.count += 1.0;
         }
     }
-
-    fn step(&mut self, _name: &str) {}
 }

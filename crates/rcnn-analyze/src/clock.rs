@@ -1,11 +1,10 @@
 //! The time of each layer.
 
-use std::fmt::Arguments;
 use std::time::Instant;
 
 use indexmap::IndexMap;
-use rcnn_burn::ops::Observer;
-use rcnn_burn::{Backend, Tensor};
+use rcnn_burn::Backend;
+use rcnn_burn::ops::{ForwardHook, LayerOutput};
 
 /// Adds up the time of each layer over passes.
 pub(crate) struct Clock<B: Backend> {
@@ -34,11 +33,11 @@ impl<B: Backend> Clock<B> {
         self.seconds
     }
 
-    fn stop(&mut self, name: String) {
+    fn stop(&mut self, name: &str) {
         self.wait();
         let now = Instant::now();
         let spent = now - std::mem::replace(&mut self.last, now);
-        *self.seconds.entry(name).or_default() += spent.as_secs_f64();
+        *self.seconds.entry(name.to_string()).or_default() += spent.as_secs_f64();
     }
 
     /// What was begun on the device belongs to the layer. A device that fails will say so when its
@@ -48,12 +47,12 @@ impl<B: Backend> Clock<B> {
     }
 }
 
-impl<B: Backend> Observer<B> for Clock<B> {
-    fn layer<const D: usize>(&mut self, name: Arguments<'_>, _output: &Tensor<B, D>) {
-        self.stop(name.to_string());
+impl<B: Backend> ForwardHook<B> for Clock<B> {
+    fn layer(&mut self, name: &str, _output: LayerOutput<B>) {
+        self.stop(name);
     }
 
     fn step(&mut self, name: &str) {
-        self.stop(name.to_string());
+        self.stop(name);
     }
 }

@@ -1,14 +1,12 @@
 //! What layers put out, drawn.
 
-use std::fmt::Arguments;
-
 use globset::Glob;
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 use indexmap::IndexSet;
 use rcnn_burn::image::to_tensor;
-use rcnn_burn::ops::{DetectionBackend, Observer};
-use rcnn_burn::{Backend, StandardFasterRcnn, Tensor};
+use rcnn_burn::ops::{DetectionBackend, ForwardHook, LayerOutput};
+use rcnn_burn::{Backend, StandardFasterRcnn};
 use rcnn_image::sheet::Grid;
 
 use crate::AnalyzeError;
@@ -54,7 +52,7 @@ pub fn feature_maps<B: DetectionBackend>(
         seen: Vec::new(),
         maps: Vec::new(),
     };
-    model.detect_observed(&[to_tensor::<B>(picture, device)], &mut drawing)?;
+    model.detect_with_hook(&[to_tensor::<B>(picture, device)], &mut drawing)?;
     let Drawing { seen, mut maps, .. } = drawing;
     for (glob, pattern) in globs.iter().zip(patterns) {
         if !seen.iter().any(|name| glob.is_match(name)) {
@@ -82,25 +80,22 @@ struct Drawing<F> {
     maps: Vec<FeatureMap>,
 }
 
-impl<B: Backend, F: Fn(&str) -> bool> Observer<B> for Drawing<F> {
-    fn layer<const D: usize>(&mut self, name: Arguments<'_>, output: &Tensor<B, D>) {
+impl<B: Backend, F: Fn(&str) -> bool> ForwardHook<B> for Drawing<F> {
+    fn layer(&mut self, name: &str, output: LayerOutput<B>) {
         // Maps of the one picture, and not the features of its proposals.
         let &[1, channels, height, width] = &output.dims()[..] else {
             return;
         };
-        let name = name.to_string();
-        if (self.is_meant)(&name) {
-            let values: Vec<f32> = output.to_data().iter::<f32>().collect();
+        if (self.is_meant)(name) {
+            let values: Vec<f32> = output.into_data().iter::<f32>().collect();
             let planes = values.chunks_exact(height * width).take(channels);
             self.maps.push(FeatureMap {
-                name: name.clone(),
+                name: name.to_string(),
                 picture: draw(planes.collect(), width as u32, height as u32),
             });
         }
-        self.seen.push(name);
+        self.seen.push(name.to_string());
     }
-
-    fn step(&mut self, _name: &str) {}
 }
 
 /// Draws channels of the same size, those that vary most.

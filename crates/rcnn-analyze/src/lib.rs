@@ -83,9 +83,9 @@ pub fn analyze<B: DetectionBackend>(
         model.detect(&image)?;
         tick();
         clock.start();
-        model.detect_observed(&image, &mut clock)?;
+        model.detect_with_hook(&image, &mut clock)?;
         tick();
-        model.detect_observed(&image, &mut activations)?;
+        model.detect_with_hook(&image, &mut activations)?;
         tick();
     }
 

@@ -2,11 +2,11 @@
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::Observer;
+use rcnn_ops::Forward;
 use rcnn_types::validate::InvalidField;
 use serde::{Deserialize, Serialize};
 
-use crate::{LevelSpec, Phase, ResNetFpnConfig};
+use crate::{LevelSpec, ResNetFpnConfig};
 
 /// Named feature maps, highest resolution first, as torchvision's `OrderedDict` of them.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl<B: Backend> FeatureMaps<B> {
 /// use burn::module::Module;
 /// use burn::nn::conv::Conv2d;
 /// use burn::tensor::{Tensor, activation::relu, backend::Backend};
-/// use rcnn_backbone::{Backbone, FeatureMaps, LevelSpec, Phase};
+/// use rcnn_backbone::{Backbone, FeatureMaps, Forward, LevelSpec};
 ///
 /// #[derive(Module, Debug)]
 /// struct Tiny<B: Backend> {
@@ -48,7 +48,7 @@ impl<B: Backend> FeatureMaps<B> {
 /// }
 ///
 /// impl<B: Backend> Backbone<B> for Tiny<B> {
-///     fn forward(&self, images: Tensor<B, 4>, _phase: Phase) -> FeatureMaps<B> {
+///     fn forward(&self, images: Tensor<B, 4>, _cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
 ///         FeatureMaps::single(relu(self.conv.forward(images)))
 ///     }
 ///
@@ -58,27 +58,14 @@ impl<B: Backend> FeatureMaps<B> {
 /// }
 /// ```
 pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
-    /// Computes the feature maps of a batch of images. What the pass is for matters to layers that
-    /// train differently, batch norms for one.
+    /// Computes the feature maps of a batch of images. The context says what the pass is for, which
+    /// matters to layers that train differently, and shows layers to a hook
+    /// ([`Forward::layer`]); of a backbone that shows none, hooks see the feature maps.
     ///
     /// # Shapes
     /// - images: `[N, 3, H, W]`, normalised
     /// - output: the maps of [`levels`](Self::levels), each `[N, channels, H / stride, W / stride]`
-    fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> FeatureMaps<B>;
-
-    /// [`forward`](Self::forward), watched. A backbone that does not override this shows its maps.
-    fn forward_observed(
-        &self,
-        images: Tensor<B, 4>,
-        phase: Phase,
-        observer: &mut impl Observer<B>,
-    ) -> FeatureMaps<B> {
-        let maps = self.forward(images, phase);
-        for (name, map) in maps.iter() {
-            observer.layer(format_args!("{name}"), map);
-        }
-        maps
-    }
+    fn forward(&self, images: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> FeatureMaps<B>;
 
     /// The feature maps that [`forward`](Self::forward) returns, finest first. Anchors and pooling of
     /// a configuration must fit them.

@@ -4,9 +4,9 @@ use burn::module::Initializer;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{ConvEpilogue, DetectionBackend, conv2d, fused_conv2d};
+use rcnn_ops::{ConvEpilogue, DetectionBackend, Phase, conv2d, fused_conv2d};
 
-use crate::{BatchNorm2d, BatchNorm2dConfig, NormKind, Phase};
+use crate::{BatchNorm2d, BatchNorm2dConfig, NormKind};
 
 /// An `nn.Sequential` of convolution (`0`) and norm (`1`). A tuple, because Burn names its parts
 /// `0` and `1` as torchvision does.

@@ -5,14 +5,14 @@
 use burn::module::{Initializer, Module};
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{ConvEpilogue, DetectionBackend, Observer, Within, max_pool2d};
+use rcnn_ops::{ConvEpilogue, DetectionBackend, Forward, max_pool2d};
 use rcnn_types::validate::require_within;
 use serde::{Deserialize, Serialize};
 
 use crate::conv_norm::conv_norm_then;
 use crate::{
     Backbone, BackboneConfig, BackboneConfigError, ConvNorm, ConvNormConfig, FeatureMaps,
-    LevelSpec, MAX_CHANNELS, NormKind, Phase, ResNet, ResNetArch, ResNetConfig, conv_norm,
+    LevelSpec, MAX_CHANNELS, NormKind, ResNet, ResNetArch, ResNetConfig, conv_norm,
 };
 
 /// A ResNet with a feature pyramid: torchvision's `resnet_fpn_backbone`.
@@ -153,26 +153,15 @@ pub struct BackboneWithFpn<B: Backend> {
 }
 
 impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
-    fn forward(&self, images: Tensor<B, 4>, phase: Phase) -> FeatureMaps<B> {
-        self.forward_observed(images, phase, &mut ())
-    }
-
-    fn forward_observed(
-        &self,
-        images: Tensor<B, 4>,
-        phase: Phase,
-        observer: &mut impl Observer<B>,
-    ) -> FeatureMaps<B> {
-        let body = &mut Within::new("body", observer);
-        let stages = self.body.forward(images, phase, body);
+    fn forward(&self, images: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
+        let stages = self.body.forward(images, &mut cx.scope("body"));
         let returned = &self.config.returned_layers;
         let inputs = (1..)
             .zip(stages)
             .filter(|(layer, _)| returned.contains(layer))
             .map(|(_, stage)| stage)
             .collect();
-        let fpn = &mut Within::new("fpn", observer);
-        let mut levels = self.fpn.forward(inputs, phase, fpn);
+        let mut levels = self.fpn.forward(inputs, &mut cx.scope("fpn"));
         let mut names: Vec<String> = (0..levels.len()).map(|i| i.to_string()).collect();
         if self.config.max_pool_level {
             let pool = MaxPool2dConfig::new([1, 1]).with_strides([2, 2]).init();
@@ -209,12 +198,7 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
     /// # Shapes
     /// - inputs: one `[N, C, H, W]` a level, highest resolution first
     /// - output: as many maps of the same sizes, all with `out_channels` channels
-    pub fn forward(
-        &self,
-        inputs: Vec<Tensor<B, 4>>,
-        phase: Phase,
-        observer: &mut impl Observer<B>,
-    ) -> Vec<Tensor<B, 4>> {
+    pub fn forward(&self, inputs: Vec<Tensor<B, 4>>, cx: &mut Forward<'_, B>) -> Vec<Tensor<B, 4>> {
         let mut merged: Option<Tensor<B, 4>> = None;
         let blocks = self.inner_blocks.iter().zip(&self.layer_blocks);
         let mut levels: Vec<_> = inputs
@@ -227,11 +211,11 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
                     residual: merged.take(),
                     ..Default::default()
                 };
-                let sum = conv_norm_then(&inner.0, inner.1.as_ref(), input, then, phase);
-                observer.layer(format_args!("inner_blocks.{level}"), &sum);
+                let sum = conv_norm_then(&inner.0, inner.1.as_ref(), input, then, cx.phase);
+                cx.layer(format_args!("inner_blocks.{level}"), &sum);
                 merged = Some(sum.clone());
-                let output = conv_norm(layer, sum, phase);
-                observer.layer(format_args!("layer_blocks.{level}"), &output);
+                let output = conv_norm(layer, sum, cx.phase);
+                cx.layer(format_args!("layer_blocks.{level}"), &output);
                 output
             })
             .collect();

@@ -16,6 +16,8 @@ pub use backbone::{Backbone, BackboneConfig, BackboneConfigError, FeatureMaps};
 pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_relu};
 pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, ResNetFpnConfig};
 pub use levels::{FeatureMapsError, LevelSpec, MAX_CHANNELS, validate_levels};
-pub use norm::{BatchNorm2d, BatchNorm2dConfig, Norm, NormKind, Phase};
+pub use norm::{BatchNorm2d, BatchNorm2dConfig, Norm, NormKind};
 pub use resnet::{BasicBlock, Block, Bottleneck, ResNet, ResNetArch, ResNetConfig, UnknownArch};
 pub use stages::ResNetStage;
+
+pub use rcnn_ops::{Forward, Phase};

@@ -3,7 +3,7 @@
 
 use burn::module::{Initializer, Module, Param, RunningState};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{DetectionBackend, channel_affine, channel_moments};
+use rcnn_ops::{DetectionBackend, Phase, channel_affine, channel_moments};
 use serde::{Deserialize, Serialize};
 
 /// Which of torchvision's two norms a layer has. They compute the same; they train differently.
@@ -14,17 +14,6 @@ pub enum NormKind {
     FrozenBatchNorm2d,
     /// `torch.nn.BatchNorm2d`: weights are trainable, statistics are counted while training.
     BatchNorm2d,
-}
-
-/// What a forward pass is for. Only a batch norm that is trained tells the difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Phase {
-    /// Detections: running statistics.
-    #[default]
-    Inference,
-    /// Losses: [`NormKind::BatchNorm2d`] takes the statistics of the batch, and counts them, unless
-    /// it is frozen.
-    Training,
 }
 
 /// Makes a [`BatchNorm2d`].

@@ -11,15 +11,14 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{DetectionBackend, Observer, max_pool2d};
+use rcnn_ops::{DetectionBackend, Forward, Phase, max_pool2d};
 use rcnn_types::validate::require_within;
 use serde::{Deserialize, Serialize};
 
 use crate::conv_norm::{conv_norm_then, then_relu};
 use crate::stages::STEM_CHANNELS;
 use crate::{
-    BackboneConfigError, BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, Phase, ResNetStage,
-    conv_norm,
+    BackboneConfigError, BatchNorm2d, ConvNorm, ConvNormConfig, NormKind, ResNetStage, conv_norm,
 };
 
 /// A member of the family, under torchvision's builder name.
@@ -294,23 +293,18 @@ impl<B: DetectionBackend> ResNet<B> {
     /// # Shapes
     /// - images: `[N, 3, H, W]`
     /// - output: one `[N, C, H / stride, W / stride]` a stage
-    pub fn forward(
-        &self,
-        images: Tensor<B, 4>,
-        phase: Phase,
-        observer: &mut impl Observer<B>,
-    ) -> Vec<Tensor<B, 4>> {
+    pub fn forward(&self, images: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Vec<Tensor<B, 4>> {
         let (conv1, bn1) = (&self.conv1, Some(&self.bn1));
-        let stem = conv_norm_then(conv1, bn1, images, then_relu(None), phase);
-        observer.layer(format_args!("conv1"), &stem);
+        let stem = conv_norm_then(conv1, bn1, images, then_relu(None), cx.phase);
+        cx.layer("conv1", &stem);
         let mut x = max_pool2d(&self.maxpool, stem);
-        observer.layer(format_args!("maxpool"), &x);
+        cx.layer("maxpool", &x);
         (1..)
             .zip([&self.layer1, &self.layer2, &self.layer3, &self.layer4])
             .map(|(number, stage)| {
                 for (position, block) in stage.iter().enumerate() {
-                    x = block.forward(x.clone(), phase);
-                    observer.layer(format_args!("layer{number}.{position}"), &x);
+                    x = block.forward(x.clone(), cx.phase);
+                    cx.layer(format_args!("layer{number}.{position}"), &x);
                 }
                 x.clone()
             })

@@ -2,8 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_backbone::{Backbone, BackboneWithFpn, FeatureMaps, Phase};
-use rcnn_ops::{BBox, DetectionBackend, Observer, Within};
+use rcnn_backbone::{Backbone, BackboneWithFpn, FeatureMaps, Forward, Phase};
+use rcnn_ops::{BBox, DetectionBackend, ForwardHook};
 use rcnn_roi::{ClassScores, Detections, RoiHeads};
 use rcnn_rpn::{Proposals, RegionProposalNetwork};
 use rcnn_types::validate::require;
@@ -61,33 +61,39 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// [`MAX_BATCH_PIXELS`](crate::MAX_BATCH_PIXELS), the configuration was changed to an invalid one,
     /// or the backbone's feature maps contradict its levels.
     pub fn detect(&self, images: &[Tensor<B, 3>]) -> Result<Vec<Detections>, DetectError> {
-        self.detect_observed(images, &mut ())
+        self.detect_in(images, &mut Forward::inference())
     }
 
-    /// [`detect`](Self::detect), watched: the observer sees what each layer puts out, under
-    /// torchvision's names, residual blocks as one.
+    /// [`detect`](Self::detect) with a hook that sees the output of each layer under torchvision's
+    /// names, residual blocks as one.
     ///
     /// # Errors
     /// As [`detect`](Self::detect).
-    pub fn detect_observed(
+    pub fn detect_with_hook(
         &self,
         images: &[Tensor<B, 3>],
-        observer: &mut impl Observer<B>,
+        hook: &mut dyn ForwardHook<B>,
+    ) -> Result<Vec<Detections>, DetectError> {
+        self.detect_in(images, &mut Forward::with_hook(Phase::Inference, hook))
+    }
+
+    fn detect_in(
+        &self,
+        images: &[Tensor<B, 3>],
+        cx: &mut Forward<'_, B>,
     ) -> Result<Vec<Detections>, DetectError> {
         if images.is_empty() {
             return Ok(Vec::new());
         }
         self.validate_config()?;
         let images = self.transform.forward(images)?;
-        observer.layer(format_args!("transform"), &images.tensors);
-        let features = self.features_observed(&images, observer)?;
+        cx.layer("transform", &images.tensors);
+        let features = self.features_in(&images, cx)?;
         let sizes = &images.image_sizes;
-        let proposals = self
-            .rpn
-            .forward(&features, images.padded_size(), sizes, observer);
+        let proposals = self.rpn.forward(&features, images.padded_size(), sizes, cx);
         let detections = self
             .roi_heads
-            .forward(&features, &boxes(&proposals), sizes, observer);
+            .forward(&features, &boxes(&proposals), sizes, cx);
         Ok(images.restore(detections))
     }
 
@@ -96,28 +102,33 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// # Errors
     /// When the backbone's feature maps contradict its levels.
     pub fn features(&self, images: &ImageList<B>) -> Result<FeatureMaps<B>, DetectError> {
-        self.features_observed(images, &mut ())
+        self.features_in(images, &mut Forward::inference())
     }
 
-    fn features_observed(
+    fn features_in(
         &self,
         images: &ImageList<B>,
-        observer: &mut impl Observer<B>,
+        cx: &mut Forward<'_, B>,
     ) -> Result<FeatureMaps<B>, DetectError> {
         let tensors = images.tensors.clone().cast(self.dtype());
-        self.feature_maps(tensors, Phase::Inference, observer)
+        self.feature_maps(tensors, cx)
     }
 
     /// Runs the backbone on images `[N, 3, H, W]` and checks its feature maps against its levels.
     pub(crate) fn feature_maps(
         &self,
         images: Tensor<B, 4>,
-        phase: Phase,
-        observer: &mut impl Observer<B>,
+        cx: &mut Forward<'_, B>,
     ) -> Result<FeatureMaps<B>, DetectError> {
         let shape = images.dims();
-        let observer = &mut Within::new("backbone", observer);
-        let maps = self.backbone.forward_observed(images, phase, observer);
+        let cx = &mut cx.scope("backbone");
+        let shown = cx.layers();
+        let maps = self.backbone.forward(images, cx);
+        if cx.layers() == shown {
+            for (name, map) in maps.iter() {
+                cx.layer(name, map);
+            }
+        }
         maps.validate(&self.backbone.levels(), shape)?;
         Ok(maps)
     }
@@ -138,8 +149,12 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// Second stage by itself: where each image might have objects.
     pub fn proposals(&self, images: &ImageList<B>, features: &FeatureMaps<B>) -> Vec<Proposals> {
         let sizes = &images.image_sizes;
-        self.rpn
-            .forward(features, images.padded_size(), sizes, &mut ())
+        self.rpn.forward(
+            features,
+            images.padded_size(),
+            sizes,
+            &mut Forward::inference(),
+        )
     }
 
     /// Third stage by itself: the features of every proposal, image after image.
@@ -164,7 +179,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         pooled: Tensor<B, 4>,
         proposals: &[Proposals],
     ) -> Vec<ClassScores> {
-        let predictions = self.roi_heads.predict(pooled, Phase::Inference);
+        let predictions = self.roi_heads.predict(pooled, &mut Forward::inference());
         self.roi_heads
             .class_scores(predictions, &boxes(proposals), &images.image_sizes)
     }

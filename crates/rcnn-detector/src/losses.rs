@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;
-use rcnn_backbone::{Backbone, FeatureMaps, Phase};
+use rcnn_backbone::{Backbone, FeatureMaps, Forward, Phase};
 use rcnn_ops::{BBox, Choice, DetectionBackend};
 use rcnn_roi::{Detections, Target};
 use rcnn_rpn::Proposals;
@@ -99,9 +99,12 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
             features,
             proposals,
         } = self.compare(&images, targets, choice, Phase::Inference)?;
-        let found =
-            self.roi_heads
-                .forward(&features, &boxes(&proposals), &images.image_sizes, &mut ());
+        let found = self.roi_heads.forward(
+            &features,
+            &boxes(&proposals),
+            &images.image_sizes,
+            &mut Forward::inference(),
+        );
         Ok((losses, images.restore(found)))
     }
 
@@ -116,8 +119,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         validate_targets(targets, images.image_sizes.len(), self.num_classes())?;
         let targets = resize_targets(targets, images);
         let objects: Vec<&[BBox]> = targets.iter().map(|t| t.boxes.as_slice()).collect();
-        let features = self.feature_maps(images.tensors.clone(), phase, &mut ())?;
-        let output = self.rpn.head.forward(&features);
+        let cx = &mut Forward::new(phase);
+        let features = self.feature_maps(images.tensors.clone(), cx)?;
+        let output = self.rpn.head.forward(&features, cx);
         let anchors = self.rpn.anchors(&features, images.padded_size());
         let proposals = self
             .rpn
@@ -134,7 +138,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
             .pool(&features, &sampled, &images.image_sizes);
         let roi = self
             .roi_heads
-            .loss(self.roi_heads.predict(pooled, phase), &samples);
+            .loss(self.roi_heads.predict(pooled, cx), &samples);
         let losses = Losses {
             classifier: roi.classifier,
             box_reg: roi.box_reg,

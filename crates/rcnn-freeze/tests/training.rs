@@ -11,7 +11,7 @@ use burn::optim::{GradientsParams, Optimizer, Sgd, SgdConfig};
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Recorder};
 use burn::tensor::{Distribution, Tensor};
 use rand::rngs::StdRng;
-use rcnn_backbone::{NormKind, Phase, ResNetArch, ResNetFpnConfig};
+use rcnn_backbone::{Forward, NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_freeze::{FreezeError, FreezePlan, FreezeState, FreezingOptimizer, freeze, parse};
 use rcnn_ops::Choice;
@@ -159,7 +159,7 @@ fn nothing_is_tracked_before_the_first_trainable_layer() {
             for model in [made, loaded.expect("its own weights"), resumed] {
                 let model = freeze(model, &rules).expect("rules that fit");
                 let image = Tensor::ones([1, 3, 64, 64], &Default::default());
-                let stages = model.backbone.body.forward(image, Phase::Training, &mut ());
+                let stages = model.backbone.body.forward(image, &mut Forward::training());
                 let tracked = stages
                     .into_iter()
                     .take(2)

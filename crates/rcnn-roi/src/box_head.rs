@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, MAX_CHANNELS, NormKind, Phase, conv_norm_relu};
-use rcnn_ops::{DetectionBackend, Observer, linear};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, MAX_CHANNELS, NormKind, conv_norm_relu};
+use rcnn_ops::{DetectionBackend, Forward, linear};
 use rcnn_types::validate::{InvalidField, require_within};
 use serde::{Deserialize, Serialize};
 
@@ -152,19 +152,10 @@ impl<B: DetectionBackend> BoxHead<B> {
     /// # Shapes
     /// - pooled: `[K, channels, height, width]`
     /// - output: `[K, out_features]`
-    pub fn forward(&self, pooled: Tensor<B, 4>, phase: Phase) -> Tensor<B, 2> {
-        self.forward_observed(pooled, phase, &mut ())
-    }
-
-    pub(crate) fn forward_observed(
-        &self,
-        pooled: Tensor<B, 4>,
-        phase: Phase,
-        observer: &mut impl Observer<B>,
-    ) -> Tensor<B, 2> {
+    pub fn forward(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 2> {
         match self {
-            Self::TwoMlp(head) => head.forward(pooled, observer),
-            Self::ConvFc(layers) => conv_fc(layers, pooled, phase, observer),
+            Self::TwoMlp(head) => head.forward(pooled, cx),
+            Self::ConvFc(layers) => conv_fc(layers, pooled, cx),
         }
     }
 }
@@ -179,11 +170,11 @@ pub struct TwoMlpHead<B: Backend> {
 }
 
 impl<B: DetectionBackend> TwoMlpHead<B> {
-    fn forward(&self, pooled: Tensor<B, 4>, observer: &mut impl Observer<B>) -> Tensor<B, 2> {
+    fn forward(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 2> {
         let x = relu(linear(&self.fc6, pooled.flatten(1, 3)));
-        observer.layer(format_args!("fc6"), &x);
+        cx.layer("fc6", &x);
         let x = relu(linear(&self.fc7, x));
-        observer.layer(format_args!("fc7"), &x);
+        cx.layer("fc7", &x);
         x
     }
 }
@@ -208,14 +199,13 @@ pub enum BoxHeadLayer<B: Backend> {
 fn conv_fc<B: DetectionBackend>(
     layers: &[BoxHeadLayer<B>],
     pooled: Tensor<B, 4>,
-    phase: Phase,
-    observer: &mut impl Observer<B>,
+    cx: &mut Forward<'_, B>,
 ) -> Tensor<B, 2> {
     let mut convolved = pooled;
     for (i, layer) in layers.iter().enumerate() {
         if let BoxHeadLayer::Conv(conv) = layer {
-            convolved = conv_norm_relu(conv, convolved, phase);
-            observer.layer(format_args!("{i}"), &convolved);
+            convolved = conv_norm_relu(conv, convolved, cx.phase);
+            cx.layer(i, &convolved);
         }
     }
     let mut x = convolved.flatten(1, 3);
@@ -225,7 +215,7 @@ fn conv_fc<B: DetectionBackend>(
             BoxHeadLayer::Relu(_) => {
                 x = relu(x);
                 // Seen as the linear layer before it.
-                observer.layer(format_args!("{}", i - 1), &x);
+                cx.layer(i - 1, &x);
             }
             BoxHeadLayer::Conv(_) | BoxHeadLayer::Flatten(_) => {}
         }

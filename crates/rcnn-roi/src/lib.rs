@@ -21,8 +21,8 @@ pub use predictor::{BoxPredictions, FastRcnnPredictor};
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_backbone::{FeatureMaps, Phase};
-use rcnn_ops::{BBox, DetectionBackend, Observer, Within};
+use rcnn_backbone::FeatureMaps;
+use rcnn_ops::{BBox, DetectionBackend, Forward};
 
 /// Pools, classifies and refines proposals (`torchvision.models.detection.roi_heads.RoIHeads`).
 #[derive(Module, Debug)]
@@ -54,20 +54,10 @@ impl<B: DetectionBackend> RoiHeads<B> {
     }
 
     /// Class logits and box deltas of pooled features `[K, channels, pooled height, pooled width]`.
-    pub fn predict(&self, pooled: Tensor<B, 4>, phase: Phase) -> BoxPredictions<B> {
-        self.predict_observed(pooled, phase, &mut ())
-    }
-
-    fn predict_observed(
-        &self,
-        pooled: Tensor<B, 4>,
-        phase: Phase,
-        observer: &mut impl Observer<B>,
-    ) -> BoxPredictions<B> {
-        let head = &mut Within::new("box_head", observer);
-        let features = self.box_head.forward_observed(pooled, phase, head);
-        let predictor = &mut Within::new("box_predictor", observer);
-        self.box_predictor.forward_observed(features, predictor)
+    pub fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> BoxPredictions<B> {
+        let features = self.box_head.forward(pooled, &mut cx.scope("box_head"));
+        let predictor = &mut cx.scope("box_predictor");
+        self.box_predictor.forward(features, predictor)
     }
 
     /// Detections of every image, in pixels of the resized image.
@@ -76,17 +66,17 @@ impl<B: DetectionBackend> RoiHeads<B> {
         features: &FeatureMaps<B>,
         proposals: &[&[BBox]],
         image_sizes: &[(usize, usize)],
-        observer: &mut impl Observer<B>,
+        cx: &mut Forward<'_, B>,
     ) -> Vec<Detections> {
         if proposals.iter().all(|p| p.is_empty()) {
             return vec![Detections::default(); proposals.len()];
         }
-        let observer = &mut Within::new("roi_heads", observer);
+        let cx = &mut cx.scope("roi_heads");
         let pooled = self.pool(features, proposals, image_sizes);
-        observer.layer(format_args!("box_roi_pool"), &pooled);
-        let predictions = self.predict_observed(pooled, Phase::Inference, observer);
+        cx.layer("box_roi_pool", &pooled);
+        let predictions = self.predict(pooled, cx);
         let detections = self.detections(predictions, proposals, image_sizes);
-        observer.step("roi_heads: detections");
+        cx.step("roi_heads: detections");
         detections
     }
 }

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::Observer;
+use rcnn_ops::Forward;
 
 /// Two linear layers side by side
 /// (`torchvision.models.detection.faster_rcnn.FastRCNNPredictor`).
@@ -40,20 +40,12 @@ impl<B: Backend> FastRcnnPredictor<B> {
 
     /// # Shapes
     /// - features: `[K, in_features]`
-    pub fn forward(&self, features: Tensor<B, 2>) -> BoxPredictions<B> {
-        self.forward_observed(features, &mut ())
-    }
-
-    pub(crate) fn forward_observed(
-        &self,
-        features: Tensor<B, 2>,
-        observer: &mut impl Observer<B>,
-    ) -> BoxPredictions<B> {
+    pub fn forward(&self, features: Tensor<B, 2>, cx: &mut Forward<'_, B>) -> BoxPredictions<B> {
         let class_logits = self.cls_score.forward(features.clone());
-        observer.layer(format_args!("cls_score"), &class_logits);
+        cx.layer("cls_score", &class_logits);
         let box_regression = self.bbox_pred.as_ref().map(|linear| {
             let deltas = linear.forward(features);
-            observer.layer(format_args!("bbox_pred"), &deltas);
+            cx.layer("bbox_pred", &deltas);
             deltas
         });
         BoxPredictions {

@@ -3,8 +3,8 @@
 use burn::module::{Initializer, Module};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, Phase, conv_norm_relu};
-use rcnn_ops::{DetectionBackend, Observer, conv2d};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, conv_norm_relu};
+use rcnn_ops::{DetectionBackend, Forward, conv2d};
 
 /// 3x3 convolutions shared by two 1x1 heads (`torchvision.models.detection.rpn.RPNHead`).
 #[derive(Module, Debug)]
@@ -76,27 +76,19 @@ impl<B: Backend> RpnHead<B> {
 
 impl<B: DetectionBackend> RpnHead<B> {
     /// Applies the head to every level.
-    pub fn forward(&self, features: &FeatureMaps<B>) -> RpnOutput<B> {
-        self.forward_observed(features, &mut ())
-    }
-
-    pub(crate) fn forward_observed(
-        &self,
-        features: &FeatureMaps<B>,
-        observer: &mut impl Observer<B>,
-    ) -> RpnOutput<B> {
+    pub fn forward(&self, features: &FeatureMaps<B>, cx: &mut Forward<'_, B>) -> RpnOutput<B> {
         let (objectness, deltas) = features
             .iter()
             .map(|(_, map)| {
                 let mut x = map.clone();
                 for (i, conv) in self.conv.iter().enumerate() {
-                    x = conv_norm_relu(conv, x, Phase::Inference);
-                    observer.layer(format_args!("conv.{i}"), &x);
+                    x = conv_norm_relu(conv, x, cx.phase);
+                    cx.layer(format_args!("conv.{i}"), &x);
                 }
                 let objectness = conv2d(&self.cls_logits, x.clone());
-                observer.layer(format_args!("cls_logits"), &objectness);
+                cx.layer("cls_logits", &objectness);
                 let deltas = conv2d(&self.bbox_pred, x);
-                observer.layer(format_args!("bbox_pred"), &deltas);
+                cx.layer("bbox_pred", &deltas);
                 (objectness, deltas)
             })
             .unzip();

@@ -17,8 +17,8 @@ pub use proposals::Proposals;
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use rcnn_backbone::{FeatureMaps, Phase};
-use rcnn_ops::{DetectionBackend, Observer, Within};
+use rcnn_backbone::FeatureMaps;
+use rcnn_ops::{DetectionBackend, Forward};
 
 /// Scores every anchor and keeps the best boxes
 /// (`torchvision.models.detection.rpn.RegionProposalNetwork`).
@@ -40,13 +40,12 @@ impl<B: DetectionBackend> RegionProposalNetwork<B> {
         features: &FeatureMaps<B>,
         padded_size: (usize, usize),
         image_sizes: &[(usize, usize)],
-        observer: &mut impl Observer<B>,
+        cx: &mut Forward<'_, B>,
     ) -> Vec<Proposals> {
-        let head = &mut Within::new("rpn.head", observer);
-        let output = self.head.forward_observed(features, head);
+        let output = self.head.forward(features, &mut cx.scope("rpn.head"));
         let anchors = self.anchors(features, padded_size);
-        let proposals = self.select_proposals(&output, &anchors, image_sizes, Phase::Inference);
-        observer.step("rpn: proposals");
+        let proposals = self.select_proposals(&output, &anchors, image_sizes, cx.phase);
+        cx.step("rpn: proposals");
         proposals
     }
 }

@@ -1,8 +1,7 @@
 //! From scored anchors to proposals: best of each level, decoded, clipped, suppressed.
 
 use burn::tensor::{DType, Tensor, TensorData, activation::sigmoid};
-use rcnn_backbone::Phase;
-use rcnn_ops::{BBox, BoxCoder, DetectionBackend, grouped_nms, top_k};
+use rcnn_ops::{BBox, BoxCoder, DetectionBackend, Phase, grouped_nms, top_k};
 
 use crate::{RegionProposalNetwork, RpnOutput};
 

@@ -3,7 +3,7 @@
 
 use burn::tensor::{DType, FloatDType};
 use parity::Fixture;
-use rcnn_burn::backbone::Phase;
+use rcnn_burn::backbone::Forward;
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::rpn::Proposals;
 
@@ -53,7 +53,7 @@ fn check<B: DetectionBackend>(dtype: FloatDType, tolerance: f32, device: &B::Dev
     };
     let proposals: Vec<Proposals> = (0..images.len()).map(proposals).collect();
     let pooled = model.pooled_features(&batch, &features, &proposals);
-    let predictions = model.roi_heads.predict(pooled, Phase::Inference);
+    let predictions = model.roi_heads.predict(pooled, &mut Forward::inference());
     let logits = predictions.class_logits.cast(DType::F32);
     fixture.assert_sampled("class_logits", logits, tolerance);
     let deltas = predictions.box_regression.expect("box deltas");

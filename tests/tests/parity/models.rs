@@ -9,7 +9,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use parity::{Fixture, assert_close, synthetic};
 use rcnn_burn::backbone::{
-    Backbone, FeatureMaps, LevelSpec, NormKind, Phase, ResNetArch, ResNetFpnConfig,
+    Backbone, FeatureMaps, Forward, LevelSpec, NormKind, Phase, ResNetArch, ResNetFpnConfig,
 };
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{BBox, DetectionBackend};
@@ -119,11 +119,12 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
         .collect();
     assert_eq!(sizes, fixture.ints("transform.sizes"));
 
+    let cx = &mut Forward::inference();
     let features = model.features(&batch).expect("feature maps");
     for (name, map) in features.iter() {
         fixture.assert_sampled(&format!("features.{name}"), map.clone(), FEATURES);
     }
-    let raw = model.rpn.head.forward(&features);
+    let raw = model.rpn.head.forward(&features, cx);
     for (level, (objectness, deltas)) in raw.objectness.iter().zip(&raw.deltas).enumerate() {
         fixture.assert_sampled(
             &format!("rpn.objectness.{level}"),
@@ -170,9 +171,9 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     let boxes: Vec<&[BBox]> = expected.iter().map(|p| p.boxes.as_slice()).collect();
     let pooled = model.pooled_features(&batch, &features, &expected);
     fixture.assert_sampled("pooled", pooled.clone(), FEATURES);
-    let head = model.roi_heads.box_head.forward(pooled, Phase::Inference);
+    let head = model.roi_heads.box_head.forward(pooled, cx);
     fixture.assert_sampled("box_head", head.clone(), FEATURES);
-    let predictions = model.roi_heads.box_predictor.forward(head);
+    let predictions = model.roi_heads.box_predictor.forward(head, cx);
     fixture.assert_sampled("class_logits", predictions.class_logits.clone(), FEATURES);
     fixture.assert_sampled(
         "box_regression",
@@ -395,7 +396,7 @@ impl<B: Backend> Plain<B> {
 }
 
 impl<B: Backend> Backbone<B> for Plain<B> {
-    fn forward(&self, images: Tensor<B, 4>, _phase: Phase) -> FeatureMaps<B> {
+    fn forward(&self, images: Tensor<B, 4>, _cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
         FeatureMaps::single(
             self.convs
                 .iter()

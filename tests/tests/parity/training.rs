@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use parity::{Fixture, assert_close, norm};
 use rand::rngs::StdRng;
 use rcnn_burn::StandardFasterRcnn;
-use rcnn_burn::backbone::{Backbone, Phase};
+use rcnn_burn::backbone::{Backbone, Forward};
 use rcnn_burn::freeze::FreezeState;
 use rcnn_burn::ops::{Choice, DetectionBackend};
 use rcnn_burn::roi::Target;
@@ -127,7 +127,7 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
         str::to_string,
     )
     .backbone;
-    let features = backbone.forward(batch.tensors.inner(), Phase::Training);
+    let features = backbone.forward(batch.tensors.inner(), &mut Forward::training());
     for (name, map) in features.iter() {
         fixture.assert_sampled(
             &format!("features.{name}"),

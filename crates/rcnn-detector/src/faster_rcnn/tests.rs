@@ -3,8 +3,8 @@
 use burn::module::Param;
 use rand::rngs::StdRng;
 use rcnn_backbone::LevelSpec;
-use rcnn_ops::Choice;
 use rcnn_ops::backend_types::Flex;
+use rcnn_ops::{Choice, LayerOutput};
 use rcnn_roi::Target;
 
 use super::*;
@@ -25,7 +25,7 @@ struct Maps<B: Backend> {
 struct Levels(Vec<LevelSpec>);
 
 impl<B: Backend> Backbone<B> for Maps<B> {
-    fn forward(&self, images: Tensor<B, 4>, _phase: Phase) -> FeatureMaps<B> {
+    fn forward(&self, images: Tensor<B, 4>, _cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
         let [n, _, height, width] = images.dims();
         let map = |level: &LevelSpec| {
             let [h, w] = [height, width].map(|side| side / level.stride.max(1));
@@ -309,4 +309,22 @@ fn long_and_tiny_images_are_detected_in() {
         model.transform.forward::<Flex>(&[]).err(),
         Some(DetectError::NoImages)
     );
+}
+
+#[test]
+fn hooks_see_the_maps_of_a_backbone_that_shows_no_layers() {
+    let mut seen = Vec::new();
+    let mut hook = |name: &str, output: LayerOutput<Flex>| {
+        seen.push((name.to_string(), output.dims()));
+    };
+    let model = model(levels(&FITTING));
+    let found = model.detect_with_hook(&[image(64, 96)], &mut hook);
+    assert_eq!(found, model.detect(&[image(64, 96)]));
+    let names: Vec<&str> = seen.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names[..4],
+        ["transform", "backbone.0", "backbone.1", "rpn.head.conv.0"]
+    );
+    assert_eq!(seen[2].1, [1, 4, 4, 6]);
+    assert!(names.contains(&"roi_heads.box_predictor.cls_score"));
 }
