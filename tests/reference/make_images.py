@@ -1,7 +1,7 @@
 """Writes pictures of every kind `rcnn_image` reads, and the RGB that Pillow makes of each.
 
 Run with any Python that has Pillow and NumPy. The pictures go to crates/rcnn-image/tests/images, what is
-expected of NAME to expected/NAME.png there; the pictures exif-* all share expected/exif.png.
+expected of NAME to expected/NAME.png there; the lossless pictures exif-* share expected/exif.png.
 """
 
 import io
@@ -63,6 +63,22 @@ def gif(palette, left, top, width, height, indices, transparent=None):
     return out + b"\x02" + bytes([len(data)]) + data + b"\0\x3b"
 
 
+def jpeg_parts(data):
+    """The start of a JPEG with its first segment, its other segments, and the pixels with the end."""
+    parts, at = [], 2
+    while data[at : at + 2] != b"\xff\xda":
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        parts.append(data[at:end])
+        at = end
+    return [data[:2] + parts[0], *parts[1:], data[at:]]
+
+
+def jpeg_adobe(data, transform):
+    """A JPEG with another colour transform in its Adobe segment."""
+    at = data.index(b"Adobe") + 11
+    return data[:at] + bytes([transform]) + data[at + 1 :]
+
+
 def saved(image, **options):
     """The bytes Pillow writes for an image."""
     buffer = io.BytesIO()
@@ -84,6 +100,26 @@ def kinds():
     yield "progressive.jpg", saved(rgb, format="JPEG", quality=90, progressive=True)
     yield "grey.jpg", saved(grey, format="JPEG", quality=90)
     yield "cmyk.jpg", saved(cmyk, format="JPEG", quality=90)
+    yield "cmyk_progressive.jpg", saved(cmyk, format="JPEG", quality=60, progressive=True)
+    yield "ycck.jpg", jpeg_adobe(saved(cmyk, format="JPEG", quality=80), transform=2)
+    yield "rgb422.jpg", saved(rgb, format="JPEG", quality=70, subsampling="4:2:2")
+    yield "rgb411.jpg", saved(rgb, format="JPEG", quality=80, subsampling="4:1:1")
+    yield "untransformed.jpg", saved(rgb, format="JPEG", quality=80, keep_rgb=True)
+    yield "grey_progressive.jpg", saved(grey, format="JPEG", quality=40, progressive=True)
+    restarts = saved(rgb, format="JPEG", quality=50, restart_marker_blocks=2, optimize=True)
+    yield "restarts.jpg", restarts
+    # As from a broken transfer: what follows the next restart marker is whole again.
+    at = restarts.index(b"\xff\xd0") - 20
+    yield "damaged.jpg", restarts[:at] + b"\x55" * 8 + restarts[at + 8 :]
+    scans = saved(rgb, format="JPEG", quality=75, progressive=True)
+    yield "first_scans.jpg", scans[: scans.rindex(b"\xff\xda", 0, scans.rindex(b"\xff\xda"))] + b"\xff\xd9"
+    # The frames of a webcam: the Huffman tables are the standard's and left out.
+    plain = saved(rgb, format="JPEG", quality=75)
+    yield "no_tables.jpg", b"".join(part for part in jpeg_parts(plain) if part[:2] != b"\xff\xc4")
+    first, *rest = jpeg_parts(plain)
+    yield "junk.jpg", b"".join([first, b"\0" * 7, *rest])
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta tiff:Orientation=\"6\"/>"
+    yield "xmp.jpg", b"".join([first, b"\xff\xe1" + struct.pack(">H", 2 + len(xmp)) + xmp, *rest])
 
     yield "rgb.png", saved(rgb, format="PNG")
     yield "rgba.png", saved(rgba, format="PNG")
@@ -144,6 +180,8 @@ def oriented():
             data = saved(stored, exif=exif, **options)
             result = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")).astype(int)
             assert abs(result - np.asarray(upright)).max() <= 2
+            if extension == "jpg":
+                expect(f"exif-{orientation}.jpg", result.astype(np.uint8))
             yield f"exif-{orientation}.{extension}", data
     expect("exif", np.asarray(upright))
 

@@ -6,34 +6,34 @@ use image::metadata::Orientation;
 
 /// Whether a JPEG file has its end-of-image marker.
 pub(crate) fn jpeg_ends(bytes: &[u8]) -> bool {
-    jpeg_has(bytes, 0xd9)
+    jpeg_segment_end(bytes, 0xd9).is_some()
 }
 
-/// Whether the start of a JPEG file reaches as far as its pixels.
-pub(crate) fn jpeg_has_header(bytes: &[u8]) -> bool {
-    jpeg_has(bytes, 0xda)
+/// Where the coded data of a JPEG file begin, if its start reaches as far as that.
+pub(crate) fn jpeg_header_end(bytes: &[u8]) -> Option<usize> {
+    jpeg_segment_end(bytes, 0xda)
 }
 
-/// Whether there is a whole segment of some marker.
+/// The end of the first segment of some marker, if all of it is there.
 ///
 /// Segments tell their length, and coded data escape whatever looks like a marker.
-fn jpeg_has(bytes: &[u8], wanted: u8) -> bool {
+fn jpeg_segment_end(bytes: &[u8], wanted: u8) -> Option<usize> {
     let mut at = 2;
     while let Some(&[first, marker]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
         at += match (first, marker) {
             (0xff, 0xff) => 1,
             (0xff, 0x00 | 0x01 | 0xd0..=0xd9) => 2,
-            (0xff, _) => match bytes.get(at + 2..).and_then(|rest| rest.first_chunk()) {
-                Some(&length) => 2 + usize::from(u16::from_be_bytes(length)),
-                None => return false,
-            },
+            (0xff, _) => {
+                let length = bytes.get(at + 2..)?.first_chunk()?;
+                2 + usize::from(u16::from_be_bytes(*length))
+            }
             _ => 1,
         };
         if (first, marker) == (0xff, wanted) {
-            return at <= bytes.len();
+            return (at <= bytes.len()).then_some(at);
         }
     }
-    false
+    None
 }
 
 /// Whether a WebP file is as long as its header says.

@@ -53,7 +53,7 @@ pub enum ImageErrorKind {
     },
     /// The image cannot be written in a format; holds what the encoder said.
     #[error("cannot be written: {0}")]
-    Encode(image::ImageError),
+    Encode(String),
 }
 
 impl ImageErrorKind {

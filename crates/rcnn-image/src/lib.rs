@@ -10,6 +10,7 @@ mod container;
 #[cfg(feature = "draw")]
 pub mod draw;
 mod error;
+mod jpeg;
 mod read;
 pub mod sheet;
 #[cfg(test)]

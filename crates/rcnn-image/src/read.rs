@@ -21,15 +21,16 @@ use image::{
 use rcnn_files::Content;
 
 use crate::container::{
-    gif_fill, jpeg_ends, jpeg_has_header, png_exif, tiff_palette, webp_ends, xmp_orientation,
+    gif_fill, jpeg_ends, jpeg_header_end, png_exif, tiff_palette, webp_ends, xmp_orientation,
 };
+use crate::jpeg::{self, Jpeg};
 use crate::{ImageError, ImageErrorKind};
 
 /// The largest image read, in pixels.
 pub(crate) const MAX_PIXELS: u64 = 1 << 29;
 
 /// The most a decoder may allocate, in bytes.
-const MAX_BYTES: u64 = 1 << 32;
+pub(crate) const MAX_BYTES: u64 = 1 << 32;
 
 /// Reads a JPEG, PNG, WebP, BMP, TIFF or GIF file as upright 8-bit RGB.
 ///
@@ -60,16 +61,19 @@ pub fn upright_size(path: impl AsRef<Path>) -> Result<(u32, u32), ImageError> {
     let (mut file, mut bytes, format) = open(path)?;
     let source = Source { path, format };
     match format {
-        // Its decoder reads all that it is given, so it gets what comes before the pixels.
         ImageFormat::Jpeg => {
-            while !jpeg_has_header(&bytes) {
+            while jpeg_header_end(&bytes).is_none() {
                 let more = bytes.len().max(16 << 10) as u64;
                 let read = file.by_ref().take(more).read_to_end(&mut bytes);
                 if read.map_err(io_error(path))? == 0 {
-                    break;
+                    return Err(source.truncated());
                 }
             }
-            source.guard(|| source.size(Cursor::new(&bytes)))
+            source.guard(|| {
+                let header = jpeg::header(&bytes).ok_or_else(|| source.truncated())?;
+                let jpeg = Jpeg::open(&source, &header)?;
+                Ok(upright(jpeg.size(), jpeg.orientation()))
+            })
         }
         _ => {
             let size = source.guard(|| source.size(BufReader::new(&file)));
@@ -119,23 +123,23 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
 }
 
 /// A file being decoded, for its errors.
-struct Source<'a> {
+pub(crate) struct Source<'a> {
     path: &'a Path,
     format: ImageFormat,
 }
 
 impl Source<'_> {
-    fn truncated(&self) -> ImageError {
+    pub(crate) fn truncated(&self) -> ImageError {
         ImageErrorKind::Truncated(self.name()).at(self.path)
     }
 
-    fn damaged(&self, reason: impl ToString) -> ImageError {
+    pub(crate) fn damaged(&self, reason: impl ToString) -> ImageError {
         let format = self.name();
         let reason = reason.to_string();
         ImageErrorKind::Damaged { format, reason }.at(self.path)
     }
 
-    fn unsupported(&self, what: impl ToString) -> ImageError {
+    pub(crate) fn unsupported(&self, what: impl ToString) -> ImageError {
         ImageErrorKind::Unsupported(what.to_string()).at(self.path)
     }
 
@@ -149,7 +153,7 @@ impl Source<'_> {
     fn decoder<'a, R: BufRead + Seek + 'a>(
         &self,
         mut reader: R,
-    ) -> Result<(impl ImageDecoder + use<'a, R>, Orientation), ImageError> {
+    ) -> Result<(impl ImageDecoder + use<'a, R>, Option<Orientation>), ImageError> {
         let late_exif = match self.format {
             ImageFormat::Png => png_exif(&mut reader),
             _ => None,
@@ -162,11 +166,7 @@ impl Source<'_> {
         let mut decoder = reader.into_decoder().map_err(|e| self.error(e))?;
 
         let (width, height) = decoder.dimensions();
-        match u64::from(width) * u64::from(height) {
-            0 => return Err(self.damaged("it has no pixels")),
-            1..=MAX_PIXELS => {}
-            _ => return Err(ImageErrorKind::TooLarge { width, height }.at(self.path)),
-        }
+        self.check_size(width, height)?;
         // An image is worth more than its metadata: what cannot be read of those is ignored.
         let orientation = match self.format {
             ImageFormat::Tiff => decoder.orientation().ok(),
@@ -177,18 +177,21 @@ impl Source<'_> {
         };
         let orientation =
             orientation.or_else(|| xmp_orientation(&decoder.xmp_metadata().ok().flatten()?));
-        Ok((decoder, orientation.unwrap_or(Orientation::NoTransforms)))
+        Ok((decoder, orientation))
+    }
+
+    pub(crate) fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
+        match u64::from(width) * u64::from(height) {
+            0 => Err(self.damaged("it has no pixels")),
+            1..=MAX_PIXELS => Ok(()),
+            _ => Err(ImageErrorKind::TooLarge { width, height }.at(self.path)),
+        }
     }
 
     /// Width and height once the image is upright.
     fn size(&self, reader: impl BufRead + Seek) -> Result<(u32, u32), ImageError> {
-        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
         let (decoder, orientation) = self.decoder(reader)?;
-        let (width, height) = decoder.dimensions();
-        Ok(match orientation {
-            Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH => (height, width),
-            _ => (width, height),
-        })
+        Ok(upright(decoder.dimensions(), orientation))
     }
 
     fn error(&self, error: image::ImageError) -> ImageError {
@@ -236,12 +239,30 @@ pub(crate) fn decode(
 }
 
 fn decode_with(source: &Source, bytes: &mut [u8]) -> Result<RgbImage, ImageError> {
+    let ((width, height), orientation, pixels) = match source.format {
+        ImageFormat::Jpeg => {
+            let jpeg = Jpeg::open(source, bytes)?;
+            (jpeg.size(), jpeg.orientation(), jpeg.pixels()?)
+        }
+        _ => decode_pixels(source, bytes)?,
+    };
+    let mut picture = DynamicImage::from(
+        RgbImage::from_raw(width, height, pixels).expect("three bytes per pixel"),
+    );
+    picture.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
+    Ok(picture.into_rgb8())
+}
+
+/// Size and RGB pixels as they are stored, and how these are to be turned.
+type Stored = ((u32, u32), Option<Orientation>, Vec<u8>);
+
+fn decode_pixels(source: &Source, bytes: &mut [u8]) -> Result<Stored, ImageError> {
     let palette = match source.format {
         ImageFormat::Tiff => tiff_palette(bytes),
         _ => None,
     };
     let (decoder, orientation) = source.decoder(Cursor::new(&*bytes))?;
-    let (width, height) = decoder.dimensions();
+    let size = decoder.dimensions();
     let decoded = DynamicImage::from_decoder(decoder).map_err(|e| source.error(e))?;
     let high = |v: u16| (v >> 8) as u8;
     let pixels = match decoded {
@@ -267,11 +288,16 @@ fn decode_with(source: &Source, bytes: &mut [u8]) -> Result<RgbImage, ImageError
         DynamicImage::ImageRgba16(i) => rgb(&i, 4, high),
         _ => return Err(source.unsupported("float samples, which have no agreed white")),
     };
-    let mut picture = DynamicImage::from(
-        RgbImage::from_raw(width, height, pixels).expect("three bytes per pixel"),
-    );
-    picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
+    Ok((size, orientation, pixels))
+}
+
+/// Width and height of what is stored, once it is upright.
+fn upright((width, height): (u32, u32), orientation: Option<Orientation>) -> (u32, u32) {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    match orientation {
+        Some(Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH) => (height, width),
+        _ => (width, height),
+    }
 }
 
 /// The colour part of interleaved samples.

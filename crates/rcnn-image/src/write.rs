@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ImageEncoder, RgbImage};
 
-use crate::{ImageError, ImageErrorKind};
+use crate::{ImageError, ImageErrorKind, jpeg};
 
 /// EXIF data whose one entry, `Software` (0x131), is `rcnn-burn`.
 const MARK: &[u8] = b"II\x2a\0\x08\0\0\0\
@@ -27,19 +26,22 @@ const QUALITY: u8 = 92;
 /// # Errors
 /// [`ImageErrorKind::Encode`], such as for a JPEG of more than 65535 pixels a side.
 pub fn encode(path: &Path, image: &RgbImage) -> Result<Vec<u8>, ImageError> {
-    fn marked(mut encoder: impl ImageEncoder, image: &RgbImage) -> image::ImageResult<()> {
-        let set = encoder.set_exif_metadata(MARK.to_vec());
-        set.map_err(image::ImageError::Unsupported)?;
-        image.write_with_encoder(encoder)
-    }
     let extension = path.extension().map(|e| e.to_ascii_lowercase());
-    let mut bytes = Cursor::new(Vec::new());
     let encoded = if extension.is_some_and(|e| e == "jpg" || e == "jpeg") {
-        marked(JpegEncoder::new_with_quality(&mut bytes, QUALITY), image)
+        jpeg::encode(image, QUALITY, MARK).map_err(|e| e.to_string())
     } else {
-        marked(PngEncoder::new(&mut bytes), image)
+        png(image).map_err(|e| e.to_string())
     };
-    encoded.map_err(|error| ImageErrorKind::Encode(error).at(path))?;
+    encoded.map_err(|reason| ImageErrorKind::Encode(reason).at(path))
+}
+
+fn png(image: &RgbImage) -> image::ImageResult<Vec<u8>> {
+    let mut bytes = Cursor::new(Vec::new());
+    let mut encoder = PngEncoder::new(&mut bytes);
+    encoder
+        .set_exif_metadata(MARK.to_vec())
+        .map_err(image::ImageError::Unsupported)?;
+    image.write_with_encoder(encoder)?;
     Ok(bytes.into_inner())
 }
 

@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_burn::image::open_rgb;
 use rcnn_burn::roi::BoxHeadConfig;
 use rcnn_burn::weights::{Precision, Weights};
 use rcnn_burn::{FasterRcnnConfig, Flex};
@@ -57,20 +58,14 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
     picture(80, 60)
         .save(folder.path().join("pictures/a.png"))
         .expect("a picture");
-    picture(50, 70)
-        .save(folder.path().join("pictures/b.jpg"))
-        .expect("a picture");
+    fs::write(folder.path().join("pictures/b.jpg"), jpeg(&picture(50, 70))).expect("a picture");
     picture(1, 1)
         .save(folder.path().join("dot.png"))
         .expect("a picture");
     picture(3000, 2)
         .save(folder.path().join("line.png"))
         .expect("a picture");
-    let mut jpeg = std::io::Cursor::new(Vec::new());
-    picture(80, 60)
-        .write_to(&mut jpeg, ImageFormat::Jpeg)
-        .expect("a picture");
-    let jpeg = jpeg.into_inner();
+    let jpeg = jpeg(&picture(80, 60));
     fs::write(folder.path().join("cut.jpg"), &jpeg[..jpeg.len() / 2]).expect("a file");
     fs::write(folder.path().join("empty.jpg"), "").expect("a file");
     fs::write(folder.path().join("text.jpg"), "this is no picture").expect("a file");
@@ -79,6 +74,15 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
     fs::write(folder.path().join("cut.bpk"), &model[..model.len() / 2]).expect("a file");
     folder
 });
+
+/// A JPEG that `rcnn` did not write.
+fn jpeg(picture: &RgbImage) -> Vec<u8> {
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let rgb = libjpeg_turbo_rs::PixelFormat::Rgb;
+    libjpeg_turbo_rs::Encoder::new(picture, width, height, rgb)
+        .encode()
+        .expect("a picture")
+}
 
 fn path(name: &str) -> PathBuf {
     FOLDER.path().join(name)
@@ -236,9 +240,7 @@ fn pictures_are_drawn() {
         ("b.jpg", (50, 70)),
         ("a_2.png", (80, 60)),
     ] {
-        let drawn = image::open(path("drawn").join(name))
-            .expect("a picture")
-            .into_rgb8();
+        let drawn = open_rgb(path("drawn").join(name)).expect("a picture");
         assert_eq!(drawn.dimensions(), size);
     }
     let drawn = image::open(path("drawn/a.png"))
