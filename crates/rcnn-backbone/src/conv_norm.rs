@@ -2,9 +2,9 @@
 
 use burn::module::Initializer;
 use burn::nn::PaddingConfig2d;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{ConvEpilogue, DetectionBackend, Phase, conv2d, fused_conv2d};
+use rcnn_ops::{Activation, Conv2d, ConvEpilogue, DetectionBackend, Phase};
 
 use crate::{BatchNorm2d, BatchNorm2dConfig, NormKind};
 
@@ -38,7 +38,7 @@ pub fn conv_norm_relu<B: DetectionBackend>(
 pub(crate) fn then_relu<B: Backend>(residual: Option<Tensor<B, 4>>) -> ConvEpilogue<B> {
     ConvEpilogue {
         residual,
-        relu: true,
+        activation: Activation::Relu,
         ..Default::default()
     }
 }
@@ -53,14 +53,14 @@ pub(crate) fn conv_norm_then<B: DetectionBackend>(
     phase: Phase,
 ) -> Tensor<B, 4> {
     let Some(norm) = norm else {
-        return fused_conv2d(conv, input, then);
+        return conv.forward_fused(input, then);
     };
     match norm.fixed(phase) {
         Some(affine) => {
             let affine = Some(affine);
-            fused_conv2d(conv, input, ConvEpilogue { affine, ..then })
+            conv.forward_fused(input, ConvEpilogue { affine, ..then })
         }
-        None => then.apply(norm.forward(conv2d(conv, input), phase)),
+        None => then.apply(norm.forward(conv.forward(input), phase)),
     }
 }
 
@@ -123,6 +123,6 @@ impl ConvNormConfig {
             // torchvision starts these at zero.
             conv.bias = Some(Initializer::Zeros.init([num_features], device));
         }
-        (conv, norm)
+        (conv.into(), norm)
     }
 }

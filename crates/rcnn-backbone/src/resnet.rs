@@ -8,10 +8,9 @@ use std::str::FromStr;
 
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
-use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_ops::{DetectionBackend, Forward, Phase, max_pool2d};
+use rcnn_ops::{Conv2d, DetectionBackend, Forward, Phase, max_pool2d};
 use rcnn_types::validate::require_within;
 use serde::{Deserialize, Serialize};
 

@@ -24,6 +24,8 @@ pub use rcnn_backbone as backbone;
 #[cfg(feature = "weights")]
 pub use rcnn_freeze as freeze;
 pub use rcnn_ops as ops;
+#[cfg(feature = "flex")]
+pub use rcnn_ops::cpu;
 pub use rcnn_roi as roi;
 pub use rcnn_rpn as rpn;
 #[cfg(feature = "weights")]

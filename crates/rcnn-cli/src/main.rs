@@ -109,7 +109,7 @@ fn usage_error(error: clap::Error) -> clap::Error {
 fn check_environment() -> Result<()> {
     #[cfg(feature = "flex")]
     anyhow::Context::context(
-        rcnn_burn::ops::InstructionSet::from_environment(),
+        rcnn_burn::cpu::InstructionSet::from_environment(),
         "RCNN_SIMD",
     )?;
     Ok(())

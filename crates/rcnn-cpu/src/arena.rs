@@ -15,15 +15,40 @@ use crate::block::{BLOCK, ChannelBlock, floats, floats_mut};
 static IDLE: Mutex<Idle> = Mutex::new(Idle {
     buffers: Vec::new(),
     blocks: 0,
+    limit: DEFAULT_LIMIT,
 });
 
-/// Idle buffers, and blocks in them, kept at most; beyond, the longest idle go.
+/// Bytes of idle memory that are kept at most, until [`set_limit`] changes that.
+pub const DEFAULT_LIMIT: usize = 384 << 20;
+
+/// Idle buffers kept at most.
 const MAX_IDLE: usize = 256;
-const MAX_IDLE_BLOCKS: usize = (384 << 20) / size_of::<ChannelBlock>();
 
 struct Idle {
     buffers: Vec<Buffer>,
     blocks: usize,
+    /// Bytes kept at most; beyond, the longest idle buffers go.
+    limit: usize,
+}
+
+/// Has at most so many bytes of idle memory kept for the operations to come, and frees what is beyond.
+/// With 0, every operation takes its memory from the system.
+pub fn set_limit(bytes: usize) {
+    let mut idle = Idle::lock();
+    idle.limit = bytes;
+    idle.evict();
+}
+
+/// Frees all idle memory. What tensors and layers hold stays, and is idle once they are dropped.
+pub fn clear() {
+    let mut idle = Idle::lock();
+    idle.blocks = 0;
+    idle.buffers = Vec::new();
+}
+
+/// Bytes of memory that are kept for the operations to come.
+pub fn idle_bytes() -> usize {
+    Idle::lock().blocks * size_of::<ChannelBlock>()
 }
 
 /// Memory for blocks, zeroed by the system when it is first touched.
@@ -93,7 +118,12 @@ impl Idle {
     fn put(&mut self, buffer: Buffer) {
         self.blocks += buffer.len();
         self.buffers.push(buffer);
-        while self.buffers.len() > MAX_IDLE || self.blocks > MAX_IDLE_BLOCKS {
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        let limit = self.limit / size_of::<ChannelBlock>();
+        while self.buffers.len() > MAX_IDLE || self.blocks > limit {
             self.blocks -= self.buffers.remove(0).len();
         }
     }

@@ -5,7 +5,57 @@ use std::array::from_fn;
 use crate::block::{BLOCK, ChannelBlock};
 use crate::simd::vectorised;
 
-/// `y * scale + shift + residual`, then perhaps a ReLU, for outputs `y` of a convolution.
+/// What is done to each value at last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `x * relu6(x + 3) / 6`.
+    Hardswish,
+    /// `relu6(x + 3) / 6`.
+    Hardsigmoid,
+}
+
+impl Activation {
+    /// Applies the activation to values, of which those that are not numbers stay so.
+    #[inline(always)]
+    fn apply(self, values: &mut [f32]) {
+        // A loop for each, that it vectorises.
+        match self {
+            Self::None => {}
+            Self::Relu => values.iter_mut().for_each(|value| *value = relu(*value)),
+            Self::Relu6 => values
+                .iter_mut()
+                .for_each(|value| *value = clamp(*value, 6.0)),
+            Self::Hardswish => values.iter_mut().for_each(|value| *value *= gate(*value)),
+            Self::Hardsigmoid => values.iter_mut().for_each(|value| *value = gate(*value)),
+        }
+    }
+}
+
+/// Not `max`, which would make zero of a NaN.
+#[inline(always)]
+fn relu(value: f32) -> f32 {
+    if value < 0.0 { 0.0 } else { value }
+}
+
+#[inline(always)]
+fn clamp(value: f32, most: f32) -> f32 {
+    let value = relu(value);
+    if value > most { most } else { value }
+}
+
+#[inline(always)]
+fn gate(value: f32) -> f32 {
+    clamp(value * (1.0 / 6.0) + 0.5, 1.0)
+}
+
+/// `activation(y * scale + shift + residual)` for outputs `y` of a convolution.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
     /// One for each channel of the output.
@@ -16,8 +66,8 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [f32]>,
     /// For each pixel of the output, which of the residual's is added.
     pub sources: Option<&'a [usize]>,
-    /// Whether what is negative becomes zero.
-    pub relu: bool,
+    /// What comes last.
+    pub activation: Activation,
 }
 
 impl Epilogue<'_> {
@@ -27,7 +77,7 @@ impl Epilogue<'_> {
         shift: None,
         residual: None,
         sources: None,
-        relu: false,
+        activation: Activation::None,
     };
 
     /// Panics unless this is for an output of so many channels and floats. Whether the residual has
@@ -46,20 +96,20 @@ impl Epilogue<'_> {
             shift,
             residual,
             sources,
-            relu,
+            activation,
         } = *self;
         let values = |values: Option<&[f32]>, default: f32, block: usize| {
             let value = |i| values?.get(block * BLOCK + i).copied();
             ChannelBlock(from_fn(|i| value(i).unwrap_or(default)))
         };
-        let applies = relu || scale.or(shift).or(residual).is_some();
+        let applies = activation != Activation::None || scale.or(shift).or(residual).is_some();
         let blocks = 0..if applies { blocks } else { 0 };
         let factors = blocks.map(|block| [values(scale, 1.0, block), values(shift, 0.0, block)]);
         BlockEpilogue {
             factors: factors.collect(),
             residual,
             sources,
-            relu,
+            activation,
         }
     }
 
@@ -67,7 +117,8 @@ impl Epilogue<'_> {
     pub(crate) fn finish(&self, channel: usize, start: usize, pixels: &mut [f32]) {
         let scale = self.scale.map_or(1.0, |scale| scale[channel]);
         let shift = self.shift.map_or(0.0, |shift| shift[channel]);
-        if (scale, shift) != (1.0, 0.0) || self.residual.is_some() || self.relu {
+        let applies = self.activation != Activation::None || self.residual.is_some();
+        if applies || (scale, shift) != (1.0, 0.0) {
             finish(self, [scale, shift], start, pixels);
         }
     }
@@ -79,7 +130,7 @@ pub(crate) struct BlockEpilogue<'a> {
     factors: Vec<[ChannelBlock; 2]>,
     pub(crate) residual: Option<&'a [f32]>,
     sources: Option<&'a [usize]>,
-    pub(crate) relu: bool,
+    pub(crate) activation: Activation,
 }
 
 impl BlockEpilogue<'_> {
@@ -88,7 +139,7 @@ impl BlockEpilogue<'_> {
             factors: Vec::new(),
             residual: None,
             sources: None,
-            relu: false,
+            activation: Activation::None,
         };
         &NONE
     }
@@ -124,30 +175,21 @@ impl BlockEpilogue<'_> {
                 *value += residual;
             }
         }
-        if self.relu {
-            pixel.0.iter_mut().for_each(|value| *value = relu(*value));
-        }
+        self.activation.apply(&mut pixel.0);
     }
 }
 
 vectorised! {
     fn finish(epilogue: &Epilogue<'_>, factors: [f32; 2], start: usize, pixels: &mut [f32]) {
         let [scale, shift] = factors;
-        match (epilogue.residual, epilogue.relu) {
-            (None, false) => pixels.iter_mut().for_each(|pixel| *pixel = *pixel * scale + shift),
-            (None, true) => pixels.iter_mut().for_each(|pixel| *pixel = relu(*pixel * scale + shift)),
-            (Some(residual), with_relu) => {
+        match epilogue.residual {
+            None => pixels.iter_mut().for_each(|pixel| *pixel = *pixel * scale + shift),
+            Some(residual) => {
                 for (pixel, residual) in pixels.iter_mut().zip(&residual[start..]) {
-                    let sum = *pixel * scale + shift + residual;
-                    *pixel = if with_relu { relu(sum) } else { sum };
+                    *pixel = *pixel * scale + shift + residual;
                 }
             }
         }
+        epilogue.activation.apply(pixels);
     }
-}
-
-/// Not `max`, which would make zero of a NaN.
-#[inline(always)]
-fn relu(value: f32) -> f32 {
-    if value < 0.0 { 0.0 } else { value }
 }

@@ -34,8 +34,13 @@ mod transpose;
 
 pub use arena::Floats;
 pub use block::{BLOCK, ChannelBlock};
-pub use epilogue::Epilogue;
+pub use epilogue::{Activation, Epilogue};
 pub use simd::{InstructionSet, InstructionSetError, instruction_set, set_instruction_set};
+
+/// Memory that operations leave to each other.
+pub mod memory {
+    pub use crate::arena::{DEFAULT_LIMIT, clear, idle_bytes, set_limit};
+}
 
 /// Tasks to share between threads, at least, where there is work for them.
 const TASKS: usize = 16;

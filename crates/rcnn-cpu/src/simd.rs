@@ -225,6 +225,21 @@ pub(crate) trait Vectors: Simd {
         self.select_f32s(self.less_than_f32s(a, zero), zero, a)
     }
 
+    /// What is negative becomes zero, what is more than `most` becomes that, and what is not a number
+    /// stays.
+    #[inline(always)]
+    fn clamp(self, a: Self::f32s, most: f32) -> Self::f32s {
+        let (a, most) = (self.relu(a), self.splat_f32s(most));
+        self.select_f32s(self.less_than_f32s(most, a), most, a)
+    }
+
+    /// `clamp(a / 6 + 0.5, 1)`, which is Hardsigmoid.
+    #[inline(always)]
+    fn gate(self, a: Self::f32s) -> Self::f32s {
+        let (sixth, half) = (self.splat_f32s(1.0 / 6.0), self.splat_f32s(0.5));
+        self.clamp(self.fused(a, sixth, half), 1.0)
+    }
+
     #[inline(always)]
     fn load(self, from: &[f32; BLOCK]) -> Self::Block {
         pulp::cast(*from)

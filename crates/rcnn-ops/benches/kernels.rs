@@ -8,14 +8,14 @@
 
 use std::hint::black_box;
 
-use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::conv::Conv2dConfig;
 use burn::nn::pool::MaxPool2dConfig;
 use burn::nn::{LinearConfig, PaddingConfig2d};
 use burn::tensor::{Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rcnn_ops::backend_types::Flex;
 use rcnn_ops::{
-    RoiAlignOptions, conv2d, grouped_nms, linear, max_pool2d, reference, roi_align, top_k,
+    Conv2d, RoiAlignOptions, grouped_nms, linear, max_pool2d, reference, roi_align, top_k,
 };
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<Flex, D> {
@@ -46,7 +46,7 @@ fn convolution(criterion: &mut Criterion) {
         ("layer3.0 3x3 by 2", [256, 256], [100, 136], 3, 2),
         ("fpn 3x3", [256, 256], [200, 272], 3, 1),
     ] {
-        let module: Conv2d<Flex> = Conv2dConfig::new(channels, [kernel; 2])
+        let burn = Conv2dConfig::new(channels, [kernel; 2])
             .with_stride([stride; 2])
             .with_padding(PaddingConfig2d::Explicit(
                 kernel / 2,
@@ -54,13 +54,14 @@ fn convolution(criterion: &mut Criterion) {
                 kernel / 2,
                 kernel / 2,
             ))
-            .init(&Default::default());
+            .init::<Flex>(&Default::default());
+        let module = Conv2d::from(burn.clone());
         let x = random([1, channels[0], size[0], size[1]]);
         group.bench_function(BenchmarkId::new("rcnn", name), |b| {
-            b.iter(|| black_box(conv2d(&module, x.clone())));
+            b.iter(|| black_box(module.forward(x.clone())));
         });
         group.bench_function(BenchmarkId::new("burn", name), |b| {
-            b.iter(|| black_box(module.forward(x.clone())));
+            b.iter(|| black_box(burn.forward(x.clone())));
         });
     }
 }

@@ -1,12 +1,11 @@
 //! The extension of Burn's [`Backend`] that detectors are generic over.
 
-use burn::tensor::FloatDType;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
 
 use crate::{
-    ConvEpilogue, ImageFit, RoiAlignOptions, RoiPoolOptions, box_coder, boxes, channels,
-    convolution, image, nms, roi_align, roi_pool, top_k,
+    ConvEpilogue, ConvPrecision, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel, RoiPoolOptions,
+    box_coder, boxes, channels, convolution, image, nms, roi_align, roi_pool, top_k,
 };
 
 /// A Burn backend that can run detectors.
@@ -24,72 +23,36 @@ pub trait DetectionBackend: Backend {
         image::reference::<Self>(image, fit)
     }
 
-    /// Convolution's forward pass; see [`conv2d`](crate::conv2d).
+    /// Convolution and what follows it; the forward pass of [`Conv2d`](crate::Conv2d).
+    ///
+    /// `plan` is the layer's place for what is prepared of its weight. Without one, the weight is taken
+    /// to be about to change, so that to prepare it pays less.
     ///
     /// # Shapes
     /// - x: `[N, C, H, W]`, weight: `[C', C / groups, kernel height, kernel width]`, bias: `[C']`
-    /// - output: `[N, C', H', W']`
+    /// - output: `[N, C', H', W']`; of the epilogue, see [`ConvEpilogue`]
     fn convolution(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Option<FloatTensor<Self>>,
         options: ConvOptions<2>,
-    ) -> FloatTensor<Self> {
-        Self::conv2d(x, weight, bias, options)
-    }
-
-    /// Convolution and what follows it; see [`fused_conv2d`](crate::fused_conv2d).
-    ///
-    /// # Shapes
-    /// As [`convolution`](Self::convolution); of the epilogue, see [`ConvEpilogue`].
-    fn fused_convolution(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
-        options: ConvOptions<2>,
         epilogue: ConvEpilogue<Self>,
+        _precision: ConvPrecision,
+        _plan: Option<&LayerPlan>,
     ) -> FloatTensor<Self> {
-        convolution::fused::<Self>(x, weight, bias, options, epilogue)
+        convolution::forward::<Self>(x, weight, bias, options, epilogue)
     }
 
-    /// As [`convolution`](Self::convolution), for a pass that gradients are wanted of: no less exact
-    /// than plain sums. Where errors tip a ReLU, gradients jump.
-    fn tracked_convolution(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
-        options: ConvOptions<2>,
-    ) -> FloatTensor<Self> {
-        Self::convolution(x, weight, bias, options)
-    }
-
-    /// Convolution's gradient with respect to `x`.
-    fn convolution_input_grad(
+    /// A convolution's gradients with respect to input, weight and bias, given that of its output: those
+    /// that are wanted.
+    fn convolution_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         options: ConvOptions<2>,
-    ) -> FloatTensor<Self> {
-        Self::conv2d_x_backward(x, weight, grad, options)
-    }
-
-    /// Convolution's gradient with respect to `weight`.
-    fn convolution_weight_grad(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        options: ConvOptions<2>,
-    ) -> FloatTensor<Self> {
-        Self::conv2d_weight_backward(x, weight, grad, options)
-    }
-
-    /// Convolution's gradient with respect to `bias`.
-    fn convolution_bias_grad(
-        x: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        Self::conv2d_bias_backward(x, bias, grad)
+        wanted: [bool; 3],
+    ) -> [Option<FloatTensor<Self>>; 3] {
+        convolution::backward::<Self>(x, weight, grad, options, wanted)
     }
 
     /// Rows times a matrix, plus a bias; see [`linear`](crate::linear).
@@ -140,64 +103,28 @@ pub trait DetectionBackend: Backend {
         Self::max_pool2d(x, kernel, stride, padding, [1, 1], false)
     }
 
-    /// RoIAlign's forward pass; see [`roi_align`](crate::roi_align()).
+    /// RoIAlign's forward pass; see [`multi_scale_roi_align`](crate::multi_scale_roi_align()).
     ///
     /// # Shapes
-    /// - features: `[N, C, H, W]`, rois: `[K, 5]` (image index, then xyxy)
-    /// - output: `[K, C, output height, output width]`
-    fn roi_align(
-        features: FloatTensor<Self>,
-        rois: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        roi_align::forward::<Self>(features, rois, options)
+    /// - output: `[K, C, output height, output width]` for K boxes on all levels together
+    fn roi_align(levels: Vec<RoiLevel<Self>>) -> FloatTensor<Self> {
+        roi_align::gather_levels(levels, roi_align::forward::<Self>)
     }
 
-    /// What [`roi_align_into`](Self::roi_align_into) fills; see
-    /// [`roi_align_room`](crate::roi_align_room()).
-    fn roi_align_room(
-        shape: [usize; 4],
-        dtype: FloatDType,
-        device: &Self::Device,
-    ) -> FloatTensor<Self> {
-        Self::float_zeros(shape.into(), device, dtype)
-    }
-
-    /// RoIAlign into some rows of a result for boxes on several feature maps; see
-    /// [`roi_align_into`](crate::roi_align_into()).
-    fn roi_align_into(
-        pooled: FloatTensor<Self>,
-        rows: &[usize],
-        features: FloatTensor<Self>,
-        rois: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        roi_align::forward_into::<Self>(pooled, rows, features, rois, options)
-    }
-
-    /// [`roi_align_backward`](Self::roi_align_backward) where each box has its gradient in one of
-    /// `rows` of a larger one.
-    fn roi_align_rows_backward(
-        features: [usize; 4],
-        rois: FloatTensor<Self>,
-        rows: &[usize],
-        grad: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        roi_align::rows_backward::<Self>(features, rois, rows, grad, options)
-    }
-
-    /// RoIAlign's gradient with respect to features of shape `features`.
+    /// RoIAlign's gradient with respect to a level's features, which have the shape `features`.
     ///
     /// # Shapes
-    /// - rois: `[K, 5]`, grad: `[K, C, output height, output width]`
+    /// - rois: `[K', 5]`, of which box `k` has row `rows[k]` of grad:
+    ///   `[K, C, output height, output width]`
     /// - output: `[N, C, H, W]`
     fn roi_align_backward(
         features: [usize; 4],
         rois: FloatTensor<Self>,
+        rows: &[usize],
         grad: FloatTensor<Self>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
+        let grad = roi_align::select_rows::<Self>(grad, rows);
         roi_align::backward::<Self>(features, rois, grad, options)
     }
 

@@ -1,19 +1,27 @@
 //! Convolution as an operation of [`DetectionBackend`], so that a backend's own kernels serve
 //! inference and training.
 
-use burn::nn::PaddingConfig2d;
-use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{ConvOptions, FloatTensor, InterpolateMode, InterpolateOptions};
 
 use crate::channels::{primitive, tensor};
-use crate::{DetectionBackend, channel_affine};
+use crate::{Activation, DetectionBackend, channel_affine};
 
-/// What follows a convolution: `y * scale + shift + residual`, then perhaps a ReLU. By default
-/// nothing.
+/// How exactly a convolution is computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ConvPrecision {
+    /// By the fastest method. Winograd's has errors of 1e-6 (64 channels) to 3e-6 (512), relative to the
+    /// output's largest value.
+    #[default]
+    Fast,
+    /// No less exact than plain sums, whose errors are 6e-7: for a pass that leads to gradients, which
+    /// jump where an error tips a ReLU.
+    Exact,
+}
+
+/// What follows a convolution: `activation(y * scale + shift + residual)`. By default nothing.
 #[derive(Debug, Clone)]
 pub struct ConvEpilogue<B: Backend> {
     /// Scale and shift of each channel, `[C']`, such as a batch norm with fixed statistics has.
@@ -21,11 +29,8 @@ pub struct ConvEpilogue<B: Backend> {
     /// A shortcut's output, `[N, C', H', W']`. One of other sizes than H' and W' is brought to them,
     /// each pixel taken from the nearest, as in a feature pyramid.
     pub residual: Option<Tensor<B, 4>>,
-    /// Whether a ReLU comes last.
-    pub relu: bool,
-    /// Whether the convolution has to be as exact as plain sums: see
-    /// [`DetectionBackend::tracked_convolution`].
-    pub exact: bool,
+    /// What comes last.
+    pub activation: Activation,
 }
 
 impl<B: Backend> Default for ConvEpilogue<B> {
@@ -33,61 +38,9 @@ impl<B: Backend> Default for ConvEpilogue<B> {
         Self {
             affine: None,
             residual: None,
-            relu: false,
-            exact: false,
+            activation: Activation::None,
         }
     }
-}
-
-/// Applies a convolution module, as its own `forward` does but with the kernels of
-/// [`DetectionBackend::convolution`].
-///
-/// # Shapes
-/// - input: `[N, C, H, W]`
-/// - output: `[N, C', H', W']`
-pub fn conv2d<B: DetectionBackend>(module: &Conv2d<B>, input: Tensor<B, 4>) -> Tensor<B, 4> {
-    let Some(options) = options(module) else {
-        return module.forward(input);
-    };
-    let bias = module.bias.as_ref().map(|bias| primitive(bias.val()));
-    let weight = primitive(module.weight.val());
-    tensor(B::convolution(primitive(input), weight, bias, options))
-}
-
-/// Applies a convolution module and what follows it, in one go where the backend can
-/// ([`DetectionBackend::fused_convolution`]).
-///
-/// # Shapes
-/// - input: `[N, C, H, W]`
-/// - output: `[N, C', H', W']`
-pub fn fused_conv2d<B: DetectionBackend>(
-    module: &Conv2d<B>,
-    input: Tensor<B, 4>,
-    epilogue: ConvEpilogue<B>,
-) -> Tensor<B, 4> {
-    let Some(options) = options(module) else {
-        return epilogue.apply(module.forward(input));
-    };
-    let bias = module.bias.as_ref().map(|bias| primitive(bias.val()));
-    let (x, weight) = (primitive(input), primitive(module.weight.val()));
-    tensor(B::fused_convolution(x, weight, bias, options, epilogue))
-}
-
-/// Above and left, if padding is the same below and right; else is nobody's in detection.
-pub(crate) fn symmetric(padding: &PaddingConfig2d) -> Option<[usize; 2]> {
-    match *padding {
-        PaddingConfig2d::Valid => Some([0, 0]),
-        PaddingConfig2d::Explicit(top, left, bottom, right) => {
-            ([top, left] == [bottom, right]).then_some([top, left])
-        }
-        _ => None,
-    }
-}
-
-fn options<B: Backend>(module: &Conv2d<B>) -> Option<ConvOptions<2>> {
-    let padding = symmetric(&module.padding)?;
-    let (stride, dilation) = (module.stride, module.dilation);
-    Some(ConvOptions::new(stride, padding, dilation, module.groups))
 }
 
 impl<B: DetectionBackend> ConvEpilogue<B> {
@@ -104,7 +57,7 @@ impl<B: DetectionBackend> ConvEpilogue<B> {
             }
             None => scaled,
         };
-        if self.relu { relu(sum) } else { sum }
+        self.activation.apply(sum)
     }
 }
 
@@ -116,15 +69,34 @@ pub(crate) fn nearest<B: Backend>(map: Tensor<B, 4>, size: [usize; 2]) -> Tensor
     }
 }
 
-pub(crate) fn fused<B: DetectionBackend>(
+pub(crate) fn forward<B: DetectionBackend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: Option<FloatTensor<B>>,
     options: ConvOptions<2>,
     epilogue: ConvEpilogue<B>,
 ) -> FloatTensor<B> {
-    let output = B::convolution(x, weight, bias, options);
+    let output = B::conv2d(x, weight, bias, options);
     primitive(epilogue.apply(tensor(output)))
+}
+
+pub(crate) fn backward<B: DetectionBackend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    options: ConvOptions<2>,
+    [of_x, of_weight, of_bias]: [bool; 3],
+) -> [Option<FloatTensor<B>>; 3] {
+    let x_grad = || B::conv2d_x_backward(x.clone(), weight.clone(), grad.clone(), options.clone());
+    let x_grad = of_x.then(x_grad);
+    let weight_grad = || B::conv2d_weight_backward(x, weight, grad.clone(), options);
+    let weight_grad = of_weight.then(weight_grad);
+    let bias_grad = || {
+        let sums = tensor::<B, 4>(grad).sum_dims(&[0, 2, 3]);
+        let channels = sums.dims()[1];
+        primitive(sums.reshape([channels]))
+    };
+    [x_grad, weight_grad, of_bias.then(bias_grad)]
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -133,6 +105,7 @@ mod tests {
     use burn_flex::Flex;
 
     use super::*;
+    use crate::LayerPlan;
 
     fn random<const D: usize>(shape: [usize; D]) -> Tensor<Flex, D> {
         let distribution = Distribution::Uniform(-1.0, 1.0);
@@ -141,10 +114,17 @@ mod tests {
 
     #[test]
     fn fused_is_one_after_the_other() {
-        for (kernel, stride, groups, bits) in
-            [(3, 1, 1), (3, 2, 1), (1, 1, 1), (1, 2, 1), (3, 1, 4)]
-                .into_iter()
-                .flat_map(|(k, stride, groups)| (0..64).map(move |bits| (k, stride, groups, bits)))
+        let activations = [
+            Activation::None,
+            Activation::Relu,
+            Activation::Relu6,
+            Activation::Hardswish,
+            Activation::Hardsigmoid,
+        ];
+        let cases = [(3, 1, 1), (3, 2, 1), (1, 1, 1), (1, 2, 1), (3, 1, 4)];
+        let cases = cases.into_iter().enumerate();
+        for ((case, (kernel, stride, groups)), bits) in
+            cases.flat_map(|case| (0..64).map(move |bits| (case, bits)))
         {
             let on = |bit: usize| bits >> bit & 1 == 1;
             let (x, weight) = (
@@ -156,16 +136,27 @@ mod tests {
             let epilogue = ConvEpilogue::<Flex> {
                 affine: on(0).then(|| (random([20]), random([20]))),
                 residual: on(1).then(|| random([2, 20, height / by, width.div_ceil(3 * by - 2)])),
-                relu: on(2),
-                exact: on(5),
+                activation: activations[(case + bits) % activations.len()],
+            };
+            let precision = match on(2) {
+                true => ConvPrecision::Exact,
+                false => ConvPrecision::Fast,
             };
             let bias = on(3).then(|| primitive(random::<1>([20])));
+            let plan = LayerPlan::default();
+            let plan = on(5).then_some(&plan);
             let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1; 2], groups);
-            let [found, expected] = [Flex::fused_convolution, fused::<Flex>].map(|run| {
-                let (x, weight) = (primitive(x.clone()), primitive(weight.clone()));
-                let output = run(x, weight, bias.clone(), options.clone(), epilogue.clone());
-                tensor::<Flex, 4>(output).into_data()
-            });
+            let (x, weight) = (primitive(x), primitive(weight));
+            let expected = forward::<Flex>(
+                x.clone(),
+                weight.clone(),
+                bias.clone(),
+                options.clone(),
+                epilogue.clone(),
+            );
+            let found = Flex::convolution(x, weight, bias, options, epilogue, precision, plan);
+            let [found, expected] =
+                [found, expected].map(|output| tensor::<Flex, 4>(output).into_data());
             found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
         }
     }
@@ -188,7 +179,8 @@ mod tests {
             let (x, weight) = (random([2, 16, to[0], to[1]]), random([3, 16, 1, 1]) * 0.0);
             let options = ConvOptions::new([1; 2], [0; 2], [1; 2], 1);
             let (x, weight) = (primitive(x), primitive(weight));
-            let found = Flex::fused_convolution(x, weight, None, options, epilogue);
+            let fast = ConvPrecision::Fast;
+            let found = Flex::convolution(x, weight, None, options, epilogue, fast, None);
             let found = tensor::<Flex, 4>(found).into_data();
             found.assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(0.0));
         }

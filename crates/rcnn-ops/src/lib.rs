@@ -7,12 +7,16 @@
 //! that any backend serves with one empty `impl`, and a backend with a kernel of its own overrides a
 //! method.
 
+mod activation;
 mod backend;
 mod backends;
 mod box_coder;
 mod boxes;
 mod channels;
+mod conv2d;
 mod convolution;
+#[cfg(feature = "flex")]
+pub mod cpu;
 mod devices;
 mod forward;
 mod image;
@@ -21,18 +25,21 @@ mod loss;
 mod matcher;
 mod max_pool;
 mod nms;
+mod plan;
 mod roi_align;
 mod roi_pool;
 mod sampler;
 mod top_k;
 
+pub use activation::Activation;
 pub use backend::DetectionBackend;
 pub use box_coder::BoxCoder;
 pub use boxes::{
     BBox, box_area, box_iou, box_iou_matrix, clip_box, clip_boxes_to_image, remove_small_boxes,
 };
 pub use channels::{channel_affine, channel_moments};
-pub use convolution::{ConvEpilogue, conv2d, fused_conv2d};
+pub use conv2d::Conv2d;
+pub use convolution::{ConvEpilogue, ConvPrecision};
 #[cfg(feature = "wgpu")]
 pub use devices::wgpu_device;
 pub use devices::{DeviceError, DeviceInfo, devices, probe};
@@ -43,13 +50,11 @@ pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smoo
 pub use matcher::{Match, Matcher};
 pub use max_pool::max_pool2d;
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
-pub use roi_align::{RoiAlignOptions, roi_align, roi_align_into, roi_align_room};
+pub use plan::LayerPlan;
+pub use roi_align::{RoiAlignOptions, RoiLevel, multi_scale_roi_align, roi_align};
 pub use roi_pool::{RoiPoolOptions, roi_pool};
 pub use sampler::{BalancedSampler, Choice, Sample};
 pub use top_k::top_k;
-
-#[cfg(feature = "flex")]
-pub use rcnn_cpu::{InstructionSet, InstructionSetError, instruction_set, set_instruction_set};
 
 /// The default bodies of [`DetectionBackend`]'s methods, to compare kernels with.
 pub mod reference {

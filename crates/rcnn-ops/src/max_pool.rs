@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 
 use crate::DetectionBackend;
 use crate::channels::{primitive, tensor};
-use crate::convolution::symmetric;
+use crate::conv2d::symmetric;
 
 /// Applies a max-pool module, as its own `forward` does but with the kernel of
 /// [`DetectionBackend::max_pool`].

@@ -4,14 +4,14 @@
 //! its samples touch times the columns that they touch. [`taps`] finds those rows (or columns) and
 //! their weights for one axis; the forward pass gathers, the backward pass scatters.
 
+use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{
-    BasicOps, ElementConversion, FloatDType, IndexingUpdateOp, Int, Tensor, TensorPrimitive,
-};
+use burn::tensor::{BasicOps, ElementConversion, IndexingUpdateOp, Int, Tensor, TensorPrimitive};
 
 use crate::DetectionBackend;
+use crate::channels::{primitive, tensor};
 
-/// What [`roi_align`] computes.
+/// How boxes are pooled, in torchvision's terms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RoiAlignOptions {
     /// Height and width of the output grid.
@@ -22,6 +22,35 @@ pub struct RoiAlignOptions {
     pub sampling_ratio: usize,
     /// Whether boxes are shifted by half a feature pixel, so that they line up with pixel centres.
     pub aligned: bool,
+}
+
+/// Boxes to pool from one feature map, and where they go.
+#[derive(Debug, Clone)]
+pub struct RoiLevel<B: Backend> {
+    /// Feature map of every image, `[N, C, H, W]`.
+    pub features: Tensor<B, 4>,
+    /// Boxes, `[K, 5]`: index of the image in the batch, then xyxy.
+    pub rois: Tensor<B, 2>,
+    /// Each box's row of the output.
+    pub rows: Vec<usize>,
+    /// How the boxes are pooled.
+    pub options: RoiAlignOptions,
+}
+
+impl<B: Backend> RoiLevel<B> {
+    /// The only level: each box goes to the row that it has.
+    pub(crate) fn only(
+        features: Tensor<B, 4>,
+        rois: Tensor<B, 2>,
+        options: RoiAlignOptions,
+    ) -> Self {
+        Self {
+            rows: (0..rois.dims()[0]).collect(),
+            features,
+            rois,
+            options,
+        }
+    }
 }
 
 /// RoIAlign (`torchvision.ops.roi_align`; He et al. 2017, <https://arxiv.org/abs/1703.06870>).
@@ -37,80 +66,74 @@ pub fn roi_align<B: DetectionBackend>(
     rois: Tensor<B, 2>,
     options: RoiAlignOptions,
 ) -> Tensor<B, 4> {
-    Tensor::from_primitive(TensorPrimitive::Float(B::roi_align(
-        features.into_primitive().tensor(),
-        rois.into_primitive().tensor(),
-        options,
-    )))
+    tensor(B::roi_align(vec![RoiLevel::only(features, rois, options)]))
 }
 
-/// A tensor for [`roi_align_into`] to fill, in the precision of the features. Its values are zeros
-/// where that adds to them, and else anything.
+/// [`roi_align`] of boxes that are pooled from several feature maps into one output, as from the levels
+/// of a feature pyramid.
 ///
 /// # Shapes
-/// - output: `[K, C, output height, output width]`
-pub fn roi_align_room<B: DetectionBackend>(
-    shape: [usize; 4],
-    dtype: FloatDType,
-    device: &B::Device,
-) -> Tensor<B, 4> {
-    let room = B::roi_align_room(shape, dtype, device);
-    Tensor::from_primitive(TensorPrimitive::Float(room))
-}
-
-/// [`roi_align`] of boxes that lie on several feature maps, a map at a time: writes what is cut from
-/// one into some rows of the result and returns that.
+/// - output: `[K, C, output height, output width]` for K boxes on all levels together
 ///
-/// # Shapes
-/// - pooled: `[K, C, output height, output width]`: a [`roi_align_room`], or zeros in the rows that
-///   are written
-/// - rows: as many as rois, each once
-/// - features: `[N, C, H, W]`, rois: `[K', 5]`
-pub fn roi_align_into<B: DetectionBackend>(
-    pooled: Tensor<B, 4>,
-    rows: &[usize],
-    features: Tensor<B, 4>,
-    rois: Tensor<B, 2>,
-    options: RoiAlignOptions,
-) -> Tensor<B, 4> {
-    Tensor::from_primitive(TensorPrimitive::Float(B::roi_align_into(
-        pooled.into_primitive().tensor(),
-        rows,
-        features.into_primitive().tensor(),
-        rois.into_primitive().tensor(),
-        options,
-    )))
+/// # Panics
+/// If there is no level, if levels differ in their channels or output sizes, or if their rows together
+/// are not 0 to K - 1, each once.
+pub fn multi_scale_roi_align<B: DetectionBackend>(levels: Vec<RoiLevel<B>>) -> Tensor<B, 4> {
+    let size = |level: &RoiLevel<B>| (level.features.dims()[1], level.options.output_size);
+    let sizes: Vec<_> = levels.iter().map(size).collect();
+    assert!(
+        !sizes.is_empty() && sizes.iter().all(|size| *size == sizes[0]),
+        "channels and output sizes of the levels of RoIAlign: {sizes:?}, expected one or more and equal"
+    );
+    for level in &levels {
+        let [boxes, _] = level.rois.dims();
+        assert_eq!(boxes, level.rows.len(), "boxes and rows of a level");
+    }
+    let mut rows: Vec<usize> = levels.iter().flat_map(|level| level.rows.clone()).collect();
+    rows.sort_unstable();
+    assert!(
+        rows.iter().copied().eq(0..rows.len()),
+        "rows of the boxes: {rows:?}, expected each from 0 on once"
+    );
+    tensor(B::roi_align(levels))
 }
 
-pub(crate) fn forward_into<B: DetectionBackend>(
-    pooled: FloatTensor<B>,
-    rows: &[usize],
-    features: FloatTensor<B>,
-    rois: FloatTensor<B>,
-    options: RoiAlignOptions,
+/// [`DetectionBackend::roi_align`] by a function that pools from one level.
+pub(crate) fn gather_levels<B: DetectionBackend>(
+    levels: Vec<RoiLevel<B>>,
+    forward: impl Fn(FloatTensor<B>, FloatTensor<B>, RoiAlignOptions) -> FloatTensor<B>,
 ) -> FloatTensor<B> {
-    let part = B::roi_align(features, rois, options);
-    let part = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(part));
-    let pooled = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(pooled));
-    let index = row_index(rows, &pooled.device());
-    let pooled = pooled.select_assign(0, index, part, IndexingUpdateOp::Add);
-    pooled.into_primitive().tensor()
+    let device = levels[0].features.device();
+    let rows: Vec<usize> = levels.iter().flat_map(|level| level.rows.clone()).collect();
+    let pooled = levels.into_iter().map(|level| {
+        let (features, rois) = (primitive(level.features), primitive(level.rois));
+        tensor::<B, 4>(forward(features, rois, level.options))
+    });
+    let pooled = concat(pooled.collect());
+    if rows.is_sorted() {
+        return primitive(pooled);
+    }
+    let mut boxes = vec![0; rows.len()];
+    for (roi, &row) in rows.iter().enumerate() {
+        boxes[row] = roi;
+    }
+    primitive(pooled.select(0, indices(&boxes, &device)))
 }
 
-pub(crate) fn rows_backward<B: DetectionBackend>(
-    shape: [usize; 4],
-    rois: FloatTensor<B>,
+/// These rows of `[K, C, H, W]`.
+pub(crate) fn select_rows<B: DetectionBackend>(
+    values: FloatTensor<B>,
     rows: &[usize],
-    grad: FloatTensor<B>,
-    options: RoiAlignOptions,
 ) -> FloatTensor<B> {
-    let grad = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(grad));
-    let index = row_index(rows, &grad.device());
-    let grad = grad.select(0, index).into_primitive().tensor();
-    B::roi_align_backward(shape, rois, grad, options)
+    let values = tensor::<B, 4>(values);
+    if rows.iter().copied().eq(0..values.dims()[0]) {
+        return primitive(values);
+    }
+    let device = values.device();
+    primitive(values.select(0, indices(rows, &device)))
 }
 
-fn row_index<B: DetectionBackend>(rows: &[usize], device: &B::Device) -> Tensor<B, 1, Int> {
+fn indices<B: DetectionBackend>(rows: &[usize], device: &B::Device) -> Tensor<B, 1, Int> {
     let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     Tensor::from_ints(rows.as_slice(), device)
 }
@@ -185,12 +208,15 @@ pub fn backward<B: DetectionBackend>(
     grad.cast(dtype).into_primitive().tensor()
 }
 
-/// Concatenates along the first axis, leaving out the empty first part unless it is all there is.
+/// Concatenates along the first axis, leaving out empty parts unless there are no others.
 pub(crate) fn concat<B: DetectionBackend, K: BasicOps<B>>(
     mut parts: Vec<Tensor<B, 4, K>>,
 ) -> Tensor<B, 4, K> {
-    if parts.len() > 1 {
-        parts.remove(0);
+    let is_empty = |part: &Tensor<B, 4, K>| part.dims()[0] == 0;
+    if parts.iter().all(is_empty) {
+        parts.truncate(1);
+    } else {
+        parts.retain(|part| !is_empty(part));
     }
     Tensor::cat(parts, 0)
 }

@@ -2,7 +2,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 use rcnn_backbone::{FeatureMaps, LevelSpec};
-use rcnn_ops::{BBox, DetectionBackend, RoiAlignOptions, box_area, roi_align_into, roi_align_room};
+use rcnn_ops::{
+    BBox, DetectionBackend, RoiAlignOptions, RoiLevel, box_area, multi_scale_roi_align,
+};
 use rcnn_types::validate::{InvalidField, POSITIVE, is_positive, require, require_within};
 use serde::{Deserialize, Serialize};
 
@@ -132,24 +134,23 @@ impl MultiScaleRoiAlign {
             order[level].push(position);
         }
         let device = levels[0].device();
-        let [height, width] = self.output_size;
-        let count = order.iter().map(Vec::len).sum();
-        let (channels, dtype) = (levels[0].dims()[1], levels[0].dtype());
-        let mut pooled = roi_align_room([count, channels, height, width], dtype.into(), &device);
-        for (level, (rois, rows)) in rois.into_iter().zip(&order).enumerate() {
-            if rows.is_empty() {
-                continue;
-            }
-            let options = RoiAlignOptions {
-                output_size: self.output_size,
-                spatial_scale: scales[level],
-                sampling_ratio: self.sampling_ratio,
-                aligned: false,
-            };
-            let rois = Tensor::from_data(TensorData::new(rois, [rows.len(), 5]), &device);
-            pooled = roi_align_into(pooled, rows, levels[level].clone(), rois, options);
-        }
-        pooled
+        let count: usize = order.iter().map(Vec::len).sum();
+        let pooled = rois.into_iter().zip(order).enumerate();
+        let pooled = pooled
+            // Without any boxes, the first level says what shape the output has.
+            .filter(|(level, (_, rows))| !rows.is_empty() || (count == 0 && *level == 0))
+            .map(|(level, (rois, rows))| RoiLevel {
+                features: levels[level].clone(),
+                rois: Tensor::from_data(TensorData::new(rois, [rows.len(), 5]), &device),
+                rows,
+                options: RoiAlignOptions {
+                    output_size: self.output_size,
+                    spatial_scale: scales[level],
+                    sampling_ratio: self.sampling_ratio,
+                    aligned: false,
+                },
+            });
+        multi_scale_roi_align(pooled.collect())
     }
 
     fn level_mapper(&self, scales: &[f32]) -> LevelMapper {

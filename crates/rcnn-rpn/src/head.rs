@@ -1,10 +1,10 @@
 //! The head of the region proposal network: objectness and box deltas of every anchor.
 
 use burn::module::{Initializer, Module};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
 use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, conv_norm_relu};
-use rcnn_ops::{DetectionBackend, Forward, conv2d};
+use rcnn_ops::{Conv2d, DetectionBackend, Forward};
 
 /// 3x3 convolutions shared by two 1x1 heads (`torchvision.models.detection.rpn.RPNHead`).
 #[derive(Module, Debug)]
@@ -64,7 +64,7 @@ impl<B: Backend> RpnHead<B> {
             let config = Conv2dConfig::new([channels, out], [1, 1]);
             let mut head = config.with_initializer(initializer.clone()).init(device);
             head.bias = Some(Initializer::Zeros.init([out], device));
-            head
+            Conv2d::from(head)
         };
         Self {
             conv: (0..conv_depth).map(|_| conv.init(device)).collect(),
@@ -85,9 +85,9 @@ impl<B: DetectionBackend> RpnHead<B> {
                     x = conv_norm_relu(conv, x, cx.phase);
                     cx.layer(format_args!("conv.{i}"), &x);
                 }
-                let objectness = conv2d(&self.cls_logits, x.clone());
+                let objectness = self.cls_logits.forward(x.clone());
                 cx.layer("cls_logits", &objectness);
-                let deltas = conv2d(&self.bbox_pred, x);
+                let deltas = self.bbox_pred.forward(x);
                 cx.layer("bbox_pred", &deltas);
                 (objectness, deltas)
             })

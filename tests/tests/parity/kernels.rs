@@ -5,8 +5,8 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive, backend::Backend};
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{
-    BoxCoder, DetectionBackend, RoiAlignOptions, RoiPoolOptions, box_iou_matrix, grouped_nms,
-    reference, roi_align, roi_align_into, roi_pool, top_k,
+    BoxCoder, DetectionBackend, RoiAlignOptions, RoiLevel, RoiPoolOptions, box_iou_matrix,
+    grouped_nms, multi_scale_roi_align, reference, roi_align, roi_pool, top_k,
 };
 
 use crate::Named;
@@ -205,17 +205,25 @@ fn check_roi_align<B: DetectionBackend>(device: &B::Device) {
                 continue;
             }
 
-            // The same in rows of a larger result, from the last to the second.
-            let rows: Vec<usize> = (1..=k).rev().collect();
-            let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-            let pool = |features: Tensor<Autodiff<B>, 4>, rois| {
-                let device = features.device();
-                let zeros = Tensor::zeros([k + 2, shape[1], 3, 2], &device);
-                let all = roi_align_into(zeros, &rows, features, rois, options);
-                all.select(0, Tensor::from_ints(index.as_slice(), &device))
+            // The same boxes on two levels, whose rows alternate from the last to the first.
+            let rows: Vec<usize> = (0..k).rev().collect();
+            let [even, odd] = [0, 1].map(|first| (first..k).step_by(2).collect::<Vec<_>>());
+            let pool = |features: Tensor<Autodiff<B>, 4>, rois: Tensor<Autodiff<B>, 2>| {
+                let index = |places: &[usize]| {
+                    let places: Vec<i32> = places.iter().map(|&place| place as i32).collect();
+                    Tensor::<Autodiff<B>, 1, Int>::from_ints(places.as_slice(), &rois.device())
+                };
+                let parts = [&odd, &even].into_iter().filter(|part| !part.is_empty());
+                let levels = parts.map(|part| RoiLevel {
+                    features: features.clone(),
+                    rois: rois.clone().select(0, index(part)),
+                    rows: part.iter().map(|&roi| rows[roi]).collect(),
+                    options,
+                });
+                multi_scale_roi_align(levels.collect()).select(0, index(&rows))
             };
-            let (into, gradient) = case.pool::<B>(&noise(out.iter().product(), 3), device, pool);
-            assert_close(&what, into, pooled.into_data());
+            let (levels, gradient) = case.pool::<B>(&noise(out.iter().product(), 3), device, pool);
+            assert_close(&what, levels, pooled.into_data());
             assert_close(&what, gradient, float_data::<4>(expected));
         }
     }
@@ -283,7 +291,7 @@ fn check_no_boxes<B: DetectionBackend>(device: &B::Device) {
     let options = align_options().next().expect("one");
     let positions = Tensor::<B, 4, Int>::zeros([0, 3, 3, 2], device).into_primitive();
     for gradient in [
-        B::roi_align_backward(shape, rois(), grad(), options),
+        B::roi_align_backward(shape, rois(), &[], grad(), options),
         B::roi_pool_backward(shape, rois(), positions, grad()),
     ] {
         let gradient = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(gradient));

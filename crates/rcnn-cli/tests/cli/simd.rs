@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use rcnn_burn::ops::InstructionSet;
+use rcnn_burn::cpu::InstructionSet;
 use serde_json::Value;
 
 use super::{assert_fails, json};

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::block;
+use crate::epilogue::Activation;
 use crate::simd::for_each_set;
 use crate::testing::{error, random};
 
@@ -234,6 +235,57 @@ fn winograd_error() {
     }
 }
 
+const ACTIVATIONS: [Activation; 5] = [
+    Activation::None,
+    Activation::Relu,
+    Activation::Relu6,
+    Activation::Hardswish,
+    Activation::Hardsigmoid,
+];
+
+fn activated(activation: Activation, x: f64) -> f64 {
+    let relu6 = |x: f64| x.clamp(0.0, 6.0);
+    match activation {
+        Activation::None => x,
+        Activation::Relu => x.max(0.0),
+        Activation::Relu6 => relu6(x),
+        Activation::Hardswish => x * relu6(x + 3.0) / 6.0,
+        Activation::Hardsigmoid => relu6(x + 3.0) / 6.0,
+    }
+}
+
+/// What is not a number shows in the output, whatever follows.
+#[test]
+fn activations_keep_what_is_not_a_number() {
+    for conv in [
+        conv(1, [16, 16], [12, 12], 3, 1, 1, 1),
+        conv(1, [16, 16], [12, 12], 1, 1, 0, 1),
+        conv(1, [16, 16], [12, 12], 3, 1, 1, 16),
+    ] {
+        let (x, w) = (
+            vec![f32::NAN; conv.input_len()],
+            random(conv.weight_len(), 1),
+        );
+        for activation in ACTIVATIONS {
+            let epilogue = Epilogue {
+                activation,
+                ..Epilogue::NONE
+            };
+            for_each_set(|set| {
+                let output = match conv.groups {
+                    1 => {
+                        let weights = Weights::new(&conv, &w);
+                        super::forward(&conv, Image::Planes(&x), &weights, &epilogue)
+                    }
+                    _ => exact_forward(&conv, &x, &w, &epilogue),
+                };
+                let all = output.iter().all(|value| value.is_nan());
+                assert!(all, "{set} {activation:?} {conv:?}");
+            });
+        }
+    }
+}
+
 /// In the output loops of all methods.
 #[test]
 fn epilogues() {
@@ -251,14 +303,14 @@ fn epilogues() {
         each_product(&conv, |o, i, k| {
             sums[o] += f64::from(x[i]) * f64::from(w[k])
         });
-        for bits in 0..16 {
+        for (bits, activation) in (0..8).flat_map(|bits| ACTIVATIONS.map(|kind| (bits, kind))) {
             let on = |bit: usize| bits >> bit & 1 == 1;
             let epilogue = Epilogue {
                 scale: on(0).then_some(&scale[..]),
                 shift: on(1).then_some(&shift[..]),
                 residual: on(2).then_some(&residual[..]),
                 sources: None,
-                relu: on(3),
+                activation,
             };
             let want: Vec<f64> = (0..sums.len())
                 .map(|i| {
@@ -271,11 +323,16 @@ fn epilogues() {
                         .map_or(0.0, |shift| f64::from(shift[channel]));
                     let residual = epilogue.residual.map_or(0.0, |r| f64::from(r[i]));
                     let sum = sums[i] * scale + shift + residual;
-                    if epilogue.relu { sum.max(0.0) } else { sum }
+                    activated(activation, sum)
                 })
                 .collect();
-            let error = error(&forward(&conv, &x, &w, &epilogue), &want);
-            assert!(error < 1e-5, "{error} {bits:b} {conv:?}");
+            for_each_set(|set| {
+                let error = error(&forward(&conv, &x, &w, &epilogue), &want);
+                assert!(
+                    error < 1e-5,
+                    "{error} {set} {bits:b} {activation:?} {conv:?}"
+                );
+            });
         }
     }
 }
@@ -337,9 +394,11 @@ fn same_bits_every_time() {
         conv(2, [64, 64], [30, 41], 3, 2, 1, 1),
     ] {
         let (x, grad) = (random(conv.input_len(), 1), random(conv.output_len(), 2));
-        let first = weight_grad(&conv, &x, &grad);
-        for _ in 0..5 {
-            assert!(weight_grad(&conv, &x, &grad) == first);
-        }
+        for_each_set(|_| {
+            let first = weight_grad(&conv, &x, &grad);
+            for _ in 0..5 {
+                assert!(weight_grad(&conv, &x, &grad) == first);
+            }
+        });
     }
 }

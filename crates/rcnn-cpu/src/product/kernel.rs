@@ -11,6 +11,7 @@ use pulp::{NullaryFnOnce, Scalar128b};
 
 use super::{Output, Product, ROWS, Rows, Starts, share};
 use crate::block::{BLOCK, ChannelBlock, Streaming, prefetch};
+use crate::epilogue::Activation;
 use crate::simd::Vectors;
 
 /// How products are cut for a processor's registers and caches.
@@ -171,6 +172,21 @@ impl<V: Tiling, const W: usize> NullaryFnOnce for Multiply<'_, '_, V, W> {
     }
 }
 
+/// Replaces each vector of the sums of some rows. Not a function of a closure, which may not be inlined,
+/// and then has been compiled without the vectors' instructions.
+macro_rules! each_part {
+    ($sums:expr, |$part:ident| $value:expr) => {
+        for sums in &mut $sums {
+            for sum in sums {
+                for p in 0..V::PARTS {
+                    let $part = sum.as_ref()[p];
+                    sum.as_mut()[p] = $value;
+                }
+            }
+        }
+    };
+}
+
 impl RowBlock<'_> {
     /// The sums of all rows with `W` blocks.
     #[inline(always)]
@@ -260,14 +276,14 @@ impl RowBlock<'_> {
                     }
                 }
             }
-            if epilogue.relu {
-                for sums in &mut sums {
-                    for sum in sums {
-                        for p in 0..V::PARTS {
-                            sum.as_mut()[p] = vectors.relu(sum.as_ref()[p]);
-                        }
-                    }
+            match epilogue.activation {
+                Activation::None => {}
+                Activation::Relu => each_part!(sums, |sum| vectors.relu(sum)),
+                Activation::Relu6 => each_part!(sums, |sum| vectors.clamp(sum, 6.0)),
+                Activation::Hardswish => {
+                    each_part!(sums, |sum| vectors.mul_f32s(sum, vectors.gate(sum)))
                 }
+                Activation::Hardsigmoid => each_part!(sums, |sum| vectors.gate(sum)),
             }
         }
         match self.streaming {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::arena::Scratch;
 use crate::block::{BLOCK, floats, floats_mut};
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Activation, Epilogue};
 use crate::simd::for_each_set;
 use crate::testing::{error, random};
 
@@ -38,7 +38,7 @@ fn products() {
         let epilogue = Epilogue {
             scale: Some(&scale),
             residual: Some(&residual),
-            relu: true,
+            activation: Activation::Relu,
             ..Epilogue::NONE
         };
         for_each_set(|set| {

@@ -4,7 +4,7 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
-use burn::tensor::{FloatDType, Tensor, TensorMetadata};
+use burn::tensor::{Tensor, TensorMetadata};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
@@ -12,28 +12,17 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 
 use crate::channels::{primitive, rows, tensor};
 use crate::{
-    ConvEpilogue, DetectionBackend, ImageFit, RoiAlignOptions, RoiPoolOptions, convolution,
-    image as images,
+    ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel,
+    RoiPoolOptions, image as images,
 };
 
+/// The pooling from one level of several, which follow each other in the graph: a level's node passes the
+/// gradient on to the level before.
 #[derive(Debug)]
-struct RoiAlign;
+struct RoiAlignLevel;
 
-impl<B: DetectionBackend> Backward<B, 1> for RoiAlign {
-    type State = ([usize; 4], FloatTensor<B>, RoiAlignOptions);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (shape, rois, options) = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
-            B::roi_align_backward(shape, rois, grad, options)
-        });
-    }
-}
-
-#[derive(Debug)]
-struct RoiAlignInto;
-
-impl<B: DetectionBackend> Backward<B, 2> for RoiAlignInto {
+impl<B: DetectionBackend> Backward<B, 2> for RoiAlignLevel {
+    /// Shape of the features, boxes, their rows of the output, and options.
     type State = ([usize; 4], FloatTensor<B>, Vec<usize>, RoiAlignOptions);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -42,9 +31,8 @@ impl<B: DetectionBackend> Backward<B, 2> for RoiAlignInto {
             ops.parents,
             ops.node,
             grads,
-            // Nobody looks at the rows that were zeros.
             |grad| grad,
-            |grad| B::roi_align_rows_backward(shape, rois, &rows, grad, options),
+            |grad| B::roi_align_backward(shape, rois, &rows, grad, options),
         );
     }
 }
@@ -66,33 +54,21 @@ impl<B: DetectionBackend> Backward<B, 1> for RoiPool {
 #[derive(Debug)]
 struct Convolution;
 
-/// Input, weight, bias if there is one, and options.
-type ConvolutionState<B> = (
-    FloatTensor<B>,
-    FloatTensor<B>,
-    Option<FloatTensor<B>>,
-    ConvOptions<2>,
-);
-
 /// `N` is 3 with a bias, else 2.
 impl<B: DetectionBackend, const N: usize> Backward<B, N> for Convolution {
-    type State = ConvolutionState<B>;
+    /// Input, weight and options.
+    type State = (FloatTensor<B>, FloatTensor<B>, ConvOptions<2>);
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (x, weight, bias, options) = ops.state;
-        let node = |place: usize| ops.parents.get(place).cloned().flatten();
-        if let Some(node) = node(0) {
-            let (x, weight, grad) = (x.clone(), weight.clone(), grad.clone());
-            let grad = B::convolution_input_grad(x, weight, grad, options.clone());
-            grads.register::<B>(node.id, grad);
-        }
-        if let Some(node) = node(1) {
-            let grad = B::convolution_weight_grad(x.clone(), weight, grad.clone(), options);
-            grads.register::<B>(node.id, grad);
-        }
-        if let (Some(node), Some(bias)) = (node(2), bias) {
-            grads.register::<B>(node.id, B::convolution_bias_grad(x, bias, grad));
+        let (x, weight, options) = ops.state;
+        let nodes = [0, 1, 2].map(|place: usize| ops.parents.get(place).cloned().flatten());
+        let wanted = nodes.each_ref().map(Option::is_some);
+        let found = B::convolution_backward(x, weight, grad, options, wanted);
+        for (node, grad) in nodes.into_iter().zip(found) {
+            if let (Some(node), Some(grad)) = (node, grad) {
+                grads.register::<B>(node.id, grad);
+            }
         }
     }
 }
@@ -145,6 +121,23 @@ impl<B: DetectionBackend> Backward<B, 1> for ChannelMoments {
     }
 }
 
+impl<B: DetectionBackend, C: CheckpointStrategy> ConvEpilogue<Autodiff<B, C>> {
+    fn is_tracked(&self) -> bool {
+        let affine = self.affine.clone().into_iter();
+        let affine = affine.flat_map(|(scale, shift)| [scale, shift].map(primitive));
+        let mut operands = affine.chain(self.residual.clone().map(primitive));
+        operands.any(|operand| operand.is_tracked())
+    }
+
+    fn inner(self) -> ConvEpilogue<B> {
+        ConvEpilogue {
+            affine: self.affine.map(|(a, b)| (a.inner(), b.inner())),
+            residual: self.residual.map(Tensor::inner),
+            activation: self.activation,
+        }
+    }
+}
+
 impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B, C> {
     fn fit_image(image: FloatTensor<Self>, fit: &ImageFit) -> FloatTensor<Self> {
         match image.is_tracked() {
@@ -186,21 +179,35 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         weight: FloatTensor<Self>,
         bias: Option<FloatTensor<Self>>,
         options: ConvOptions<2>,
+        epilogue: ConvEpilogue<Self>,
+        _: ConvPrecision,
+        plan: Option<&LayerPlan>,
     ) -> FloatTensor<Self> {
-        let tracked = x.is_tracked() || weight.is_tracked();
-        if !tracked && !bias.as_ref().is_some_and(|bias| bias.is_tracked()) {
-            let exact = ConvEpilogue {
-                exact: true,
-                ..Default::default()
-            };
+        let operands = [Some(&x), Some(&weight), bias.as_ref()];
+        let tracked = operands
+            .into_iter()
+            .flatten()
+            .any(|operand| operand.is_tracked());
+        if !tracked && !epilogue.is_tracked() {
+            // What follows may want gradients.
+            let exact = ConvPrecision::Exact;
             let bias = bias.map(|bias| bias.primitive);
-            let (x, weight) = (x.primitive, weight.primitive);
-            return Self::from_inner(B::fused_convolution(x, weight, bias, options, exact));
+            let (x, weight, epilogue) = (x.primitive, weight.primitive, epilogue.inner());
+            let output = B::convolution(x, weight, bias, options, epilogue, exact, plan);
+            return Self::from_inner(output);
         }
-        let bias_primitive = bias.as_ref().map(|bias| bias.primitive.clone());
-        let state: ConvolutionState<B> = (x.primitive, weight.primitive, bias_primitive, options);
-        let (input, kernel, shift, options) = state.clone();
-        let output = B::tracked_convolution(input, kernel, shift, options);
+        // A weight that is trained is another at the next step.
+        let plan = plan.filter(|_| !tracked);
+        let output = B::convolution(
+            x.primitive.clone(),
+            weight.primitive.clone(),
+            bias.as_ref().map(|bias| bias.primitive.clone()),
+            options.clone(),
+            ConvEpilogue::default(),
+            ConvPrecision::Exact,
+            plan,
+        );
+        let state = (x.primitive, weight.primitive, options);
         macro_rules! record {
             ($nodes:expr) => {
                 match Convolution.prepare::<C>($nodes).compute_bound().stateful() {
@@ -209,88 +216,35 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
                 }
             };
         }
-        match bias {
+        let output = match bias {
             Some(bias) => record!([x.node, weight.node, bias.node]),
             None => record!([x.node, weight.node]),
-        }
-    }
-
-    fn fused_convolution(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
-        options: ConvOptions<2>,
-        epilogue: ConvEpilogue<Self>,
-    ) -> FloatTensor<Self> {
-        let affine = epilogue.affine.clone().into_iter();
-        let affine = affine.flat_map(|(scale, shift)| [scale, shift].map(primitive));
-        let others: Vec<_> = affine
-            .chain(epilogue.residual.clone().map(primitive))
-            .chain(bias.clone())
-            .collect();
-        let tracked = x.is_tracked() || weight.is_tracked();
-        if tracked || others.iter().any(|other| other.is_tracked()) {
-            return convolution::fused::<Self>(x, weight, bias, options, epilogue);
-        }
-        // As in inference, but by plain sums: what follows may want gradients.
-        let epilogue = ConvEpilogue {
-            affine: epilogue.affine.map(|(a, b)| (a.inner(), b.inner())),
-            residual: epilogue.residual.map(Tensor::inner),
-            relu: epilogue.relu,
-            exact: true,
         };
-        let (bias, options) = (bias.map(|bias| bias.primitive), options);
-        let (x, weight) = (x.primitive, weight.primitive);
-        Self::from_inner(B::fused_convolution(x, weight, bias, options, epilogue))
+        primitive(epilogue.apply(tensor(output)))
     }
 
-    fn roi_align(
-        features: FloatTensor<Self>,
-        rois: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        let shape = features.primitive.shape().dims();
-        let rois = rois.primitive;
-        let pooled = B::roi_align(features.primitive, rois.clone(), options);
-        match RoiAlign
-            .prepare::<C>([features.node])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prep) => prep.finish((shape, rois, options), pooled),
-            OpsKind::UnTracked(prep) => prep.finish(pooled),
-        }
-    }
-
-    fn roi_align_room(
-        shape: [usize; 4],
-        dtype: FloatDType,
-        device: &Self::Device,
-    ) -> FloatTensor<Self> {
-        Self::from_inner(B::roi_align_room(shape, dtype, device))
-    }
-
-    fn roi_align_into(
-        pooled: FloatTensor<Self>,
-        rows: &[usize],
-        features: FloatTensor<Self>,
-        rois: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        let shape = features.primitive.shape().dims();
-        let rois = rois.primitive;
-        let output = B::roi_align_into(
-            pooled.primitive,
-            rows,
-            features.primitive,
-            rois.clone(),
-            options,
-        );
-        let ops = RoiAlignInto.prepare::<C>([pooled.node, features.node]);
-        match ops.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((shape, rois, rows.to_vec(), options), output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
-        }
+    fn roi_align(levels: Vec<RoiLevel<Self>>) -> FloatTensor<Self> {
+        let inner = |level: &RoiLevel<Self>| RoiLevel {
+            features: level.features.clone().inner(),
+            rois: level.rois.clone().inner(),
+            rows: level.rows.clone(),
+            options: level.options,
+        };
+        let pooled = Self::from_inner(B::roi_align(levels.iter().map(inner).collect()));
+        levels.into_iter().fold(pooled, |pooled, level| {
+            let features = primitive(level.features);
+            let nodes = [pooled.node, features.node];
+            let ops = RoiAlignLevel.prepare::<C>(nodes).compute_bound().stateful();
+            let pooled = pooled.primitive;
+            match ops {
+                OpsKind::Tracked(prep) => {
+                    let shape = features.primitive.shape().dims();
+                    let rois = primitive(level.rois).primitive;
+                    prep.finish((shape, rois, level.rows, level.options), pooled)
+                }
+                OpsKind::UnTracked(prep) => prep.finish(pooled),
+            }
+        })
     }
 
     fn roi_pool(
@@ -415,6 +369,16 @@ mod tests {
         }
     }
 
+    fn convolution(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        bias: Option<FloatTensor<B>>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<B> {
+        let (epilogue, fast) = (ConvEpilogue::default(), ConvPrecision::Fast);
+        B::convolution(x, weight, bias, options, epilogue, fast, None)
+    }
+
     #[test]
     fn convolutions_have_burns_gradients() {
         let cases = [
@@ -430,7 +394,7 @@ mod tests {
                 random::<4>(weight),
                 random::<1>([weight[0]]),
             );
-            let results = [B::convolution, B::conv2d].map(|run| {
+            let results = [convolution, B::conv2d].map(|run| {
                 let (x, weight, bias) = inputs.clone();
                 let output = run(
                     primitive(x.clone()),
@@ -452,7 +416,7 @@ mod tests {
             }
             // What is not tracked gets no gradient, and the rest still does.
             let (x, weight, bias) = inputs;
-            let output = B::convolution(
+            let output = convolution(
                 primitive(x.clone().detach()),
                 primitive(weight.clone()),
                 Some(primitive(bias.detach())),

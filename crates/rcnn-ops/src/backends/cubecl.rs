@@ -11,7 +11,8 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
 
-use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions};
+use crate::roi_align::{gather_levels, select_rows};
+use crate::{DetectionBackend, RoiAlignOptions, RoiLevel, RoiPoolOptions};
 
 mod boxes;
 mod fusion;
@@ -28,20 +29,18 @@ where
     I: IntElement,
     BT: BoolElement,
 {
-    fn roi_align(
-        features: FloatTensor<Self>,
-        rois: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        roi_align::forward(features, rois, options)
+    fn roi_align(levels: Vec<RoiLevel<Self>>) -> FloatTensor<Self> {
+        gather_levels(levels, roi_align::forward)
     }
 
     fn roi_align_backward(
         features: [usize; 4],
         rois: FloatTensor<Self>,
+        rows: &[usize],
         grad: FloatTensor<Self>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
+        let grad = select_rows::<Self>(grad, rows);
         roi_align::backward(features, rois, grad, options)
     }
 

@@ -1,16 +1,17 @@
 //! The CPU engine, [`rcnn_cpu`], behind Flex: its kernels are for f32; other precisions run the reference
 //! bodies.
 
-use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps, IntTensor, ModuleOps};
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor, ModuleOps};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
+use rcnn_cpu::BLOCK;
 use rcnn_cpu::fit_image::{self, FitImage, Tap};
 use rcnn_cpu::max_pool::{self, MaxPool};
-use rcnn_cpu::{BLOCK, Floats};
 
 use crate::{
-    ConvEpilogue, DetectionBackend, ImageFit, RoiAlignOptions, RoiPoolOptions, image as images, nms,
+    ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel,
+    RoiPoolOptions, image as images, nms,
 };
 
 mod arena;
@@ -19,7 +20,7 @@ mod channels;
 mod channels_last;
 mod convolution;
 mod linear;
-mod prepared;
+pub(crate) mod plan;
 mod roi_align;
 
 impl DetectionBackend for Flex {
@@ -70,18 +71,21 @@ impl DetectionBackend for Flex {
         weight: FloatTensor<Self>,
         bias: Option<FloatTensor<Self>>,
         options: ConvOptions<2>,
+        epilogue: ConvEpilogue<Self>,
+        precision: ConvPrecision,
+        plan: Option<&LayerPlan>,
     ) -> FloatTensor<Self> {
-        convolution::fused(x, weight, bias, options, ConvEpilogue::default())
+        convolution::forward(x, weight, bias, options, epilogue, precision, plan)
     }
 
-    fn fused_convolution(
+    fn convolution_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
+        grad: FloatTensor<Self>,
         options: ConvOptions<2>,
-        epilogue: ConvEpilogue<Self>,
-    ) -> FloatTensor<Self> {
-        convolution::fused(x, weight, bias, options, epilogue)
+        wanted: [bool; 3],
+    ) -> [Option<FloatTensor<Self>>; 3] {
+        convolution::backward(x, weight, grad, options, wanted)
     }
 
     fn fully_connected(
@@ -135,88 +139,18 @@ impl DetectionBackend for Flex {
         Tensor::<Self, 2, Int>::from_data(keep, &Default::default()).into_primitive()
     }
 
-    fn tracked_convolution(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
-        options: ConvOptions<2>,
-    ) -> FloatTensor<Self> {
-        convolution::exact(x, weight, bias, options)
-    }
-
-    fn convolution_input_grad(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        options: ConvOptions<2>,
-    ) -> FloatTensor<Self> {
-        convolution::input_grad(x, weight, grad, options)
-    }
-
-    fn convolution_weight_grad(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        options: ConvOptions<2>,
-    ) -> FloatTensor<Self> {
-        convolution::weight_grad(x, weight, grad, options)
-    }
-
-    fn convolution_bias_grad(
-        x: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        convolution::bias_grad(x, bias, grad)
-    }
-
-    fn roi_align(
-        features: FloatTensor<Self>,
-        rois: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        roi_align::forward(features, rois, options)
-    }
-
-    fn roi_align_room(
-        shape: [usize; 4],
-        dtype: FloatDType,
-        device: &Self::Device,
-    ) -> FloatTensor<Self> {
-        match dtype {
-            FloatDType::F32 => arena::tensor(Floats::new(shape.iter().product()), shape),
-            _ => Self::float_zeros(shape.into(), device, dtype),
-        }
-    }
-
-    fn roi_align_into(
-        pooled: FloatTensor<Self>,
-        rows: &[usize],
-        features: FloatTensor<Self>,
-        rois: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        roi_align::forward_into(pooled, rows, features, rois, options)
-    }
-
-    fn roi_align_rows_backward(
-        shape: [usize; 4],
-        rois: FloatTensor<Self>,
-        rows: &[usize],
-        grad: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        roi_align::backward(shape, rois, rows, grad, options)
+    fn roi_align(levels: Vec<RoiLevel<Self>>) -> FloatTensor<Self> {
+        roi_align::forward(levels)
     }
 
     fn roi_align_backward(
-        shape: [usize; 4],
+        features: [usize; 4],
         rois: FloatTensor<Self>,
+        rows: &[usize],
         grad: FloatTensor<Self>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        let rows: Vec<usize> = (0..grad.layout().shape()[0]).collect();
-        roi_align::backward(shape, rois, &rows, grad, options)
+        roi_align::backward(features, rois, rows, grad, options)
     }
 
     fn roi_pool(

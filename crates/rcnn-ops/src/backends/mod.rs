@@ -4,6 +4,6 @@ mod autodiff;
 #[cfg(feature = "cubecl")]
 mod cubecl;
 #[cfg(feature = "flex")]
-mod flex;
+pub(crate) mod flex;
 #[cfg(feature = "ndarray")]
 mod ndarray;

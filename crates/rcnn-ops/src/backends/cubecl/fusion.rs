@@ -9,7 +9,9 @@ use burn_fusion::stream::{Operation, OperationStreams};
 use burn_fusion::{Fusion, FusionBackend, FusionRuntime, FusionTensor};
 use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
 
-use crate::{DetectionBackend, RoiAlignOptions, RoiPoolOptions};
+use crate::channels::tensor;
+use crate::roi_align::{gather_levels, select_rows};
+use crate::{DetectionBackend, RoiAlignOptions, RoiLevel, RoiPoolOptions};
 
 type Runtime<B> = <B as FusionBackend>::FusionRuntime;
 type Handles<B> = HandleContainer<<Runtime<B> as FusionRuntime>::FusionHandle>;
@@ -79,34 +81,33 @@ fn floats<B: FusionBackend, const I: usize>(
 }
 
 impl<B: FusionBackend + DetectionBackend> DetectionBackend for Fusion<B> {
-    fn roi_align(
-        features: FloatTensor<Self>,
-        rois: FloatTensor<Self>,
-        options: RoiAlignOptions,
-    ) -> FloatTensor<Self> {
-        let ([k, _], [_, c, _, _]) = (rois.shape.dims(), features.shape.dims());
-        let [out_h, out_w] = options.output_size;
-        let (shape, dtype) = (Shape::new([k, c, out_h, out_w]), features.dtype);
-        let run = move |[features, rois]: [_; 2]| B::roi_align(features, rois, options);
-        floats::<B, 2>("roi_align", [features, rois], shape, dtype, run)
+    fn roi_align(levels: Vec<RoiLevel<Self>>) -> FloatTensor<Self> {
+        gather_levels(levels, |features, rois, options| {
+            let ([k, _], [_, c, _, _]) = (rois.shape.dims(), features.shape.dims());
+            let [out_h, out_w] = options.output_size;
+            let (shape, dtype) = (Shape::new([k, c, out_h, out_w]), features.dtype);
+            let run = move |[features, rois]: [_; 2]| {
+                let (features, rois) = (tensor(features), tensor(rois));
+                B::roi_align(vec![RoiLevel::only(features, rois, options)])
+            };
+            floats::<B, 2>("roi_align", [features, rois], shape, dtype, run)
+        })
     }
 
     fn roi_align_backward(
         features: [usize; 4],
         rois: FloatTensor<Self>,
+        rows: &[usize],
         grad: FloatTensor<Self>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
+        let grad = select_rows::<Self>(grad, rows);
         let dtype = grad.dtype;
-        let run = move |[rois, grad]: [_; 2]| B::roi_align_backward(features, rois, grad, options);
-        let inputs = [rois, grad];
-        floats::<B, 2>(
-            "roi_align_backward",
-            inputs,
-            Shape::new(features),
-            dtype,
-            run,
-        )
+        let rows: Vec<usize> = (0..rows.len()).collect();
+        let run =
+            move |[rois, grad]: [_; 2]| B::roi_align_backward(features, rois, &rows, grad, options);
+        let (inputs, shape) = ([rois, grad], Shape::new(features));
+        floats::<B, 2>("roi_align_backward", inputs, shape, dtype, run)
     }
 
     fn roi_pool(

@@ -1,16 +1,18 @@
 //! Flex's tensors in and out of the convolution kernels. What these do not compute, dilations and
 //! other precisions, Flex's own operations do.
 
-use burn::tensor::ops::{ConvOptions, ModuleOps};
+use std::sync::Arc;
+
+use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
-use rcnn_cpu::conv2d::{self, Conv2d, Image};
+use rcnn_cpu::conv2d::{self, Conv2d, Image, Weights};
 use rcnn_cpu::{BLOCK, Epilogue};
 
-use super::prepared::prepared;
-use super::{arena, channels_last, dims, tensor};
-use crate::convolution::nearest;
-use crate::{ConvEpilogue, channels};
+use super::{arena, channels_last, dims, plan};
+use crate::channels::{primitive, tensor};
+use crate::convolution::{self, nearest};
+use crate::{Activation, ConvEpilogue, ConvPrecision, LayerPlan};
 
 /// The sizes of a convolution that the kernels compute.
 fn sizes(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Conv2d> {
@@ -32,44 +34,25 @@ fn sizes(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Optio
     (plain && options.dilation == [1, 1] && sizes.supports()).then_some(sizes)
 }
 
-/// By plain sums, in the layout that gradients need.
-pub(super) fn exact(
-    x: FlexTensor,
-    weight: FlexTensor,
-    bias: Option<FlexTensor>,
-    options: ConvOptions<2>,
-) -> FlexTensor {
-    let Some(sizes) = sizes(&x, &weight, &options) else {
-        return Flex::conv2d(x, weight, bias, options);
-    };
-    let (x, weight) = (channels_last::to_planes(x), weight.to_contiguous());
-    let bias = bias.map(|bias| bias.to_contiguous());
-    let epilogue = Epilogue {
-        shift: bias.as_ref().map(|bias| bias.storage::<f32>()),
-        ..Epilogue::NONE
-    };
-    let output = conv2d::exact_forward(&sizes, x.storage(), weight.storage(), &epilogue);
-    arena::tensor(output, sizes.output_shape())
-}
-
-pub(super) fn fused(
+pub(super) fn forward(
     x: FlexTensor,
     weight: FlexTensor,
     bias: Option<FlexTensor>,
     options: ConvOptions<2>,
     epilogue: ConvEpilogue<Flex>,
+    precision: ConvPrecision,
+    plan: Option<&LayerPlan>,
 ) -> FlexTensor {
     let other = |tensor: &FlexTensor| tensor.dtype() != DType::F32;
     let affine = epilogue.affine.clone();
-    let affine = affine.map(|(scale, shift)| [scale, shift].map(channels::primitive));
-    let residual = epilogue.residual.clone().map(channels::primitive);
+    let affine = affine.map(|(scale, shift)| [scale, shift].map(primitive));
+    let residual = epilogue.residual.clone().map(primitive);
     let mut operands = bias.iter().chain(affine.iter().flatten()).chain(&residual);
     let sizes = sizes(&x, &weight, &options).filter(|_| !operands.any(other));
     let Some(mut sizes) = sizes else {
-        let output = Flex::conv2d(x, weight, bias, options);
-        return channels::primitive(epilogue.apply(channels::tensor(output)));
+        return convolution::forward::<Flex>(x, weight, bias, options, epilogue);
     };
-    sizes.exact = epilogue.exact;
+    sizes.exact = precision == ConvPrecision::Exact;
     let floats = |tensor: FlexTensor| tensor.to_contiguous().storage::<f32>().to_vec();
     let mut shift = bias.map(floats);
     let mut scale = None;
@@ -81,7 +64,8 @@ pub(super) fn fused(
         (scale, shift) = (Some(by), Some(and));
     }
     let weight = weight.to_contiguous();
-    let grouped = sizes.groups > 1;
+    // The layout that gradients need, where they are what the convolution is exact for.
+    let planes = sizes.groups > 1 || (sizes.exact && plan.is_none());
     let [batch, channels_out, height, width] = sizes.output_shape();
     let sources = residual.as_ref().and_then(|residual| {
         let [n, c, h, w] = dims(residual);
@@ -90,13 +74,13 @@ pub(super) fn fused(
             [batch, channels_out],
             "images and channels of a residual"
         );
-        let other = !grouped && [h, w] != [height, width];
+        let other = !planes && [h, w] != [height, width];
         other.then(|| rcnn_cpu::channels_last::nearest(batch, [h, w], [height, width]))
     });
-    let residual = residual.map(|residual| match grouped {
+    let residual = residual.map(|residual| match planes {
         true => {
-            let residual = nearest::<Flex>(channels::tensor(residual), [height, width]);
-            channels_last::to_planes(channels::primitive(residual))
+            let residual = nearest::<Flex>(tensor(residual), [height, width]);
+            channels_last::to_planes(primitive(residual))
         }
         false => channels_last::from_planes(residual),
     });
@@ -105,9 +89,9 @@ pub(super) fn fused(
         shift: shift.as_deref(),
         residual: residual.as_ref().map(|residual| residual.storage()),
         sources: sources.as_deref(),
-        relu: epilogue.relu,
+        activation: activation(epilogue.activation),
     };
-    if grouped {
+    if planes {
         let x = channels_last::to_planes(x);
         let output = conv2d::exact_forward(&sizes, x.storage(), weight.storage(), &epilogue);
         return arena::tensor(output, sizes.output_shape());
@@ -125,50 +109,52 @@ pub(super) fn fused(
             Image::Planes(planes.storage())
         }
     };
-    let output = conv2d::forward(&sizes, image, &prepared(&sizes, &weight), &epilogue);
+    let weights = match plan {
+        Some(plan) => plan::prepared(&sizes, &weight, plan),
+        None => Arc::new(Weights::new(&sizes, weight.storage())),
+    };
+    let output = conv2d::forward(&sizes, image, &weights, &epilogue);
     channels_last::tensor(output, sizes.output_shape())
 }
 
-pub(super) fn input_grad(
-    x: FlexTensor,
-    weight: FlexTensor,
-    grad: FlexTensor,
-    options: ConvOptions<2>,
-) -> FlexTensor {
-    let Some(sizes) = sizes(&x, &weight, &options) else {
-        return Flex::conv2d_x_backward(x, weight, grad, options);
-    };
-    let shape: [usize; 4] = dims(&x);
-    let (weight, grad) = (weight.to_contiguous(), channels_last::to_planes(grad));
-    arena::tensor(
-        conv2d::input_grad(&sizes, weight.storage(), grad.storage()),
-        shape,
-    )
-}
-
-pub(super) fn weight_grad(
-    x: FlexTensor,
-    weight: FlexTensor,
-    grad: FlexTensor,
-    options: ConvOptions<2>,
-) -> FlexTensor {
-    let Some(sizes) = sizes(&x, &weight, &options) else {
-        return Flex::conv2d_weight_backward(x, weight, grad, options);
-    };
-    let shape: [usize; 4] = dims(&weight);
-    let (x, grad) = (channels_last::to_planes(x), channels_last::to_planes(grad));
-    tensor(
-        conv2d::weight_grad(&sizes, x.storage(), grad.storage()),
-        shape,
-    )
-}
-
-pub(super) fn bias_grad(x: FlexTensor, bias: FlexTensor, grad: FlexTensor) -> FlexTensor {
-    if grad.dtype() != DType::F32 {
-        return Flex::conv2d_bias_backward(x, bias, grad);
+fn activation(activation: Activation) -> rcnn_cpu::Activation {
+    match activation {
+        Activation::None => rcnn_cpu::Activation::None,
+        Activation::Relu => rcnn_cpu::Activation::Relu,
+        Activation::Relu6 => rcnn_cpu::Activation::Relu6,
+        Activation::Hardswish => rcnn_cpu::Activation::Hardswish,
+        Activation::Hardsigmoid => rcnn_cpu::Activation::Hardsigmoid,
     }
-    let shape: [usize; 4] = dims(&grad);
+}
+
+pub(super) fn backward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    grad: FlexTensor,
+    options: ConvOptions<2>,
+    [of_x, of_weight, of_bias]: [bool; 3],
+) -> [Option<FlexTensor>; 3] {
+    let sizes = sizes(&x, &weight, &options).filter(|_| grad.dtype() == DType::F32);
+    let Some(sizes) = sizes else {
+        let wanted = [of_x, of_weight, of_bias];
+        return convolution::backward::<Flex>(x, weight, grad, options, wanted);
+    };
     let grad = channels_last::to_planes(grad);
-    let sums = conv2d::bias_grad(grad.storage(), shape[1], shape[2] * shape[3]);
-    FlexTensor::from_data(TensorData::new(sums, [shape[1]]))
+    let grad = grad.storage();
+    let x_grad = of_x.then(|| {
+        let weight = weight.to_contiguous();
+        let values = conv2d::input_grad(&sizes, weight.storage(), grad);
+        arena::tensor(values, dims::<4>(&x))
+    });
+    let shape: [usize; 4] = dims(&weight);
+    let weight_grad = of_weight.then(|| {
+        let x = channels_last::to_planes(x);
+        super::tensor(conv2d::weight_grad(&sizes, x.storage(), grad), shape)
+    });
+    let bias_grad = of_bias.then(|| {
+        let [_, channels, height, width] = sizes.output_shape();
+        let sums = conv2d::bias_grad(grad, channels, height * width);
+        FlexTensor::from_data(TensorData::new(sums, [channels]))
+    });
+    [x_grad, weight_grad, bias_grad]
 }

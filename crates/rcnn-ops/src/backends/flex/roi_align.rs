@@ -6,7 +6,8 @@ use rcnn_cpu::roi_align::Roi;
 use rcnn_cpu::{Floats, roi_align as kernel, roi_pool};
 
 use super::{arena, channels_last, dims, floats, tensor};
-use crate::{RoiAlignOptions, RoiPoolOptions, roi_align};
+use crate::channels::primitive;
+use crate::{RoiAlignOptions, RoiLevel, RoiPoolOptions, roi_align};
 
 fn sizes(options: RoiAlignOptions) -> kernel::RoiAlign {
     kernel::RoiAlign {
@@ -26,44 +27,24 @@ fn parse(rois: FlexTensor) -> Vec<Roi> {
     rois.chunks_exact(5).map(parse).collect()
 }
 
-pub(super) fn forward(
-    features: FlexTensor,
-    rois: FlexTensor,
-    options: RoiAlignOptions,
-) -> FlexTensor {
-    if features.dtype() != DType::F32 {
-        return roi_align::forward::<Flex>(features, rois, options);
+pub(super) fn forward(levels: Vec<RoiLevel<Flex>>) -> FlexTensor {
+    let is_other = |level: &RoiLevel<Flex>| level.features.dtype() != DType::F32;
+    if levels.iter().any(is_other) {
+        return roi_align::gather_levels(levels, roi_align::forward::<Flex>);
     }
-    let [_, channels, _, _] = dims(&features);
-    let rows: Vec<usize> = (0..rois.layout().shape()[0]).collect();
-    let [height, width] = options.output_size;
-    let shape = [rows.len(), channels, height, width];
-    let pooled = arena::tensor(Floats::new(shape.iter().product()), shape);
-    forward_into(pooled, &rows, features, rois, options)
-}
-
-/// Writes the boxes' features into `rows` of `pooled`.
-pub(super) fn forward_into(
-    pooled: FlexTensor,
-    rows: &[usize],
-    features: FlexTensor,
-    rois: FlexTensor,
-    options: RoiAlignOptions,
-) -> FlexTensor {
-    if features.dtype() != DType::F32 || pooled.dtype() != DType::F32 {
-        return roi_align::forward_into::<Flex>(pooled, rows, features, rois, options);
+    let [_, channels, _, _] = levels[0].features.dims();
+    let [height, width] = levels[0].options.output_size;
+    let boxes = levels.iter().map(|level| level.rows.len()).sum();
+    let shape = [boxes, channels, height, width];
+    let mut pooled = Floats::new(shape.iter().product());
+    for level in levels {
+        let features = channels_last::from_planes(primitive(level.features));
+        let shape = dims(&features);
+        let features = channels_last::blocks(&features).expect("just brought there");
+        let (sizes, rois) = (sizes(level.options), parse(primitive(level.rois)));
+        kernel::forward(&sizes, features, shape, &rois, &level.rows, &mut pooled);
     }
-    let shape = dims(&features);
-    let features = channels_last::from_planes(features);
-    let features = channels_last::blocks(&features).expect("just brought there");
-    // Moved, so that nothing else holds the storage and it is written in place.
-    let mut pooled = match pooled.is_contiguous() {
-        true => pooled,
-        false => pooled.to_contiguous(),
-    };
-    let out = pooled.storage_mut();
-    kernel::forward(&sizes(options), features, shape, &parse(rois), rows, out);
-    pooled
+    arena::tensor(pooled, shape)
 }
 
 /// The gradient of box `k` is in row `rows[k]` of `grad`.
@@ -75,7 +56,8 @@ pub(super) fn backward(
     options: RoiAlignOptions,
 ) -> FlexTensor {
     if grad.dtype() != DType::F32 {
-        return roi_align::rows_backward::<Flex>(shape, rois, rows, grad, options);
+        let grad = roi_align::select_rows::<Flex>(grad, rows);
+        return roi_align::backward::<Flex>(shape, rois, grad, options);
     }
     let grad = grad.to_contiguous();
     let grad = grad.storage();
