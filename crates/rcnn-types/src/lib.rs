@@ -1,6 +1,19 @@
 //! Plain values that detectors, data sets and evaluations share. No tensors.
+//!
+//! [`Instances`] are the objects of an image wherever they occur: annotations, training targets,
+//! detections.
 
+pub mod boxes;
 mod coco_result;
+mod instances;
+mod keypoints;
+mod mask;
+mod size;
 pub mod validate;
 
+pub use boxes::BBox;
 pub use coco_result::CocoResult;
+pub use instances::{ImageInstances, Instance, Instances};
+pub use keypoints::{Keypoints, Skeleton};
+pub use mask::{Mask, MaskError};
+pub use size::Size;
