@@ -1,7 +1,7 @@
 //! Finds objects in a picture: `cargo run --release --example detect -- WEIGHTS PICTURE`.
 
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{Flex, image};
+use rcnn_burn::{Flex, Instance, image};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -11,7 +11,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Default::default();
     let model = Weights::open(weights)?.load::<Flex>(&device)?;
     let picture = image::open_rgb(picture)?;
-    for (bbox, label, score) in model.detect(&[image::to_tensor(&picture, &device)])?[0].iter() {
+    for Instance {
+        bbox, label, score, ..
+    } in model.detect(&[image::to_tensor(&picture, &device)])?[0].iter()
+    {
         let name = model.class_names.get(label).map_or("?", String::as_str);
         println!("{name} ({label}) at {bbox:.1?}: {score:.3}");
     }

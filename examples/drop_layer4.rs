@@ -2,7 +2,7 @@
 //! `cargo run --release --example drop_layer4 -- WEIGHTS PICTURE OUT.bpk`.
 
 use rcnn_burn::weights::{Precision, Weights};
-use rcnn_burn::{Flex, Operation, image};
+use rcnn_burn::{Flex, Operation, Size, image};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     print!("{report}");
     let picture = image::open_rgb(picture)?;
     let pictures = [image::to_tensor(&picture, &device)];
-    let size = (picture.height() as usize, picture.width() as usize);
+    let size = Size::from_dimensions(picture.dimensions());
     for (name, weights) in [("whole", &whole), ("without layer4", &cut)] {
         let found = weights.load::<Flex>(&device)?.detect(&pictures)?;
         let macs = weights.config.macs(size)?.total() / 1_000_000;

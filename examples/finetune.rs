@@ -3,7 +3,7 @@
 
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{Flex, StandardFasterRcnn};
+use rcnn_burn::{Flex, Instance, StandardFasterRcnn};
 use rcnn_train::{OptimizerConfig, Progress, Run, TrainConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,7 +35,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model: StandardFasterRcnn<Flex> = best.load(&device)?;
     let data = rcnn_data::read(data.as_ref(), &Default::default())?.accept(true)?;
     let photo = open_rgb(&data.samples[0].image)?;
-    for (bbox, label, score) in model.detect(&[to_tensor(&photo, &device)])?[0].iter() {
+    for Instance {
+        bbox, label, score, ..
+    } in model.detect(&[to_tensor(&photo, &device)])?[0].iter()
+    {
         if score > 0.5 {
             println!("{} at {bbox:.0?}: {score:.2}", model.class_names[label]);
         }

@@ -2,7 +2,7 @@
 //! `cargo run --release --example no_box_regression -- WEIGHTS PICTURE OUT.bpk`.
 
 use rcnn_burn::weights::{Precision, Weights};
-use rcnn_burn::{Flex, Operation, image};
+use rcnn_burn::{Flex, Instance, Operation, image};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -16,7 +16,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Opened again, it is a model like any other.
     let model = Weights::open(out)?.load::<Flex>(&device)?;
     let picture = image::open_rgb(picture)?;
-    for (bbox, label, score) in model.detect(&[image::to_tensor(&picture, &device)])?[0].iter() {
+    for Instance {
+        bbox, label, score, ..
+    } in model.detect(&[image::to_tensor(&picture, &device)])?[0].iter()
+    {
         let name = model.class_names.get(label).map_or("?", String::as_str);
         println!("{name} ({label}) at {bbox:.1?}: {score:.3}");
     }

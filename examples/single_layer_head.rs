@@ -6,9 +6,8 @@ use burn::module::AutodiffModule;
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use rand::{SeedableRng, rngs::StdRng};
 use rcnn_burn::ops::Choice;
-use rcnn_burn::roi::Target;
 use rcnn_burn::weights::{Precision, Weights};
-use rcnn_burn::{Flex, Operation, StandardFasterRcnn, image};
+use rcnn_burn::{Flex, Instances, Operation, StandardFasterRcnn, image};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -24,10 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let picture = image::open_rgb(picture)?;
     let (width, height) = (picture.width() as f32, picture.height() as f32);
-    let target = Target {
-        boxes: vec![[0.0, 0.0, width, height]],
-        labels: vec![1],
-    };
+    let target = Instances::new(vec![[0.0, 0.0, width, height]], vec![1]);
     let mut rng = StdRng::seed_from_u64(0);
     let images = [image::to_tensor(&picture, &device)];
     let losses = model.losses(&images, &[target], &mut Choice::Random(&mut rng))?;

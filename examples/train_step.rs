@@ -11,8 +11,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use rcnn_burn::backbone::{NormKind, ResNetFpnConfig};
 use rcnn_burn::freeze::{FreezingOptimizer, freeze};
 use rcnn_burn::ops::Choice;
-use rcnn_burn::roi::Target;
-use rcnn_burn::{Backend, FasterRcnnConfig, Flex, StandardFasterRcnn};
+use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Instances, StandardFasterRcnn};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -48,13 +47,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (60 + 5 * i) as f32,
         ]
     };
-    let target = Target {
-        boxes: (0..12)
-            .map(corner)
-            .map(|[x, y, side]| [x, y, x + side, y + side])
-            .collect(),
-        labels: (0..12).map(|i| 1 + i % 3).collect(),
-    };
+    let boxes = (0..12)
+        .map(corner)
+        .map(|[x, y, side]| [x, y, x + side, y + side]);
+    let target = Instances::new(boxes.collect(), (0..12).map(|i| 1 + i % 3).collect());
     let targets = vec![target; 4];
     let mut rng = StdRng::seed_from_u64(0);
     for _ in 0..steps.parse()? {

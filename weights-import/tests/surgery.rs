@@ -9,7 +9,8 @@ use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
 use rcnn_detector::{FasterRcnnConfig, Operation, StandardFasterRcnn};
 use rcnn_ops::Choice;
 use rcnn_ops::backend_types::{Flex, FlexDevice};
-use rcnn_roi::{BoxHeadConfig, Target};
+use rcnn_roi::BoxHeadConfig;
+use rcnn_types::Instances;
 use weights_import::{Precision, SurgeryReport, Weights, parameter_shapes};
 
 const DEVICE: FlexDevice = FlexDevice;
@@ -92,10 +93,7 @@ fn exercise(weights: &Weights, what: &[&str]) -> [f32; 4] {
 
     let model: StandardFasterRcnn<Autodiff<Flex>> = weights.load(&DEVICE).expect("a model");
     let image = Tensor::from_inner(image);
-    let target = Target {
-        boxes: vec![[4.0, 6.0, 50.0, 40.0]],
-        labels: vec![1],
-    };
+    let target = Instances::new(vec![[4.0, 6.0, 50.0, 40.0]], vec![1]);
     let losses = model
         .losses::<StdRng>(&[image], &[target], &mut Choice::First)
         .expect("an image");

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use indexmap::IndexMap;
+use rcnn_burn::Size;
 use rcnn_burn::weights::Weights;
 use serde::Serialize;
 
@@ -99,8 +100,8 @@ impl Analysis {
         analysis.put(analysis.by_layer(sizes), |layer, n| layer.parameters = n);
         let mut macs: IndexMap<String, u64> = IndexMap::new();
         for sample in samples {
-            let (width, height) = sample.image.dimensions();
-            let of_image = weights.config.macs((height as usize, width as usize))?;
+            let size = Size::from_dimensions(sample.image.dimensions());
+            let of_image = weights.config.macs(size)?;
             for (name, n) in of_image.layers {
                 *macs.entry(name).or_default() += n;
             }

@@ -25,10 +25,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rcnn_burn::image::to_tensor;
 use rcnn_burn::ops::{Choice, DetectionBackend};
-use rcnn_burn::roi::{Detections, Target};
+use rcnn_burn::types::ImageInstances;
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{Losses, StandardFasterRcnn, Tensor};
-use rcnn_eval::{GroundTruth, ImageDetections, evaluate};
+use rcnn_burn::{Instances, Losses, StandardFasterRcnn, Tensor};
+use rcnn_eval::evaluate;
 
 use crate::activations::Activations;
 use crate::bypass::Bypass;
@@ -40,7 +40,7 @@ pub struct Sample {
     /// The picture.
     pub image: RgbImage,
     /// What is on it. Without that, neither gradients nor bypasses are measured.
-    pub truth: Option<GroundTruth>,
+    pub truth: Option<ImageInstances>,
 }
 
 /// Measures every layer of a model on pictures, one at a time. Layers without which the model still
@@ -60,7 +60,7 @@ pub fn analyze<B: DetectionBackend>(
         return Err(AnalyzeError::NoPictures);
     }
     for truth in samples.iter().filter_map(|sample| sample.truth.as_ref()) {
-        truth.validate(weights.config.num_classes)?;
+        rcnn_eval::validate(truth, weights.config.num_classes)?;
     }
     let model = weights.load::<B>(device)?;
     let labelled = samples.iter().all(|sample| sample.truth.is_some());
@@ -134,11 +134,10 @@ fn quality<B: DetectionBackend>(
         };
         let (losses, found) = validate(model, &sample.image, labels, device)?;
         loss += losses.total().into_data().iter::<f64>().sum::<f64>() / samples.len() as f64;
-        all.push(ImageDetections {
+        all.push(ImageInstances {
             image_id: labels.image_id,
-            boxes: found.boxes,
-            labels: found.labels,
-            scores: found.scores,
+            instances: found,
+            ..Default::default()
         });
         truth.push(labels.clone());
         tick();
@@ -153,14 +152,13 @@ fn quality<B: DetectionBackend>(
 fn validate<B: DetectionBackend>(
     model: &StandardFasterRcnn<B>,
     image: &RgbImage,
-    truth: &GroundTruth,
+    truth: &ImageInstances,
     device: &B::Device,
-) -> Result<(Losses<B>, Detections), AnalyzeError> {
-    let object = |index: usize| (truth.boxes[index].map(|v| v as f32), truth.labels[index]);
-    let (boxes, labels) = truth.objects().map(object).unzip();
+) -> Result<(Losses<B>, Instances), AnalyzeError> {
     let image: Tensor<B, 3> = to_tensor(image, device);
     let mut random = StdRng::seed_from_u64(truth.image_id);
     let choice = &mut Choice::Random(&mut random);
-    let (losses, mut found) = model.validate(&[image], &[Target { boxes, labels }], choice)?;
+    let objects = std::slice::from_ref(&truth.instances);
+    let (losses, mut found) = model.validate(&[image], objects, choice)?;
     Ok((losses, found.pop().unwrap_or_default()))
 }

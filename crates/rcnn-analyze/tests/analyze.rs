@@ -3,9 +3,9 @@
 use image::{Rgb, RgbImage};
 use rcnn_analyze::{Analysis, AnalyzeError, Sample, analyze, draw_chart, feature_maps};
 use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_burn::types::ImageInstances;
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Operation};
-use rcnn_eval::GroundTruth;
+use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Instances, Operation};
 
 /// A model of random weights with a box head such as `fc:16,fc:16`.
 fn weights(box_head: &str) -> Weights {
@@ -35,15 +35,14 @@ fn samples() -> Vec<Sample> {
             let inside = (10..40).contains(&x) && (20..50).contains(&y);
             Rgb([if inside { 220 } else { ((x * 3) ^ y) as u8 }; 3])
         }),
-        truth: Some(GroundTruth {
+        truth: Some(ImageInstances {
             image_id,
             file_name: String::new(),
-            width,
-            height: 64,
-            boxes: vec![[10.0, 20.0, 40.0, 50.0]],
-            labels: vec![1],
-            crowd: vec![false],
-            areas: vec![900.0],
+            instances: Instances {
+                crowd: Some(vec![false]),
+                areas: Some(vec![900.0]),
+                ..Instances::new(vec![[10.0, 20.0, 40.0, 50.0]], vec![1])
+            },
         }),
     };
     [(1, 64), (2, 96)].map(sample).into()
@@ -149,13 +148,13 @@ fn every_layer_is_counted_and_measured() {
     }
 }
 
-/// `GroundTruth::crowd` is empty if there is no crowd; all objects used to vanish then.
+/// Crowd flags are not given if there is no crowd; all objects used to vanish then.
 #[test]
 fn without_crowd_flags_every_object_counts() {
     let (weights, samples) = (weights("fc:16,fc:16"), samples());
     let mut without = samples.clone();
     for sample in &mut without {
-        sample.truth.as_mut().expect("labels").crowd.clear();
+        sample.truth.as_mut().expect("labels").instances.crowd = None;
     }
     let [flagged, plain] = [samples, without].map(|samples| analyzed(&weights, &samples));
     assert_eq!(plain.quality, flagged.quality);
@@ -174,12 +173,13 @@ fn without_crowd_flags_every_object_counts() {
 #[test]
 fn truth_with_too_few_labels_is_refused() {
     let mut samples = samples();
-    samples[1].truth.as_mut().expect("labels").labels.clear();
+    let truth = samples[1].truth.as_mut().expect("labels");
+    truth.instances.labels.clear();
     let weights = weights("none");
     let error = analyze::<Flex>(&weights, &samples, &Default::default(), &mut |_, _| ());
     let error = error.expect_err("no label for a box").to_string();
     assert!(
-        error.contains("image 2: 1 objects, but 0 labels"),
+        error.contains("image 2: objects: labels = 0 values: expected 1"),
         "{error}"
     );
 }

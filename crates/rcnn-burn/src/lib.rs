@@ -9,8 +9,8 @@
 //! let model = Weights::open("fasterrcnn.pth")?.load::<Flex>(&device)?;
 //! let photo = image::open_rgb("photo.jpg")?;
 //! let found = model.detect(&[image::to_tensor(&photo, &device)])?;
-//! for (bbox, label, score) in found[0].iter() {
-//!     println!("class {label} at {bbox:?}: {score:.2}");
+//! for object in found[0].iter() {
+//!     println!("class {} at {:?}: {:.2}", object.label, object.bbox, object.score);
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -28,6 +28,7 @@ pub use rcnn_ops as ops;
 pub use rcnn_ops::cpu;
 pub use rcnn_roi as roi;
 pub use rcnn_rpn as rpn;
+pub use rcnn_types as types;
 #[cfg(feature = "weights")]
 pub use weights_import as weights;
 
@@ -39,6 +40,7 @@ pub use rcnn_detector::*;
     reason = "a build may have no backend"
 )]
 pub use rcnn_ops::backend_types::*;
+pub use rcnn_types::{BBox, Instance, Instances, Size};
 
 #[cfg(feature = "image")]
 pub mod image;

@@ -1,35 +1,27 @@
 //! What a model costs: parameters, bytes, multiply-accumulates and time, side by side.
 
 use std::fmt::Write;
-use std::str::FromStr;
 
 use anyhow::Result;
 use clap::Args;
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{ImageSize, Macs, Part};
+use rcnn_burn::{Macs, Part, Size};
 
 /// The image that costs are told for.
 #[derive(Args)]
 pub(crate) struct CostArgs {
     /// Size of the image that multiply-accumulates are counted for; the model resizes it first
-    #[arg(long, value_name = "HEIGHTxWIDTH", default_value = "800x1088")]
+    #[arg(long, value_name = "HEIGHTxWIDTH", default_value = "800x1088", value_parser = parse_size)]
     pub(crate) size: Size,
 }
 
 /// Height and width, as `800x1088`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Size(pub(crate) ImageSize);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let side = |side: &str| side.parse().ok().filter(|&side| side > 0);
-        let sides = text.split_once('x').map(|(h, w)| (side(h), side(w)));
-        match sides {
-            Some((Some(height), Some(width))) => Ok(Self((height, width))),
-            _ => Err("expected height and width in pixels, as 800x1088".to_string()),
-        }
+fn parse_size(text: &str) -> Result<Size, &'static str> {
+    let side = |side: &str| side.parse().ok().filter(|&side| side > 0);
+    let sides = text.split_once('x').map(|(h, w)| (side(h), side(w)));
+    match sides {
+        Some((Some(height), Some(width))) => Ok(Size::new(height, width)),
+        _ => Err("expected height and width in pixels, as 800x1088"),
     }
 }
 
@@ -47,7 +39,7 @@ impl Costs {
         weights: &Weights,
         bytes: u64,
         seconds: Option<f64>,
-        size: ImageSize,
+        size: Size,
     ) -> Result<Self> {
         let count = |part: Part| {
             let tensors = weights.tensors.iter();
@@ -68,7 +60,8 @@ impl Costs {
 }
 
 /// A table of two models: before and after.
-pub(crate) fn compared([before, after]: &[Costs; 2], (height, width): ImageSize) -> String {
+pub(crate) fn compared([before, after]: &[Costs; 2], size: Size) -> String {
+    let Size { height, width } = size;
     let mut table = format!(
         "{:<10}  {:>12} {:>12}  {:>12} {:>12}\n",
         "", "parameters", "after", "MACs (M)", "after"
@@ -109,7 +102,7 @@ pub(crate) fn compared([before, after]: &[Costs; 2], (height, width): ImageSize)
 
 /// `total, 800x1088 as the network sees it, 1000 proposals`.
 pub(crate) fn seen(macs: &Macs) -> String {
-    let (height, width) = macs.padded_size;
+    let Size { height, width } = macs.padded_size;
     format!(
         "{height}x{width} as the network sees it, with {} proposals",
         macs.rois

@@ -11,9 +11,9 @@ use image::RgbImage;
 use indicatif::ProgressBar;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::roi::{Detections, NmsMethod};
+use rcnn_burn::roi::NmsMethod;
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
@@ -188,7 +188,7 @@ struct Finding {
     /// Which of the images.
     index: usize,
     picture: RgbImage,
-    detections: Detections,
+    detections: Instances,
 }
 
 impl Job for Detect {
@@ -269,7 +269,7 @@ fn detect<B: DetectionBackend>(
     pictures: &[(usize, RgbImage)],
     classes: Option<&[usize]>,
     device: &B::Device,
-) -> Result<Vec<Detections>> {
+) -> Result<Vec<Instances>> {
     let tensors = pictures
         .iter()
         .map(|(_, image)| to_tensor::<B>(image, device));
@@ -280,8 +280,9 @@ fn detect<B: DetectionBackend>(
             None => error.into(),
         })?;
     if let Some(classes) = classes {
-        let wanted = |_, label, _| classes.contains(&label);
-        found.iter_mut().for_each(|found| found.retain(wanted));
+        for found in &mut found {
+            found.retain(|object| classes.contains(&object.label));
+        }
     }
     Ok(found)
 }

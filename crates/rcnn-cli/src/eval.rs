@@ -11,8 +11,9 @@ use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::Weights;
 use rcnn_data::Dataset;
-use rcnn_eval::{GroundTruth, ImageDetections, Tile, evaluate};
+use rcnn_eval::{Tile, evaluate};
 use rcnn_train::ground_truth;
+use rcnn_types::ImageInstances;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
@@ -81,7 +82,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         check_report(folder, &PICTURES, &TEXTS, &guard)?;
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    let truth: Vec<GroundTruth> = dataset.samples.iter().map(ground_truth).collect();
+    let truth: Vec<_> = dataset.samples.iter().map(ground_truth).collect();
     let device = args.device.clone();
     let job = Find {
         weights,
@@ -133,7 +134,7 @@ struct Find<'a> {
 }
 
 impl Job for Find<'_> {
-    type Output = Vec<ImageDetections>;
+    type Output = Vec<ImageInstances>;
 
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Self::Output> {
         let device = &devices[0];
@@ -147,13 +148,10 @@ impl Job for Find<'_> {
                 .map(|sample| Ok(to_tensor::<B>(&open_rgb(&sample.image)?, device)))
                 .collect::<Result<Vec<_>>>()?;
             for (sample, found) in samples.iter().zip(model.detect(&images)?) {
-                let image_id = sample.image_id;
-                let (boxes, labels, scores) = (found.boxes, found.labels, found.scores);
-                all.push(ImageDetections {
-                    image_id,
-                    boxes,
-                    labels,
-                    scores,
+                all.push(ImageInstances {
+                    image_id: sample.image_id,
+                    instances: found,
+                    ..Default::default()
                 });
             }
             progress.inc(samples.len() as u64);

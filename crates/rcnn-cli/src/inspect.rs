@@ -126,7 +126,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                     if let BackboneConfig::ResnetFpn(backbone) = &config.backbone {
                         writeln!(out, "norm epsilon  {:?}", backbone.norm_eps)?;
                     }
-                    if let Ok(macs) = config.macs(args.cost.size.0) {
+                    if let Ok(macs) = config.macs(args.cost.size) {
                         let parts = macs.parts();
                         let parts = parts.map(|(part, n)| format!("{part} {}", millions(n)));
                         let parts: Vec<String> = parts.collect();
@@ -222,10 +222,10 @@ fn architecture(config: &FasterRcnnConfig) -> String {
 
 /// Multiply-accumulates in JSON.
 fn macs(config: &FasterRcnnConfig, args: &InspectArgs) -> Option<serde_json::Value> {
-    let macs = config.macs(args.cost.size.0).ok()?;
+    let macs = config.macs(args.cost.size).ok()?;
     let parts = macs.parts().map(|(part, n)| (part.to_string(), json!(n)));
     Some(json!({
-        "image_size": args.cost.size.0,
+        "image_size": args.cost.size,
         "padded_size": macs.padded_size,
         "rois": macs.rois,
         "parts": parts.collect::<serde_json::Map<_, _>>(),

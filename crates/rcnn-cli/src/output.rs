@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use image::RgbImage;
-use rcnn_burn::roi::Detections;
 use rcnn_image::draw::{Label, draw_labels};
-use rcnn_types::CocoResult;
+use rcnn_types::{BBox, CocoResult, Instances};
 use serde::Serialize;
 
 use crate::files;
@@ -53,7 +52,7 @@ struct ImageRecord<'a> {
 #[derive(Serialize)]
 struct Detection {
     #[serde(rename = "box")]
-    bounds: [f32; 4],
+    bbox: BBox,
     label: usize,
     name: String,
     score: f32,
@@ -88,7 +87,7 @@ impl Printer {
         path: &Path,
         image_id: u64,
         image: &RgbImage,
-        found: &Detections,
+        found: &Instances,
     ) -> Result<()> {
         let mut out = io::stdout().lock();
         let name = path.to_string_lossy();
@@ -96,11 +95,11 @@ impl Printer {
         match self.format {
             Format::Table => self.table(&mut out, &name, (width, height), found)?,
             Format::Json | Format::Jsonl => {
-                let detections = found.iter().map(|(bounds, label, score)| Detection {
-                    bounds,
-                    label,
-                    name: self.names.get(label),
-                    score,
+                let detections = found.iter().map(|object| Detection {
+                    bbox: object.bbox,
+                    label: object.label,
+                    name: self.names.get(object.label),
+                    score: object.score,
                 });
                 let detections = detections.collect();
                 let record = ImageRecord {
@@ -112,8 +111,9 @@ impl Printer {
                 self.item(&mut out, &record)?;
             }
             Format::Coco => {
-                for (bounds, label, score) in found.iter() {
-                    let result = CocoResult::new(image_id, bounds, label, score);
+                for object in found.iter() {
+                    let (bbox, label, score) = (object.bbox, object.label, object.score);
+                    let result = CocoResult::new(image_id, bbox, label, score);
                     let file_name = &name;
                     self.item(&mut out, &CocoRecord { result, file_name })?;
                 }
@@ -138,7 +138,7 @@ impl Printer {
         out: &mut impl Write,
         name: &str,
         (width, height): (u32, u32),
-        found: &Detections,
+        found: &Instances,
     ) -> io::Result<()> {
         let count = match found.len() {
             0 => "nothing found".to_string(),
@@ -160,10 +160,13 @@ impl Printer {
             "  {:widest$}  {:>6}  {:>8}  {:>8}  {:>8}  {:>8}",
             "class", "score", "x1", "y1", "x2", "y2"
         )?;
-        for (b, label, score) in found.iter() {
-            let class = self.names.get(label);
+        for object in found.iter() {
+            let (class, score) = (self.names.get(object.label), object.score);
             write!(out, "  {class:widest$}  {score:>6.3}")?;
-            b.iter().try_for_each(|v| write!(out, "  {v:>8.1}"))?;
+            object
+                .bbox
+                .iter()
+                .try_for_each(|v| write!(out, "  {v:>8.1}"))?;
             writeln!(out)?;
         }
         Ok(())
@@ -181,18 +184,18 @@ impl Printer {
     }
 
     /// The picture with its detections drawn in.
-    pub(crate) fn draw(&self, image: &mut RgbImage, found: &Detections) {
+    pub(crate) fn draw(&self, image: &mut RgbImage, found: &Instances) {
         let texts: Vec<String> = found
             .iter()
-            .map(|(_, label, score)| format!("{} {score:.2}", self.names.get(label)))
+            .map(|object| format!("{} {:.2}", self.names.get(object.label), object.score))
             .collect();
         let labels: Vec<Label> = found
             .iter()
             .zip(&texts)
-            .map(|((bounds, class, _), text)| Label {
-                bounds,
+            .map(|(object, text)| Label {
+                bounds: object.bbox,
                 text,
-                class,
+                class: object.label,
             })
             .collect();
         draw_labels(image, &labels);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Args;
 use image::RgbImage;
-use rcnn_burn::GeneralizedRcnnTransform;
+use rcnn_burn::{Instances, Size};
 use rcnn_data::{Augmentation, Example, Loader, LoaderOptions};
 use rcnn_image::draw::{Label, WHITE, draw_labels};
 use rcnn_image::sheet::{Grid, shrink};
@@ -126,17 +126,16 @@ fn described(example: &Example) -> String {
 
 /// The picture of an example, of whatever size, with the example's boxes.
 fn drawn(example: &Example, mut picture: RgbImage, names: &[String]) -> RgbImage {
-    let size = |image: &RgbImage| (image.height() as usize, image.width() as usize);
-    let mut boxes = example.boxes.clone();
+    let size = |image: &RgbImage| Size::from_dimensions(image.dimensions());
+    let mut objects = Instances::new(example.boxes.clone(), example.labels.clone());
     // Drawn on the small picture, so that lines and names are legible there.
-    GeneralizedRcnnTransform::resize_boxes(&mut boxes, size(&example.image), size(&picture));
-    let labels: Vec<Label> = boxes
-        .into_iter()
-        .zip(&example.labels)
-        .map(|(bounds, &class)| Label {
-            bounds,
-            text: &names[class],
-            class,
+    objects.resize(size(&example.image), size(&picture));
+    let labels: Vec<Label> = objects
+        .iter()
+        .map(|object| Label {
+            bounds: object.bbox,
+            text: &names[object.label],
+            class: object.label,
         })
         .collect();
     draw_labels(&mut picture, &labels);

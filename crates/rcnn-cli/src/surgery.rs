@@ -10,7 +10,7 @@ use rcnn_burn::image::to_tensor;
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::rpn::AnchorGenerator;
 use rcnn_burn::weights::{SurgeryReport, Weights};
-use rcnn_burn::{Backend, ImageSize, Operation, StandardFasterRcnn};
+use rcnn_burn::{Backend, Operation, Size, StandardFasterRcnn};
 use serde_json::Value;
 
 use crate::Outcome;
@@ -153,7 +153,7 @@ pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {
     let operations = args.operations.operations()?;
     let input = checkpoint(&args.input)?;
     let before = Weights::of_checkpoint(&input)?;
-    let size = args.cost.size.0;
+    let size = args.cost.size;
     let cut = Cut {
         before,
         operations,
@@ -184,8 +184,8 @@ struct Cut {
     before: Weights,
     operations: Vec<Operation>,
     target: Target,
-    /// Height and width of the picture to measure with.
-    measure: Option<ImageSize>,
+    /// Size of the picture to measure with.
+    measure: Option<Size>,
     seed: u64,
 }
 
@@ -227,12 +227,13 @@ impl Job for Cut {
 /// Seconds of a detection on a picture of this size: the best of some, in turn, after one to warm up.
 fn measured<B: DetectionBackend>(
     models: [&StandardFasterRcnn<B>; 2],
-    (height, width): ImageSize,
+    size: Size,
     device: &B::Device,
 ) -> Result<[f64; 2]> {
     const ROUNDS: usize = 3;
     // Stripes both ways: nothing to find, and all of the work.
-    let picture = RgbImage::from_fn(width as u32, height as u32, |x, y| {
+    let (width, height) = size.dimensions();
+    let picture = RgbImage::from_fn(width, height, |x, y| {
         Rgb([(x * 7) as u8, (y * 5) as u8, (x ^ y) as u8])
     });
     let picture = [to_tensor(&picture, device)];

@@ -1,9 +1,8 @@
 //! Errors of configurations, and of images and their targets.
 
 use rcnn_backbone::{BackboneConfigError, FeatureMapsError};
+use rcnn_types::Size;
 use rcnn_types::validate::InvalidField;
-
-use crate::ImageSize;
 
 /// A configuration that describes no detector.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -55,15 +54,15 @@ pub enum DetectError {
     #[error(
         "image {index} of {}x{} pixels (height x width) would be resized to {}x{}, but a batch has at \
          most {limit} pixels: choose a smaller min_size or max_size",
-        original.0, original.1, resized.0, resized.1
+        original.height, original.width, resized.height, resized.width
     )]
     ImageSize {
         /// Position of the image in the list.
         index: usize,
         /// Its height and width.
-        original: ImageSize,
+        original: Size,
         /// Height and width that it would be resized to.
-        resized: ImageSize,
+        resized: Size,
         /// Largest number of pixels of a batch.
         limit: usize,
     },
@@ -71,13 +70,13 @@ pub enum DetectError {
     #[error(
         "{images} image(s) padded to {}x{} pixels (height x width) are more than the {limit} pixels \
          that a batch may have: take fewer at once, or choose a smaller min_size or max_size",
-        padded.0, padded.1
+        padded.height, padded.width
     )]
     BatchSize {
         /// Number of images.
         images: usize,
         /// Height and width that they would be padded to.
-        padded: ImageSize,
+        padded: Size,
         /// Largest number of pixels of a batch.
         limit: usize,
     },

@@ -4,8 +4,9 @@ use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use rcnn_backbone::{Backbone, BackboneWithFpn, FeatureMaps, Forward, Phase};
 use rcnn_ops::{BBox, DetectionBackend, ForwardHook};
-use rcnn_roi::{ClassScores, Detections, RoiHeads};
+use rcnn_roi::{ClassScores, RoiHeads};
 use rcnn_rpn::{Proposals, RegionProposalNetwork};
+use rcnn_types::Instances;
 use rcnn_types::validate::require;
 
 use crate::{ConfigError, DetectError, FasterRcnnConfig, GeneralizedRcnnTransform, ImageList};
@@ -25,8 +26,8 @@ use crate::{ConfigError, DetectError, FasterRcnnConfig, GeneralizedRcnnTransform
 /// config.transform.min_size = vec![64];
 /// let model = config.init::<Flex>(&device)?;
 /// let image = Tensor::random([3, 48, 64], Distribution::Uniform(0.0, 1.0), &device);
-/// for (bbox, label, score) in model.detect(&[image])?[0].iter() {
-///     println!("class {label} at {bbox:?}: {score}");
+/// for found in model.detect(&[image])?[0].iter() {
+///     println!("class {} at {:?}: {}", found.label, found.bbox, found.score);
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -54,13 +55,13 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     ///
     /// # Shapes
     /// - images: each `[3, H, W]`, RGB from 0 to 1, of any sizes
-    /// - output: one [`Detections`] an image, boxes in its pixels
+    /// - output: one [`Instances`] an image, boxes in its pixels
     ///
     /// # Errors
     /// When an image does not have three channels or has no pixels, the batch has more than
     /// [`MAX_BATCH_PIXELS`](crate::MAX_BATCH_PIXELS), the configuration was changed to an invalid one,
     /// or the backbone's feature maps contradict its levels.
-    pub fn detect(&self, images: &[Tensor<B, 3>]) -> Result<Vec<Detections>, DetectError> {
+    pub fn detect(&self, images: &[Tensor<B, 3>]) -> Result<Vec<Instances>, DetectError> {
         self.detect_in(images, &mut Forward::inference())
     }
 
@@ -73,7 +74,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         &self,
         images: &[Tensor<B, 3>],
         hook: &mut dyn ForwardHook<B>,
-    ) -> Result<Vec<Detections>, DetectError> {
+    ) -> Result<Vec<Instances>, DetectError> {
         self.detect_in(images, &mut Forward::with_hook(Phase::Inference, hook))
     }
 
@@ -81,7 +82,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         &self,
         images: &[Tensor<B, 3>],
         cx: &mut Forward<'_, B>,
-    ) -> Result<Vec<Detections>, DetectError> {
+    ) -> Result<Vec<Instances>, DetectError> {
         if images.is_empty() {
             return Ok(Vec::new());
         }

@@ -20,6 +20,6 @@ pub use losses::Losses;
 pub use macs::{Macs, Part};
 pub use precision::PrecisionError;
 pub use surgery::{Level, Operation, SurgeryError};
-pub use transform::{GeneralizedRcnnTransform, ImageList, ImageSize, MAX_BATCH_PIXELS};
+pub use transform::{GeneralizedRcnnTransform, ImageList, MAX_BATCH_PIXELS};
 
 pub use rcnn_types::validate::InvalidField;

@@ -4,12 +4,12 @@ use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;
 use rcnn_backbone::{Backbone, FeatureMaps, Forward, Phase};
 use rcnn_ops::{BBox, Choice, DetectionBackend};
-use rcnn_roi::{Detections, Target};
 use rcnn_rpn::Proposals;
-use rcnn_types::validate::{InvalidField, require, require_within};
+use rcnn_types::Instances;
+use rcnn_types::validate::{InvalidField, require};
 
 use crate::faster_rcnn::boxes;
-use crate::{DetectError, FasterRcnn, GeneralizedRcnnTransform, ImageList};
+use crate::{DetectError, FasterRcnn, ImageList};
 
 /// The losses of a batch, each `[1]`, under torchvision's names without `loss_`.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     ///
     /// # Shapes
     /// - images: each `[3, H, W]`, RGB from 0 to 1
-    /// - targets: one an image, in its pixels; without boxes it is background
+    /// - targets: one an image, in its pixels; without boxes it is background, and crowds do not count
     ///
     /// # Errors
     /// As [`detect`](Self::detect), and when there are no images, fewer or more targets, an empty box,
@@ -56,7 +56,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     pub fn losses<R: Rng>(
         &self,
         images: &[Tensor<B, 3>],
-        targets: &[Target],
+        targets: &[Instances],
         choice: &mut Choice<'_, R>,
     ) -> Result<Losses<B>, DetectError> {
         self.losses_at(images, targets, &vec![None; images.len()], choice)
@@ -64,14 +64,14 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
 
     /// [`losses`](Self::losses) with each image at a `min_size` of its own, as a data loader that
     /// must repeat its choice draws them: see
-    /// [`forward_training`](GeneralizedRcnnTransform::forward_training).
+    /// [`forward_training`](crate::GeneralizedRcnnTransform::forward_training).
     ///
     /// # Errors
     /// As [`losses`](Self::losses), and when images and sizes differ in number.
     pub fn losses_at<R: Rng>(
         &self,
         images: &[Tensor<B, 3>],
-        targets: &[Target],
+        targets: &[Instances],
         min_sizes: &[Option<usize>],
         choice: &mut Choice<'_, R>,
     ) -> Result<Losses<B>, DetectError> {
@@ -89,9 +89,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     pub fn validate<R: Rng>(
         &self,
         images: &[Tensor<B, 3>],
-        targets: &[Target],
+        targets: &[Instances],
         choice: &mut Choice<'_, R>,
-    ) -> Result<(Losses<B>, Vec<Detections>), DetectError> {
+    ) -> Result<(Losses<B>, Vec<Instances>), DetectError> {
         self.validate_config()?;
         let images = self.transform.forward(images)?;
         let Compared {
@@ -112,7 +112,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     fn compare<R: Rng>(
         &self,
         images: &ImageList<B>,
-        targets: &[Target],
+        targets: &[Instances],
         choice: &mut Choice<'_, R>,
         phase: Phase,
     ) -> Result<Compared<B>, DetectError> {
@@ -153,10 +153,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     }
 }
 
-/// Checks that each image has a target and each box one of the model's labels. As in torchvision, a
-/// box must have a positive width and height.
+/// Checks that each image has a target, whose boxes, as in torchvision, have a positive width and height.
 fn validate_targets(
-    targets: &[Target],
+    targets: &[Instances],
     images: usize,
     num_classes: usize,
 ) -> Result<(), DetectError> {
@@ -167,20 +166,11 @@ fn validate_targets(
             images,
         });
     }
-    let validate = |Target { boxes, labels }: &Target| {
-        let count = boxes.len();
-        require(
-            labels.len() == count,
-            "labels",
-            labels,
-            format_args!("{count}, one a box"),
-        )?;
-        for (i, (b, label)) in boxes.iter().zip(labels).enumerate() {
-            let [x1, y1, x2, y2] = *b;
-            let valid = x1 < x2 && y1 < y2 && b.iter().all(|side| side.is_finite());
+    let validate = |target: &Instances| {
+        target.validate(num_classes)?;
+        for (i, b @ [x1, y1, x2, y2]) in target.boxes.iter().enumerate() {
             let expected = "left, top, right and bottom of a box that is not empty";
-            require(valid, &format!("boxes[{i}]"), b, expected)?;
-            require_within(&format!("labels[{i}]"), *label, 1..=num_classes - 1)?;
+            require(x1 < x2 && y1 < y2, &format!("boxes[{i}]"), b, expected)?;
         }
         Ok(())
     };
@@ -190,18 +180,15 @@ fn validate_targets(
     })
 }
 
-/// Targets in the pixels of the resized images.
-fn resize_targets<B: Backend>(targets: &[Target], images: &ImageList<B>) -> Vec<Target> {
+/// Targets in the pixels of the resized images, without crowds.
+fn resize_targets<B: Backend>(targets: &[Instances], images: &ImageList<B>) -> Vec<Instances> {
     let sizes = images.image_sizes.iter().zip(&images.original_sizes);
-    targets
-        .iter()
-        .zip(sizes)
-        .map(|(target, (&resized, &original))| {
-            let mut target = target.clone();
-            GeneralizedRcnnTransform::resize_boxes(&mut target.boxes, original, resized);
-            target
-        })
-        .collect()
+    let resize = |(target, (&resized, &original)): (&Instances, _)| {
+        let mut target = target.without_crowds();
+        target.resize(original, resized);
+        target
+    };
+    targets.iter().zip(sizes).map(resize).collect()
 }
 
 #[cfg(test)]
@@ -212,9 +199,10 @@ mod tests {
     use rcnn_backbone::{BackboneWithFpn, ResNetArch, ResNetFpnConfig};
     use rcnn_ops::backend_types::Flex;
     use rcnn_roi::BoxHeadConfig;
+    use rcnn_types::Size;
 
     use super::*;
-    use crate::{FasterRcnnConfig, ImageSize};
+    use crate::{FasterRcnnConfig, GeneralizedRcnnTransform};
 
     type Model = FasterRcnn<Flex, BackboneWithFpn<Flex>>;
     type Chooser<'a> = Choice<'a, StdRng>;
@@ -253,10 +241,10 @@ mod tests {
         [classifier, box_reg, objectness, rpn_box_reg].map(|loss| loss.into_scalar())
     }
 
-    fn targets() -> [Target; 2] {
+    fn targets() -> [Instances; 2] {
         let boxes = vec![[4.0, 6.0, 30.0, 40.0], [20.0, 3.0, 45.0, 22.0]];
         let labels = vec![1, 2];
-        [Target { boxes, labels }, Target::default()]
+        [Instances::new(boxes, labels), Instances::default()]
     }
 
     #[test]
@@ -292,21 +280,25 @@ mod tests {
                 batch.expect("images").image_sizes
             };
         let own = sizes(&transform, &[Some(64), Some(96)], &mut Chooser::First);
-        assert_eq!(own, [(64, 80), (120, 96)]);
+        assert_eq!(own, [(64, 80), (120, 96)].map(Size::from));
 
         let mut rng = StdRng::seed_from_u64(1);
-        let mut drawn: Vec<ImageSize> = (0..20)
+        let mut drawn: Vec<Size> = (0..20)
             .flat_map(|_| sizes(&transform, &[None; 2], &mut Choice::Random(&mut rng)))
             .collect();
         drawn.sort_unstable();
         drawn.dedup();
-        assert_eq!(drawn, [(64, 80), (80, 64), (96, 120), (120, 96)]);
-        assert_eq!(transform.resized((48, 60)), (96, 120), "inference");
+        assert_eq!(
+            drawn,
+            [(64, 80), (80, 64), (96, 120), (120, 96)].map(Size::from)
+        );
+        let inference = transform.resized(Size::new(48, 60));
+        assert_eq!(inference, Size::new(96, 120));
 
         transform.skip_resize = true;
         let kept = sizes(&transform, &[Some(64), None], &mut Chooser::First);
-        assert_eq!(kept, [(48, 60), (60, 48)]);
+        assert_eq!(kept, [(48, 60), (60, 48)].map(Size::from));
         let inferred = transform.forward(&images).expect("images").image_sizes;
-        assert_eq!(inferred, [(96, 120), (120, 96)]);
+        assert_eq!(inferred, [(96, 120), (120, 96)].map(Size::from));
     }
 }

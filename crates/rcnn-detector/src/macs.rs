@@ -5,9 +5,10 @@ use std::fmt;
 
 use rcnn_backbone::{BackboneConfig, ResNetFpnConfig};
 use rcnn_roi::BoxHeadConfig;
+use rcnn_types::Size;
 use rcnn_types::validate::require;
 
-use crate::{ConfigError, FasterRcnnConfig, ImageSize, MAX_BATCH_PIXELS};
+use crate::{ConfigError, FasterRcnnConfig, MAX_BATCH_PIXELS};
 
 /// A part of the detector that costs and parameters are told by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,8 +77,8 @@ impl fmt::Display for Part {
 /// Multiply-accumulates of a detection on one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Macs {
-    /// Height and width of what the network sees: the image resized and padded.
-    pub padded_size: ImageSize,
+    /// Size of what the network sees: the image resized and padded.
+    pub padded_size: Size,
     /// Proposals that box head and predictor are counted for: all that the first stage may keep.
     /// An image may have fewer.
     pub rois: usize,
@@ -129,25 +130,26 @@ impl FasterRcnnConfig {
     /// # Errors
     /// Where [`validate`](Self::validate) fails, the backbone is a custom one, or the image would be
     /// resized to more than [`MAX_BATCH_PIXELS`].
-    pub fn macs(&self, image_size: ImageSize) -> Result<Macs, ConfigError> {
+    pub fn macs(&self, image_size: Size) -> Result<Macs, ConfigError> {
         self.validate()?;
         let BackboneConfig::ResnetFpn(backbone) = &self.backbone else {
             return Err(ConfigError::CustomBackbone);
         };
-        let (height, width) = self.transform.resized(image_size);
+        let resized = self.transform.resized(image_size);
         let padded = |side: usize| side.next_multiple_of(self.transform.size_divisible);
-        let padded_size = (padded(height), padded(width));
+        let padded_size = Size::new(padded(resized.height), padded(resized.width));
         require(
-            padded_size.0.saturating_mul(padded_size.1) <= MAX_BATCH_PIXELS,
+            padded_size.pixels() <= MAX_BATCH_PIXELS,
             "image_size",
             image_size,
             format_args!(
                 "an image of at most {MAX_BATCH_PIXELS} pixels after resizing, not {}x{}",
-                padded_size.0, padded_size.1
+                padded_size.height, padded_size.width
             ),
         )?;
 
-        let (mut layers, levels) = backbone_macs(backbone, Grid(padded_size.0, padded_size.1));
+        let (mut layers, levels) =
+            backbone_macs(backbone, Grid(padded_size.height, padded_size.width));
         let channels = backbone.out_channels;
         let anchors = self.rpn.anchor_generator.num_anchors_per_location();
         let over_levels = |output: usize, kernel_size: usize| {
@@ -290,8 +292,11 @@ mod tests {
     #[test]
     fn what_is_removed_costs_nothing() {
         let mut config = FasterRcnnConfig::default();
-        let whole = config.macs((800, 1088)).expect("a count");
-        assert_eq!((whole.padded_size, whole.rois), ((800, 1088), 1000));
+        let whole = config.macs(Size::new(800, 1088)).expect("a count");
+        assert_eq!(
+            (whole.padded_size, whole.rois),
+            (Size::new(800, 1088), 1000)
+        );
         let texts = [
             "drop-stage layer4",
             "rpn-convs 0",
@@ -300,20 +305,23 @@ mod tests {
         ];
         let operations = texts.map(|text| text.parse().expect("an operation"));
         config = config.operated(&operations).expect("a configuration");
-        let cut = config.macs((800, 1088)).expect("a count");
+        let cut = config.macs(Size::new(800, 1088)).expect("a count");
         assert_eq!(cut.of(Part::Stage(3)), whole.of(Part::Stage(3)));
         assert_eq!(cut.of(Part::Stage(4)), 0);
         assert_eq!(cut.of(Part::BoxHead), 0);
         assert_eq!(cut.of(Part::Predictor), 1000 * 91 * 256 * 49);
         // A tiny image has fewer proposals than are asked for, and is padded.
         config.transform.min_size = vec![16];
-        let tiny = config.macs((16, 20)).expect("a count");
-        assert_eq!(tiny.padded_size, (32, 32));
+        let tiny = config.macs(Size::new(16, 20)).expect("a count");
+        assert_eq!(tiny.padded_size, Size::new(32, 32));
         assert_eq!(tiny.rois, (64 + 16 + 4 + 1) * 3);
-        assert!(FasterRcnnConfig::custom(2).macs((8, 8)).is_err());
+        assert!(FasterRcnnConfig::custom(2).macs(Size::new(8, 8)).is_err());
         config.transform.min_size = vec![1 << 24];
         config.transform.max_size = 1 << 24;
-        let huge = config.macs((16, 20)).unwrap_err().to_string();
-        assert!(huge.contains("image_size = (16, 20)"), "{huge}");
+        let huge = config.macs(Size::new(16, 20)).unwrap_err().to_string();
+        assert!(
+            huge.contains("image_size = Size { height: 16, width: 20 }"),
+            "{huge}"
+        );
     }
 }

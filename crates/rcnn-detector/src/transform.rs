@@ -2,15 +2,12 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;
-use rcnn_ops::{BBox, Choice, DetectionBackend, ImageFit, fit_image};
-use rcnn_roi::Detections;
+use rcnn_ops::{Choice, DetectionBackend, ImageFit, fit_image};
 use rcnn_types::validate::{InvalidField, is_positive, require, require_within};
+use rcnn_types::{Instances, Size};
 use serde::{Deserialize, Serialize};
 
 use crate::DetectError;
-
-/// Height and width in pixels.
-pub type ImageSize = (usize, usize);
 
 /// Largest number of pixels of a batch, padding included: one image of 8192 x 8192, or 37 of 1344 x 1344,
 /// the largest that torchvision's defaults make.
@@ -40,8 +37,9 @@ pub struct GeneralizedRcnnTransform {
     pub image_std: [f32; 3],
     /// Height and width of the batch are padded to a multiple of this.
     pub size_divisible: usize,
-    /// Width and height to resize to, whatever the image's shape.
-    pub fixed_size: Option<(usize, usize)>,
+    /// Size to resize to, whatever the image's shape. In files `[width, height]`, torchvision's order here.
+    #[serde(with = "width_first")]
+    pub fixed_size: Option<Size>,
     /// Whether training takes the images as they are. Inference resizes all the same.
     #[serde(rename = "_skip_resize")]
     pub skip_resize: bool,
@@ -67,23 +65,23 @@ pub struct ImageList<B: Backend> {
     /// `[N, 3, H, W]`, zeros at right and bottom of smaller images.
     pub tensors: Tensor<B, 4>,
     /// Size of each image in the batch, without padding.
-    pub image_sizes: Vec<ImageSize>,
+    pub image_sizes: Vec<Size>,
     /// Size of each image before resizing.
-    pub original_sizes: Vec<ImageSize>,
+    pub original_sizes: Vec<Size>,
 }
 
 impl<B: Backend> ImageList<B> {
     /// Height and width of the batch, padding included.
-    pub fn padded_size(&self) -> ImageSize {
+    pub fn padded_size(&self) -> Size {
         let [_, _, height, width] = self.tensors.dims();
-        (height, width)
+        Size::new(height, width)
     }
 
     /// Brings detections back to the pixels of the original images (torchvision's `postprocess`).
-    pub(crate) fn restore(&self, mut detections: Vec<Detections>) -> Vec<Detections> {
+    pub(crate) fn restore(&self, mut detections: Vec<Instances>) -> Vec<Instances> {
         let sizes = self.image_sizes.iter().zip(&self.original_sizes);
         for (found, (&resized, &original)) in detections.iter_mut().zip(sizes) {
-            GeneralizedRcnnTransform::resize_boxes(&mut found.boxes, resized, original);
+            found.resize(resized, original);
         }
         detections
     }
@@ -105,11 +103,11 @@ impl GeneralizedRcnnTransform {
         )?;
         require_within("max_size", self.max_size, 1..=MAX_SIDE)?;
         require_within("size_divisible", self.size_divisible, 1..=MAX_DIVISOR)?;
-        if let Some((width, height)) = self.fixed_size {
+        if let Some(size) = self.fixed_size {
             require(
-                sides(&[width, height]) && width * height <= MAX_BATCH_PIXELS,
+                sides(&[size.width, size.height]) && size.pixels() <= MAX_BATCH_PIXELS,
                 "fixed_size",
-                (width, height),
+                (size.width, size.height),
                 format_args!("a width and a height from 1, {MAX_BATCH_PIXELS} pixels at most"),
             )?;
         }
@@ -123,20 +121,21 @@ impl GeneralizedRcnnTransform {
     /// Size that an image is resized to in inference.
     ///
     /// torchvision fails where a side would fall below one pixel (a 30000x10 image); here it is one.
-    pub fn resized(&self, size: ImageSize) -> ImageSize {
+    pub fn resized(&self, size: Size) -> Size {
         self.resized_at(size, self.min_size.last().copied().unwrap_or(1))
     }
 
     /// Size that an image is resized to whose shorter side is to have `min_size` pixels.
-    fn resized_at(&self, (height, width): ImageSize, min_size: usize) -> ImageSize {
-        if let Some((fixed_width, fixed_height)) = self.fixed_size {
-            return (fixed_height, fixed_width);
+    fn resized_at(&self, size: Size, min_size: usize) -> Size {
+        if let Some(fixed) = self.fixed_size {
+            return fixed;
         }
+        let Size { height, width } = size;
         let shorter = height.min(width) as f64;
         let longer = height.max(width) as f64;
         let scale = (min_size as f64 / shorter).min(self.max_size as f64 / longer);
         let side = |length: usize| ((length as f64 * scale).floor() as usize).max(1);
-        (side(height), side(width))
+        Size::new(side(height), side(width))
     }
 
     /// Makes a batch of images for inference.
@@ -190,7 +189,7 @@ impl GeneralizedRcnnTransform {
     fn batch<B: DetectionBackend>(
         &self,
         images: &[Tensor<B, 3>],
-        mut resized: impl FnMut(usize, ImageSize) -> ImageSize,
+        mut resized: impl FnMut(usize, Size) -> Size,
     ) -> Result<ImageList<B>, DetectError> {
         self.validate()?;
         if images.is_empty() {
@@ -202,9 +201,9 @@ impl GeneralizedRcnnTransform {
             if channels != 3 || height == 0 || width == 0 {
                 return Err(DetectError::ImageShape { index, found });
             }
-            let original = (height, width);
+            let original = Size::new(height, width);
             let resized = resized(index, original);
-            if resized.0.saturating_mul(resized.1) > MAX_BATCH_PIXELS {
+            if resized.pixels() > MAX_BATCH_PIXELS {
                 return Err(DetectError::ImageSize {
                     index,
                     original,
@@ -215,15 +214,15 @@ impl GeneralizedRcnnTransform {
             image_sizes.push(resized);
             original_sizes.push(original);
         }
-        let (height, width) = self.padded(&image_sizes)?;
+        let Size { height, width } = self.padded(&image_sizes)?;
         let mut batch: Vec<Tensor<B, 4>> = images
             .iter()
             .zip(&image_sizes)
-            .map(|(image, &(h, w))| {
+            .map(|(image, size)| {
                 let fit = ImageFit {
                     mean: self.image_mean,
                     std: self.image_std,
-                    size: [h, w],
+                    size: [size.height, size.width],
                     padded: [height, width],
                 };
                 fit_image(image.clone(), &fit).unsqueeze()
@@ -240,16 +239,16 @@ impl GeneralizedRcnnTransform {
         })
     }
 
-    /// Height and width of a batch of images of these sizes, padding included.
-    fn padded(&self, image_sizes: &[ImageSize]) -> Result<ImageSize, DetectError> {
-        let side = |side: fn(&ImageSize) -> usize| {
+    /// Size of a batch of images of these sizes, padding included.
+    fn padded(&self, image_sizes: &[Size]) -> Result<Size, DetectError> {
+        let side = |side: fn(&Size) -> usize| {
             let most = image_sizes.iter().map(side).max().unwrap_or(0);
             most.next_multiple_of(self.size_divisible)
         };
-        let padded = (side(|size| size.0), side(|size| size.1));
+        let padded = Size::new(side(|size| size.height), side(|size| size.width));
         let images = image_sizes.len();
         let limit = MAX_BATCH_PIXELS;
-        if padded.0.saturating_mul(padded.1).saturating_mul(images) > limit {
+        if padded.pixels().saturating_mul(images) > limit {
             return Err(DetectError::BatchSize {
                 images,
                 padded,
@@ -258,14 +257,21 @@ impl GeneralizedRcnnTransform {
         }
         Ok(padded)
     }
+}
 
-    /// Brings boxes from the pixels of one image to those of its resized copy, or back
-    /// (torchvision's `resize_boxes`).
-    pub fn resize_boxes(boxes: &mut [BBox], from: ImageSize, to: ImageSize) {
-        let y = to.0 as f32 / from.0 as f32;
-        let x = to.1 as f32 / from.1 as f32;
-        for b in boxes {
-            *b = [b[0] * x, b[1] * y, b[2] * x, b[3] * y];
-        }
+/// torchvision's order of `fixed_size`, which it has for this parameter alone.
+mod width_first {
+    use rcnn_types::Size;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(size: &Option<Size>, to: S) -> Result<S::Ok, S::Error> {
+        size.map(|size| (size.width, size.height)).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Size>, D::Error> {
+        let sides = Option::<(usize, usize)>::deserialize(from)?;
+        Ok(sides.map(|(width, height)| Size::new(height, width)))
     }
 }

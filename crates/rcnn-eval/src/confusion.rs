@@ -5,6 +5,7 @@ use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit, text_width}
 use serde::Serialize;
 
 use crate::MATCH_IOU;
+use crate::engine::iou;
 use crate::worst::{ImageErrors, Mark};
 
 /// How often objects of each class are taken for each class.
@@ -43,7 +44,7 @@ impl Confusion {
             let mut missed: Vec<&Mark> = image.missed.iter().collect();
             for wrong in &image.false_positives {
                 let overlaps = missed.iter().enumerate();
-                let overlaps = overlaps.map(|(index, mark)| (index, wrong.iou(mark)));
+                let overlaps = overlaps.map(|(index, mark)| (index, iou(&wrong.bbox, &mark.bbox)));
                 let best = overlaps.max_by(|a, b| a.1.total_cmp(&b.1));
                 let taken = best.filter(|best| best.1 >= MATCH_IOU);
                 let object = taken.map_or(0, |(index, _)| missed.swap_remove(index).label);

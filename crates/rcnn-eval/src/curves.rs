@@ -4,7 +4,7 @@ use image::{Rgb, RgbImage};
 use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit};
 use serde::Serialize;
 
-use crate::engine::Fate;
+use crate::engine::MatchResult;
 use crate::input::Sample;
 use crate::table::count;
 use crate::{ClassEvaluation, Evaluation};
@@ -44,18 +44,23 @@ pub struct BestF1 {
 
 impl Curve {
     /// The curve of each class from label 1 on; `classes` includes the background.
-    pub(crate) fn all(samples: &[Sample], fates: &[Vec<Fate>], classes: usize) -> Vec<Self> {
+    pub(crate) fn all(
+        samples: &[Sample],
+        matches: &[Vec<MatchResult>],
+        classes: usize,
+    ) -> Vec<Self> {
         let mut objects = vec![0; classes];
         let mut found = vec![Vec::new(); classes];
-        for (sample, fates) in samples.iter().zip(fates) {
-            let truth = sample.truth;
+        for (sample, matches) in samples.iter().zip(matches) {
+            let truth = sample.truth();
             truth
                 .objects()
                 .for_each(|index| objects[truth.labels[index]] += 1);
-            let values = sample.found.labels.iter().zip(&sample.found.scores);
-            for ((&label, &score), fate) in values.zip(fates) {
-                if *fate != Fate::Ignored {
-                    found[label].push((score, *fate != Fate::Wrong));
+            for (object, result) in sample.found.iter().zip(matches) {
+                match result {
+                    MatchResult::TruePositive(_) => found[object.label].push((object.score, true)),
+                    MatchResult::FalsePositive => found[object.label].push((object.score, false)),
+                    MatchResult::Ignored => {}
                 }
             }
         }

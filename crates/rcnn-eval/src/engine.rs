@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use hotcoco::primitives::sim::bbox_iou_pair;
 use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image, IouType};
+
+use rcnn_types::{BBox, Instance};
 
 use crate::evaluation::Summary;
 use crate::input::Sample;
@@ -17,11 +20,11 @@ pub(crate) struct ClassNumbers {
 
 /// What a detection is at [`MATCH_IOU`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Fate {
-    /// It found the object of this position.
-    Right(usize),
+pub(crate) enum MatchResult {
+    /// It found the object of this index.
+    TruePositive(usize),
     /// It found none.
-    Wrong,
+    FalsePositive,
     /// It found a crowd, or its image has a hundred better ones of its class.
     Ignored,
 }
@@ -35,10 +38,8 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(samples: &[Sample], class_names: &[String]) -> Result<Self, EvalError> {
         let images = samples.iter().map(|sample| Image {
-            id: sample.truth.image_id,
-            file_name: sample.truth.file_name.clone(),
-            width: sample.truth.width,
-            height: sample.truth.height,
+            id: sample.image.image_id,
+            file_name: sample.image.file_name.clone(),
             ..Image::default()
         });
         let categories = class_names.iter().enumerate().skip(1);
@@ -103,8 +104,8 @@ impl Engine {
         Ok((summary, classes))
     }
 
-    /// The fate of each detection of each sample.
-    pub(crate) fn fates(&self, samples: &[Sample]) -> Result<Vec<Vec<Fate>>, EvalError> {
+    /// What each detection of each sample is.
+    pub(crate) fn matches(&self, samples: &[Sample]) -> Result<Vec<Vec<MatchResult>>, EvalError> {
         let mut evaluator = self.evaluator();
         // The records of all thresholds and sizes would take gigabytes for COCO's images.
         evaluator.params.iou_thrs = vec![MATCH_IOU];
@@ -114,59 +115,69 @@ impl Engine {
             .retain(|area| area.label == "all");
         evaluator.evaluate()?;
 
-        let objects = places(samples.iter().map(|sample| sample.truth.boxes.len()));
-        let found = places(samples.iter().map(|sample| sample.found.boxes.len()));
-        let mut fates: Vec<Vec<Fate>> = samples
+        let objects = places(samples.iter().map(|sample| sample.truth().len()));
+        let found = places(samples.iter().map(|sample| sample.found.len()));
+        let mut matches: Vec<Vec<MatchResult>> = samples
             .iter()
-            .map(|sample| vec![Fate::Ignored; sample.found.boxes.len()])
+            .map(|sample| vec![MatchResult::Ignored; sample.found.len()])
             .collect();
         for record in evaluator.eval_imgs().iter().flatten() {
             for (position, &id) in record.dt_ids.iter().enumerate() {
                 let (sample, index) = found[id as usize - 1];
                 let cell = (0, position);
-                fates[sample][index] = if record.dt_ignore[cell] {
-                    Fate::Ignored
+                matches[sample][index] = if record.dt_ignore[cell] {
+                    MatchResult::Ignored
                 } else if record.dt_matched[cell] {
-                    Fate::Right(objects[record.dt_matches[cell] as usize - 1].1)
+                    MatchResult::TruePositive(objects[record.dt_matches[cell] as usize - 1].1)
                 } else {
-                    Fate::Wrong
+                    MatchResult::FalsePositive
                 };
             }
         }
-        Ok(fates)
+        Ok(matches)
     }
 }
 
-fn objects(sample: &Sample) -> impl Iterator<Item = Annotation> {
-    let truth = sample.truth;
-    truth.boxes.iter().enumerate().map(|(index, &bounds)| {
-        let bbox = corner_and_size(bounds);
+fn objects<'a>(sample: &'a Sample) -> impl Iterator<Item = Annotation> + 'a {
+    let objects = sample.truth().iter().enumerate();
+    objects.map(|(index, object)| {
+        let [.., width, height] = corner_and_size(&object.bbox);
+        // pycocotools takes the annotated area, which COCO says is the mask's.
+        let annotated = sample.truth().areas.as_ref().map(|areas| areas[index]);
         Annotation {
-            image_id: truth.image_id,
-            category_id: truth.labels[index] as u64,
-            bbox: Some(bbox),
-            area: Some(truth.areas.get(index).copied().unwrap_or(bbox[2] * bbox[3])),
-            iscrowd: truth.is_crowd(index),
-            ..Annotation::default()
+            area: Some(annotated.map_or(width * height, f64::from)),
+            iscrowd: object.is_crowd,
+            ..annotation(sample, &object)
         }
     })
 }
 
-fn detections(sample: &Sample) -> impl Iterator<Item = Annotation> {
-    let found = sample.found;
-    let values = found.boxes.iter().zip(&found.labels).zip(&found.scores);
-    values.map(|((bounds, &label), &score)| Annotation {
-        image_id: found.image_id,
-        category_id: label as u64,
-        bbox: Some(corner_and_size(bounds.map(f64::from))),
-        score: Some(score.into()),
-        ..Annotation::default()
+fn detections<'a>(sample: &'a Sample) -> impl Iterator<Item = Annotation> + 'a {
+    let found = sample.found.iter();
+    found.map(|object| Annotation {
+        score: Some(object.score.into()),
+        ..annotation(sample, &object)
     })
 }
 
-/// COCO's form of a box.
-pub(crate) fn corner_and_size([x1, y1, x2, y2]: [f64; 4]) -> [f64; 4] {
+fn annotation(sample: &Sample, object: &Instance) -> Annotation {
+    Annotation {
+        image_id: sample.image.image_id,
+        category_id: object.label as u64,
+        bbox: Some(corner_and_size(&object.bbox)),
+        ..Annotation::default()
+    }
+}
+
+/// COCO's form of a box, computed in double precision as by pycocotools.
+fn corner_and_size(b: &BBox) -> [f64; 4] {
+    let [x1, y1, x2, y2] = b.map(f64::from);
     [x1, y1, x2 - x1, y2 - y1]
+}
+
+/// The IoU of two boxes as COCO's evaluation computes it: in double precision, 0 for boxes without area.
+pub(crate) fn iou(a: &BBox, b: &BBox) -> f64 {
+    bbox_iou_pair(corner_and_size(a), corner_and_size(b), false)
 }
 
 /// The sample and the position within it of the values numbered through all samples.

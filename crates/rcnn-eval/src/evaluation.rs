@@ -1,13 +1,14 @@
 //! The result of an evaluation.
 
+use rcnn_types::ImageInstances;
 use serde::Serialize;
 
+use crate::EvalError;
 use crate::confusion::Confusion;
 use crate::curves::{BestF1, Curve};
 use crate::engine::Engine;
 use crate::input::pair;
 use crate::worst::{ImageErrors, errors};
-use crate::{EvalError, GroundTruth, ImageDetections};
 
 /// The score from which on the detections of a class without a best threshold count in confusion
 /// and errors.
@@ -137,20 +138,20 @@ pub struct ClassEvaluation {
 ///
 /// # Errors
 ///
-/// If an image is there twice or only in `detections`, if lists of one image differ in length, or
-/// if a box, label, score or area is unsound.
+/// If an image is there twice or only in `detections`, if the fields of one image differ in length, if
+/// detections have no scores, or if a box, label, score or area can't be.
 pub fn evaluate(
-    ground_truth: &[GroundTruth],
-    detections: &[ImageDetections],
+    ground_truth: &[ImageInstances],
+    detections: &[ImageInstances],
     class_names: &[String],
 ) -> Result<Evaluation, EvalError> {
     let samples = pair(ground_truth, detections, class_names.len())?;
     let engine = Engine::new(&samples, class_names)?;
     let (summary, numbers) = engine.numbers()?;
-    let fates = engine.fates(&samples)?;
+    let matches = engine.matches(&samples)?;
 
     let labels = 1..class_names.len();
-    let curves = Curve::all(&samples, &fates, class_names.len());
+    let curves = Curve::all(&samples, &matches, class_names.len());
     let found = samples.iter().flat_map(|sample| &sample.found.labels);
     let mut counts = vec![0; class_names.len()];
     found.for_each(|&label| counts[label] += 1);
@@ -172,7 +173,7 @@ pub fn evaluate(
     let thresholds: Vec<f32> = best
         .map(|best| best.as_ref().map_or(DEFAULT_THRESHOLD, |best| best.score))
         .collect();
-    let errors = errors(&samples, &fates, &thresholds);
+    let errors = errors(&samples, &matches, &thresholds);
     Ok(Evaluation {
         summary,
         images: samples.len(),

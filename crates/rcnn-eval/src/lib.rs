@@ -6,21 +6,14 @@
 //! in each image; [`draw_curves`], [`draw_confusion`] and [`contact_sheet`] draw these.
 //!
 //! ```
-//! use rcnn_eval::{GroundTruth, ImageDetections, evaluate};
+//! use rcnn_eval::evaluate;
+//! use rcnn_types::{ImageInstances, Instances};
 //!
 //! let names = ["background", "cat"].map(String::from);
-//! let truth = GroundTruth {
-//!     image_id: 1,
-//!     boxes: vec![[10.0, 10.0, 60.0, 60.0]],
-//!     labels: vec![1],
-//!     ..GroundTruth::default()
-//! };
-//! let found = ImageDetections {
-//!     image_id: 1,
-//!     boxes: vec![[10.0, 10.0, 60.0, 60.0]],
-//!     labels: vec![1],
-//!     scores: vec![0.9],
-//! };
+//! let image = |instances| ImageInstances { image_id: 1, instances, ..Default::default() };
+//! let cat = [10.0, 10.0, 60.0, 60.0];
+//! let truth = image(Instances::new(vec![cat], vec![1]));
+//! let found = image(Instances::from_iter([(cat, 1, 0.9)]));
 //! let evaluation = evaluate(&[truth], &[found], &names)?;
 //! assert!(evaluation.summary.ap.unwrap() > 0.999);
 //! assert_eq!(evaluation.summary.ap_large, None);
@@ -54,9 +47,9 @@ pub use confusion::{Confusion, draw_confusion};
 pub use curves::{BestF1, Curve, CurvePoint, draw_curves};
 pub use error::EvalError;
 pub use evaluation::{ClassEvaluation, Evaluation, Summary, evaluate};
-pub use input::{GroundTruth, ImageDetections};
+pub use input::validate;
 pub use plots::{Plot, draw_plots};
 pub use worst::{ImageErrors, Mark, Tile, contact_sheet};
 
-/// The IoU from which on a detection is right in curves, best thresholds, confusion and errors.
+/// The IoU from which on a detection is a true positive in curves, best thresholds, confusion and errors.
 pub const MATCH_IOU: f64 = 0.5;

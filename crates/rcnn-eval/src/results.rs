@@ -2,21 +2,18 @@
 //!
 //! (`loadRes` fails on an empty array, also if it was written by pycocotools' own tools.)
 
-use std::collections::HashMap;
+use indexmap::IndexMap;
+use rcnn_types::{CocoResult, ImageInstances};
 
-use rcnn_types::CocoResult;
-
-use crate::{EvalError, ImageDetections};
+use crate::EvalError;
 
 /// The detections of images as JSON.
-pub fn write(detections: &[ImageDetections]) -> String {
+pub fn write(detections: &[ImageInstances]) -> String {
     let results: Vec<CocoResult> = detections
         .iter()
-        .flat_map(|found| {
-            let values = found.boxes.iter().zip(&found.labels).zip(&found.scores);
-            values.map(|((&bounds, &label), &score)| {
-                CocoResult::new(found.image_id, bounds, label, score)
-            })
+        .flat_map(|image| {
+            let found = image.instances.iter();
+            found.map(|o| CocoResult::new(image.image_id, o.bbox, o.label, o.score))
         })
         .collect();
     let lines = results.iter().map(|result| {
@@ -31,25 +28,19 @@ pub fn write(detections: &[ImageDetections]) -> String {
 /// # Errors
 ///
 /// If it is not an array of results with boxes.
-pub fn read(json: &str) -> Result<Vec<ImageDetections>, EvalError> {
+pub fn read(json: &str) -> Result<Vec<ImageInstances>, EvalError> {
     let results: Vec<CocoResult> = serde_json::from_str(json)?;
-    let mut images: Vec<ImageDetections> = Vec::new();
-    let mut positions = HashMap::new();
+    let mut images: IndexMap<u64, Vec<_>> = IndexMap::new();
     for result in results {
-        let position = *positions.entry(result.image_id).or_insert(images.len());
-        if position == images.len() {
-            images.push(ImageDetections {
-                image_id: result.image_id,
-                ..ImageDetections::default()
-            });
-        }
         let [x, y, width, height] = result.bbox;
-        let image = &mut images[position];
-        image
-            .boxes
-            .push([x, y, x + width, y + height].map(|v| v as f32));
-        image.labels.push(result.category_id);
-        image.scores.push(result.score as f32);
+        let bbox = [x, y, x + width, y + height].map(|v| v as f32);
+        let found = images.entry(result.image_id).or_default();
+        found.push((bbox, result.category_id, result.score as f32));
     }
-    Ok(images)
+    let images = images.into_iter().map(|(image_id, found)| ImageInstances {
+        image_id,
+        instances: found.into_iter().collect(),
+        ..ImageInstances::default()
+    });
+    Ok(images.collect())
 }

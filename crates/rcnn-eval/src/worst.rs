@@ -4,9 +4,10 @@ use image::imageops::replace;
 use image::{Rgb, RgbImage};
 use rcnn_image::draw::{Align, BLACK, Canvas, PALE, WHITE, fit, text_width};
 use rcnn_image::sheet::{Grid, shrink};
+use rcnn_types::BBox;
 
 use crate::Evaluation;
-use crate::engine::Fate;
+use crate::engine::MatchResult;
 use crate::input::Sample;
 
 /// What is right and wrong in an image with the detections from their class's best threshold on.
@@ -27,25 +28,12 @@ pub struct ImageErrors {
 /// An object or a detection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mark {
-    /// Left, top, right and bottom in pixels.
-    pub bounds: [f64; 4],
+    /// Its box, xyxy in pixels.
+    pub bbox: BBox,
     /// Its class.
     pub label: usize,
     /// The score of a detection.
     pub score: Option<f32>,
-}
-
-impl Mark {
-    /// The area shared with another as a part of the area of both.
-    pub(crate) fn iou(&self, other: &Self) -> f64 {
-        let area = |[x1, y1, x2, y2]: [f64; 4]| (x2 - x1) * (y2 - y1);
-        let (a, b) = (self.bounds, other.bounds);
-        let width = a[2].min(b[2]) - a[0].max(b[0]);
-        let height = a[3].min(b[3]) - a[1].max(b[1]);
-        let shared = width.max(0.0) * height.max(0.0);
-        // Boxes without an area share none.
-        shared / (area(a) + area(b) - shared).max(f64::MIN_POSITIVE)
-    }
 }
 
 impl ImageErrors {
@@ -69,49 +57,48 @@ impl Evaluation {
 /// The errors in each sample; `thresholds` are those of label 1 on.
 pub(crate) fn errors(
     samples: &[Sample],
-    fates: &[Vec<Fate>],
+    matches: &[Vec<MatchResult>],
     thresholds: &[f32],
 ) -> Vec<ImageErrors> {
-    let image = |(sample, fates): (&Sample, &Vec<Fate>)| {
-        let Sample { truth, found } = *sample;
-        let mut is_missed = vec![true; truth.boxes.len()];
-        let (mut right, mut wrong) = (Vec::new(), Vec::new());
-        let mut ranked: Vec<usize> = (0..fates.len()).collect();
-        ranked.sort_by(|&a, &b| found.scores[b].total_cmp(&found.scores[a]));
-        for index in ranked {
-            let (label, score) = (found.labels[index], found.scores[index]);
-            if score < thresholds[label - 1] {
+    let image = |(sample, matches): (&Sample, &Vec<MatchResult>)| {
+        let (truth, found) = (sample.truth(), sample.found);
+        let mut is_missed = vec![true; truth.len()];
+        let (mut true_positives, mut false_positives) = (Vec::new(), Vec::new());
+        let mut ranked: Vec<_> = found.iter().zip(matches).collect();
+        ranked.sort_by(|(a, _), (b, _)| b.score.total_cmp(&a.score));
+        for (object, result) in ranked {
+            if object.score < thresholds[object.label - 1] {
                 continue;
             }
             let mark = Mark {
-                bounds: found.boxes[index].map(f64::from),
-                label,
-                score: Some(score),
+                bbox: object.bbox,
+                label: object.label,
+                score: Some(object.score),
             };
-            match fates[index] {
-                Fate::Right(object) => {
+            match *result {
+                MatchResult::TruePositive(object) => {
                     is_missed[object] = false;
-                    right.push(mark);
+                    true_positives.push(mark);
                 }
-                Fate::Wrong => wrong.push(mark),
-                Fate::Ignored => {}
+                MatchResult::FalsePositive => false_positives.push(mark),
+                MatchResult::Ignored => {}
             }
         }
         let missed = truth.objects().filter(|&index| is_missed[index]);
         let missed = missed.map(|index| Mark {
-            bounds: truth.boxes[index],
+            bbox: truth.boxes[index],
             label: truth.labels[index],
             score: None,
         });
         ImageErrors {
-            image_id: truth.image_id,
-            file_name: truth.file_name.clone(),
+            image_id: sample.image.image_id,
+            file_name: sample.image.file_name.clone(),
             missed: missed.collect(),
-            found: right,
-            false_positives: wrong,
+            found: true_positives,
+            false_positives,
         }
     };
-    samples.iter().zip(fates).map(image).collect()
+    samples.iter().zip(matches).map(image).collect()
 }
 
 /// A picture of a contact sheet.
@@ -152,7 +139,7 @@ impl Tile {
         ];
         for (marks, colour, line, _) in kinds {
             for mark in marks {
-                let [x1, y1, x2, y2] = mark.bounds;
+                let [x1, y1, x2, y2] = mark.bbox.map(f64::from);
                 let [x1, y1, x2, y2] = [x1 * across, y1 * down, x2 * across, y2 * down].map(pixel);
                 let bounds = [x1, y1, x2.max(x1 + 3), y2.max(y1 + 3)];
                 let [x1, y1, x2, y2] = bounds;

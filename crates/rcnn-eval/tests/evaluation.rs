@@ -1,42 +1,34 @@
 //! What is evaluated by hand, what is refused, and pictures of nothing and of much.
 
 use image::{Rgb, RgbImage};
-use rcnn_eval::{
-    EvalError, GroundTruth, ImageDetections, Tile, contact_sheet, draw_confusion, draw_curves,
-    evaluate, results,
-};
+use rcnn_eval::{EvalError, Tile, contact_sheet, draw_confusion, draw_curves, evaluate, results};
+use rcnn_types::boxes::shift_box;
+use rcnn_types::{BBox, ImageInstances, Instances};
 
-const BOX: [f32; 4] = [10.0, 20.0, 60.0, 90.0];
+const BOX: BBox = [10.0, 20.0, 60.0, 90.0];
 
 fn names(classes: usize) -> Vec<String> {
     (0..classes).map(|label| format!("class {label}")).collect()
 }
 
-fn truth(image_id: u64, labels: &[usize]) -> GroundTruth {
-    let boxes = (0..labels.len()).map(|i| BOX.map(|v| f64::from(v) + 100.0 * i as f64));
-    GroundTruth {
+fn truth(image_id: u64, labels: &[usize]) -> ImageInstances {
+    let boxes = (0..labels.len()).map(|i| shift_box(&BOX, 100.0 * i as f32, 100.0 * i as f32));
+    ImageInstances {
         image_id,
         file_name: format!("{image_id}.jpg"),
-        width: 640,
-        height: 480,
-        boxes: boxes.collect(),
-        labels: labels.into(),
-        ..GroundTruth::default()
+        instances: Instances::new(boxes.collect(), labels.into()),
     }
 }
 
-fn found(image_id: u64, labels: &[usize], scores: &[f32]) -> ImageDetections {
-    let boxes = (0..labels.len()).map(|i| BOX.map(|v| v + 100.0 * i as f32));
-    ImageDetections {
-        image_id,
-        boxes: boxes.collect(),
-        labels: labels.into(),
-        scores: scores.into(),
-    }
+fn found(image_id: u64, labels: &[usize], scores: &[f32]) -> ImageInstances {
+    let mut found = truth(image_id, labels);
+    found.file_name.clear();
+    found.instances.scores = Some(scores.into());
+    found
 }
 
 /// The message of the error for detections in image 7, which has one object of class 1.
-fn refusal(found: ImageDetections) -> String {
+fn refusal(found: ImageInstances) -> String {
     let error = evaluate(&[truth(7, &[1])], &[found], &names(3)).unwrap_err();
     error.to_string()
 }
@@ -125,8 +117,8 @@ fn nothing_is_ordinary() {
         ),
     ] {
         for classes in [0, 1, 3] {
-            let labels = truth.iter().flat_map(|image| &image.labels);
-            let labels = labels.chain(found.iter().flat_map(|image| &image.labels));
+            let labels = truth.iter().flat_map(|image| &image.instances.labels);
+            let labels = labels.chain(found.iter().flat_map(|image| &image.instances.labels));
             if labels.max().is_some_and(|&label| label >= classes) {
                 continue;
             }
@@ -145,59 +137,73 @@ fn bad_numbers_are_refused_by_image() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let message = refusal(found(7, &[1, 2], &[0.5, bad]));
         assert!(message.contains("7 (7.jpg)"), "{message}");
-        assert!(message.contains("score of detection 1"), "{message}");
+        assert!(message.contains("detections: scores[1] = "), "{message}");
         for edge in 0..4 {
             let mut detections = found(7, &[1], &[0.5]);
-            detections.boxes[0][edge] = bad;
+            detections.instances.boxes[0][edge] = bad;
             let message = refusal(detections);
             assert!(
-                message.contains("7 (7.jpg): the box of detection 0"),
+                message.contains("7 (7.jpg): detections: boxes[0] = "),
                 "{message}"
             );
         }
         let mut image = truth(7, &[1]);
-        image.boxes[0][1] = bad.into();
+        image.instances.boxes[0][1] = bad;
         let error = evaluate(&[image], &[], &names(2)).unwrap_err();
         assert!(
-            matches!(error, EvalError::Box { what: "object", .. }),
+            matches!(
+                error,
+                EvalError::Instances {
+                    what: "objects",
+                    ..
+                }
+            ),
             "{error}"
         );
         let mut image = truth(7, &[1]);
-        image.areas = vec![bad.into()];
+        image.instances.areas = Some(vec![bad]);
         let error = evaluate(&[image], &[], &names(2)).unwrap_err();
         assert!(
-            error.to_string().contains("the area of object 0"),
+            error.to_string().contains("objects: areas[0] = "),
             "{error}"
         );
     }
     let mut detections = found(7, &[1], &[0.5]);
-    detections.boxes[0].swap(0, 2);
-    assert!(refusal(detections).contains("the box of detection 0"));
+    detections.instances.boxes[0].swap(0, 2);
+    assert!(refusal(detections).contains("detections: boxes[0] = "));
 }
 
 #[test]
 fn labels_images_and_lengths_are_checked() {
     for label in [0, 3, usize::MAX] {
         let message = refusal(found(7, &[1, label], &[0.5, 0.4]));
-        let expected = format!("image 7 (7.jpg): detection 1 has label {label}");
+        let expected = format!("image 7 (7.jpg): detections: labels[1] = {label}:");
         assert!(message.starts_with(&expected), "{message}");
         let error = evaluate(&[truth(7, &[label])], &[], &names(3)).unwrap_err();
         assert!(
-            matches!(error, EvalError::Label { what: "object", .. }),
+            matches!(
+                error,
+                EvalError::Instances {
+                    what: "objects",
+                    ..
+                }
+            ),
             "{error}"
         );
     }
     assert!(refusal(found(8, &[1], &[0.5])).starts_with("image 8: "));
-    assert!(refusal(found(7, &[1], &[])).contains("1 detections, but 0 scores"));
+    let unscored = "image 7 (7.jpg): detections: scores = 0 values: expected 1, one a box";
+    assert_eq!(refusal(found(7, &[1], &[])), unscored);
+    assert_eq!(refusal(truth(7, &[1])), unscored);
     let one = truth(7, &[1]);
-    for (crowd, areas) in [(vec![false; 2], vec![]), (vec![], vec![1.0; 3])] {
-        let image = GroundTruth {
-            crowd,
-            areas,
-            ..one.clone()
-        };
+    for (crowd, areas) in [(Some(vec![false; 2]), None), (None, Some(vec![1.0; 3]))] {
+        let mut image = one.clone();
+        (image.instances.crowd, image.instances.areas) = (crowd, areas);
         let error = evaluate(&[image], &[], &names(2)).unwrap_err();
-        assert!(matches!(error, EvalError::Length { .. }), "{error}");
+        assert!(
+            error.to_string().contains("values: expected 1, one a box"),
+            "{error}"
+        );
     }
     let twice = evaluate(&[one.clone(), one.clone()], &[], &names(2)).unwrap_err();
     assert!(matches!(twice, EvalError::DuplicateImage { .. }), "{twice}");
@@ -209,8 +215,8 @@ fn labels_images_and_lengths_are_checked() {
 #[test]
 fn enormous_boxes_are_ordinary() {
     let (mut image, mut detections) = (truth(7, &[1, 2]), found(7, &[1, 2], &[0.5, 0.4]));
-    image.boxes = vec![[f64::MIN, f64::MIN, f64::MAX, f64::MAX]; 2];
-    detections.boxes = vec![[f32::MIN, f32::MIN, f32::MAX, f32::MAX]; 2];
+    image.instances.boxes = vec![[f32::MIN, f32::MIN, f32::MAX, f32::MAX]; 2];
+    detections.instances.boxes = vec![[f32::MIN, f32::MIN, f32::MAX, f32::MAX]; 2];
     let evaluation = evaluate(&[image], &[detections], &names(3)).unwrap();
     let numbers = serde_json::to_value(&evaluation).unwrap();
     assert!(numbers["AP"].is_null() && numbers["confusion"]["counts"][1][0] == 1);
@@ -221,7 +227,7 @@ fn enormous_boxes_are_ordinary() {
 #[test]
 fn results_survive_writing_and_reading() {
     let mut detections = vec![found(3, &[1, 2], &[0.1, 0.3]), found(1, &[9], &[1.0 / 3.0])];
-    detections[0].boxes[1] = [0.1, 1.0 / 3.0, 99.7, 1234.567];
+    detections[0].instances.boxes[1] = [0.1, 1.0 / 3.0, 99.7, 1234.567];
     let json = results::write(&detections);
     assert_eq!(results::read(&json).unwrap(), detections);
     assert!(results::read("[]").unwrap().is_empty());
@@ -238,7 +244,7 @@ fn results_survive_writing_and_reading() {
     }
     // Numbers beyond single precision become infinite, which an evaluation refuses.
     let huge = results::read(r#"[{"image_id":7,"category_id":1,"bbox":[0,0,1e99,1],"score":1}]"#);
-    assert!(refusal(huge.unwrap().remove(0)).contains("the box of detection 0"));
+    assert!(refusal(huge.unwrap().remove(0)).contains("detections: boxes[0] = "));
 }
 
 #[test]

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use rcnn_eval::{Evaluation, GroundTruth, ImageDetections, evaluate, results};
+use rcnn_eval::{Evaluation, evaluate, results};
+use rcnn_types::{ImageInstances, Instances};
 use serde_json::Value;
 
 const TOLERANCE: f64 = 1e-6;
 
 struct Fixture {
-    truth: Vec<GroundTruth>,
-    detections: Vec<ImageDetections>,
+    truth: Vec<ImageInstances>,
+    detections: Vec<ImageInstances>,
     names: Vec<String>,
     json: Value,
 }
@@ -23,13 +24,15 @@ impl Fixture {
         let json: Value = serde_json::from_str(&text).unwrap();
         let list = |key: &str| json[key].as_array().unwrap().iter();
 
-        let mut images: Vec<GroundTruth> = list("images")
-            .map(|image| GroundTruth {
+        let mut images: Vec<ImageInstances> = list("images")
+            .map(|image| ImageInstances {
                 image_id: image["id"].as_u64().unwrap(),
                 file_name: image["file_name"].as_str().unwrap().into(),
-                width: image["width"].as_u64().unwrap() as u32,
-                height: image["height"].as_u64().unwrap() as u32,
-                ..GroundTruth::default()
+                instances: Instances {
+                    crowd: Some(Vec::new()),
+                    areas: Some(Vec::new()),
+                    ..Instances::default()
+                },
             })
             .collect();
         let positions = images
@@ -38,15 +41,18 @@ impl Fixture {
             .map(|(image, at)| (image.image_id, at));
         let positions: HashMap<u64, usize> = positions.collect();
         for object in list("annotations") {
-            let image = &mut images[positions[&object["image_id"].as_u64().unwrap()]];
+            let objects = &mut images[positions[&object["image_id"].as_u64().unwrap()]].instances;
             let number = |value: &Value| value.as_f64().unwrap();
             let [x, y, width, height] = [0, 1, 2, 3].map(|i| number(&object["bbox"][i]));
-            image.boxes.push([x, y, x + width, y + height]);
-            image
+            let bbox = [x, y, x + width, y + height].map(|v| v as f32);
+            objects.boxes.push(bbox);
+            objects
                 .labels
                 .push(object["category_id"].as_u64().unwrap() as usize);
-            image.crowd.push(object["iscrowd"] == 1);
-            image.areas.push(number(&object["area"]));
+            let crowd = object["iscrowd"] == 1;
+            objects.crowd.as_mut().unwrap().push(crowd);
+            let area = number(&object["area"]) as f32;
+            objects.areas.as_mut().unwrap().push(area);
         }
         let names = list("categories").map(|class| class["name"].as_str().unwrap().into());
         let names = ["background".into()].into_iter().chain(names).collect();

@@ -16,7 +16,8 @@ use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_freeze::{FreezeError, FreezePlan, FreezeState, FreezingOptimizer, freeze, parse};
 use rcnn_ops::Choice;
 use rcnn_ops::backend_types::Flex;
-use rcnn_roi::{BoxHeadConfig, Target};
+use rcnn_roi::BoxHeadConfig;
+use rcnn_types::Instances;
 use weights_import::{Weights, named_parameters, state_dict};
 
 type B = Autodiff<Flex>;
@@ -54,10 +55,8 @@ fn train(mut model: Model, optimizer: &mut Optim, steps: usize) -> Model {
     for _ in 0..steps {
         let random = Distribution::Uniform(0.0, 1.0);
         let image = Tensor::random([3, 48, 64], random, &Default::default());
-        let target = Target {
-            boxes: vec![[4.0, 6.0, 30.0, 40.0], [20.0, 3.0, 60.0, 22.0]],
-            labels: vec![1, 2],
-        };
+        let boxes = vec![[4.0, 6.0, 30.0, 40.0], [20.0, 3.0, 60.0, 22.0]];
+        let target = Instances::new(boxes, vec![1, 2]);
         let choice = &mut Choice::<StdRng>::First;
         let losses = model.losses(&[image], &[target], choice).expect("an image");
         let gradients = GradientsParams::from_grads(losses.total().backward(), &model);

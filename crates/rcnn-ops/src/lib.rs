@@ -34,9 +34,7 @@ mod top_k;
 pub use activation::Activation;
 pub use backend::DetectionBackend;
 pub use box_coder::BoxCoder;
-pub use boxes::{
-    BBox, box_area, box_iou, box_iou_matrix, clip_box, clip_boxes_to_image, remove_small_boxes,
-};
+pub use boxes::box_iou_matrix;
 pub use channels::{channel_affine, channel_moments};
 pub use conv2d::Conv2d;
 pub use convolution::{ConvEpilogue, ConvPrecision};
@@ -55,6 +53,10 @@ pub use roi_align::{RoiAlignOptions, RoiLevel, multi_scale_roi_align, roi_align}
 pub use roi_pool::{RoiPoolOptions, roi_pool};
 pub use sampler::{BalancedSampler, Choice, Sample};
 pub use top_k::top_k;
+
+pub use rcnn_types::boxes::{
+    BBox, box_area, box_iou, clip_box, clip_boxes_to_image, remove_small_boxes,
+};
 
 /// The default bodies of [`DetectionBackend`]'s methods, to compare kernels with.
 pub mod reference {

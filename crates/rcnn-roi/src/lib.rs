@@ -14,15 +14,16 @@ mod predictor;
 pub use box_head::{BoxHead, BoxHeadConfig, BoxHeadLayer, FastRcnnConvFcHead, TwoMlpHead};
 pub use box_head_chain::BoxHeadTextError;
 pub use config::{FocalLoss, RoiHeadsConfig};
-pub use loss::{RoiLosses, RoiSamples, Target};
+pub use loss::{RoiLosses, RoiSamples};
 pub use pooler::{LevelMapper, MultiScaleRoiAlign};
-pub use postprocess::{ClassScores, Detections, NmsMethod};
+pub use postprocess::{ClassScores, NmsMethod};
 pub use predictor::{BoxPredictions, FastRcnnPredictor};
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use rcnn_backbone::FeatureMaps;
 use rcnn_ops::{BBox, DetectionBackend, Forward};
+use rcnn_types::{Instances, Size};
 
 /// Pools, classifies and refines proposals (`torchvision.models.detection.roi_heads.RoIHeads`).
 #[derive(Module, Debug)]
@@ -46,7 +47,7 @@ impl<B: DetectionBackend> RoiHeads<B> {
         &self,
         features: &FeatureMaps<B>,
         proposals: &[&[BBox]],
-        image_sizes: &[(usize, usize)],
+        image_sizes: &[Size],
     ) -> Tensor<B, 4> {
         self.config
             .box_roi_pool
@@ -65,11 +66,11 @@ impl<B: DetectionBackend> RoiHeads<B> {
         &self,
         features: &FeatureMaps<B>,
         proposals: &[&[BBox]],
-        image_sizes: &[(usize, usize)],
+        image_sizes: &[Size],
         cx: &mut Forward<'_, B>,
-    ) -> Vec<Detections> {
+    ) -> Vec<Instances> {
         if proposals.iter().all(|p| p.is_empty()) {
-            return vec![Detections::default(); proposals.len()];
+            return vec![Instances::from_iter([]); proposals.len()];
         }
         let cx = &mut cx.scope("roi_heads");
         let pooled = self.pool(features, proposals, image_sizes);

@@ -7,16 +7,9 @@ use rcnn_ops::{
     smooth_l1_sum,
 };
 
-use crate::{BoxPredictions, FocalLoss, RoiHeads};
+use rcnn_types::Instances;
 
-/// What one image really shows.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Target {
-    /// Boxes `[N, 4]`, xyxy in pixels; an image without objects has none.
-    pub boxes: Vec<BBox>,
-    /// Class of each, from 1.
-    pub labels: Vec<usize>,
-}
+use crate::{BoxPredictions, FocalLoss, RoiHeads};
 
 /// Proposals that the loss looks at, image by image.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,7 +40,7 @@ impl<B: Backend> RoiHeads<B> {
     pub fn select_training_samples<R: Rng>(
         &self,
         proposals: &[&[BBox]],
-        targets: &[Target],
+        targets: &[Instances],
         choice: &mut Choice<'_, R>,
     ) -> RoiSamples {
         let matcher = Matcher {

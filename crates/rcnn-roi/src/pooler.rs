@@ -5,6 +5,7 @@ use rcnn_backbone::{FeatureMaps, LevelSpec};
 use rcnn_ops::{
     BBox, DetectionBackend, RoiAlignOptions, RoiLevel, box_area, multi_scale_roi_align,
 };
+use rcnn_types::Size;
 use rcnn_types::validate::{InvalidField, POSITIVE, is_positive, require, require_within};
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +92,7 @@ impl MultiScaleRoiAlign {
     ///
     /// # Shapes
     /// - features: maps `[N, C, H, W]`
-    /// - boxes: N lists, xyxy in pixels of the images of `image_sizes` (height, width)
+    /// - boxes: N lists, xyxy in pixels of the images of `image_sizes`
     /// - output: `[K, C, output height, output width]`, image after image
     ///
     /// # Panics
@@ -100,7 +101,7 @@ impl MultiScaleRoiAlign {
         &self,
         features: &FeatureMaps<B>,
         boxes: &[&[BBox]],
-        image_sizes: &[(usize, usize)],
+        image_sizes: &[Size],
     ) -> Tensor<B, 4> {
         let levels: Vec<&Tensor<B, 4>> = features
             .iter()
@@ -113,7 +114,11 @@ impl MultiScaleRoiAlign {
             self.featmap_names,
             features.iter().map(|(name, _)| name).collect::<Vec<_>>()
         );
-        let height = image_sizes.iter().map(|size| size.0).max().unwrap_or(1);
+        let height = image_sizes
+            .iter()
+            .map(|size| size.height)
+            .max()
+            .unwrap_or(1);
         let scales: Vec<f32> = levels
             .iter()
             .map(|map| infer_scale(map.dims()[2], height))

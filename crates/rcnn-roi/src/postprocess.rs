@@ -4,58 +4,10 @@ use burn::tensor::{DType, Int, Tensor, TensorData, activation::softmax};
 use rcnn_ops::{
     BBox, BoxCoder, DetectionBackend, SoftNms, batched_nms, clip_box, grouped_nms, soft_nms,
 };
+use rcnn_types::{Instances, Size};
 use serde::{Deserialize, Serialize};
 
 use crate::{BoxPredictions, RoiHeads};
-
-/// What was found in one image, best first. No object is an ordinary result.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Detections {
-    /// Boxes `[N, 4]`, xyxy in pixels.
-    pub boxes: Vec<BBox>,
-    /// Class of each; 0, the background, does not occur.
-    pub labels: Vec<usize>,
-    /// Score of each, 0 to 1.
-    pub scores: Vec<f32>,
-}
-
-impl Detections {
-    /// Number of detections.
-    pub fn len(&self) -> usize {
-        self.boxes.len()
-    }
-
-    /// Whether nothing was found.
-    pub fn is_empty(&self) -> bool {
-        self.boxes.is_empty()
-    }
-
-    /// Box, label and score of each.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (BBox, usize, f32)> + '_ {
-        (0..self.len()).map(|i| (self.boxes[i], self.labels[i], self.scores[i]))
-    }
-
-    /// Keeps the detections that the condition (on box, label and score) holds for.
-    pub fn retain(&mut self, mut condition: impl FnMut(BBox, usize, f32) -> bool) {
-        let kept: Vec<_> = self
-            .iter()
-            .filter(|&(b, label, score)| condition(b, label, score))
-            .collect();
-        *self = kept.into_iter().collect();
-    }
-}
-
-impl FromIterator<(BBox, usize, f32)> for Detections {
-    fn from_iter<I: IntoIterator<Item = (BBox, usize, f32)>>(detections: I) -> Self {
-        let mut all = Self::default();
-        for (b, label, score) in detections {
-            all.boxes.push(b);
-            all.labels.push(label);
-            all.scores.push(score);
-        }
-        all
-    }
-}
 
 /// Scores and boxes of every class for every proposal of one image, before any selection.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,7 +46,7 @@ impl<B: DetectionBackend> RoiHeads<B> {
         &self,
         predictions: BoxPredictions<B>,
         proposals: &[&[BBox]],
-        image_sizes: &[(usize, usize)],
+        image_sizes: &[Size],
     ) -> Vec<ClassScores> {
         let (boxes, scores) = self.decode(predictions, proposals, image_sizes);
         let [_, num_classes] = scores.dims();
@@ -122,7 +74,7 @@ impl<B: DetectionBackend> RoiHeads<B> {
         &self,
         predictions: BoxPredictions<B>,
         proposals: &[&[BBox]],
-        image_sizes: &[(usize, usize)],
+        image_sizes: &[Size],
     ) -> (Tensor<B, 3>, Tensor<B, 2>) {
         // Half precision ends here: it would be pixels off.
         let scores = softmax(predictions.class_logits.detach().cast(DType::F32), 1);
@@ -131,7 +83,7 @@ impl<B: DetectionBackend> RoiHeads<B> {
         for (proposals, &size) in proposals.iter().zip(image_sizes) {
             for proposal in *proposals {
                 references.extend(clip_box(proposal, size));
-                sizes.extend([size.0 as f32, size.1 as f32]);
+                sizes.extend([size.height as f32, size.width as f32]);
             }
         }
         let references = Tensor::<B, 2>::from_data(TensorData::new(references, [k, 4]), &device);
@@ -154,8 +106,8 @@ impl<B: DetectionBackend> RoiHeads<B> {
         &self,
         predictions: BoxPredictions<B>,
         proposals: &[&[BBox]],
-        image_sizes: &[(usize, usize)],
-    ) -> Vec<Detections> {
+        image_sizes: &[Size],
+    ) -> Vec<Instances> {
         if self.config.nms_class_agnostic || self.config.nms_method != NmsMethod::Hard {
             let all = self.class_scores(predictions, proposals, image_sizes);
             return all.iter().map(|all| self.select_detections(all)).collect();
@@ -248,7 +200,7 @@ impl<B: DetectionBackend> RoiHeads<B> {
     }
 
     /// Selects the detections of one image (torchvision's `postprocess_detections`).
-    pub fn select_detections(&self, all: &ClassScores) -> Detections {
+    pub fn select_detections(&self, all: &ClassScores) -> Instances {
         let config = &self.config;
         let (mut boxes, mut labels, mut scores) = (Vec::new(), Vec::new(), Vec::new());
         for (i, (&b, &score)) in all.boxes.iter().zip(&all.scores).enumerate() {

@@ -3,6 +3,7 @@
 use burn::tensor::{Int, Tensor, backend::Backend};
 use rcnn_backbone::{FeatureMaps, LevelSpec};
 use rcnn_ops::BBox;
+use rcnn_types::Size;
 use rcnn_types::validate::{InvalidField, is_positive, require};
 use serde::{Deserialize, Serialize};
 
@@ -120,43 +121,39 @@ impl AnchorGenerator {
             .collect()
     }
 
-    /// Anchors of a level over a grid of `(height, width)` locations, `stride` pixels apart.
+    /// Anchors of a level over a grid of locations, `stride` pixels apart.
     ///
     /// # Shapes
     /// - output: `[height * width * A, 4]`, row by row, xyxy in pixels of the padded image
     pub fn grid_anchors<B: Backend>(
         &self,
         level: usize,
-        (height, width): (usize, usize),
-        stride: (usize, usize),
+        grid: Size,
+        stride: Size,
         device: &B::Device,
     ) -> Tensor<B, 2> {
         // The first row of the grid; the others have other heights.
         let cell = self.cell_anchors(level);
+        let Size { height, width } = grid;
         let mut row = Vec::with_capacity(width * cell.len() * 4);
-        for x in (0..width).map(|x| (x * stride.1) as f32) {
+        for x in (0..width).map(|x| (x * stride.width) as f32) {
             row.extend(cell.iter().flat_map(|b| [b[0] + x, b[1], b[2] + x, b[3]]));
         }
         let n = row.len();
         let row = Tensor::<B, 1>::from_floats(row.as_slice(), device).reshape([1, n]);
         let vertical = Tensor::<B, 2>::from_floats([[0.0, 1.0, 0.0, 1.0]], device);
         let vertical = vertical.repeat(&[height, n / 4]);
-        let y = Tensor::<B, 1, Int>::arange(0..height as i64, device) * stride.0 as i64;
+        let y = Tensor::<B, 1, Int>::arange(0..height as i64, device) * stride.height as i64;
         (vertical * y.float().reshape([height, 1]) + row).reshape([height * n / 4, 4])
     }
 }
 
 impl<B: Backend> RegionProposalNetwork<B> {
-    /// Anchors of every level, `[height * width * A, 4]`, for a batch padded to `padded_size`
-    /// (height, width).
+    /// Anchors of every level, `[height * width * A, 4]`, for a batch padded to `padded_size`.
     ///
     /// # Panics
     /// When the number of feature maps is not that of the levels of anchors.
-    pub fn anchors(
-        &self,
-        features: &FeatureMaps<B>,
-        padded_size: (usize, usize),
-    ) -> Vec<Tensor<B, 2>> {
+    pub fn anchors(&self, features: &FeatureMaps<B>, padded_size: Size) -> Vec<Tensor<B, 2>> {
         let generator = &self.config.anchor_generator;
         let (levels, maps) = (generator.sizes.len(), features.iter().len());
         assert_eq!(maps, levels, "{maps} feature maps, anchors for {levels}");
@@ -165,8 +162,9 @@ impl<B: Backend> RegionProposalNetwork<B> {
             .enumerate()
             .map(|(level, (_, map))| {
                 let [_, _, height, width] = map.dims();
-                let stride = (padded_size.0 / height, padded_size.1 / width);
-                generator.grid_anchors(level, (height, width), stride, &map.device())
+                let stride = Size::new(padded_size.height / height, padded_size.width / width);
+                let grid = Size::new(height, width);
+                generator.grid_anchors(level, grid, stride, &map.device())
             })
             .collect()
     }

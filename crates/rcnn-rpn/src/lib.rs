@@ -19,6 +19,7 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use rcnn_backbone::FeatureMaps;
 use rcnn_ops::{DetectionBackend, Forward};
+use rcnn_types::Size;
 
 /// Scores every anchor and keeps the best boxes
 /// (`torchvision.models.detection.rpn.RegionProposalNetwork`).
@@ -34,12 +35,12 @@ pub struct RegionProposalNetwork<B: Backend> {
 impl<B: DetectionBackend> RegionProposalNetwork<B> {
     /// Proposals of every image, ready for the second stage.
     ///
-    /// `padded_size` is the height and width of the batch, `image_sizes` those of each image in it.
+    /// `padded_size` is the size of the batch, `image_sizes` those of each image in it.
     pub fn forward(
         &self,
         features: &FeatureMaps<B>,
-        padded_size: (usize, usize),
-        image_sizes: &[(usize, usize)],
+        padded_size: Size,
+        image_sizes: &[Size],
         cx: &mut Forward<'_, B>,
     ) -> Vec<Proposals> {
         let output = self.head.forward(features, &mut cx.scope("rpn.head"));

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Tensor, TensorData, activation::sigmoid};
 use rcnn_ops::{BBox, BoxCoder, DetectionBackend, Phase, grouped_nms, top_k};
+use rcnn_types::Size;
 
 use crate::{RegionProposalNetwork, RpnOutput};
 
@@ -29,7 +30,7 @@ impl<B: DetectionBackend> RegionProposalNetwork<B> {
         &self,
         output: &RpnOutput<B>,
         anchors: &[Tensor<B, 2>],
-        image_sizes: &[(usize, usize)],
+        image_sizes: &[Size],
         phase: Phase,
     ) -> Vec<Proposals> {
         let (pre_nms, post_nms) = match phase {
@@ -44,7 +45,7 @@ impl<B: DetectionBackend> RegionProposalNetwork<B> {
         };
         let images = image_sizes.len();
         let sizes: Vec<f32> = (image_sizes.iter())
-            .flat_map(|&(height, width)| [height as f32, width as f32])
+            .flat_map(|size| [size.height as f32, size.width as f32])
             .collect();
         let sizes = TensorData::new(sizes, [images, 2]);
         let sizes = Tensor::from_data(sizes, &output.objectness[0].device());

@@ -2,7 +2,7 @@
 
 use rcnn_burn::FasterRcnnConfig;
 use rcnn_data::{Dataset, Fractions, ReadOptions, Sample, random_split, read};
-use rcnn_eval::GroundTruth;
+use rcnn_types::{ImageInstances, Instances};
 
 use crate::{TrainConfig, TrainError};
 
@@ -102,14 +102,14 @@ fn sorted(names: &[String]) -> Vec<&String> {
 }
 
 /// What an evaluation compares the detections of an image with.
-pub fn ground_truth(sample: &Sample) -> GroundTruth {
+pub fn ground_truth(sample: &Sample) -> ImageInstances {
     let crowds = &sample.crowds;
     let boxes = sample.boxes.iter().chain(crowds.iter().map(|c| &c.bounds));
     let areas = sample.areas.iter().chain(crowds.iter().map(|c| &c.area));
     let labels = sample.labels.iter().chain(crowds.iter().map(|c| &c.label));
     let mut crowd = vec![false; sample.boxes.len()];
     crowd.resize(sample.boxes.len() + crowds.len(), true);
-    GroundTruth {
+    ImageInstances {
         image_id: sample.image_id,
         file_name: sample
             .image
@@ -117,11 +117,10 @@ pub fn ground_truth(sample: &Sample) -> GroundTruth {
             .unwrap_or_default()
             .to_string_lossy()
             .into(),
-        width: sample.width,
-        height: sample.height,
-        boxes: boxes.map(|b| b.map(f64::from)).collect(),
-        labels: labels.copied().collect(),
-        crowd,
-        areas: areas.map(|&area| f64::from(area)).collect(),
+        instances: Instances {
+            areas: Some(areas.copied().collect()),
+            crowd: Some(crowd),
+            ..Instances::new(boxes.copied().collect(), labels.copied().collect())
+        },
     }
 }

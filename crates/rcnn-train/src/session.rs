@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard};
 use burn_train::metric::store::EventStoreClient;
 use burn_train::{EarlyStoppingStrategy, Interrupter};
 use rcnn_data::{Dataset, Example};
-use rcnn_eval::{Evaluation, GroundTruth, ImageDetections, evaluate};
+use rcnn_eval::{Evaluation, evaluate};
+use rcnn_types::ImageInstances;
 
 use crate::freezing::Freezing;
 use crate::{TrainConfig, TrainError, ground_truth};
@@ -21,8 +22,8 @@ pub(crate) struct Session {
     pub(crate) interrupter: Interrupter,
     class_names: Vec<String>,
     files: Vec<PathBuf>,
-    truth: Vec<GroundTruth>,
-    found: Mutex<Vec<ImageDetections>>,
+    truth: Vec<ImageInstances>,
+    found: Mutex<Vec<ImageInstances>>,
     /// AP of each epoch.
     history: Mutex<Vec<(usize, f64)>>,
     /// Epoch, step and images that the gradients are of.
@@ -103,7 +104,7 @@ impl Session {
     }
 
     /// Collects detections of a validation.
-    pub(crate) fn found(&self, detections: impl IntoIterator<Item = ImageDetections>) {
+    pub(crate) fn found(&self, detections: impl IntoIterator<Item = ImageInstances>) {
         lock(&self.found).extend(detections);
     }
 

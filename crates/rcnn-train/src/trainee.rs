@@ -12,11 +12,10 @@ use rand::rngs::StdRng;
 use rcnn_burn::backbone::Backbone;
 use rcnn_burn::image::to_tensor;
 use rcnn_burn::ops::{Choice, DetectionBackend};
-use rcnn_burn::roi::Target;
 use rcnn_burn::weights::{Precision, Weights};
 use rcnn_burn::{FasterRcnn, Losses};
 use rcnn_data::Example;
-use rcnn_eval::ImageDetections;
+use rcnn_types::{ImageInstances, Instances};
 
 use crate::TrainError;
 use crate::batches::Batch;
@@ -146,11 +145,10 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
         let (losses, detections) = self.model.validate(&images, &targets, choice)?;
         let found = ids.into_iter().zip(detections);
         self.session
-            .found(found.map(|(image_id, found)| ImageDetections {
+            .found(found.map(|(image_id, instances)| ImageInstances {
                 image_id,
-                boxes: found.boxes,
-                labels: found.labels,
-                scores: found.scores,
+                instances,
+                ..Default::default()
             }));
         let mut values = values(&losses);
         if batch.last {
@@ -182,13 +180,10 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
         StdRng::seed_from_u64(self.session.config.seed.rotate_left(48) ^ place)
     }
 
-    fn tensors(&self, examples: Vec<Example>) -> (Vec<Tensor<B, 3>>, Vec<Target>) {
+    fn tensors(&self, examples: Vec<Example>) -> (Vec<Tensor<B, 3>>, Vec<Instances>) {
         let device = self.model.roi_heads.box_predictor.cls_score.weight.device();
         let pair = |example: Example| {
-            let target = Target {
-                boxes: example.boxes,
-                labels: example.labels,
-            };
+            let target = Instances::new(example.boxes, example.labels);
             (to_tensor(&example.image, &device), target)
         };
         examples.into_iter().map(pair).unzip()

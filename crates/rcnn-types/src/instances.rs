@@ -59,11 +59,15 @@ pub struct Instance<'a> {
 
 impl Instances {
     /// Objects with boxes and labels alone.
-    pub fn new(boxes: Vec<BBox>, labels: Vec<usize>) -> Self {
+    pub const fn new(boxes: Vec<BBox>, labels: Vec<usize>) -> Self {
         Self {
             boxes,
             labels,
-            ..Self::default()
+            scores: None,
+            masks: None,
+            keypoints: None,
+            areas: None,
+            crowd: None,
         }
     }
 

@@ -13,10 +13,10 @@ use rcnn_burn::backbone::{
 };
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{BBox, DetectionBackend};
-use rcnn_burn::roi::{ClassScores, Detections};
+use rcnn_burn::roi::ClassScores;
 use rcnn_burn::rpn::Proposals;
 use rcnn_burn::weights::{load_state_dict, parameter_shapes};
-use rcnn_burn::{FasterRcnn, FasterRcnnConfig, GeneralizedRcnnTransform, ImageList};
+use rcnn_burn::{FasterRcnn, FasterRcnnConfig, ImageList, Instance, Instances};
 use serde_json::{Map, Value};
 
 use crate::{Check, Extent};
@@ -115,7 +115,7 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     let sizes: Vec<usize> = batch
         .image_sizes
         .iter()
-        .flat_map(|&(h, w)| [h, w])
+        .flat_map(|size| [size.height, size.width])
         .collect();
     assert_eq!(sizes, fixture.ints("transform.sizes"));
 
@@ -144,27 +144,14 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     for (i, found) in proposals.iter().enumerate() {
         let boxes = fixture.boxes(&format!("proposals.{i}"));
         let scores = fixture.floats(&format!("proposal_scores.{i}")).1;
-        let labels = vec![0; boxes.len()];
-        let reference = Detections {
-            boxes,
-            labels,
-            scores,
+        let reference = Proposals { boxes, scores };
+        let unlabelled = |proposals: &Proposals| -> Instances {
+            let scored = proposals.boxes.iter().zip(&proposals.scores);
+            scored.map(|(b, score)| (*b, 0, *score)).collect()
         };
-        let labels = vec![0; found.boxes.len()];
-        let (boxes, scores) = (found.boxes.clone(), found.scores.clone());
-        assert_same(
-            &format!("proposals of image {i}"),
-            &Detections {
-                boxes,
-                labels,
-                scores,
-            },
-            &reference,
-        );
-        expected.push(Proposals {
-            boxes: reference.boxes,
-            scores: reference.scores,
-        });
+        let (found, wanted) = (unlabelled(found), unlabelled(&reference));
+        assert_same(&format!("proposals of image {i}"), &found, &wanted);
+        expected.push(reference);
     }
 
     // From here on with torchvision's proposals, in torchvision's order.
@@ -223,17 +210,16 @@ fn assert_class_scores<B: Backend>(
         assert_eq!(all.num_classes, shape[1], "classes of image {i}");
         let count = proposals[i].len() * all.num_classes;
         assert_eq!(all.boxes.len(), count, "boxes of image {i}");
-        let (height, width) = (resized.0 as f32, resized.1 as f32);
+        let (height, width) = (resized.height as f32, resized.width as f32);
         let inside = |b: &BBox| 0.0 <= b[0] && b[2] <= width && 0.0 <= b[1] && b[3] <= height;
         assert!(all.boxes.iter().all(inside), "a box outside of image {i}");
 
-        let mut boxes = all.boxes.clone();
-        GeneralizedRcnnTransform::resize_boxes(&mut boxes, resized, original);
         let classes = (0..all.num_classes).cycle();
-        let scored = classes.zip(boxes.into_iter().zip(&all.scores));
-        let scored: Detections = scored
-            .map(|(label, (b, score))| (b, label, *score))
+        let scored = classes.zip(all.boxes.iter().zip(&all.scores));
+        let mut scored: Instances = scored
+            .map(|(label, (b, score))| (*b, label, *score))
             .collect();
+        scored.resize(resized, original);
         for expected in expected_detections(fixture, i).iter() {
             let known = scored.iter().any(|found| is_same(&found, &expected));
             assert!(known, "class_scores of image {i} are without {expected:?}");
@@ -242,36 +228,34 @@ fn assert_class_scores<B: Backend>(
 }
 
 /// The same class, and box and score within the tolerances.
-fn is_same(found: &(BBox, usize, f32), expected: &(BBox, usize, f32)) -> bool {
-    let mut sides = found.0.iter().zip(&expected.0);
-    found.1 == expected.1
-        && (found.2 - expected.2).abs() <= SCORES
+fn is_same(found: &Instance, expected: &Instance) -> bool {
+    let mut sides = found.bbox.iter().zip(&expected.bbox);
+    found.label == expected.label
+        && (found.score - expected.score).abs() <= SCORES
         && sides.all(|(f, e)| (f - e).abs() <= PIXELS)
 }
 
 /// torchvision's detections of an image.
-pub(crate) fn expected_detections(fixture: &Fixture, image: usize) -> Detections {
+pub(crate) fn expected_detections(fixture: &Fixture, image: usize) -> Instances {
     let part = |name: &str| format!("detections.{image}.{name}");
-    Detections {
-        boxes: fixture.boxes(&part("boxes")),
-        labels: fixture.ints(&part("labels")),
-        scores: fixture.floats(&part("scores")).1,
+    Instances {
+        scores: Some(fixture.floats(&part("scores")).1),
+        ..Instances::new(fixture.boxes(&part("boxes")), fixture.ints(&part("labels")))
     }
 }
 
 /// The same boxes, labels and scores, in the same order but for scores closer than the tolerance.
-pub(crate) fn assert_same(what: &str, found: &Detections, expected: &Detections) {
+pub(crate) fn assert_same(what: &str, found: &Instances, expected: &Instances) {
     assert_eq!(found.len(), expected.len(), "number of {what}");
     let mut left: Vec<_> = found.iter().collect();
     for expected in expected.iter() {
         let position = left.iter().position(|found| is_same(found, &expected));
-        let position = position.unwrap_or_else(|| {
-            let (bbox, label, score) = expected;
-            panic!("{what}: expected class {label} at {bbox:?} with {score}; left: {left:?}")
-        });
+        let position =
+            position.unwrap_or_else(|| panic!("{what}: expected {expected:?}; left: {left:?}"));
         left.remove(position);
     }
-    assert_close(what, &found.scores, &expected.scores, SCORES);
+    let scores = |all: &Instances| all.scores.clone().expect("scores");
+    assert_close(what, &scores(found), &scores(expected), SCORES);
 }
 
 /// Cases that every backend runs.

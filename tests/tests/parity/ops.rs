@@ -11,7 +11,7 @@ use rcnn_burn::ops::{
 };
 use rcnn_burn::roi::{LevelMapper, MultiScaleRoiAlign};
 use rcnn_burn::rpn::AnchorGenerator;
-use rcnn_burn::{GeneralizedRcnnTransform, ImageSize};
+use rcnn_burn::{GeneralizedRcnnTransform, Instances, Size};
 use serde::de::DeserializeOwned;
 
 use crate::Named;
@@ -225,7 +225,7 @@ fn box_coder<B: DetectionBackend>(device: &B::Device) {
         let sizes = Tensor::<B, 1>::from_floats([60.0, 70.0], device);
         let sizes = sizes.unsqueeze::<2>().repeat_dim(0, codes.dims()[0]);
         let found = coder.decode_clipped(codes, anchors, sizes);
-        let clip = |b: &[f32]| ops::clip_box(&[b[0], b[1], b[2], b[3]], (60, 70));
+        let clip = |b: &[f32]| ops::clip_box(&[b[0], b[1], b[2], b[3]], Size::new(60, 70));
         let expected: Vec<f32> = expected.chunks(4).flat_map(clip).collect();
         assert_close(case, &values(found), &expected, 2e-6);
     });
@@ -237,10 +237,10 @@ fn anchors<B: DetectionBackend>(device: &B::Device) {
             sizes: setting(case, "sizes"),
             aspect_ratios: setting(case, "aspect_ratios"),
         };
-        let image: ImageSize = setting(case, "image_size");
-        let grids: Vec<ImageSize> = setting(case, "grids");
+        let image: Size = setting(case, "image_size");
+        let grids: Vec<Size> = setting(case, "grids");
         let levels = grids.into_iter().enumerate().map(|(level, grid)| {
-            let stride = (image.0 / grid.0, image.1 / grid.1);
+            let stride = Size::new(image.height / grid.height, image.width / grid.width);
             generator.grid_anchors::<B>(level, grid, stride, device)
         });
         let found = values(Tensor::cat(levels.collect(), 0));
@@ -318,7 +318,7 @@ fn multiscale_roi_align<B: DetectionBackend>(device: &B::Device) {
                 .then(|| (name.to_string(), OPS.tensor::<B, 4>(&key, device)))
         });
         let features = FeatureMaps::new(maps.collect());
-        let sizes: Vec<ImageSize> = setting(case, "image_sizes");
+        let sizes: Vec<Size> = setting(case, "image_sizes");
         let boxes: Vec<_> = (0..sizes.len())
             .map(|i| boxes(case, &format!("boxes.{i}")))
             .collect();
@@ -347,34 +347,33 @@ fn resized_sizes_and_boxes() {
             max_size: row[3],
             ..Default::default()
         };
-        transform.resized((row[0], row[1]))
+        transform.resized(Size::new(row[0], row[1]))
     };
     let rows = ints("resize_size/table", "sizes");
     assert!(!rows.is_empty(), "no sizes");
     for row in rows.chunks_exact(6) {
-        assert_eq!(resized(row), (row[4], row[5]), "{row:?}");
+        assert_eq!(resized(row), Size::new(row[4], row[5]), "{row:?}");
     }
     // Where torchvision fails, for a side would have no pixel, it has one.
     let rows = ints("resize_size/refused", "sizes");
     assert!(!rows.is_empty(), "no sizes that torchvision refuses");
     for row in rows.chunks_exact(4) {
-        let (height, width) = resized(row);
+        let Size { height, width } = resized(row);
         assert_eq!(height.min(width), 1, "{row:?}");
         assert!(height.max(width) <= row[3], "{row:?}");
     }
     for_cases("resize_boxes", |case| {
-        let mut found = boxes(case, "boxes");
-        let (from, to) = (setting(case, "from"), setting(case, "to"));
-        GeneralizedRcnnTransform::resize_boxes(&mut found, from, to);
-        assert_eq!(found, boxes(case, "resized"), "{case}");
+        let boxes = |key| boxes(case, key);
+        let mut found = Instances::new(boxes("boxes"), Vec::new());
+        found.resize(setting(case, "from"), setting(case, "to"));
+        assert_eq!(found.boxes, boxes("resized"), "{case}");
     });
 }
 
 fn resize_bilinear<B: DetectionBackend>(device: &B::Device) {
     for_cases("resize_bilinear", |case| {
-        let (height, width): ImageSize = setting(case, "size");
         let transform = GeneralizedRcnnTransform {
-            fixed_size: Some((width, height)),
+            fixed_size: Some(setting(case, "size")),
             image_mean: [0.0; 3],
             image_std: [1.0; 3],
             size_divisible: 1,

@@ -7,9 +7,9 @@ use rand::rngs::StdRng;
 use rcnn_burn::backbone::{NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{Choice, DetectionBackend};
-use rcnn_burn::roi::{BoxHeadConfig, Target};
+use rcnn_burn::roi::BoxHeadConfig;
 use rcnn_burn::weights::{load_state_dict, parameter_shapes};
-use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
 
 use crate::{Check, training};
 
@@ -62,7 +62,7 @@ fn losses<B: DetectionBackend>(device: &B::Device) -> Vec<f32> {
     let images = ["one", "another"].map(|name| synthetic::image(name, 48, 60, device));
     let boxes = vec![[4.0, 6.0, 30.0, 40.0], [20.0, 3.0, 45.0, 22.0]];
     let labels = vec![1, 2];
-    let targets = [Target { boxes, labels }, Target::default()];
+    let targets = [Instances::new(boxes, labels), Instances::default()];
     let mut model = model::<B>(device);
     let mut optimizer = SgdConfig::new().init();
     let mut losses = Vec::new();

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use rcnn_burn::Instances;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::ops::backend_types::Flex;
-use rcnn_burn::roi::Detections;
 use rcnn_burn::weights::Weights;
 
 use crate::Check;
@@ -33,7 +33,7 @@ pub(crate) fn checks<B: DetectionBackend>() -> Vec<Check<B>> {
 }
 
 /// Detections of the detector that comes along, operated on, in a picture that comes along.
-fn detect<B: DetectionBackend>(operations: &[&str], device: &B::Device) -> Detections {
+fn detect<B: DetectionBackend>(operations: &[&str], device: &B::Device) -> Instances {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let whole = Weights::open(root.join("crates/rcnn-cli/assets/blood-cells.bpk"));
     let operations = operations

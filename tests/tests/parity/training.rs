@@ -8,12 +8,11 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, backend::Backend};
 use parity::{Fixture, assert_close, norm};
 use rand::rngs::StdRng;
-use rcnn_burn::StandardFasterRcnn;
 use rcnn_burn::backbone::{Backbone, Forward};
 use rcnn_burn::freeze::FreezeState;
 use rcnn_burn::ops::{Choice, DetectionBackend};
-use rcnn_burn::roi::Target;
 use rcnn_burn::weights::state_dict;
+use rcnn_burn::{Instances, StandardFasterRcnn};
 use serde_json::Value;
 
 use crate::{Check, Extent, models};
@@ -95,14 +94,15 @@ impl<B: Backend> ModuleMapper<B> for Gradients {
 }
 
 /// The case's objects.
-fn targets(case: &Value) -> Vec<Target> {
+fn targets(case: &Value) -> Vec<Instances> {
     case["targets"]
         .as_array()
         .expect("targets")
         .iter()
-        .map(|target| Target {
-            boxes: serde_json::from_value(target["boxes"].clone()).expect("boxes"),
-            labels: serde_json::from_value(target["labels"].clone()).expect("labels"),
+        .map(|target| {
+            let boxes = serde_json::from_value(target["boxes"].clone()).expect("boxes");
+            let labels = serde_json::from_value(target["labels"].clone()).expect("labels");
+            Instances::new(boxes, labels)
         })
         .collect()
 }

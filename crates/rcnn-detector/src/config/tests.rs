@@ -8,6 +8,8 @@ use rcnn_ops::backend_types::Flex;
 use rcnn_roi::{FocalLoss, NmsMethod};
 use serde_json::{Value, json};
 
+use rcnn_types::Size;
+
 use super::*;
 
 #[test]
@@ -197,7 +199,7 @@ fn nonsense() -> Changed {
     all.add("image_mean", &[f32::NAN, f32::INFINITY], |c, v| c.transform.image_mean[1] = v);
     all.add("image_std", &NOT_POSITIVE, |c, v| c.transform.image_std[2] = v);
     all.add("size_divisible", &SIZES, |c, v| c.transform.size_divisible = v);
-    all.add("fixed_size", &fixed, |c, v| c.transform.fixed_size = Some(v));
+    all.add("fixed_size", &fixed, |c, v| c.transform.fixed_size = Some(v.into()));
 
     let (sizes, ratios) = ("rpn_anchor_generator.sizes", "rpn_anchor_generator.aspect_ratios");
     all.add(sizes, &NOT_POSITIVE, |c, v| c.rpn.anchor_generator.sizes[2][0] = v);
@@ -268,7 +270,10 @@ fn every_value_that_makes_no_sense_is_refused_by_name() {
         assert!(named, "{field} = {value}: {text}");
         let made = config.init::<Flex>(&Default::default());
         assert_eq!(made.err(), Some(error), "{field} = {value}");
-        assert!(config.macs((480, 640)).is_err(), "{field} = {value}");
+        assert!(
+            config.macs(Size::new(480, 640)).is_err(),
+            "{field} = {value}"
+        );
     }
 }
 
@@ -321,7 +326,7 @@ fn sense() -> Changed {
     all.add("min_size", &sizes, |c, v| c.transform.min_size = v);
     all.add("max_size", &[1, 200, 100_000], |c, v| c.transform.max_size = v);
     all.add("size_divisible", &[1, 7, 32, 128], |c, v| c.transform.size_divisible = v);
-    all.add("fixed_size", &[(1, 1), (8192, 8192)], |c, v| c.transform.fixed_size = Some(v));
+    all.add("fixed_size", &[(1, 1), (8192, 8192)], |c, v| c.transform.fixed_size = Some(v.into()));
     all.add("image_mean", &[-1.0, 0.0, 123.7], |c, v| c.transform.image_mean = [v; 3]);
     all.add("image_std", &[1e-3, 1.0, 58.4], |c, v| c.transform.image_std = [v; 3]);
     all.add("rpn_conv_depth", &[0, 1, 2, 8], |c, v| c.rpn.conv_depth = v);

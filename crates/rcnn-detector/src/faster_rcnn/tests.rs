@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rcnn_backbone::LevelSpec;
 use rcnn_ops::backend_types::Flex;
 use rcnn_ops::{Choice, LayerOutput};
-use rcnn_roi::Target;
+use rcnn_types::Instances;
 
 use super::*;
 
@@ -89,7 +89,7 @@ fn image(height: usize, width: usize) -> Tensor<Flex, 3> {
 fn losses(
     model: &FasterRcnn<Flex, Maps<Flex>>,
     images: &[Tensor<Flex, 3>],
-    targets: &[Target],
+    targets: &[Instances],
 ) -> Result<f32, DetectError> {
     let losses = model.losses(images, targets, &mut Choice::<StdRng>::First)?;
     Ok(losses.total().into_scalar())
@@ -152,7 +152,7 @@ fn a_backbone_that_does_not_fit_is_a_configuration_error() {
 fn maps_that_contradict_the_backbones_levels_are_an_error() {
     let fits = model(levels(&FITTING));
     assert!(fits.detect(&[image(48, 60)]).is_ok());
-    assert!(losses(&fits, &[image(48, 60)], &[Target::default()]).is_ok());
+    assert!(losses(&fits, &[image(48, 60)], &[Instances::default()]).is_ok());
     for returns in [
         &[][..],
         &FITTING[..1],
@@ -168,7 +168,7 @@ fn maps_that_contradict_the_backbones_levels_are_an_error() {
         let images = [image(48, 60)];
         for error in [
             model.detect(&images).err(),
-            losses(&model, &images, &[Target::default()]).err(),
+            losses(&model, &images, &[Instances::default()]).err(),
         ] {
             let text = error.map_or(String::new(), |error| error.to_string());
             let says = "its `levels()` are 0 (4 channels, stride 8), 1 (4 channels, stride 16)";
@@ -202,7 +202,7 @@ fn what_is_changed_to_nonsense_after_the_model_was_made_is_an_error() {
         let images = [image(48, 60)];
         let errors = [
             model.detect(&images).err(),
-            losses(&model, &images, &[Target::default()]).err(),
+            losses(&model, &images, &[Instances::default()]).err(),
         ];
         for error in errors {
             let text = error.map_or(String::new(), |error| error.to_string());
@@ -215,13 +215,10 @@ fn what_is_changed_to_nonsense_after_the_model_was_made_is_an_error() {
 fn targets_that_are_none_are_named() {
     let model = model(levels(&FITTING));
     let images = [image(48, 60), image(48, 60)];
-    let target = |b, label| Target {
-        boxes: vec![b],
-        labels: vec![label],
-    };
+    let target = |b, label| Instances::new(vec![b], vec![label]);
     let good = || target([4.0, 6.0, 30.0, 40.0], 2);
-    assert!(losses(&model, &images, &[good(), Target::default()]).is_ok());
-    let unlabelled = Target {
+    assert!(losses(&model, &images, &[good(), Instances::default()]).is_ok());
+    let unlabelled = Instances {
         labels: Vec::new(),
         ..good()
     };
@@ -249,7 +246,7 @@ fn targets_that_are_none_are_named() {
         ),
         (
             vec![good(), unlabelled],
-            "image 1: labels = []: expected 1, one a box",
+            "image 1: labels = 0 values: expected 1, one a box",
         ),
     ] {
         let text =

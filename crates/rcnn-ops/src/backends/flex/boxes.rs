@@ -3,6 +3,7 @@
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
+use rcnn_types::Size;
 
 use crate::box_coder::BBOX_XFORM_CLIP;
 use crate::{box_coder, box_iou, boxes, clip_box};
@@ -34,7 +35,8 @@ pub(super) fn decode(
             let [x1, y1, x2, y2] = references[row];
             let (width, height) = (x2 - x1, y2 - y1);
             let (x, y) = (x1 + width * 0.5, y1 + height * 0.5);
-            let size = (sizes[row][0] as usize, sizes[row][1] as usize);
+            let [height, width] = sizes[row];
+            let size = Size::new(height as usize, width as usize);
             let (boxes, _) = boxes.as_chunks_mut::<4>();
             for (output, deltas) in boxes.iter_mut().zip(deltas.as_chunks::<4>().0) {
                 let delta = |i: usize| deltas[i] / weights[i];
