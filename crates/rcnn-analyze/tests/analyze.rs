@@ -5,7 +5,7 @@ use rcnn_analyze::{Analysis, AnalyzeError, Sample, analyze, draw_chart, feature_
 use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
 use rcnn_burn::types::ImageInstances;
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Instances, Operation};
+use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Instances, Operation, Size};
 
 /// A model of random weights with a box head such as `fc:16,fc:16`.
 fn weights(box_head: &str) -> Weights {
@@ -119,7 +119,10 @@ fn every_layer_is_counted_and_measured() {
     let elements = weights.tensors.values().map(|t| t.shape.num_elements());
     assert_eq!(analysis.parameters, elements.sum::<usize>());
     let macs = |size| weights.config.macs(size).expect("a count").total();
-    assert_eq!(analysis.macs, (macs((64, 64)) + macs((64, 96))) / 2);
+    assert_eq!(
+        analysis.macs,
+        (macs(Size::new(64, 64)) + macs(Size::new(64, 96))) / 2
+    );
     for layer in &analysis.layers {
         assert!(layer.seconds > 0.0, "{}", layer.name);
         let steps = ["rpn: proposals", "roi_heads: detections"];
