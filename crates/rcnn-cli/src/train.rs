@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use rcnn_burn::freeze::Rule;
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_train::{Decay, LearningRateFactor, OptimizerKind, Progress, Report, Run, TrainConfig};
+use rcnn_train::{
+    Decay, LearningRateFactor, OptimizerKind, Progress, Report, Run, TrainConfig, TrainError,
+};
 use serde_json::json;
 
 use crate::Outcome;
@@ -64,6 +66,9 @@ pub(crate) struct TrainArgs {
     /// Go on with the run in --out, from its last checkpoint
     #[arg(long, conflicts_with_all = ["config", "data"])]
     resume: bool,
+    /// Go on although the data have changed since the run began
+    #[arg(long, requires = "resume")]
+    accept_changed_data: bool,
     /// Part of the data to train on [default: train or trainval]
     #[arg(long, value_name = "NAME")]
     train_split: Option<String>,
@@ -171,16 +176,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<Outcome> {
         run: &run,
         progress,
     };
-    let report = run_on(&args.device, job).map_err(|error| {
-        // Before the first epoch there is nothing to go on from.
-        match args.out.join("metrics.jsonl").exists() {
-            true => {
-                let out = args.out.display();
-                error.context(format!("{out}: the run can be resumed with --resume"))
-            }
-            false => error,
-        }
-    })?;
+    let report = run_on(&args.device, job).map_err(|error| explained(error, &run, &args))?;
     println!(
         "{} epochs; best AP {:.3} after epoch {}: {}",
         report.epochs,
@@ -189,6 +185,25 @@ pub(crate) fn run(args: TrainArgs) -> Result<Outcome> {
         args.out.join("best.bpk").display()
     );
     Ok(Outcome::Done)
+}
+
+/// A failure with the options that get on.
+fn explained(error: anyhow::Error, run: &Run, args: &TrainArgs) -> anyhow::Error {
+    let out = args.out.display();
+    match error.downcast_ref() {
+        Some(TrainError::DataChanged { .. }) => {
+            error.context("the run would not end as it began; --accept-changed-data goes on")
+        }
+        // It would come to the same end.
+        Some(TrainError::NotFinite { .. } | TrainError::Again { .. }) => error,
+        _ if args.resume => error,
+        _ => match run.last_checkpoint() {
+            Ok(Some(epoch)) => error.context(format!(
+                "{out}: the run can be resumed after epoch {epoch} with --resume"
+            )),
+            _ => error,
+        },
+    }
 }
 
 fn create(args: &TrainArgs) -> Result<Run> {
@@ -229,7 +244,10 @@ fn create(args: &TrainArgs) -> Result<Run> {
 }
 
 fn resume(args: &TrainArgs) -> Result<Run> {
-    let run = Run::resume(&args.out)?;
+    let mut run = Run::resume(&args.out)?;
+    if args.accept_changed_data {
+        run.accept_changed_data();
+    }
     let mut config = run.config().clone();
     args.apply(&mut config)?;
     if config != *run.config() {

@@ -16,6 +16,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use rcnn_files::TemporaryFolder;
+
 use crate::dataset::{Dataset, Sample};
 use crate::detect_format::Format;
 use crate::error::DataError;
@@ -80,11 +82,7 @@ pub fn convert(
     };
     fs::create_dir_all(parent).map_err(io(parent))?;
     // Beside the folder, since only within a file system can it be moved in one step.
-    let mut started = tempfile::Builder::new();
-    let started = started
-        .prefix(".converting-")
-        .tempdir_in(parent)
-        .map_err(io(parent))?;
+    let started = TemporaryFolder::create_in(parent).map_err(io(parent))?;
 
     let output = Output {
         folder: started.path(),
@@ -99,16 +97,7 @@ pub fn convert(
     }?;
     output.place_pictures(&images, pictures)?;
 
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let all_may_read = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(started.path(), all_may_read).map_err(io(folder))?;
-    }
-    if folder.is_dir() {
-        fs::remove_dir(folder).map_err(io(folder))?;
-    }
-    fs::rename(started.path(), folder).map_err(io(folder))?;
+    started.persist(folder).map_err(io(folder))?;
     Ok(Written {
         images: dataset.samples.len(),
         boxes: dataset.boxes(),
@@ -197,7 +186,8 @@ impl Output<'_> {
             let (from, to) = (&sample.image, folder.join(name));
             let linked = pictures == Pictures::Link && fs::hard_link(from, &to).is_ok();
             if !linked && pictures != Pictures::Leave {
-                fs::copy(from, &to).map_err(DataError::io(from))?;
+                let at_fault = |_: &io::Error| if from.is_file() { &to } else { from };
+                fs::copy(from, &to).map_err(|error| DataError::io(at_fault(&error))(error))?;
             }
         }
         Ok(())

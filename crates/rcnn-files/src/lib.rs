@@ -1,8 +1,12 @@
-//! What every part of the project does with files: [writes them whole](write_whole) and [names their
-//! content](Content::sniff).
+//! What every part of the project does with files: [writes them whole](write_whole), [names their
+//! content](Content::sniff), and [keeps a folder to itself](FolderLock).
 
 mod content;
+mod lock;
+mod temporary;
 mod whole;
 
 pub use content::Content;
+pub use lock::{FolderLock, LockError};
+pub use temporary::{TemporaryFolder, remove_leftovers};
 pub use whole::{WriteError, write_whole};

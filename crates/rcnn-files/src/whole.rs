@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use tempfile::{Builder, NamedTempFile};
+use tempfile::NamedTempFile;
+
+use crate::temporary::temporary_file;
 
 /// A file that could not be written. What was there before still is.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +35,8 @@ pub struct WriteError {
 ///
 /// # Errors
 ///
-/// When `write` fails, or the folder or the disk does. Nothing is left beside the file then.
+/// When `write` fails, or the folder or the disk does. Nothing is left beside the file then. What a killed process left
+/// there is removed by the next one that writes into the folder.
 pub fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut NamedTempFile) -> io::Result<()>,
@@ -62,14 +65,7 @@ fn replace(
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
-    let mut builder = Builder::new();
-    #[cfg(unix)]
-    {
-        // Temporary files are private. This leaves it to the umask, as it is left for other files.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    let mut file = temporary_file(folder.unwrap_or(Path::new(".")))?;
     write(&mut file)?;
     file.as_file().sync_all()?;
     file.persist(&path)?;

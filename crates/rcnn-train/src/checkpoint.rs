@@ -1,22 +1,30 @@
-//! Checkpoints that are complete or absent.
+//! Checkpoints that are complete or absent, and that know when they were changed.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::record::{
-    FileRecorder, FullPrecisionSettings, NamedMpkBytesRecorder, Recorder, RecorderError,
+    FileRecorder, FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder, RecorderError,
 };
-use burn::tensor::backend::Backend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn_train::{
+    Learner, LearnerModelRecord, LearnerOptimizerRecord, LearnerSchedulerRecord,
+    LearningComponentsTypes,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use crate::TrainError;
 
 /// Parts of an epoch's checkpoint, as burn-train names them.
 const PARTS: [&str; 3] = ["model", "optim", "scheduler"];
 
-/// Burn's MessagePack recorder, with files that are whole.
+/// Stands behind the record, before its SHA-256. Files of earlier versions have neither.
+const SEAL: &[u8] = b"sha256:\n";
+
+/// Burn's MessagePack recorder, with files that are whole and sealed.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct WholeFileRecorder(NamedMpkBytesRecorder<FullPrecisionSettings>);
 
@@ -27,18 +35,18 @@ impl<B: Backend> Recorder<B> for WholeFileRecorder {
     type LoadArgs = PathBuf;
 
     fn save_item<I: Serialize>(&self, item: I, path: PathBuf) -> Result<(), RecorderError> {
-        let bytes = Recorder::<B>::save_item(&self.0, item, ())?;
+        let mut bytes = Recorder::<B>::save_item(&self.0, item, ())?;
+        let digest = Sha256::digest(&bytes);
+        bytes.extend_from_slice(SEAL);
+        bytes.extend_from_slice(&digest);
         let written = write_whole(&with_extension(&path), &bytes);
         written.map_err(|error| RecorderError::Unknown(error.to_string()))
     }
 
     fn load_item<I: DeserializeOwned>(&self, path: &mut PathBuf) -> Result<I, RecorderError> {
-        let path = with_extension(path);
-        let wrong = |reason: String| {
-            RecorderError::DeserializeError(format!("{}: {reason}", path.display()))
-        };
-        let mut bytes = fs::read(&path).map_err(|error| wrong(error.to_string()))?;
-        Recorder::<B>::load_item(&self.0, &mut bytes).map_err(|error| wrong(error.to_string()))
+        let (mut bytes, _) = read(&with_extension(path))
+            .map_err(|error| RecorderError::DeserializeError(error.to_string()))?;
+        Recorder::<B>::load_item(&self.0, &mut bytes)
     }
 }
 
@@ -52,6 +60,28 @@ fn with_extension(path: &Path) -> PathBuf {
     path.with_extension("mpk")
 }
 
+/// The record in a file, without its seal, and whether it had one.
+fn read(path: &Path) -> Result<(Vec<u8>, bool), TrainError> {
+    let mut bytes = fs::read(path).map_err(TrainError::io(path))?;
+    let end = bytes.len().saturating_sub(SEAL.len() + 32);
+    let Some(digest) = bytes[end..].strip_prefix(SEAL) else {
+        return Ok((bytes, false));
+    };
+    if *digest != *Sha256::digest(&bytes[..end]) {
+        let reason = "the checksum is not that of the contents";
+        return Err(damaged(path, reason.into()));
+    }
+    bytes.truncate(end);
+    Ok((bytes, true))
+}
+
+fn damaged(path: &Path, reason: String) -> TrainError {
+    TrainError::Damaged {
+        path: path.into(),
+        reason,
+    }
+}
+
 /// Writes a file whole or not at all.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     rcnn_files::write_whole(path, |file| file.write_all(bytes))
@@ -59,13 +89,13 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 }
 
 /// Where a part of an epoch's checkpoint is.
-pub(crate) fn part(folder: &Path, part: &str, epoch: usize) -> PathBuf {
+fn part(folder: &Path, part: &str, epoch: usize) -> PathBuf {
     with_extension(&folder.join(format!("{part}-{epoch}")))
 }
 
-/// The last epoch whose checkpoint has all parts.
-pub(crate) fn last_complete(folder: &Path) -> Option<usize> {
-    let files = fs::read_dir(folder).ok()?;
+/// The epochs whose checkpoints have all parts.
+pub(crate) fn complete(folder: &Path) -> Vec<usize> {
+    let files = fs::read_dir(folder).into_iter().flatten();
     let epochs = files.filter_map(|file| {
         let name = file.ok()?.file_name().into_string().ok()?;
         name.strip_prefix("model-")?
@@ -78,5 +108,31 @@ pub(crate) fn last_complete(folder: &Path) -> Option<usize> {
             .iter()
             .all(|name| part(folder, name, *epoch).is_file())
     };
-    epochs.filter(complete).max()
+    epochs.filter(complete).collect()
+}
+
+/// Whether burn-train, which panics otherwise, will be able to load a checkpoint.
+pub(crate) fn check<C, LC>(
+    folder: &Path,
+    epoch: usize,
+    _learner: &Learner<LC>,
+) -> Result<(), TrainError>
+where
+    LC: LearningComponentsTypes<Backend = C>,
+    C: AutodiffBackend,
+{
+    fn check<C: Backend, R: Record<C>>(path: PathBuf) -> Result<(), TrainError> {
+        let (bytes, sealed) = read(&path)?;
+        let loaded = WholeFileRecorder::default().load::<R>(path.clone(), &Default::default());
+        // Burn's own reason is a guess at the version that wrote it.
+        let wrong = |_| match sealed {
+            true => damaged(&path, "the record of another model or optimizer".into()),
+            false => damaged(&path, format!("cut off after {} bytes", bytes.len())),
+        };
+        loaded.map(|_: R| ()).map_err(wrong)
+    }
+    let [model, optimizer, scheduler] = PARTS.map(|name| part(folder, name, epoch));
+    check::<C, LearnerModelRecord<LC>>(model)?;
+    check::<C, LearnerOptimizerRecord<LC>>(optimizer)?;
+    check::<C, LearnerSchedulerRecord<LC>>(scheduler)
 }

@@ -72,8 +72,8 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Threads that decode and augment.
     pub loader_threads: usize,
-    /// Most that the norm of all gradients together may be.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Most that the norm of all gradients together may be; in TOML `inf` for `None`.
+    #[serde(with = "none_is_infinite")]
     pub clip_norm: Option<f64>,
     /// Epochs without a better AP after which the run ends.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,6 +153,20 @@ impl Default for TrainConfig {
             schedule: ScheduleConfig::default(),
             augmentation: Augmentation::default(),
         }
+    }
+}
+
+/// TOML has no word for `None`, and a field that is left out has its default.
+mod none_is_infinite {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(norm: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(norm.unwrap_or(f64::INFINITY))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+        let norm = f64::deserialize(from)?;
+        Ok((norm != f64::INFINITY).then_some(norm))
     }
 }
 

@@ -8,6 +8,7 @@ use rcnn_burn::weights::WeightsError;
 use rcnn_burn::{ConfigError, DetectError};
 use rcnn_data::{AugmentationError, DataError, LoadError};
 use rcnn_eval::EvalError;
+use rcnn_files::LockError;
 use rcnn_types::validate::InvalidField;
 
 /// A run that can't start or go on. What was saved before stays.
@@ -81,6 +82,17 @@ pub enum TrainError {
         /// File that a run would have.
         missing: &'static str,
     },
+    /// Another process trains in the folder, or it can't be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The data are not those that the run began with.
+    #[error("{}: changed since the run began: {}", path.display(), changes.join("; "))]
+    DataChanged {
+        /// The data.
+        path: PathBuf,
+        /// What is different, in words.
+        changes: Vec<String>,
+    },
     /// A file of the run or a checkpoint is damaged.
     #[error("{}: damaged: {reason}", path.display())]
     Damaged {
@@ -91,9 +103,10 @@ pub enum TrainError {
     },
     /// Loss or gradient is infinite or no number.
     #[error(
-        "epoch {epoch}, step {step}: {what}; the images of the step are {}. The last checkpoint is \
-         kept; a lower learning rate or a longer warm-up often helps",
-        names(images)
+        "epoch {epoch}, step {step}: {what}; the images of the step are {}. {}. A lower learning \
+         rate or a longer warm-up often helps",
+        names(images),
+        kept(checkpoint)
     )]
     NotFinite {
         /// From 1.
@@ -104,10 +117,44 @@ pub enum TrainError {
         what: String,
         /// Files of the batch.
         images: Vec<PathBuf>,
+        /// Epoch of the last checkpoint, if there is one.
+        checkpoint: Option<usize>,
+    },
+    /// Something panicked: a backend without memory, or a defect.
+    #[error("epoch {epoch}, step {step}: {what}. {}", kept(checkpoint))]
+    Panicked {
+        /// From 1.
+        epoch: u64,
+        /// Step in the epoch, from 1; the last one during a validation.
+        step: usize,
+        /// The panic's message.
+        what: String,
+        /// Epoch of the last checkpoint, if there is one.
+        checkpoint: Option<usize>,
+    },
+    /// A resumed run stopped where it had stopped before.
+    #[error(
+        "{error}. The run stopped at this place before (epoch {epoch}, step {step}): what it does is \
+         the same every time, so start another one with other settings or data"
+    )]
+    Again {
+        /// From 1.
+        epoch: u64,
+        /// Step in the epoch, from 1; the last one during a validation.
+        step: usize,
+        /// Why it stopped this time.
+        error: Box<TrainError>,
     },
     /// The run was told to stop, or burn-train could not save a checkpoint.
     #[error("the run stopped: {0}")]
     Interrupted(String),
+}
+
+fn kept(checkpoint: &Option<usize>) -> String {
+    match checkpoint {
+        Some(epoch) => format!("The checkpoint of epoch {epoch} is kept"),
+        None => "There is no checkpoint yet".into(),
+    }
 }
 
 fn names(images: &[PathBuf]) -> String {

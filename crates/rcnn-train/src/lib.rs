@@ -27,6 +27,7 @@ mod config;
 mod data;
 mod error;
 mod factor;
+mod fingerprint;
 mod freezing;
 mod log;
 mod metrics;
@@ -35,6 +36,7 @@ mod renderer;
 mod run;
 mod schedule;
 mod session;
+mod stop;
 mod trainee;
 
 pub use config::{OptimizerConfig, OptimizerKind, TrainConfig};

@@ -72,6 +72,10 @@ impl MetricLogger for JsonLines {
         let values: Vec<_> = values.collect();
         if *split == Split::Train {
             self.step += 1;
+            // Of a step that failed there is only the learning rate.
+            if !values.iter().any(|(name, ..)| name == "loss") {
+                return;
+            }
             let step = ("step".to_string(), json!(self.step));
             let values = values
                 .into_iter()
@@ -106,7 +110,11 @@ impl MetricLogger for JsonLines {
         }
         let means = std::mem::take(&mut self.sums).into_iter();
         let means = means.map(|(name, sum, weight)| (name, json!(sum / weight as f64)));
-        self.append(&summary.split, means.collect());
+        let means: Map<String, Value> = means.collect();
+        // A validation that failed or was stopped has no AP, and its means are of some images only.
+        if means.contains_key("AP") {
+            self.append(&summary.split, means);
+        }
         self.epoch += 1;
         if let Err(error) = draw(&self.session.folder) {
             self.session.fail(error);
@@ -136,16 +144,26 @@ fn read(path: &Path, epochs: usize) -> Result<Vec<(String, Value)>, TrainError> 
     Ok(lines)
 }
 
+/// The epochs whose validation was logged.
+pub(crate) fn validated(folder: &Path) -> Result<Vec<usize>, TrainError> {
+    let lines = read(&folder.join("metrics.jsonl"), usize::MAX)?;
+    Ok(precisions(&lines).map(|(epoch, _)| epoch).collect())
+}
+
+/// The AP of each epoch.
+fn precisions(lines: &[(String, Value)]) -> impl Iterator<Item = (usize, f64)> {
+    lines
+        .iter()
+        .filter_map(|(_, line)| Some((line["epoch"].as_u64()? as usize, line["AP"].as_f64()?)))
+}
+
 /// Cuts the metrics off after the epoch that a run is resumed from, and returns the AP of each.
 pub(crate) fn rewind(folder: &Path, epoch: usize) -> Result<Vec<(usize, f64)>, TrainError> {
     let path = folder.join("metrics.jsonl");
     let lines = read(&path, epoch)?;
     let text: String = lines.iter().map(|(text, _)| format!("{text}\n")).collect();
     write_whole(&path, text.as_bytes())?;
-    let precisions = lines
-        .iter()
-        .filter_map(|(_, line)| Some((line["epoch"].as_u64()? as usize, line["AP"].as_f64()?)));
-    Ok(precisions.collect())
+    Ok(precisions(&lines).collect())
 }
 
 /// Draws the losses (means of each epoch) and the average precision.

@@ -10,7 +10,7 @@ use burn_train::metric::{
 };
 
 /// What one step gives: losses of its batch and, at the end of a validation, the average precision.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct StepValues {
     pub(crate) classifier: f64,
     pub(crate) box_reg: f64,
@@ -18,6 +18,19 @@ pub(crate) struct StepValues {
     pub(crate) rpn_box_reg: f64,
     /// AP and AP50.
     pub(crate) precision: Option<[f64; 2]>,
+}
+
+impl Default for StepValues {
+    /// Those of a step that failed: none.
+    fn default() -> Self {
+        Self {
+            classifier: f64::NAN,
+            box_reg: f64::NAN,
+            objectness: f64::NAN,
+            rpn_box_reg: f64::NAN,
+            precision: None,
+        }
+    }
 }
 
 impl StepValues {
@@ -105,13 +118,17 @@ impl Metric for ValueMetric {
     }
 
     fn update(&mut self, values: &StepValues, _: &MetricMetadata) -> SerializedEntry {
-        match (self.pick)(values) {
+        match (self.pick)(values).filter(|value| !value.is_nan()) {
             Some(value) => {
                 self.last = value;
                 let format = FormatOptions::new(self.name()).precision(4);
                 self.state.update(value, 1, format)
             }
-            None => SerializedEntry::new("at the end".into(), self.nothing().serialize()),
+            None => {
+                // Else the state goes on giving the value of an earlier step.
+                self.state.reset();
+                SerializedEntry::new("none".into(), self.nothing().serialize())
+            }
         }
     }
 

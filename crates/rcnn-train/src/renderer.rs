@@ -19,6 +19,8 @@ pub(crate) struct Lines {
     start: Instant,
     printed: Option<Instant>,
     steps: usize,
+    /// Whether the current step has a loss: it has none if it failed.
+    has_loss: bool,
 }
 
 impl Lines {
@@ -29,6 +31,7 @@ impl Lines {
             start: Instant::now(),
             printed: None,
             steps: 0,
+            has_loss: false,
         }
     }
 
@@ -37,6 +40,7 @@ impl Lines {
             && let Some(name) = self.names.get(&entry.metric_id)
             && !matches!(number, NumericEntry::Aggregated { count: 0, .. })
         {
+            self.has_loss |= name == "loss";
             self.values.insert(name.clone(), number.current());
         }
     }
@@ -70,7 +74,8 @@ impl MetricsRendererTraining for Lines {
         self.steps += 1;
         let Some(epoch) = &item.progress else { return };
         let last = epoch.items_processed == epoch.items_total;
-        if !last && self.printed.is_some_and(|at| at.elapsed() < PERIOD) {
+        let failed = !std::mem::take(&mut self.has_loss);
+        if failed || !last && self.printed.is_some_and(|at| at.elapsed() < PERIOD) {
             return;
         }
         self.printed = Some(Instant::now());

@@ -1,6 +1,7 @@
 //! A run: a folder with the description, the checkpoints, the metrics and the models of a training.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,6 @@ use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
 use burn::optim::Optimizer;
 use burn::optim::adaptor::OptimizerAdaptor;
-use burn::record::{Record, Recorder};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn_train::checkpoint::KeepLastNCheckpoints;
 use burn_train::metric::LearningRateMetric;
@@ -22,10 +22,12 @@ use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{Weights, load_backbone};
 use rcnn_burn::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_data::{Augmentation, Loader, LoaderOptions};
+use rcnn_files::{FolderLock, remove_leftovers};
 
 use crate::batches::Batches;
-use crate::checkpoint::{WholeFileRecorder, last_complete, part, write_whole};
+use crate::checkpoint::{self, WholeFileRecorder, write_whole};
 use crate::data::Splits;
+use crate::fingerprint::Fingerprint;
 use crate::freezing::Freezing;
 use crate::log::{self, JsonLines};
 use crate::metrics::ValueMetric;
@@ -33,6 +35,7 @@ use crate::optimizer::AnyOptimizer;
 use crate::renderer::Lines;
 use crate::schedule::Schedule;
 use crate::session::{Patience, Session};
+use crate::stop::Stop;
 use crate::trainee::Trainee;
 use crate::{OptimizerKind, TrainConfig, TrainError};
 
@@ -54,11 +57,15 @@ const RESULTS: [&str; 5] = [
 /// - `best.bpk`, `last.bpk`: the detector after the epoch of the best AP and the last one,
 ///   `best.json`: the evaluation of the best;
 /// - `metrics.jsonl`, `curves.png`: losses and AP;
-/// - `checkpoint/`: what [`Run::resume`] goes on from.
-#[derive(Debug, Clone, PartialEq)]
+/// - `checkpoint/`: what [`Run::resume`] goes on from, `data.json`: the data that it must find again, `stopped.json`: where
+///   it failed;
+/// - `run.lock`: says which process trains. The folder is locked as long as there is a `Run` of it.
+#[derive(Debug, Clone)]
 pub struct Run {
     folder: PathBuf,
     config: TrainConfig,
+    accepts_changed_data: bool,
+    _lock: Arc<FolderLock>,
 }
 
 /// How a run shows its progress.
@@ -85,33 +92,28 @@ impl Run {
     /// Begins a run in a folder, which is made.
     ///
     /// # Errors
-    /// If the configuration makes no sense, or the folder can't be written or holds a run or files
-    /// in its place.
+    /// If the configuration makes no sense, or the folder can't be written, holds a run or files in its
+    /// place, or is locked.
     pub fn create(folder: impl Into<PathBuf>, config: TrainConfig) -> Result<Self, TrainError> {
         let folder = folder.into();
         config.validate()?;
-        let file = folder.join("run.toml");
-        // These begin with the training: what was refused before that is no run.
-        let mut in_the_way = RESULTS.iter().find(|name| folder.join(name).exists());
-        if file.exists() && !is_written_by_us(&file) {
-            in_the_way = Some(&"run.toml");
-        }
-        if let Some(file) = in_the_way {
-            return Err(TrainError::Occupied { path: folder, file });
-        }
+        occupied(&folder)?;
         let checkpoints = folder.join("checkpoint");
         fs::create_dir_all(&checkpoints).map_err(TrainError::io(&checkpoints))?;
+        let lock = FolderLock::acquire(&folder)?;
+        // Another run may have begun and ended meanwhile.
+        occupied(&folder)?;
         let config = config.absolute().map_err(TrainError::io(&folder))?;
         let text =
             toml::to_string(&config).map_err(|error| TrainError::Config(error.to_string()))?;
-        write_whole(&file, text.as_bytes())?;
-        Ok(Self { folder, config })
+        write_whole(&folder.join("run.toml"), text.as_bytes())?;
+        Ok(Self::new(folder, config, lock))
     }
 
     /// Opens a run that was interrupted, to go on from its last checkpoint.
     ///
     /// # Errors
-    /// If the folder holds no run, or its description is damaged.
+    /// If the folder holds no run, its description is damaged, or the run is going on.
     pub fn resume(folder: impl Into<PathBuf>) -> Result<Self, TrainError> {
         let folder = folder.into();
         let file = folder.join("run.toml");
@@ -121,12 +123,30 @@ impl Run {
                 missing: "run.toml",
             });
         }
+        let lock = FolderLock::acquire(&folder)?;
         let text = fs::read_to_string(&file).map_err(TrainError::io(&file))?;
         let config = TrainConfig::from_toml(&text).map_err(|error| TrainError::Damaged {
             path: file,
             reason: error.to_string(),
         })?;
-        Ok(Self { folder, config })
+        Ok(Self::new(folder, config, lock))
+    }
+
+    fn new(folder: PathBuf, config: TrainConfig, lock: FolderLock) -> Self {
+        remove_leftovers(&folder);
+        remove_leftovers(&folder.join("checkpoint"));
+        Self {
+            folder,
+            config,
+            accepts_changed_data: false,
+            _lock: Arc::new(lock),
+        }
+    }
+
+    /// Goes on with data that have changed since the run began, instead of
+    /// [refusing](TrainError::DataChanged) them.
+    pub fn accept_changed_data(&mut self) {
+        self.accepts_changed_data = true;
     }
 
     /// Where its files are.
@@ -159,14 +179,15 @@ impl Run {
         let data = Splits::read(&self.config, weights.as_ref().map(|w| &w.config))?;
         let device = devices.first().cloned().unwrap_or_default();
         B::seed(&device, self.config.seed);
-        let config = match self.checkpoint() {
+        let start = self.last_checkpoint()?;
+        let config = match start {
             Some(_) => self.saved_model()?,
             None => self
                 .config
                 .detector(weights.as_ref(), &data.train.class_names)?,
         };
         let model: StandardFasterRcnn<Autodiff<B>> = match weights {
-            _ if self.checkpoint().is_some() => config.init(&device)?,
+            _ if start.is_some() => config.init(&device)?,
             Some(weights) => start_from(weights, config, &device)?,
             None => {
                 let mut model = config.init(&device)?;
@@ -240,12 +261,17 @@ impl Run {
         let freezing = Freezing::new(&model, &rules, &self.config.learning_rate_factors)?;
         let model = freezing.plan.at(1).apply(model);
         tracing::info!("{freezing}");
+        let start = self.last_checkpoint()?;
+        if start.is_none() && self.folder.join("metrics.jsonl").exists() {
+            tracing::warn!("there is no checkpoint yet: the run begins anew");
+        }
+        self.check_data(&data, start.is_some())?;
         let json = serde_json::to_string_pretty(&model.config()).expect("it is plain data");
         write_whole(&self.folder.join("model.json"), json.as_bytes())?;
         self.check_disk(model.num_params())?;
 
         let config = &self.config;
-        let history = log::rewind(&self.folder, self.checkpoint().unwrap_or(0))?;
+        let history = log::rewind(&self.folder, start.unwrap_or(0))?;
         let session = Session::new(
             self.folder.clone(),
             config.clone(),
@@ -263,6 +289,7 @@ impl Run {
         };
         let training = Training {
             run: self,
+            start,
             session,
             data,
             devices,
@@ -272,8 +299,51 @@ impl Run {
         training.launch::<Autodiff<B>, N, _>(trainee, FreezingOptimizer::from(optimizer))
     }
 
-    fn checkpoint(&self) -> Option<usize> {
-        last_complete(&self.checkpoints())
+    /// The epoch that the run goes on after when it is resumed: the last one whose checkpoint is complete and whose
+    /// validation was logged.
+    ///
+    /// # Errors
+    /// If `metrics.jsonl` can't be read, or is missing although there are checkpoints.
+    pub fn last_checkpoint(&self) -> Result<Option<usize>, TrainError> {
+        let validated = log::validated(&self.folder)?;
+        let complete = checkpoint::complete(&self.checkpoints());
+        if !complete.is_empty() && !self.folder.join("metrics.jsonl").exists() {
+            return Err(TrainError::NoRun {
+                path: self.folder.clone(),
+                missing: "metrics.jsonl",
+            });
+        }
+        let logged = |epoch: &usize| validated.contains(epoch);
+        Ok(complete.into_iter().filter(logged).max())
+    }
+
+    /// Whether the data are those that the run began with, as far as it has begun.
+    fn check_data(&self, data: &Splits, has_begun: bool) -> Result<(), TrainError> {
+        let now = Fingerprint::new(data);
+        if has_begun
+            && let Some(then) = Fingerprint::read(&self.folder)?
+            && then != now
+        {
+            let error = TrainError::DataChanged {
+                path: self.config.data.clone(),
+                changes: then.changes(&now),
+            };
+            if !self.accepts_changed_data {
+                return Err(error);
+            }
+            tracing::warn!("{error}");
+        }
+        now.write(&self.folder)
+    }
+
+    /// A failure with what is left of the run, noted.
+    fn stopped(&self, place: Stop, mut failure: TrainError) -> TrainError {
+        if let TrainError::NotFinite { checkpoint, .. } | TrainError::Panicked { checkpoint, .. } =
+            &mut failure
+        {
+            *checkpoint = self.last_checkpoint().unwrap_or_default();
+        }
+        place.note(&self.folder, failure)
     }
 
     fn checkpoints(&self) -> PathBuf {
@@ -310,6 +380,29 @@ impl Run {
     }
 }
 
+/// Whether a folder holds a run, or files in its place.
+fn occupied(folder: &Path) -> Result<(), TrainError> {
+    let description = folder.join("run.toml");
+    // These begin with the training: what was refused before that is no run.
+    // These begin with the training: what was refused before that is no run.
+    let mut names = RESULTS.to_vec();
+    let is_described = description.exists();
+    if !is_described {
+        names.extend(["model.json", "data.json"]);
+    }
+    let mut in_the_way = names.into_iter().find(|name| folder.join(name).exists());
+    if is_described && !is_written_by_us(&description) {
+        in_the_way = Some("run.toml");
+    }
+    match in_the_way {
+        Some(file) => Err(TrainError::Occupied {
+            path: folder.into(),
+            file,
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Whether a description is word for word as a run writes its own.
 fn is_written_by_us(file: &Path) -> bool {
     let written = || {
@@ -342,6 +435,8 @@ fn start_from<B: Backend>(
 /// A run with everything that burn-train is to be given.
 struct Training<'a, B: Backend> {
     run: &'a Run,
+    /// Epoch to go on after.
+    start: Option<usize>,
     session: Arc<Session>,
     data: Splits,
     devices: &'a [B::Device],
@@ -382,7 +477,7 @@ impl<B: DetectionBackend> Training<'_, B> {
             epochs: config.epochs,
             step: 0,
         };
-        let start = run.checkpoint();
+        let start = self.start;
         let learner = Learner::new(trainee, optimizer, schedule);
         let first_epoch = start.map_or(1, |epoch| epoch + 1);
         let mut training = SupervisedTraining::new(
@@ -409,7 +504,7 @@ impl<B: DetectionBackend> Training<'_, B> {
             training = training.grads_accumulation(config.accumulation);
         }
         if let Some(epoch) = start {
-            check_checkpoint::<C, _>(&run.checkpoints(), epoch, &learner)?;
+            checkpoint::check::<C, _>(&run.checkpoints(), epoch, &learner)?;
             training = training.checkpoint(epoch);
             tracing::info!("going on after epoch {epoch}");
         }
@@ -426,10 +521,13 @@ impl<B: DetectionBackend> Training<'_, B> {
                 training.renderer(TuiMetricsRendererWrapper::new(interrupter, start))
             }
         };
-        training.launch(learner);
-        if let Some(failure) = session.failure() {
-            return Err(failure);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| training.launch(learner))) {
+            session.fail(session.panicked(panic.as_ref()));
         }
+        if let Some(failure) = session.failure() {
+            return Err(run.stopped(session.place(), failure));
+        }
+        Stop::forget(&run.folder);
         let (best_epoch, best_ap) = session.best().unwrap_or_default();
         Ok(Report {
             epochs: session.epochs_done(),
@@ -437,32 +535,4 @@ impl<B: DetectionBackend> Training<'_, B> {
             best_ap,
         })
     }
-}
-
-/// Whether burn-train, which panics otherwise, will be able to load a checkpoint.
-fn check_checkpoint<C, LC>(
-    folder: &Path,
-    epoch: usize,
-    _learner: &Learner<LC>,
-) -> Result<(), TrainError>
-where
-    LC: burn_train::LearningComponentsTypes<Backend = C>,
-    C: AutodiffBackend,
-{
-    fn load<C: Backend, R: Record<C>>(
-        folder: &Path,
-        name: &str,
-        epoch: usize,
-    ) -> Result<(), TrainError> {
-        let path = part(folder, name, epoch);
-        let loaded = WholeFileRecorder::default().load::<R>(path.clone(), &Default::default());
-        let damaged = |error: burn::record::RecorderError| TrainError::Damaged {
-            path,
-            reason: error.to_string(),
-        };
-        loaded.map(|_: R| ()).map_err(damaged)
-    }
-    load::<C, burn_train::LearnerModelRecord<LC>>(folder, "model", epoch)?;
-    load::<C, burn_train::LearnerOptimizerRecord<LC>>(folder, "optim", epoch)?;
-    load::<C, burn_train::LearnerSchedulerRecord<LC>>(folder, "scheduler", epoch)
 }

@@ -1,6 +1,8 @@
 //! What the parts of a running training share: its folder, its results so far, and why it stops.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
@@ -10,7 +12,9 @@ use rcnn_data::{Dataset, Example};
 use rcnn_eval::{Evaluation, evaluate};
 use rcnn_types::ImageInstances;
 
+use crate::batches::Batch;
 use crate::freezing::Freezing;
+use crate::stop::{Stop, panic_message};
 use crate::{TrainConfig, TrainError, ground_truth};
 
 pub(crate) struct Session {
@@ -81,15 +85,43 @@ impl Session {
         })
     }
 
-    /// Notes which batch is being trained on.
-    pub(crate) fn begin(&self, epoch: u64, number: usize, examples: &[Example]) {
+    /// What a step comes to. If it fails or panics, the run stops.
+    pub(crate) fn attempt<T>(&self, step: impl FnOnce() -> Result<T, TrainError>) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(step));
+        let done = done.unwrap_or_else(|panic| Err(self.panicked(panic.as_ref())));
+        done.map_err(|error| self.fail(error)).ok()
+    }
+
+    /// The examples of a batch that is now trained on.
+    pub(crate) fn begin(&self, batch: Batch) -> Result<Vec<Example>, TrainError> {
+        *lock(&self.current) = (batch.epoch, batch.number + 1, Vec::new());
+        let examples = batch.examples?;
         let images = examples.iter().map(|e| self.files[e.index].clone());
-        *lock(&self.current) = (epoch, number + 1, images.collect());
+        lock(&self.current).2 = images.collect();
+        Ok(examples)
     }
 
     /// Epoch of the current batch.
     pub(crate) fn epoch(&self) -> u64 {
         lock(&self.current).0
+    }
+
+    /// Place of the current batch.
+    pub(crate) fn place(&self) -> Stop {
+        let current = lock(&self.current);
+        let (epoch, step) = (current.0, current.1);
+        Stop { epoch, step }
+    }
+
+    /// The error that something panicked.
+    pub(crate) fn panicked(&self, panic: &(dyn Any + Send)) -> TrainError {
+        let Stop { epoch, step } = self.place();
+        TrainError::Panicked {
+            epoch,
+            step,
+            what: panic_message(panic),
+            checkpoint: None,
+        }
     }
 
     /// The error that the current batch gave no number.
@@ -100,6 +132,7 @@ impl Session {
             step,
             what,
             images,
+            checkpoint: None,
         }
     }
 

@@ -60,11 +60,9 @@ where
 
     fn step(&self, batch: Batch) -> TrainOutput<StepValues> {
         let this = self.clone().at_epoch(batch.epoch);
-        let (gradients, values) = this.gradients(batch).unwrap_or_else(|error| {
-            self.session.fail(error);
-            // No gradients: the parameters stay as they are until burn-train has stopped.
-            Default::default()
-        });
+        // If it fails, no gradients: the parameters stay as they are until burn-train has stopped.
+        let step = self.session.attempt(|| this.gradients(batch));
+        let (gradients, values) = step.unwrap_or_default();
         TrainOutput {
             grads: gradients,
             item: values,
@@ -100,8 +98,7 @@ where
 {
     fn gradients(&self, batch: Batch) -> Result<(GradientsParams, StepValues), TrainError> {
         let mut random = self.random(&batch);
-        let examples = batch.examples?;
-        self.session.begin(batch.epoch, batch.number, &examples);
+        let examples = self.session.begin(batch)?;
         let min_sizes: Vec<_> = examples
             .iter()
             .map(|e| e.min_size.map(|s| s as usize))
@@ -128,10 +125,8 @@ impl<B: DetectionBackend, N: Backbone<B>> InferenceStep for Trainee<B, N> {
     type Output = StepValues;
 
     fn step(&self, batch: Batch) -> StepValues {
-        self.validate(batch).unwrap_or_else(|error| {
-            self.session.fail(error);
-            Default::default()
-        })
+        let step = self.session.attempt(|| self.validate(batch));
+        step.unwrap_or_default()
     }
 }
 

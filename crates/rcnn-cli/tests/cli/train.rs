@@ -92,6 +92,9 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
         );
         std::thread::sleep(Duration::from_millis(1));
     }
+    // The folder is the running one's.
+    let holder = format!("in use by process {}", child.id());
+    assert_fails(&rcnn(&["train", "--resume", "--out", "killed"]), 1, &holder);
     child.kill().expect("it runs");
     child.wait().expect("it ended");
     assert_fails(&train("killed"), 1, "already holds a run");

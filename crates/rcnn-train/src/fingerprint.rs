@@ -1,0 +1,129 @@
+//! `data.json`: what the data of a run were when it began, so that a resumed run notices other ones.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use rcnn_data::{Dataset, Sample};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::TrainError;
+use crate::checkpoint::write_whole;
+use crate::data::Splits;
+
+/// Images named in a message.
+const NAMED: usize = 3;
+
+/// The classes, and a digest of each image's size, boxes and labels.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Fingerprint {
+    classes: Vec<String>,
+    train: BTreeMap<String, String>,
+    valid: BTreeMap<String, String>,
+}
+
+impl Fingerprint {
+    pub(crate) fn new(data: &Splits) -> Self {
+        let digests = |split: &Dataset| {
+            let samples = split.samples.iter();
+            samples
+                .map(|sample| (name(sample, &split.root), digest(sample)))
+                .collect()
+        };
+        Self {
+            classes: data.train.class_names.clone(),
+            train: digests(&data.train),
+            valid: digests(&data.valid),
+        }
+    }
+
+    /// That of the run in a folder; `None` if it has none, as runs of earlier versions.
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>, TrainError> {
+        let path = folder.join("data.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+        let damaged = |error: serde_json::Error| TrainError::Damaged {
+            path,
+            reason: error.to_string(),
+        };
+        serde_json::from_str(&text).map(Some).map_err(damaged)
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), TrainError> {
+        let json = serde_json::to_string(self).expect("it is plain data");
+        write_whole(&folder.join("data.json"), json.as_bytes())
+    }
+
+    /// What is different now, in words.
+    pub(crate) fn changes(&self, now: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        if self.classes != now.classes {
+            let classes = |of: &Self| of.classes.get(1..).unwrap_or_default().join(", ");
+            let (then, now) = (classes(self), classes(now));
+            changes.push(format!("the classes were {then} and are {now}"));
+        }
+        let splits = [
+            ("training", &self.train, &now.train),
+            ("validation", &self.valid, &now.valid),
+        ];
+        for (split, then, now) in splits {
+            let mut say = |names: Vec<&String>, what: &str| {
+                if !names.is_empty() {
+                    let first: Vec<_> = names.iter().take(NAMED).map(|n| n.as_str()).collect();
+                    let more = if names.len() > NAMED { ", ..." } else { "" };
+                    let (count, first) = (names.len(), first.join(", "));
+                    changes.push(format!("{count} {split} images {what} ({first}{more})"));
+                }
+            };
+            let lacks = |names: &BTreeMap<_, _>, name: &&String| !names.contains_key(*name);
+            say(
+                then.keys().filter(|name| lacks(now, name)).collect(),
+                "are gone",
+            );
+            say(
+                now.keys().filter(|name| lacks(then, name)).collect(),
+                "are new",
+            );
+            let other = |(name, digest): &(&String, &String)| {
+                now.get(*name).is_some_and(|found| found != *digest)
+            };
+            let changed = then.iter().filter(other).map(|(name, _)| name);
+            say(changed.collect(), "have other labels or pixels");
+        }
+        changes
+    }
+}
+
+fn name(sample: &Sample, root: &Path) -> String {
+    let image = sample.image.strip_prefix(root).unwrap_or(&sample.image);
+    image.to_string_lossy().into_owned()
+}
+
+fn digest(sample: &Sample) -> String {
+    let mut hash = Sha256::new();
+    // Its pixels would have to be read: other ones seldom take as many bytes.
+    let length = fs::metadata(&sample.image).map_or(0, |about| about.len());
+    hash.update(length.to_le_bytes());
+    hash.update(sample.width.to_le_bytes());
+    hash.update(sample.height.to_le_bytes());
+    let objects = sample.boxes.iter().zip(&sample.labels);
+    let crowds = sample
+        .crowds
+        .iter()
+        .map(|crowd| (&crowd.bounds, &crowd.label));
+    for (kind, (bounds, label)) in objects.map(|o| (0, o)).chain(crowds.map(|c| (1, c))) {
+        hash.update([kind]);
+        bounds
+            .iter()
+            .for_each(|edge| hash.update(edge.to_le_bytes()));
+        hash.update((*label as u64).to_le_bytes());
+    }
+    let digest = hash.finalize();
+    digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
