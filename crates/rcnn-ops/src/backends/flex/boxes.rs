@@ -35,8 +35,7 @@ pub(super) fn decode(
             let [x1, y1, x2, y2] = references[row];
             let (width, height) = (x2 - x1, y2 - y1);
             let (x, y) = (x1 + width * 0.5, y1 + height * 0.5);
-            let [height, width] = sizes[row];
-            let size = Size::new(height as usize, width as usize);
+            let size = Size::new(sizes[row][0] as usize, sizes[row][1] as usize);
             let (boxes, _) = boxes.as_chunks_mut::<4>();
             for (output, deltas) in boxes.iter_mut().zip(deltas.as_chunks::<4>().0) {
                 let delta = |i: usize| deltas[i] / weights[i];
