@@ -106,6 +106,7 @@ impl Analysis {
                 *macs.entry(name).or_default() += n;
             }
         }
+        let macs = analysis.by_layer(macs);
         analysis.put(macs, |layer, n| layer.macs = n / count as u64);
         let layers = analysis.layers.iter();
         analysis.seconds = layers.clone().map(|layer| layer.seconds).sum();
@@ -114,19 +115,18 @@ impl Analysis {
         Ok(analysis)
     }
 
-    /// Sums values of parameters for the layers that they belong to.
+    /// Sums values of parameters or modules for the layers that they belong to.
     pub(crate) fn by_layer<T: Default + std::ops::AddAssign>(
         &self,
         values: impl IntoIterator<Item = (String, T)>,
     ) -> IndexMap<String, T> {
         let mut sums: IndexMap<String, T> = IndexMap::new();
-        for (parameter, value) in values {
+        for (path, value) in values {
             // The stem's norm has a name of its own.
-            let parameter = parameter.replace("body.bn1.", "body.conv1.");
+            let path = path.replace("body.bn1.", "body.conv1.");
             let owns = |name: &str| {
-                parameter
-                    .strip_prefix(name)
-                    .is_some_and(|p| p.starts_with('.'))
+                let rest = path.strip_prefix(name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             };
             if let Some(layer) = self.layers.iter().find(|layer| owns(&layer.name)) {
                 *sums.entry(layer.name.clone()).or_default() += value;

@@ -5,19 +5,23 @@
 //! the original images. [`FasterRcnn::detect`] runs it whole; every stage can be called by itself.
 
 mod config;
+#[cfg(feature = "record")]
+mod cost;
 mod error;
 mod faster_rcnn;
 mod losses;
-mod macs;
 mod precision;
+#[cfg(feature = "record")]
+mod record;
 mod surgery;
 mod transform;
 
 pub use config::FasterRcnnConfig;
+#[cfg(feature = "record")]
+pub use cost::{Macs, Part};
 pub use error::{ConfigError, DetectError};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
 pub use losses::Losses;
-pub use macs::{Macs, Part};
 pub use precision::PrecisionError;
 pub use surgery::{Level, Operation, SurgeryError};
 pub use transform::{GeneralizedRcnnTransform, ImageList, MAX_BATCH_PIXELS};

@@ -26,6 +26,8 @@ mod matcher;
 mod max_pool;
 mod nms;
 mod plan;
+#[cfg(feature = "record")]
+pub mod record;
 mod roi_align;
 mod roi_pool;
 mod sampler;

@@ -1,0 +1,140 @@
+//! The operations of [`DetectionBackend`] that are recorded whole, with their attributes. The others are
+//! recorded as Burn's operations that their default bodies consist of.
+
+use burn::tensor::ops::conv::calculate_conv_output_shape;
+use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
+use burn::tensor::{DType, TensorMetadata};
+
+use super::graph::{ConvolutionOptions, Epilogue, Operation};
+use super::router::{Recorder, operation};
+use crate::channels::primitive;
+use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan, RoiLevel, RoiPoolOptions};
+
+fn dims(tensor: &FloatTensor<Recorder>) -> Vec<usize> {
+    tensor.shape().to_vec()
+}
+
+impl DetectionBackend for Recorder {
+    fn convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvOptions<2>,
+        epilogue: ConvEpilogue<Self>,
+        _precision: ConvPrecision,
+        _plan: Option<&LayerPlan>,
+    ) -> FloatTensor<Self> {
+        let ConvOptions {
+            stride,
+            padding,
+            dilation,
+            groups,
+        } = options;
+        let (shape, dtype) = (x.shape(), x.dtype());
+        let shape =
+            calculate_conv_output_shape(&shape, &weight.shape(), &stride, &padding, &dilation)
+                .expect("images and a kernel of two axes");
+        let recorded = Operation::Convolution {
+            options: ConvolutionOptions {
+                stride: stride.to_vec(),
+                padding: padding.to_vec(),
+                dilation: dilation.to_vec(),
+                groups,
+            },
+            epilogue: Epilogue {
+                bias: bias.is_some(),
+                affine: epilogue.affine.is_some(),
+                residual: epilogue.residual.is_some(),
+                activation: epilogue.activation,
+            },
+        };
+        let mut inputs = vec![x, weight];
+        inputs.extend(bias);
+        if let Some((scale, shift)) = epilogue.affine {
+            inputs.extend([primitive(scale), primitive(shift)]);
+        }
+        inputs.extend(epilogue.residual.map(primitive));
+        let [output] = operation(recorded, inputs, [(shape.to_vec(), dtype)]);
+        output
+    }
+
+    fn channel_affine(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let output = (dims(&x), x.dtype());
+        let [output] = operation(Operation::ChannelAffine, vec![x, scale, shift], [output]);
+        output
+    }
+
+    fn roi_align(levels: Vec<RoiLevel<Self>>) -> FloatTensor<Self> {
+        let (mut inputs, mut options, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for level in levels {
+            inputs.extend([primitive(level.features), primitive(level.rois)]);
+            options.push(level.options);
+            rows.push(level.rows);
+        }
+        let [features, rois] = [&inputs[0], &inputs[1]];
+        let mut shape = pooled(features, rois, options[0].output_size);
+        shape[0] = rows.iter().map(Vec::len).sum();
+        let output = (shape, features.dtype());
+        let [output] = operation(Operation::RoiAlign { options, rows }, inputs, [output]);
+        output
+    }
+
+    fn roi_pool(
+        features: FloatTensor<Self>,
+        rois: FloatTensor<Self>,
+        options: RoiPoolOptions,
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let shape = pooled(&features, &rois, options.output_size);
+        let outputs = [(shape.clone(), features.dtype()), (shape, DType::I32)];
+        operation(Operation::RoiPool(options), vec![features, rois], outputs).into()
+    }
+
+    fn top_k(values: FloatTensor<Self>, k: usize) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let shape = vec![dims(&values)[0], k];
+        let outputs = [(shape.clone(), values.dtype()), (shape, DType::I32)];
+        operation(Operation::TopK, vec![values], outputs).into()
+    }
+
+    fn decode_boxes(
+        deltas: FloatTensor<Self>,
+        references: FloatTensor<Self>,
+        sizes: FloatTensor<Self>,
+        weights: [f32; 4],
+    ) -> FloatTensor<Self> {
+        let [rows, columns] = [dims(&deltas)[0], dims(&deltas)[1]];
+        let output = (vec![rows, columns / 4, 4], deltas.dtype());
+        let recorded = Operation::DecodeBoxes { weights };
+        let [output] = operation(recorded, vec![deltas, references, sizes], [output]);
+        output
+    }
+
+    fn box_iou(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        let output = (vec![dims(&a)[0], dims(&b)[0]], a.dtype());
+        let [output] = operation(Operation::BoxIou, vec![a, b], [output]);
+        output
+    }
+
+    fn nms(
+        boxes: FloatTensor<Self>,
+        scores: FloatTensor<Self>,
+        iou_threshold: f64,
+    ) -> IntTensor<Self> {
+        let output = (dims(&scores), DType::I32);
+        let recorded = Operation::Nms { iou_threshold };
+        let [output] = operation(recorded, vec![boxes, scores], [output]);
+        output
+    }
+}
+
+/// Shape of features that are cut out at boxes.
+fn pooled(
+    features: &FloatTensor<Recorder>,
+    rois: &FloatTensor<Recorder>,
+    [height, width]: [usize; 2],
+) -> Vec<usize> {
+    vec![dims(rois)[0], dims(features)[1], height, width]
+}
