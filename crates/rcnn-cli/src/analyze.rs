@@ -30,7 +30,7 @@ use crate::{files, inputs};
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn analyze cells.bpk --data bccd --split test
-  rcnn analyze cells.bpk --data bccd --images 64 --output report/
+  rcnn analyze cells.bpk --data bccd --count 64 --output report/
   rcnn analyze cells.bpk --data pictures/ --feature-maps 'backbone.body.layer1.*' --output report/")]
 pub(crate) struct AnalyzeArgs {
     /// Weights: a file, or the name of published ones
@@ -42,7 +42,7 @@ pub(crate) struct AnalyzeArgs {
     dataset: DatasetArgs,
     /// Pictures to measure on, taken evenly from the data
     #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
-    images: usize,
+    count: usize,
     /// Where to compute, as `rcnn detect --device`
     #[arg(long, value_name = "D", default_value_t = default_device())]
     device: DeviceName,
@@ -104,10 +104,12 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<(Vec<Sample>, Ve
     if !args.dataset.data.exists() {
         bail!("{}: no such folder", args.dataset.data.display());
     }
-    if detect_format(&args.dataset.data).is_err() {
+    let has_labels =
+        args.dataset.read.data_format.is_some() || detect_format(&args.dataset.data).is_ok();
+    if !has_labels {
         let pictures = inputs::expand(&[args.dataset.data.to_string_lossy().into_owned()])
             .context("neither labelled data nor a folder of pictures")?;
-        if let Some(split) = &args.dataset.split {
+        if let Some(split) = &args.dataset.read.split {
             bail!(
                 "--split {split}: {} has no labels, and so no splits",
                 args.dataset.data.display()
@@ -115,7 +117,7 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<(Vec<Sample>, Ve
         }
         eprintln!("no labels: neither gradients nor what changes without a layer is measured");
         let image = |path: &PathBuf| open_rgb(path).map(|image| Sample { image, truth: None });
-        let chosen = evenly(&pictures, args.images).into_iter();
+        let chosen = evenly(&pictures, args.count).into_iter();
         return Ok((chosen.map(image).collect::<Result<_, _>>()?, pictures));
     }
     let (dataset, names) = data::open_for(weights, &args.dataset)?;
@@ -126,7 +128,7 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<(Vec<Sample>, Ve
             truth: Some(ground_truth(sample)),
         })
     };
-    let chosen = evenly(&dataset.samples, args.images);
+    let chosen = evenly(&dataset.samples, args.count);
     let samples = chosen.into_iter().map(labelled).collect::<Result<_>>()?;
     Ok((samples, files_of(&dataset).map(PathBuf::from).collect()))
 }

@@ -35,11 +35,10 @@ enum DataCommand {
 
 #[derive(Args)]
 struct CheckArgs {
-    /// Folder of the data, or its COCO .json or YOLO .yaml file
+    /// Folder of the data, or its COCO .json, YOLO .yaml or darknet .data file
     data: PathBuf,
-    /// Part of the data, such as train
-    #[arg(long, value_name = "NAME")]
-    split: Option<String>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Pixels that the shorter side of an image is resized to, for the anchors
     #[arg(long, value_name = "N", default_value = "800")]
     min_size: u32,
@@ -53,8 +52,10 @@ struct CheckArgs {
 
 #[derive(Args)]
 struct ConvertArgs {
-    /// Folder of the data, or its COCO .json or YOLO .yaml file
+    /// Folder of the data, or its COCO .json, YOLO .yaml or darknet .data file
     data: PathBuf,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Folder to write, new or empty
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
@@ -69,15 +70,43 @@ struct ConvertArgs {
     link: bool,
 }
 
-/// Which data a command works on.
+/// How a command reads its data.
 #[derive(Args)]
-pub(crate) struct DatasetArgs {
-    /// Folder of the data, or its COCO .json or YOLO .yaml file
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
+pub(crate) struct ReadArgs {
     /// Part of the data, such as test
     #[arg(long, value_name = "NAME")]
     pub(crate) split: Option<String>,
+    /// Format of the labels, where there are several: coco, voc or yolo
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) data_format: Option<Format>,
+    /// Folder of the pictures, where they are not with the labels
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Cut boxes that reach beyond the picture, which are invalid otherwise
+    #[arg(long)]
+    clip: bool,
+}
+
+impl ReadArgs {
+    fn options(&self) -> ReadOptions {
+        ReadOptions {
+            format: self.data_format,
+            images: self.images.clone(),
+            split: self.split.clone(),
+            clip: self.clip,
+            ..Default::default()
+        }
+    }
+}
+
+/// Which data a command works on.
+#[derive(Args)]
+pub(crate) struct DatasetArgs {
+    /// Folder of the data, or its COCO .json, YOLO .yaml or darknet .data file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
     /// Leave out boxes and files that are invalid, and say how many
     #[arg(long)]
     skip_invalid: bool,
@@ -87,10 +116,9 @@ impl DatasetArgs {
     /// Reads them, with the labels of a model that has class names.
     pub(crate) fn open(&self, class_names: Option<Vec<String>>) -> Result<Dataset> {
         let options = ReadOptions {
-            split: self.split.clone(),
             class_names,
             boxes_only: true,
-            ..Default::default()
+            ..self.read.options()
         };
         open(&self.data, &options, self.skip_invalid)
     }
@@ -103,10 +131,14 @@ pub(crate) fn files_of(dataset: &Dataset) -> impl Iterator<Item = &Path> {
     files.chain([&dataset.root]).map(PathBuf::as_path)
 }
 
-/// Reads a data set; says how much of it is invalid and left out, where that is allowed.
+/// Reads a data set; says what it lacks, and how much of it is invalid and left out, where that is
+/// allowed.
 fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Dataset> {
     let reading = rcnn_data::read(root, options)?;
     let skipped = reading.problems.invalid();
+    if let Some(notes) = reading.problems.notes() {
+        eprintln!("{}: {notes}; `rcnn data check` has more", root.display());
+    }
     let dataset = reading.accept(skip_invalid)?;
     if skipped > 0 {
         eprintln!("{skipped} invalid boxes or files left out");
@@ -142,9 +174,8 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
     match args.command {
         DataCommand::Check(args) => {
             let options = ReadOptions {
-                split: args.split,
                 boxes_only: true,
-                ..Default::default()
+                ..args.read.options()
             };
             let reading = rcnn_data::read(&args.data, &options)?;
             let (min_size, max_size) = (args.min_size.max(1), args.max_size.max(1));
@@ -166,7 +197,7 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
             })
         }
         DataCommand::Convert(args) => {
-            let dataset = open(&args.data, &ReadOptions::default(), args.skip_invalid)?;
+            let dataset = open(&args.data, &args.read.options(), args.skip_invalid)?;
             let pictures = if args.link {
                 Pictures::Link
             } else {

@@ -2,12 +2,10 @@
 //! `[x, y, width, height]` in pixels.
 //!
 //! Read are `annotations/instances_<split>.json`, `<split>.json` beside the images or in
-//! `annotations`, and `<split>/_annotations.coco.json`. Crowds are set apart, as torchvision's
-//! references leave them out of training.
+//! `annotations`, and a file of any name in the folder of each split. Crowds are set apart, as
+//! torchvision's references leave them out of training.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
-use std::io::Read;
 use std::iter::repeat_with;
 use std::path::{Path, PathBuf};
 
@@ -18,25 +16,16 @@ use serde_json::value::RawValue;
 use crate::dataset::ReadOptions;
 use crate::error::DataError;
 use crate::extras::Extras;
+use crate::pictures::PictureFinder;
 use crate::problems::{ProblemKind, Problems};
 use crate::raw::{Raw, RawBounds, RawImage, RawObject};
+use crate::text::read_text;
+
+mod layout;
+
+pub(crate) use layout::{Layout, why_not};
 
 pub(crate) const ANNOTATIONS: &str = "annotations";
-
-/// Files that lie beside those of boxes and have none.
-const OTHER_TASKS: [&str; 5] = [
-    "captions_",
-    "person_keypoints_",
-    "image_info_",
-    "stuff_",
-    "panoptic_",
-];
-
-/// How much of a file is looked at to tell what it is, in bytes.
-const HEAD: u64 = 1 << 20;
-
-/// The file of Roboflow's exports.
-const BESIDE_IMAGES: &str = "_annotations.coco.json";
 
 #[derive(Deserialize)]
 struct File {
@@ -127,49 +116,8 @@ impl<T> Loose<T> {
     }
 }
 
-/// Whether a folder has JSON files where COCO's are.
-pub(crate) fn fits(root: &Path) -> bool {
-    // Any JSON may lie about; only one of COCO's shape counts.
-    files(root).into_values().any(|path| {
-        let mut head = Vec::new();
-        let read = fs::File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head));
-        let head = String::from_utf8_lossy(&head);
-        let keys = ["\"images\"", "\"annotations\"", "\"categories\""];
-        read.is_ok() && keys.iter().any(|key| head.contains(key))
-    })
-}
-
-/// The JSON files of a folder, by split.
-fn files(root: &Path) -> BTreeMap<String, PathBuf> {
-    let mut found = BTreeMap::new();
-    for folder in [root.join(ANNOTATIONS), root.to_path_buf()] {
-        let files = crate::files::files_by_stem(&folder, &["json"]).unwrap_or_default();
-        for (stem, path) in files {
-            if !OTHER_TASKS.iter().any(|task| stem.starts_with(task)) {
-                let name = stem.strip_prefix("instances_").unwrap_or(&stem);
-                found.entry(name.to_string()).or_insert(path);
-            }
-        }
-    }
-    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        let path = entry.path().join(BESIDE_IMAGES);
-        if path.is_file() {
-            found
-                .entry(entry.file_name().to_string_lossy().into_owned())
-                .or_insert(path);
-        }
-    }
-    found
-}
-
-pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError> {
-    let mut files = if root.is_file() {
-        let stem = root.file_stem().unwrap_or_default().to_string_lossy();
-        let name = stem.strip_prefix("instances_").unwrap_or(&stem).to_string();
-        BTreeMap::from([(name, root.to_path_buf())])
-    } else {
-        files(root)
-    };
+pub(crate) fn read(layout: Layout, options: &ReadOptions) -> Result<Raw, DataError> {
+    let mut files = layout.files.clone();
     if let Some(split) = &options.split {
         let available: Vec<String> = files.keys().cloned().collect();
         // `train` also means `train2017` if there is only that.
@@ -183,7 +131,7 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
             (None, Some(name), None) => name.clone(),
             _ => {
                 return Err(DataError::UnknownSplit {
-                    root: root.into(),
+                    root: layout.root,
                     split: split.clone(),
                     available,
                 });
@@ -193,15 +141,23 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
     }
     let mut reader = Reader::default();
     for (split, path) in files {
-        let text = fs::read(&path).map_err(DataError::io(&path))?;
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+        let text = read_text(&path)?;
         let malformed = |e| DataError::malformed(&path, e);
-        let file = serde_json::from_slice(text).map_err(malformed)?;
+        let file: File = serde_json::from_str(&text).map_err(malformed)?;
         let extras = match options.boxes_only {
             true => FileExtras::default(),
-            false => FileExtras::read(text).map_err(malformed)?,
+            false => FileExtras::read(text.as_bytes()).map_err(malformed)?,
         };
-        reader.add(root, split, &path, file, extras)?;
+        let folders = layout.picture_folders(&split, &path);
+        let names = file.images.iter().map(|image| image.file_name.as_str());
+        let pictures = match &options.images {
+            Some(folder) => {
+                let folders = vec![folder.join(&split), folder.clone()];
+                PictureFinder::new(folders, folder, &split, names)
+            }
+            None => PictureFinder::new(folders, layout.base(), &split, names),
+        };
+        reader.add(split, &path, file, extras, pictures)?;
     }
     Ok(reader.finish())
 }
@@ -224,11 +180,11 @@ struct Reader {
 impl Reader {
     fn add(
         &mut self,
-        root: &Path,
         split: String,
         path: &Path,
         file: File,
         extras: FileExtras,
+        mut pictures: PictureFinder,
     ) -> Result<(), DataError> {
         // There are as many or none.
         let padded = |extras: Vec<Extras>| extras.into_iter().chain(repeat_with(Extras::default));
@@ -246,13 +202,14 @@ impl Reader {
         if self.images.is_empty() {
             self.extras = extras.file;
         }
-        let mut folders = Folders::new(root, &split, path);
         // Images of this file by id; an image of an earlier file as well keeps its labels.
         let mut places: HashMap<u64, Option<usize>> = HashMap::new();
         let mut indices = Vec::new();
         let first = self.images.len();
         for (image, extras) in file.images.into_iter().zip(padded(extras.images)) {
-            let picture = folders.find(&image.file_name);
+            let found = pictures.find(&image.file_name);
+            let looked_in = found.is_none().then(|| pictures.tried());
+            let picture = found.unwrap_or_else(|| pictures.expected(&image.file_name));
             let earlier = self.by_path.get(&picture).copied();
             let of_this_file = earlier.is_some_and(|index| index >= first);
             if places.contains_key(&image.id) || of_this_file {
@@ -275,6 +232,7 @@ impl Reader {
             self.images.push(RawImage {
                 path: picture,
                 named_by: path.into(),
+                looked_in,
                 id: Some(image.id),
                 stated: whole(image.width).zip(whole(image.height)),
                 labels: Some(path.into()),
@@ -361,35 +319,5 @@ impl Annotation {
             polygon: Vec::new(),
             extras,
         }
-    }
-}
-
-/// The folders that the images of a file may be in, the last one that had some first.
-struct Folders(Vec<PathBuf>);
-
-impl Folders {
-    fn new(root: &Path, split: &str, file: &Path) -> Self {
-        let beside = file.parent().unwrap_or(root);
-        let above = beside.parent().unwrap_or(beside);
-        let mut folders = Vec::new();
-        for base in [root, beside, above]
-            .into_iter()
-            .filter(|base| base.is_dir())
-        {
-            let names = [&format!("images/{split}"), split, "images", ""];
-            folders.extend(names.map(|name| base.join(name)));
-        }
-        Self(folders)
-    }
-
-    /// The file of that name; where it is not found, where it would best be.
-    fn find(&mut self, name: &str) -> PathBuf {
-        let found = self.0.iter().position(|folder| folder.join(name).is_file());
-        if let Some(place) = found {
-            self.0[..=place].rotate_right(1);
-        }
-        self.0
-            .first()
-            .map_or_else(|| name.into(), |folder| folder.join(name))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::detect_format::{Format, detect_format};
+use crate::detect_format::{Format, Layout};
 use crate::error::DataError;
 use crate::extras::Extras;
 use crate::problems::{ProblemKind, Problems};
@@ -90,6 +90,8 @@ pub struct Source {
 pub struct ReadOptions {
     /// The format; told from the files if `None`.
     pub format: Option<Format>,
+    /// The folder of the pictures, where they are not with the labels.
+    pub images: Option<PathBuf>,
     /// One split alone, such as `train`; everything if `None`.
     pub split: Option<String>,
     /// The classes to use, in order of their labels, [`BACKGROUND`] first or left out. Boxes of
@@ -127,21 +129,19 @@ impl Reading {
 
 /// Reads the labels of a data set and the sizes of its pictures.
 ///
-/// `root` is a folder, or a COCO `.json` or YOLO `.yaml` file. What is wrong with single files and
+/// `root` is a folder, a COCO `.json`, a YOLO `.yaml` or a darknet `.data` file. What is wrong with single files and
 /// boxes doesn't stop the reading; it is in [`Reading::problems`].
 ///
 /// # Errors
 /// When there is nothing to read: no known format, an unreadable index file, no such split, no
 /// class names, no images at all.
 pub fn read(root: &Path, options: &ReadOptions) -> Result<Reading, DataError> {
-    let format = match options.format {
-        Some(format) => format,
-        None => detect_format(root)?,
-    };
-    let raw = match format {
-        Format::Coco => coco::read(root, options),
-        Format::Voc => voc::read(root, options),
-        Format::Yolo => yolo::read(root, options),
+    let layout = Layout::find(root, options.format)?;
+    let format = layout.format();
+    let raw = match layout {
+        Layout::Coco(layout) => coco::read(layout, options),
+        Layout::Voc(layout) => voc::read(&layout, options),
+        Layout::Yolo(layout) => yolo::read(root, &layout, options),
     }?;
     let nothing_wrong = raw
         .problems

@@ -1,12 +1,13 @@
 //! Which format a folder's labels have, told from its layout.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
+use crate::tree::Tree;
 use crate::{coco, voc, yolo};
 
 /// A format of labels.
@@ -59,39 +60,127 @@ impl FromStr for Format {
     }
 }
 
-/// Tells the format of a folder, or of a `.json` or `.yaml` file.
+/// Tells the format of a folder, or of a `.json`, `.yaml` or `.data` file.
 ///
 /// # Errors
 /// When no format or several fit.
 pub fn detect_format(root: &Path) -> Result<Format, DataError> {
-    let meta = fs::metadata(root).map_err(DataError::io(root))?;
-    let unknown = |reason: String| DataError::UnknownFormat {
-        root: root.into(),
-        reason,
-    };
-    if meta.is_file() {
-        let extension = root.extension().map(|e| e.to_string_lossy().to_lowercase());
-        return match extension.as_deref() {
-            Some("json") => Ok(Format::Coco),
-            Some("yaml" | "yml") => Ok(Format::Yolo),
-            _ => Err(unknown("neither a folder nor a .json or .yaml file".into())),
-        };
+    Ok(Layout::find(root, None)?.format())
+}
+
+/// How many levels of folders a data set may be deeper than the folder that is named.
+const LEVELS: usize = 2;
+
+/// In more folders, no data set is looked for.
+const MOST_FOLDERS: usize = 32;
+
+/// Where the labels of a data set are.
+pub(crate) enum Layout {
+    Coco(coco::Layout),
+    Voc(voc::Layout),
+    Yolo(yolo::Layout),
+}
+
+impl Layout {
+    pub(crate) fn format(&self) -> Format {
+        match self {
+            Self::Coco(_) => Format::Coco,
+            Self::Voc(_) => Format::Voc,
+            Self::Yolo(_) => Format::Yolo,
+        }
     }
-    let fitting: Vec<Format> = [
-        (Format::Voc, voc::fits(root)),
-        (Format::Coco, coco::fits(root)),
-        (Format::Yolo, yolo::fits(root)),
-    ]
-    .into_iter()
-    .filter_map(|(format, fits)| fits.then_some(format))
-    .collect();
-    match fitting[..] {
-        [format] => Ok(format),
-        [] => Err(unknown("no labels of a known format".into())),
-        _ => {
-            let names: Vec<&str> = fitting.into_iter().map(Format::name).collect();
-            let reason = format!("labels of several formats ({}); name one", names.join(", "));
-            Err(unknown(reason))
+
+    /// The layout of a file, of a folder, or of the one data set that lies in a folder.
+    pub(crate) fn find(root: &Path, format: Option<Format>) -> Result<Self, DataError> {
+        let unknown = |reason: String| DataError::UnknownFormat {
+            root: root.into(),
+            reason,
+        };
+        if fs::metadata(root).map_err(DataError::io(root))?.is_file() {
+            let extension = root.extension().map(|e| e.to_string_lossy().to_lowercase());
+            return match (format, extension.as_deref()) {
+                (Some(Format::Coco), _) | (None, Some("json")) => {
+                    Ok(Self::Coco(coco::Layout::from_file(root)))
+                }
+                (Some(Format::Yolo), _) | (None, Some("yaml" | "yml" | "data")) => {
+                    Ok(Self::Yolo(yolo::Layout::from_file(root)))
+                }
+                (Some(Format::Voc), _) => Err(unknown("a file; name the folder".into())),
+                _ => Err(unknown(
+                    "neither a folder nor a .json, .yaml or .data file".into(),
+                )),
+            };
+        }
+        let tree = Tree::scan(root)?;
+        if let Some(found) = Self::within(&tree, format)? {
+            return Ok(found);
+        }
+        let mut below = Self::below(&tree, format, LEVELS)?;
+        match below.len() {
+            0 => {
+                let what =
+                    format.map_or("labels of a known format".into(), |f| format!("{f} labels"));
+                let json = coco::why_not(&tree).map_or(String::new(), |why| format!("; {why}"));
+                Err(unknown(format!(
+                    "no {what}; found are {}{json}",
+                    tree.summary()
+                )))
+            }
+            1 => Ok(below.remove(0).1),
+            _ => {
+                let folders = below.iter().map(|(folder, _)| folder.display().to_string());
+                let folders = folders.collect::<Vec<_>>().join(", ");
+                Err(unknown(format!(
+                    "several data sets below it; name one: {folders}"
+                )))
+            }
+        }
+    }
+
+    /// The data sets in the folders of a folder.
+    fn below(
+        tree: &Tree,
+        format: Option<Format>,
+        levels: usize,
+    ) -> Result<Vec<(PathBuf, Self)>, DataError> {
+        let mut found = Vec::new();
+        let children: Vec<&Path> = tree.children(tree.root()).collect();
+        if levels == 0 || children.len() > MOST_FOLDERS {
+            return Ok(found);
+        }
+        for child in children {
+            let Ok(tree) = Tree::scan(child) else {
+                continue;
+            };
+            match Self::within(&tree, format)? {
+                Some(layout) => found.push((child.into(), layout)),
+                None => found.extend(Self::below(&tree, format, levels - 1)?),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The layout of the labels right in a folder.
+    fn within(tree: &Tree, format: Option<Format>) -> Result<Option<Self>, DataError> {
+        let is_asked = |asked| format.is_none_or(|format| format == asked);
+        let found = [
+            voc::Layout::find(tree).map(Self::Voc),
+            coco::Layout::find(tree).map(Self::Coco),
+            yolo::Layout::find(tree).map(Self::Yolo),
+        ];
+        let found = found.into_iter().flatten();
+        let mut found: Vec<Self> = found.filter(|layout| is_asked(layout.format())).collect();
+        match found.len() {
+            0 => Ok(None),
+            1 => Ok(found.pop()),
+            _ => {
+                let names: Vec<&str> = found.iter().map(|layout| layout.format().name()).collect();
+                let names = names.join(", ");
+                let reason =
+                    format!("labels of several formats ({names}); name one (--data-format)");
+                let root = tree.root().into();
+                Err(DataError::UnknownFormat { root, reason })
+            }
         }
     }
 }

@@ -27,8 +27,9 @@ pub enum DataError {
     },
     /// The folder has the layout of no known format.
     #[error(
-        "{}: {reason}; read are COCO (annotations/*.json), Pascal VOC (Annotations/*.xml, \
-         JPEGImages, ImageSets/Main/*.txt) and YOLO (data.yaml, images, labels)",
+        "{}: {reason}; read are COCO (a .json with `images`, here, in annotations or in the folder \
+         of each split), Pascal VOC (.xml in Annotations or beside the pictures) and YOLO \
+         (data.yaml, obj.data, or .txt in labels or beside the pictures)",
         root.display()
     )]
     UnknownFormat {
@@ -55,9 +56,25 @@ pub enum DataError {
         /// The split asked for, if any.
         split: Option<String>,
     },
+    /// No picture has a label file, so that all would be background.
+    #[error(
+        "{}: none of {images} pictures has a label file, the first not {}; found are {found}",
+        root.display(), expected.display()
+    )]
+    NoLabels {
+        /// The data set.
+        root: PathBuf,
+        /// The number of pictures.
+        images: usize,
+        /// Where the labels of the first picture should be.
+        expected: PathBuf,
+        /// The files that there are, by folder.
+        found: String,
+    },
     /// Nothing says how the classes are called.
     #[error(
-        "{}: no class names; expected `names` in data.yaml, or a classes.txt with a name a line",
+        "{}: no class names; expected `names` or `nc` in data.yaml, or a classes.txt with a name a \
+         line",
         root.display()
     )]
     NoClassNames {

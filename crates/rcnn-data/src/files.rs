@@ -6,12 +6,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
+use crate::text::read_text;
 
 pub(crate) use rcnn_image::EXTENSIONS as PICTURES;
 
 pub(crate) fn is_one_of(extension: &OsStr, extensions: &[&str]) -> bool {
     let extension = extension.to_string_lossy().to_lowercase();
     extensions.contains(&extension.as_str())
+}
+
+/// Whether a name is that of what systems and tools leave among data, such as macOS's `._a.jpg`
+/// in archives and the copies in `.ipynb_checkpoints`.
+pub(crate) fn is_hidden(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with('.') || name == "__MACOSX" || name == "@eaDir"
 }
 
 /// The files of some extensions right in a folder.
@@ -23,10 +31,9 @@ pub(crate) fn files_by_stem(
     for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
         let path = entry.map_err(DataError::io(folder))?.path();
         let fits = path.extension().is_some_and(|e| is_one_of(e, extensions));
-        // macOS leaves `._name` beside `name` in archives.
         if let Some(stem) = path.file_stem().map(|stem| stem.to_string_lossy())
             && fits
-            && !stem.starts_with("._")
+            && !is_hidden(path.file_name().unwrap_or_default())
         {
             files.insert(stem.into_owned(), path);
         }
@@ -36,31 +43,45 @@ pub(crate) fn files_by_stem(
 
 /// The pictures in a folder and the folders below it, in order of path.
 pub(crate) fn pictures_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut pictures = Vec::new();
+    files_below(folder, &PICTURES)
+}
+
+/// The files of some extensions in a folder and the folders below it, in order of path.
+pub(crate) fn files_below(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, DataError> {
+    let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).map_err(DataError::io(&folder))? {
             let entry = entry.map_err(DataError::io(&folder))?;
             let path = entry.path();
+            if is_hidden(&entry.file_name()) {
+                continue;
+            }
             // Links to folders are not followed: they may lead in circles.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
-            } else if rcnn_image::has_image_name(&path) {
-                pictures.push(path);
+            } else if path.extension().is_some_and(|e| is_one_of(e, extensions)) {
+                found.push(path);
             }
         }
     }
-    pictures.sort();
-    Ok(pictures)
+    found.sort();
+    Ok(found)
 }
 
 /// The lines of a list of names, trimmed and without blank ones; `None` if there are none.
-pub(crate) fn lines_of(file: &Path) -> Option<Vec<String>> {
-    let text = fs::read_to_string(file).ok()?;
-    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+///
+/// # Errors
+/// When there is such a file and it can't be read.
+pub(crate) fn lines_of(file: &Path) -> Result<Option<Vec<String>>, DataError> {
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let text = read_text(file)?;
+    let lines = text.lines().map(str::trim);
     let lines: Vec<String> = lines
         .filter(|line| !line.is_empty())
         .map(String::from)
         .collect();
-    (!lines.is_empty()).then_some(lines)
+    Ok((!lines.is_empty()).then_some(lines))
 }

@@ -31,10 +31,13 @@ mod extras;
 mod files;
 mod geometry;
 mod loader;
+mod pictures;
 mod problems;
 mod random;
 mod raw;
 mod split;
+mod text;
+mod tree;
 mod voc;
 mod yolo;
 

@@ -141,6 +141,18 @@ impl Problems {
         self.iter().filter(|p| p.kind.is_invalid()).count()
     }
 
+    /// What does not make data invalid, but may not be meant: `duplicate boxes: 2, empty splits: 1`.
+    pub fn notes(&self) -> Option<String> {
+        let notes = self
+            .counts()
+            .into_iter()
+            .filter(|(kind, _)| !kind.is_invalid());
+        let notes: Vec<String> = notes
+            .map(|(kind, n)| format!("{}: {n}", kind.heading()))
+            .collect();
+        (!notes.is_empty()).then(|| notes.join(", "))
+    }
+
     /// How many there are of each kind.
     pub fn counts(&self) -> BTreeMap<ProblemKind, usize> {
         let mut counts = BTreeMap::new();
@@ -191,6 +203,7 @@ mod tests {
         }
         problems.push(ProblemKind::DuplicateBox, file, Some(3), "as box 2");
         assert_eq!(problems.invalid(), 12);
+        assert_eq!(problems.notes().unwrap(), "duplicate boxes: 1");
         let text = problems.to_string();
         assert!(
             text.starts_with("boxes without area (12):\n  a.xml, box 1: 5 x 0\n"),

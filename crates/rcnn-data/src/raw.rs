@@ -37,6 +37,8 @@ pub(crate) struct RawImage {
     pub(crate) path: PathBuf,
     /// Where the image is named, for messages.
     pub(crate) named_by: PathBuf,
+    /// Where it was looked for, if it was not found.
+    pub(crate) looked_in: Option<String>,
     pub(crate) id: Option<u64>,
     /// The size by the label file.
     pub(crate) stated: Option<(u32, u32)>,
@@ -189,7 +191,10 @@ impl RawImage {
         let (width, height) = match upright_size(&self.path) {
             Ok(size) => size,
             Err(error) if is_missing(&error.kind) => {
-                let message = format!("no such file; {} names it", self.named_by.display());
+                let mut message = format!("no such file; {} names it", self.named_by.display());
+                if let Some(tried) = &self.looked_in {
+                    message += &format!("; {tried}");
+                }
                 problems.push(Kind::MissingImage, &self.path, None, message);
                 return None;
             }

@@ -1,5 +1,6 @@
 //! Pascal VOC: an XML file an image in `Annotations`, pictures in `JPEGImages`, and the stems of a
-//! split's images in `ImageSets/Main/<split>.txt`.
+//! split's images in `ImageSets/Main/<split>.txt`. Folders may have other names, XML files may lie
+//! beside their pictures, and each split may have a folder.
 //!
 //! Classes are those of the objects, by name, unless a `classes.txt` lists them. Coordinates are taken
 //! as they stand, fractions included; as in torchvision's references, nothing is subtracted although
@@ -8,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use roxmltree::{Document, Node};
@@ -19,6 +20,12 @@ use crate::extras::Extras;
 use crate::files::{PICTURES, files_by_stem, is_one_of, lines_of};
 use crate::problems::{ProblemKind, Problems};
 use crate::raw::{Raw, RawBounds, RawImage, RawObject};
+use crate::text::{decode_xml, read_text};
+
+mod layout;
+
+use layout::Files;
+pub(crate) use layout::Layout;
 
 pub(crate) const ANNOTATIONS: &str = "Annotations";
 pub(crate) const IMAGES: &str = "JPEGImages";
@@ -27,24 +34,28 @@ pub(crate) const CLASSES: &str = "classes.txt";
 /// What an object says of itself besides its name and box.
 pub(crate) const ATTRIBUTES: [&str; 4] = ["pose", "truncated", "difficult", "occluded"];
 
-/// Whether a folder has VOC's layout.
-pub(crate) fn fits(root: &Path) -> bool {
-    files_by_stem(&root.join(ANNOTATIONS), &["xml"]).is_ok_and(|files| !files.is_empty())
-}
-
-pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError> {
-    let annotations = files_by_stem(&root.join(ANNOTATIONS), &["xml"])?;
-    let images_folder = root.join(IMAGES);
-    let pictures = files_by_stem(&images_folder, &PICTURES).unwrap_or_default();
-    let mut problems = Problems::default();
-    let known = |stem: &str| annotations.contains_key(stem) || pictures.contains_key(stem);
-    let splits = read_splits(root, options, known, &mut problems)?;
-
-    let parsed: BTreeMap<&String, Result<Annotation, String>> = annotations
+pub(crate) fn read(layout: &Layout, options: &ReadOptions) -> Result<Raw, DataError> {
+    let Files {
+        mut annotations,
+        pictures,
+    } = layout.files(options.images.as_deref());
+    let images_folder = options.images.clone().unwrap_or_else(|| layout.expected());
+    let mut parsed: BTreeMap<String, Result<Annotation, String>> = annotations
         .par_iter()
-        .map(|(stem, path)| (stem, Annotation::read(path)))
+        .map(|(stem, path)| (stem.clone(), Annotation::read(path)))
         .collect();
-    let listed_classes = lines_of(&root.join(CLASSES));
+    let renamed = take_picture_names(&mut parsed, &mut annotations, &pictures);
+    let mut problems = Problems::default();
+    let splits = read_splits(
+        layout,
+        options,
+        &annotations,
+        &pictures,
+        &renamed,
+        &mut problems,
+    )?;
+
+    let listed_classes = lines_of(&layout.base().join(CLASSES))?;
     let mut class_names = listed_classes.unwrap_or_else(|| {
         // Every file has a say in the names, so that all splits agree on them.
         let objects = parsed.values().flatten().flat_map(|a| &a.objects);
@@ -68,7 +79,7 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
         .collect();
     let split_file = |stem| {
         let split = split_of.get(stem)?;
-        Some(root.join(SPLITS).join(format!("{split}.txt")))
+        Some(layout.lists()?.join(format!("{split}.txt")))
     };
     let mut images = Vec::new();
     let mut places = HashMap::new();
@@ -82,11 +93,7 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
             (Some(Ok(annotation)), _) => annotation,
             _ => &Annotation::default(),
         };
-        let path = pictures.get(stem).cloned().or_else(|| {
-            let named = images_folder.join(annotation.filename.as_ref()?);
-            named.is_file().then_some(named)
-        });
-        let path = match (path, labels) {
+        let path = match (pictures.get(stem).cloned(), labels) {
             (Some(path), _) => path,
             (None, Some(labels)) if !listed.contains(stem) => {
                 let message = format!("no picture {stem} in {}", images_folder.display());
@@ -97,8 +104,11 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
         };
         places.insert(stem, images.len());
         images.push(RawImage {
-            named_by: split_file(stem).or(labels.cloned()).unwrap_or(root.into()),
+            named_by: split_file(stem)
+                .or(labels.cloned())
+                .unwrap_or(layout.root.clone()),
             path,
+            looked_in: None,
             id: None,
             stated: annotation.size,
             labels: labels.cloned(),
@@ -119,19 +129,79 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
     })
 }
 
-/// The stems in the files of `ImageSets/Main`, of one split or of all.
+/// Gives XML files that have no picture of their own name that of the picture they name, and returns
+/// these names by the old ones.
+fn take_picture_names(
+    parsed: &mut BTreeMap<String, Result<Annotation, String>>,
+    annotations: &mut BTreeMap<String, PathBuf>,
+    pictures: &BTreeMap<String, PathBuf>,
+) -> HashMap<String, String> {
+    let (mut renamed, mut taken) = (HashMap::new(), HashSet::new());
+    for (name, annotation) in parsed
+        .iter()
+        .filter(|(name, _)| !pictures.contains_key(*name))
+    {
+        let filename = annotation.as_ref().ok().and_then(|a| a.filename.as_deref());
+        let stem = filename.map(stem_of).unwrap_or_default();
+        let picture = match name.rsplit_once('/') {
+            Some((split, _)) => format!("{split}/{stem}"),
+            None => stem.to_string(),
+        };
+        let is_free = pictures.contains_key(&picture) && !annotations.contains_key(&picture);
+        if is_free && taken.insert(picture.clone()) {
+            renamed.insert(name.clone(), picture);
+        }
+    }
+    for (name, picture) in &renamed {
+        let files = parsed.remove(name).zip(annotations.remove(name));
+        if let Some((content, path)) = files {
+            parsed.insert(picture.clone(), content);
+            annotations.insert(picture.clone(), path);
+        }
+    }
+    renamed
+}
+
+/// The stem of a file that an XML file names, wherever it was.
+fn stem_of(filename: &str) -> &str {
+    let name = filename.rsplit(['/', '\\']).next().unwrap_or(filename);
+    match Path::new(name).extension() {
+        Some(extension) if is_one_of(extension, &PICTURES) => {
+            &name[..name.len() - extension.len() - 1]
+        }
+        _ => name,
+    }
+}
+
+/// The names in the folders of splits, or in the files of `ImageSets/Main`, of one split or of all.
 fn read_splits(
-    root: &Path,
+    layout: &Layout,
     options: &ReadOptions,
-    known: impl Fn(&str) -> bool,
+    annotations: &BTreeMap<String, PathBuf>,
+    pictures: &BTreeMap<String, PathBuf>,
+    renamed: &HashMap<String, String>,
     problems: &mut Problems,
 ) -> Result<BTreeMap<String, Vec<String>>, DataError> {
-    let files = files_by_stem(&root.join(SPLITS), &["txt"]).unwrap_or_default();
-    let mut splits = BTreeMap::new();
+    let is_wanted = |name: &str| options.split.as_ref().is_none_or(|split| split == name);
+    let known = |stem: &str| {
+        let names = [annotations, pictures];
+        names.iter().any(|files| files.contains_key(stem)) || renamed.contains_key(stem)
+    };
+    let mut splits: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for name in pictures.keys() {
+        if let Some((split, _)) = name.rsplit_once('/') {
+            splits.entry(split.into()).or_default().push(name.clone());
+        }
+    }
+    let lists = layout.lists().filter(|_| splits.is_empty());
+    let files = lists.map(|folder| files_by_stem(&folder, &["txt"]));
+    let files = files.transpose()?.unwrap_or_default();
+    let available = files.keys().filter(|name| !name.contains('_'));
+    let available = splits.keys().chain(available).cloned().collect();
+    splits.retain(|name, _| is_wanted(name));
     for (name, path) in &files {
-        let wanted = options.split.as_ref().is_none_or(|split| split == name);
-        let text = fs::read_to_string(path).map_err(DataError::io(path))?;
-        let text = text.trim_start_matches('\u{feff}');
+        let wanted = is_wanted(name);
+        let text = read_text(path)?;
         let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
         // `cat_train.txt` says of each image whether there are cats, and is no split.
         let of_class = |line: &str| !known(line) && flag(line).is_some();
@@ -148,6 +218,7 @@ fn read_splits(
                 }
                 _ => line,
             };
+            let stem = renamed.get(stem).map_or(stem, String::as_str);
             if seen.insert(stem) {
                 stems.push(stem.to_string());
             } else {
@@ -162,12 +233,9 @@ fn read_splits(
     }
     match &options.split {
         Some(split) if !splits.contains_key(split) => Err(DataError::UnknownSplit {
-            root: root.into(),
+            root: layout.root.clone(),
             split: split.clone(),
-            available: files
-                .into_keys()
-                .filter(|name| !name.contains('_'))
-                .collect(),
+            available,
         }),
         _ => Ok(splits),
     }
@@ -195,15 +263,18 @@ struct Object {
 
 impl Annotation {
     fn read(path: &Path) -> Result<Self, String> {
-        let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
-        let text = text.trim_start_matches('\u{feff}');
-        let document = Document::parse(text).map_err(|error| error.to_string())?;
+        let bytes = fs::read(path).map_err(|error| error.to_string())?;
+        let text = decode_xml(bytes)?;
+        let document = Document::parse(&text).map_err(|error| error.to_string())?;
         let root = document.root_element();
         if !root.has_tag_name("annotation") {
             return Err(format!("<{}> is not <annotation>", root.tag_name().name()));
         }
         let size = child(root, "size");
-        let side = |name| text_of(size?, name)?.parse::<u32>().ok();
+        let side = |name| {
+            let side = text_of(size?, name)?.parse::<f64>().ok()?;
+            (side.fract() == 0.0).then_some(side as u32)
+        };
         let objects = root.children().filter(|node| node.has_tag_name("object"));
         Ok(Self {
             filename: text_of(root, "filename").map(String::from),

@@ -1,48 +1,56 @@
 //! YOLO: a text file an image with a line `class x y width height` a box, in shares of the image;
-//! `data.yaml` names the classes and the splits.
+//! `data.yaml`, or darknet's `obj.data`, names the classes and the splits.
 //!
-//! The labels of `images/a.jpg` are in `labels/a.txt`, or beside the picture. Without a `data.yaml`,
-//! names are read from `classes.txt`, `obj.names` or `labels/classes.txt`, and the folders right in
-//! `images` are the splits. A line of more numbers is a polygon, whose box is
-//! taken; the polygon itself is kept as a mask in COCO's form.
+//! The labels of `images/a.jpg` are in `labels/a.txt`, or beside the picture. Without such a file,
+//! names are read from `classes.txt`, `obj.names` and the like, and the folders in `images`, lists of
+//! pictures, or folders with pictures and labels are the splits. A line of more numbers is a polygon,
+//! whose box is taken; the polygon itself is kept as a mask in COCO's form. Where `kpt_shape` tells
+//! of keypoints, these stand behind the box.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use encoding_rs::UTF_8;
 use rayon::prelude::*;
+use rcnn_image::has_image_name;
 
 use crate::dataset::ReadOptions;
 use crate::error::DataError;
 use crate::extras::Extras;
-use crate::files::{files_by_stem, lines_of, pictures_below};
+use crate::files::{files_by_stem, pictures_below};
+use crate::pictures::PictureFinder;
 use crate::problems::{ProblemKind, Problems};
 use crate::raw::{Raw, RawBounds, RawImage, RawObject};
+use crate::text::{decode, read_text};
+use crate::tree::{Tree, folder_of};
 
 mod config;
+mod labels;
+mod layout;
 
 use config::Config;
+use labels::is_label_file;
+pub(crate) use layout::Layout;
 
 pub(crate) const IMAGES: &str = "images";
 pub(crate) const LABELS: &str = "labels";
 
-/// Whether a folder has YOLO's layout.
-pub(crate) fn fits(root: &Path) -> bool {
-    Config::find(root).is_some() || root.join(IMAGES).is_dir() && root.join(LABELS).is_dir()
-}
-
-pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError> {
-    let mut config = match Config::find(root) {
-        Some(file) => Config::read(&file)?,
-        None => Config::of_layout(root)?,
+pub(crate) fn read(root: &Path, layout: &Layout, options: &ReadOptions) -> Result<Raw, DataError> {
+    let apart = options.images.as_deref();
+    let mut config = layout.config(apart)?;
+    let class_names = match config.names.take() {
+        Some(names) => Some(names),
+        None => layout::class_names(&config)?,
     };
-    let no_names = || DataError::NoClassNames { root: root.into() };
-    let class_names = config.names.clone();
-    let class_names = class_names.or_else(|| names_file(&config.base));
+    let numbered = || {
+        let numbers = 0..config.classes?;
+        Some(numbers.map(|number| format!("class_{number}")).collect())
+    };
     let class_names = class_names
         .or(options.class_names.clone())
-        .ok_or_else(no_names)?;
+        .or_else(numbered)
+        .ok_or_else(|| DataError::NoClassNames { root: root.into() })?;
 
     if let Some(split) = &options.split {
         let sources = config.splits.remove(split).filter(|_| !config.unsplit);
@@ -57,14 +65,33 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
         config.splits = BTreeMap::from([(split.clone(), sources)]);
     }
     let mut problems = Problems::default();
-    let listing = Listing::new(&config, &mut problems)?;
-    if options.split.is_none() {
-        listing.tell_orphans(&mut problems);
-    }
-    let read: Vec<Result<RawImage, (PathBuf, String)>> = listing
+    let listing = Listing::new(&config, apart, &mut problems)?;
+    let pictures = listing
         .pictures
-        .into_par_iter()
-        .map(|(picture, named_by)| image(picture, named_by, class_names.len(), options.boxes_only))
+        .iter()
+        .map(|picture| picture.path.as_path());
+    let label_files = labels::of_pictures(pictures, apart.map(|_| config.base.as_path()));
+    if let Some(first) = listing.pictures.first()
+        && label_files.iter().all(Option::is_none)
+    {
+        return Err(DataError::NoLabels {
+            root: config.base.clone(),
+            images: listing.pictures.len(),
+            expected: labels::expected(&first.path),
+            found: Tree::scan(&config.base)?.summary(),
+        });
+    }
+    if options.split.is_none() {
+        tell_orphans(&label_files, &mut problems);
+    }
+    let lines = Lines {
+        classes: class_names.len(),
+        keypoint_numbers: config.keypoint_numbers,
+        boxes_only: options.boxes_only,
+    };
+    let pictures = listing.pictures.into_par_iter().zip(label_files);
+    let read: Vec<Result<RawImage, (PathBuf, String)>> = pictures
+        .map(|(picture, labels)| image(picture, labels, &lines))
         .collect();
     let mut images = Vec::new();
     let mut kept = Vec::new();
@@ -86,16 +113,27 @@ pub(crate) fn read(root: &Path, options: &ReadOptions) -> Result<Raw, DataError>
     })
 }
 
+/// A picture, and where it is listed.
+struct Picture {
+    path: PathBuf,
+    named_by: PathBuf,
+    /// Where it was looked for in vain.
+    looked_in: Option<String>,
+}
+
 /// The pictures of all splits, each once.
 struct Listing {
-    /// Pictures, and the folder or list that each was found in.
-    pictures: Vec<(PathBuf, PathBuf)>,
+    pictures: Vec<Picture>,
     /// Indices of pictures.
     splits: BTreeMap<String, Vec<usize>>,
 }
 
 impl Listing {
-    fn new(config: &Config, problems: &mut Problems) -> Result<Self, DataError> {
+    fn new(
+        config: &Config,
+        apart: Option<&Path>,
+        problems: &mut Problems,
+    ) -> Result<Self, DataError> {
         let mut pictures = Vec::new();
         let mut places = HashMap::new();
         let mut splits = BTreeMap::new();
@@ -103,15 +141,15 @@ impl Listing {
             let mut indices = Vec::new();
             let mut listed = HashSet::new();
             for source in sources {
-                for picture in pictures_of(source)? {
-                    let index = *places.entry(picture.clone()).or_insert(pictures.len());
+                for picture in pictures_of(source, split, apart.unwrap_or(&config.base))? {
+                    let index = *places.entry(picture.path.clone()).or_insert(pictures.len());
                     if !listed.insert(index) {
-                        let message = format!("{} is listed twice", picture.display());
+                        let message = format!("{} is listed twice", picture.path.display());
                         problems.push(ProblemKind::DuplicateImage, source, None, message);
                         continue;
                     }
                     if index == pictures.len() {
-                        pictures.push((picture, source.clone()));
+                        pictures.push(picture);
                     }
                     indices.push(index);
                 }
@@ -124,18 +162,20 @@ impl Listing {
         }
         Ok(Self { pictures, splits })
     }
+}
 
-    /// Tells of label files, beside those of pictures, that belong to none.
-    fn tell_orphans(&self, problems: &mut Problems) {
-        let owned = self.pictures.iter().map(|(picture, _)| labels_of(picture));
-        let owned: BTreeSet<PathBuf> = owned.collect();
-        let folders: BTreeSet<&Path> = owned.iter().filter_map(|file| file.parent()).collect();
-        for folder in folders {
-            for (stem, file) in files_by_stem(folder, &["txt"]).unwrap_or_default() {
-                if !owned.contains(&file) && stem != "classes" && is_label_file(&file) {
-                    let message = "no picture belongs to it";
-                    problems.push(ProblemKind::OrphanLabels, &file, None, message);
-                }
+/// Tells of label files, beside those of pictures, that belong to none.
+fn tell_orphans(owned: &[Option<PathBuf>], problems: &mut Problems) {
+    let owned: BTreeSet<&Path> = owned.iter().flatten().map(PathBuf::as_path).collect();
+    let folders: BTreeSet<&Path> = owned.iter().filter_map(|file| file.parent()).collect();
+    for folder in folders {
+        for file in files_by_stem(folder, &["txt"])
+            .unwrap_or_default()
+            .into_values()
+        {
+            if !owned.contains(file.as_path()) && is_label_file(&file) {
+                let message = "no picture belongs to it";
+                problems.push(ProblemKind::OrphanLabels, &file, None, message);
             }
         }
     }
@@ -143,20 +183,22 @@ impl Listing {
 
 /// A picture with the content of its label file, or what is wrong with that file.
 fn image(
-    path: PathBuf,
-    named_by: PathBuf,
-    classes: usize,
-    boxes_only: bool,
+    picture: Picture,
+    labels: Option<PathBuf>,
+    lines: &Lines,
 ) -> Result<RawImage, (PathBuf, String)> {
-    let labels = labels_of(&path);
-    let (labels, objects) = match fs::read_to_string(&labels) {
-        Ok(text) => (Some(labels), objects(&text, classes, boxes_only)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (None, Vec::new()),
-        Err(error) => return Err((labels, error.to_string())),
+    let objects = match &labels {
+        Some(file) => {
+            let bytes = fs::read(file).map_err(|error| error.to_string());
+            let text = bytes.and_then(|bytes| decode(bytes, UTF_8));
+            lines.objects(&text.map_err(|reason| (file.clone(), reason))?)
+        }
+        None => Vec::new(),
     };
     Ok(RawImage {
-        path,
-        named_by,
+        path: picture.path,
+        named_by: picture.named_by,
+        looked_in: picture.looked_in,
         id: None,
         stated: None,
         labels,
@@ -165,14 +207,26 @@ fn image(
     })
 }
 
-/// The boxes of a label file.
-fn objects(text: &str, classes: usize, boxes_only: bool) -> Vec<RawObject> {
-    let text = text.trim_start_matches('\u{feff}');
-    let lines = text
-        .lines()
-        .zip(1..)
-        .filter(|(line, _)| !line.trim().is_empty());
-    let objects = lines.map(|(line, number)| {
+/// How the lines of label files are read.
+struct Lines {
+    classes: usize,
+    /// How many numbers of keypoints are behind a box.
+    keypoint_numbers: usize,
+    boxes_only: bool,
+}
+
+impl Lines {
+    /// The boxes of a label file.
+    fn objects(&self, text: &str) -> Vec<RawObject> {
+        let lines = text.lines().zip(1..);
+        let lines = lines.filter(|(line, _)| !line.trim().is_empty());
+        lines
+            .map(|(line, number)| self.object(line, number))
+            .collect()
+    }
+
+    fn object(&self, line: &str, number: u64) -> RawObject {
+        let classes = self.classes;
         let mut words = line.split_whitespace();
         let class = words.next().unwrap_or_default();
         let numbers: Result<Vec<f64>, String> = words
@@ -180,10 +234,20 @@ fn objects(text: &str, classes: usize, boxes_only: bool) -> Vec<RawObject> {
             .collect();
         let mut polygon = Vec::new();
         let bounds = numbers.and_then(|numbers| match numbers[..] {
-            [x, y, w, h] => Ok([x - w / 2.0, y - h / 2.0, x + w / 2.0, y + h / 2.0]),
+            [x, y, w, h, ref keypoints @ ..]
+                if keypoints.is_empty() || keypoints.len() == self.keypoint_numbers =>
+            {
+                Ok([x - w / 2.0, y - h / 2.0, x + w / 2.0, y + h / 2.0])
+            }
+            ref other if self.keypoint_numbers > 0 => {
+                let (found, points) = (other.len(), self.keypoint_numbers);
+                Err(format!(
+                    "{found} numbers instead of 4 and {points} of keypoints"
+                ))
+            }
             ref points if points.len() >= 6 && points.len() % 2 == 0 => {
                 let bounds = around(points);
-                if !boxes_only {
+                if !self.boxes_only {
                     polygon = numbers;
                 }
                 Ok(bounds)
@@ -206,8 +270,7 @@ fn objects(text: &str, classes: usize, boxes_only: bool) -> Vec<RawObject> {
             polygon,
             extras: Extras::default(),
         }
-    });
-    objects.collect()
+    }
 }
 
 /// The box around a polygon.
@@ -228,47 +291,43 @@ fn around(points: &[f64]) -> [f64; 4] {
     })
 }
 
-/// The label file of a picture: the last `images` in its path is `labels`.
-fn labels_of(picture: &Path) -> PathBuf {
-    let mut parts: Vec<Component> = picture.components().collect();
-    let folders = parts.len().saturating_sub(1);
-    let place = parts[..folders]
-        .iter()
-        .rposition(|part| part.as_os_str() == IMAGES);
-    if let Some(place) = place {
-        parts[place] = Component::Normal(LABELS.as_ref());
+/// The pictures of a folder, or those listed in a text file, which may have been in another place.
+fn pictures_of(source: &Path, split: &str, below: &Path) -> Result<Vec<Picture>, DataError> {
+    let picture = |path| Picture {
+        path,
+        named_by: source.into(),
+        looked_in: None,
+    };
+    if !source.is_file() {
+        return Ok(pictures_below(source)?.into_iter().map(picture).collect());
     }
-    parts.iter().collect::<PathBuf>().with_extension("txt")
-}
-
-/// Lists of pictures may lie among labels; their lines are no boxes.
-fn is_label_file(file: &Path) -> bool {
-    fs::read_to_string(file).is_ok_and(|text| {
-        let first = text.split_whitespace().next();
-        first.is_some_and(|word| word.parse::<f64>().is_ok())
-    })
-}
-
-/// The pictures of a folder, or those listed in a text file.
-fn pictures_of(source: &Path) -> Result<Vec<PathBuf>, DataError> {
-    if source.is_dir() {
-        return pictures_below(source);
-    }
-    let text = fs::read_to_string(source).map_err(DataError::io(source))?;
-    let folder = source.parent().unwrap_or(Path::new(""));
-    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let text = read_text(source)?;
+    let lines = text.lines().map(str::trim);
+    let lines = lines.map(|line| line.strip_prefix("./").unwrap_or(line));
     let lines = lines.filter(|line| !line.is_empty());
-    let pictures = lines.map(|line| folder.join(line.strip_prefix("./").unwrap_or(line)));
+    let folders = vec![
+        folder_of(source).to_path_buf(),
+        below.join(split),
+        below.into(),
+    ];
+    let mut finder = PictureFinder::new(folders, below, split, lines.clone());
+    let pictures = lines.map(|line| {
+        let found = finder.find(line);
+        let looked_in = found.is_none().then(|| finder.tried());
+        let path = found.unwrap_or_else(|| finder.expected(line));
+        Picture {
+            looked_in,
+            ..picture(path)
+        }
+    });
     Ok(pictures.collect())
 }
 
-/// A name a line.
-fn names_file(base: &Path) -> Option<Vec<String>> {
-    let files = [
-        "classes.txt",
-        "obj.names",
-        "classes.names",
-        "labels/classes.txt",
-    ];
-    files.iter().find_map(|file| lines_of(&base.join(file)))
+/// Whether a text file lists pictures.
+fn is_list(file: &Path) -> bool {
+    let text = read_text(file).unwrap_or_default();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .next()
+        .is_some_and(|line| has_image_name(Path::new(line)))
 }

@@ -48,7 +48,7 @@ fn layers_are_ranked_and_drawn() {
     let written: serde_json::Value = serde_json::from_slice(&file("analysis.json")).expect("JSON");
     assert_eq!(written["pictures"], 2);
 
-    let one = ["--images", "1", "--format", "json"];
+    let one = ["--count", "1", "--format", "json"];
     let report = json(&rcnn(&[&data[..], &one[..]].concat()));
     assert_eq!(report["pictures"], 1);
     assert!(report["quality"]["loss"].as_f64().expect("a loss") > 0.0);
@@ -87,7 +87,7 @@ fn what_cannot_be_analyzed_is_refused() {
     assert_fails(&analyze("pictures", &maps), 2, "--output");
     let maps = ["--feature-maps", "layer9", "--output", "analysis/2"];
     assert_fails(&analyze("pictures", &maps), 1, "known are");
-    assert_fails(&analyze("pictures", &["--images", "0"]), 2, "from 1");
+    assert_fails(&analyze("pictures", &["--count", "0"]), 2, "from 1");
     assert_fails(
         &rcnn(&["analyze", "cut.bpk", "--data", "pictures"]),
         1,

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod config;
+mod datasets;
 mod devices;
 mod overwrite;
 mod simd;

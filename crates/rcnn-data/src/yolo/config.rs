@@ -1,14 +1,14 @@
 //! YOLO's `data.yaml`: the names of the classes and where the splits are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::{IMAGES, pictures_below};
 use crate::error::DataError;
-use crate::files::files_by_stem;
+use crate::files::lines_of;
+use crate::text::read_text;
+use crate::tree::folder_of;
 
 /// More is no `data.yaml`.
 const MAX_BYTES: usize = 1 << 18;
@@ -19,10 +19,19 @@ const MAX_NESTING: usize = 64;
 /// Each may stand for many more, so that a few lines could fill the memory.
 const MAX_ALIASES: usize = 10;
 
+/// The splits that a file may name folders of.
+const USUAL_SPLITS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
+
+/// Where the pictures are and what the classes are called.
+#[derive(Default)]
 pub(super) struct Config {
     /// The folder that paths are relative to.
     pub(super) base: PathBuf,
     pub(super) names: Option<Vec<String>>,
+    /// The number of classes, where it is stated.
+    pub(super) classes: Option<usize>,
+    /// How many numbers of keypoints are behind a box.
+    pub(super) keypoint_numbers: usize,
     /// Folders of pictures, or text files that list some.
     pub(super) splits: BTreeMap<String, Vec<PathBuf>>,
     /// Whether the one split is just everything.
@@ -30,39 +39,21 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// The YAML file of a data set: itself, `data.yaml`, or the only one that has `names`.
-    pub(super) fn find(root: &Path) -> Option<PathBuf> {
-        if root.is_file() {
-            return Some(root.into());
-        }
-        let files = files_by_stem(root, &["yaml", "yml"]).ok()?;
-        if let Some(file) = files.get("data") {
-            return Some(file.clone());
-        }
-        let named = |file: &PathBuf| {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            text.lines().any(|line| line.starts_with("names"))
-        };
-        let mut fitting = files.into_values().filter(named);
-        let first = fitting.next();
-        first.filter(|_| fitting.next().is_none())
-    }
-
-    pub(super) fn read(file: &Path) -> Result<Self, DataError> {
+    /// Reads a `data.yaml`. If the pictures are elsewhere, it may name folders that are not there.
+    pub(super) fn read_yaml(file: &Path, apart: bool) -> Result<Self, DataError> {
         let malformed = |reason: &str| DataError::malformed(file, reason);
-        let text = fs::read_to_string(file).map_err(DataError::io(file))?;
+        let text = read_text(file)?;
         let aliases = text.matches('*').count();
         if text.len() > MAX_BYTES || nesting(&text) > MAX_NESTING || aliases > MAX_ALIASES {
             return Err(malformed("too large or too deeply nested for a data.yaml"));
         }
-        let text = text.trim_start_matches('\u{feff}');
-        let documents = YamlLoader::load_from_str(text);
+        let documents = YamlLoader::load_from_str(&text);
         let documents = documents.map_err(|error| malformed(&error.to_string()))?;
         let yaml = documents.first().unwrap_or(&Yaml::BadValue);
         let Some(entries) = yaml.as_hash() else {
             return Err(malformed("no `key: value` lines"));
         };
-        let folder = file.parent().unwrap_or(Path::new(""));
+        let folder = folder_of(file);
         let base = match yaml["path"].as_str().map(|path| folder.join(path)) {
             Some(base) if base.is_dir() => base,
             // Many a file keeps the path it had on its author's machine.
@@ -73,25 +64,30 @@ impl Config {
         let list = |value: &Yaml| value.as_str().is_some_and(|entry| entry.ends_with(".txt"));
         let lists = entries.iter().filter(|(_, value)| list(value));
         let named = lists.filter_map(|(key, _)| key.as_str());
-        for split in BTreeSet::from_iter(["train", "val", "test"].into_iter().chain(named)) {
+        for split in BTreeSet::from_iter(USUAL_SPLITS.into_iter().chain(named)) {
             let entries = match &yaml[split] {
                 Yaml::String(entry) => vec![entry.as_str()],
                 Yaml::Array(entries) => entries.iter().filter_map(Yaml::as_str).collect(),
                 Yaml::BadValue | Yaml::Null => continue,
                 _ => return Err(malformed(&format!("`{split}` is no path"))),
             };
-            let places = entries.into_iter().map(|entry| place(&base, entry));
-            let places = places.map(|place| match place {
-                Some(place) => Ok(place),
-                None => Err(malformed(&format!(
-                    "`{split}` names a path that is not there"
-                ))),
+            // As ultralytics does.
+            let name = if split == "validation" { "val" } else { split };
+            let places = entries.iter().map(|entry| {
+                place(&base, entry).ok_or_else(|| {
+                    let base = base.display();
+                    malformed(&format!(
+                        "`{split}`: {entry} is not there, looked for in {base}"
+                    ))
+                })
             });
             match places.collect::<Result<Vec<_>, _>>() {
                 Ok(places) if places.is_empty() => {}
-                Ok(places) => drop(splits.insert(split.to_string(), places)),
+                Ok(places) => drop(splits.entry(name.to_string()).or_insert(places)),
                 // Most are delivered without the test set that they name.
                 Err(_) if split == "test" => {}
+                // The pictures are elsewhere, the labels are below.
+                Err(_) if apart => drop(splits.insert(name.into(), vec![base.join(entries[0])])),
                 Err(error) => return Err(error),
             }
         }
@@ -99,50 +95,82 @@ impl Config {
             Yaml::BadValue | Yaml::Null => None,
             names => Some(class_names(names).map_err(|reason| malformed(&reason))?),
         };
-        if splits.is_empty() {
-            let layout = Self::of_layout(&base)?;
-            return Ok(Self { names, ..layout });
-        }
         Ok(Self {
             base,
             names,
+            classes: count(&yaml["nc"]),
+            keypoint_numbers: keypoint_numbers(&yaml["kpt_shape"]).map_err(|e| malformed(&e))?,
             splits,
             unsplit: false,
         })
     }
 
-    /// The splits of a folder without a YAML file: the folders in `images`, or all.
-    pub(super) fn of_layout(base: &Path) -> Result<Self, DataError> {
-        let images = base.join(IMAGES);
-        let mut splits = BTreeMap::new();
-        for entry in fs::read_dir(&images).map_err(DataError::io(&images))? {
-            let path = entry.map_err(DataError::io(&images))?.path();
-            if let Some(name) = path.file_name()
-                && path.is_dir()
-                && !pictures_below(&path)?.is_empty()
-            {
-                splits.insert(name.to_string_lossy().into_owned(), vec![path]);
+    /// Reads darknet's `obj.data`: lines such as `train = data/train.txt`. The files that it names
+    /// were in a folder above it.
+    pub(super) fn read_darknet(file: &Path) -> Result<Self, DataError> {
+        let base = folder_of(file);
+        let text = read_text(file)?;
+        let mut config = Self {
+            base: base.into(),
+            ..Self::default()
+        };
+        for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            let (key, value) = (key.trim(), value.trim());
+            let found = place(base, value);
+            match key {
+                "classes" => config.classes = value.parse().ok(),
+                "names" => {
+                    let names = found.map(|file| lines_of(&file)).transpose()?;
+                    config.names = names.flatten();
+                }
+                "train" | "valid" | "val" | "validation" | "test" => {
+                    let found = found.ok_or_else(|| {
+                        let reason = format!("`{key}`: {value} is not there");
+                        DataError::malformed(file, reason)
+                    });
+                    match found {
+                        Ok(list) => drop(config.splits.insert(key.into(), vec![list])),
+                        Err(_) if key != "train" => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                _ => {}
             }
         }
-        let unsplit = splits.is_empty();
-        if unsplit {
-            splits.insert("all".into(), vec![images]);
-        }
-        Ok(Self {
-            base: base.into(),
-            names: None,
-            splits,
-            unsplit,
-        })
+        Ok(config)
     }
 }
 
-/// A path of the YAML file. Exports are common whose `../train/images` means `train/images`.
+/// A path of the file, which may be from another machine: as it stands, or an end of it. Exports are
+/// common whose `../train/images` means `train/images`.
 fn place(base: &Path, entry: &str) -> Option<PathBuf> {
-    let stripped = entry.trim_start_matches("../");
-    let entry = entry.strip_prefix("./").unwrap_or(entry);
-    let places = [base.join(entry), base.join(stripped)];
-    places.into_iter().find(|place| place.exists())
+    let entry = entry.replace('\\', "/");
+    let whole = base.join(entry.strip_prefix("./").unwrap_or(&entry));
+    let parts: Vec<&str> = entry.split('/').filter(|part| !part.is_empty()).collect();
+    let ends = (1..parts.len()).map(|start| base.join(parts[start..].join("/")));
+    std::iter::once(whole)
+        .chain(ends)
+        .find(|place| place.exists())
+}
+
+fn count(yaml: &Yaml) -> Option<usize> {
+    let text = yaml.as_str().and_then(|text| text.trim().parse().ok());
+    let number = yaml.as_i64().and_then(|number| number.try_into().ok());
+    number.or(text)
+}
+
+/// How many numbers `[points, 2]` or `[points, 3]` are.
+fn keypoint_numbers(yaml: &Yaml) -> Result<usize, String> {
+    if yaml.is_badvalue() || yaml.is_null() {
+        return Ok(0);
+    }
+    let shape: Option<Vec<usize>> = yaml
+        .as_vec()
+        .and_then(|all| all.iter().map(count).collect());
+    match shape.as_deref() {
+        Some(&[points @ 1..=1000, numbers @ 2..=3]) => Ok(points * numbers),
+        _ => Err("`kpt_shape` is not [points, 2] or [points, 3]".into()),
+    }
 }
 
 /// Names in a list, or by number from 0.
@@ -156,12 +184,12 @@ fn class_names(yaml: &Yaml) -> Result<Vec<String>, String> {
     match yaml {
         Yaml::Array(names) => names.iter().map(text).collect(),
         Yaml::Hash(names) => {
-            let by_number = names.iter().map(|(number, name)| match number.as_i64() {
+            let by_number = names.iter().map(|(number, name)| match count(number) {
                 Some(number) => Ok((number, text(name)?)),
                 None => Err("`names` has a key that is no number".into()),
             });
-            let by_number = by_number.collect::<Result<BTreeMap<i64, String>, String>>()?;
-            match by_number.keys().copied().eq(0..names.len() as i64) {
+            let by_number = by_number.collect::<Result<BTreeMap<usize, String>, String>>()?;
+            match by_number.keys().copied().eq(0..names.len()) {
                 true => Ok(by_number.into_values().collect()),
                 false => Err("the numbers of `names` are not 0, 1, 2, ...".into()),
             }

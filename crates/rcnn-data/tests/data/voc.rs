@@ -1,8 +1,6 @@
 //! Reading Pascal VOC: what is right, and what is wrong in every way.
 
-mod common;
-
-use common::{Folder, boxes_of, told, voc, voc_xml};
+use crate::common::{Folder, boxes_of, told, voc, voc_xml};
 use rcnn_data::{DataError, Format, ProblemKind as Kind, ReadOptions};
 
 #[test]

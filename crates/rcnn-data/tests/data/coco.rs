@@ -1,8 +1,6 @@
 //! Reading COCO: what is right, and what is wrong in every way.
 
-mod common;
-
-use common::{Folder, told};
+use crate::common::{Folder, told};
 use rcnn_data::{Format, ProblemKind as Kind, ReadOptions};
 
 const COCO: &str = r#"{

@@ -1,8 +1,6 @@
 //! Reading YOLO: what is right, and what is wrong in every way.
 
-mod common;
-
-use common::{Folder, boxes_of, told};
+use crate::common::{Folder, boxes_of, told};
 use rcnn_data::{DataError, Format, ProblemKind as Kind};
 
 fn yolo() -> Folder {

@@ -1,5 +1,4 @@
 //! Tiny data sets in temporary folders.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

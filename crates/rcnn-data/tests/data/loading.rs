@@ -1,10 +1,8 @@
 //! Batches: order, seeds, threads, and pictures that can't be loaded.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{Folder, voc};
+use crate::common::{Folder, voc};
 use rcnn_data::augment::{IouCrop, Photometric};
 use rcnn_data::{Augmentation, Dataset, Example, LoadError, Loader, LoaderOptions};
 

@@ -1,11 +1,9 @@
 //! Round trips through all formats.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::{Folder, told, voc, voc_xml};
+use crate::common::{Folder, told, voc, voc_xml};
 use rcnn_data::convert::{Pictures, convert};
 use rcnn_data::{DataError, Dataset, Format, Fractions, ReadOptions, random_split, read};
 

@@ -1,8 +1,6 @@
 //! The doctor on a small data set.
 
-mod common;
-
-use common::{voc, voc_xml};
+use crate::common::{voc, voc_xml};
 use rcnn_data::check::{AnchorSpec, ClassCount, Shared, check};
 use rcnn_data::{ProblemKind, Reading};
 

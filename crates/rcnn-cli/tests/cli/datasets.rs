@@ -1,0 +1,84 @@
+//! Data sets as people have them, through the commands that read data.
+
+use std::fs;
+
+use super::{assert_fails, json, path, rcnn, stdout};
+
+/// A YOLO set of one picture of 80x60 in a folder, a COCO file beside it, and the pictures elsewhere.
+fn mixed() -> &'static str {
+    for folder in ["mixed/labels", "mixed_pictures"] {
+        fs::create_dir_all(path(folder)).expect("a folder");
+    }
+    fs::copy(path("pictures/a.png"), path("mixed_pictures/a.png")).expect("a copy");
+    let labels = serde_json::json!({
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [60, 20, 30, 20]}],
+        "categories": [{"id": 1, "name": "RBC"}],
+    });
+    for (name, content) in [
+        ("labels/a.txt", "0 .5 .5 .2 .2\n0 .5 .5 .2 .2\n"),
+        ("classes.txt", "RBC\n"),
+        ("train.json", &labels.to_string()),
+    ] {
+        fs::write(path("mixed").join(name), content).expect("a file");
+    }
+    "mixed"
+}
+
+#[test]
+fn formats_folders_of_pictures_and_cuts_are_options_of_every_command_that_reads_data() {
+    let data = mixed();
+    let apart = ["--images", "mixed_pictures"];
+    let check =
+        |rest: &[&str]| rcnn(&[&["data", "check", data, "--json"], &apart[..], rest].concat());
+    assert_fails(
+        &check(&[]),
+        1,
+        "several formats (coco, yolo); name one (--data-format)",
+    );
+    let yolo = json(&check(&["--data-format", "yolo"]));
+    assert_eq!(
+        (&yolo["boxes"], &yolo["problem_counts"]["duplicate_box"]),
+        (&2.into(), &1.into())
+    );
+    let coco = check(&["--data-format", "coco"]);
+    assert_eq!(
+        coco.status.code(),
+        Some(3),
+        "a box reaches beyond the picture"
+    );
+    let cut = json(&check(&["--data-format", "coco", "--clip"]));
+    assert_eq!(cut["problem_counts"]["clipped"], 1);
+
+    let options = [
+        &["--data", data, "--data-format", "coco", "--clip"],
+        &apart[..],
+    ]
+    .concat();
+    let preview = [
+        "data",
+        "preview",
+        "--horizontal-flip",
+        "0",
+        "-o",
+        "mixed.png",
+    ];
+    let listed = stdout(&rcnn(&[&preview[..], &options].concat()));
+    assert!(listed.contains("a.png  80x60  1 box"), "{listed}");
+    let eval = rcnn(&[&["eval", "-w", "model.bpk"], &options[..]].concat());
+    let said = String::from_utf8_lossy(&eval.stderr);
+    assert!(
+        said.contains("mixed: boxes cut to the image: 1; `rcnn data check` has more"),
+        "{said}"
+    );
+    stdout(&eval);
+    let convert = ["data", "convert", "-o", "mixed_coco", "--to", "coco"];
+    stdout(&rcnn(&[&convert[..], &options[1..]].concat()));
+    let converted = json(&rcnn(&["data", "check", "mixed_coco", "--json"]));
+    assert_eq!(converted["box_widths"]["max"], 20.0);
+    assert_fails(
+        &check(&["--data-format", "tfrecord"]),
+        2,
+        "none of coco, voc, yolo",
+    );
+}

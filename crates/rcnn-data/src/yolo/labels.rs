@@ -1,0 +1,116 @@
+//! Which label file belongs to which picture.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Component, Path, PathBuf};
+
+use super::LABELS;
+use crate::files::files_below;
+use crate::text::read_text;
+use crate::tree::{is_called, name_of};
+
+/// Folders of pictures, in small letters, for which the labels are in `labels`.
+const IMAGE_FOLDERS: [&str; 3] = ["images", "jpegimages", "image"];
+
+/// Where a picture's labels should be: the last `images` in its path is `labels`.
+pub(super) fn expected(picture: &Path) -> PathBuf {
+    let mut parts: Vec<Component> = picture.components().collect();
+    let folders = parts.len().saturating_sub(1);
+    let is_images = |part: &Component| is_called(Path::new(part), &IMAGE_FOLDERS);
+    if let Some(place) = parts[..folders].iter().rposition(is_images) {
+        parts[place] = Component::Normal(LABELS.as_ref());
+    }
+    parts.iter().collect::<PathBuf>().with_extension("txt")
+}
+
+/// The label files of pictures: where they should be, in a folder `labels` beside, beside the
+/// picture; else below or above, in folders of labels, where only one picture and one label file have
+/// that stem.
+pub(super) fn of_pictures<'a>(
+    pictures: impl Iterator<Item = &'a Path> + Clone,
+    apart: Option<&Path>,
+) -> Vec<Option<PathBuf>> {
+    let mut found: Vec<Option<PathBuf>> = pictures.clone().map(direct).collect();
+    let direct: HashSet<PathBuf> = found.iter().flatten().cloned().collect();
+    let mut indices = HashMap::new();
+    let mut claims: HashMap<PathBuf, Vec<usize>> = HashMap::new();
+    for (place, picture) in pictures
+        .enumerate()
+        .filter(|(place, _)| found[*place].is_none())
+    {
+        let label = elsewhere(&expected(picture), apart, &mut indices);
+        if let Some(label) = label.filter(|label| !direct.contains(label)) {
+            claims.entry(label).or_default().push(place);
+        }
+    }
+    for (label, places) in claims {
+        if let [place] = places[..] {
+            found[place] = Some(label);
+        }
+    }
+    found
+}
+
+fn direct(picture: &Path) -> Option<PathBuf> {
+    let beside = picture.with_extension("txt");
+    let folder = picture.parent().unwrap_or(Path::new(""));
+    let name = beside.file_name().unwrap_or_default();
+    let places = [
+        expected(picture),
+        folder.join(LABELS).join(name),
+        beside.clone(),
+    ];
+    places.into_iter().find(|place| place.is_file())
+}
+
+/// The labels below each folder by stem.
+type Indices = HashMap<PathBuf, HashMap<String, Vec<PathBuf>>>;
+
+/// A label file of that name in the folders around the place where it should be.
+fn elsewhere(expected: &Path, apart: Option<&Path>, indices: &mut Indices) -> Option<PathBuf> {
+    let mut below = |folder: &Path| {
+        let index = indices
+            .entry(folder.into())
+            .or_insert_with(|| index(folder));
+        let stem = expected.file_stem().unwrap_or_default().to_string_lossy();
+        match index.get(stem.as_ref()).map(Vec::as_slice) {
+            Some([label]) => Some(label.clone()),
+            _ => None,
+        }
+    };
+    let folder = expected.parent()?;
+    let labels = folder
+        .ancestors()
+        .find(|folder| is_called(folder, &[LABELS]));
+    let Some(labels) = labels.filter(|labels| labels.is_dir()) else {
+        return below(apart?);
+    };
+    let there = folder.ancestors().find(|folder| folder.is_dir())?;
+    let above = || {
+        let folders = there
+            .ancestors()
+            .skip(1)
+            .take_while(|folder| folder.starts_with(labels));
+        let mut places =
+            folders.map(|folder| folder.join(expected.file_name().unwrap_or_default()));
+        places.find(|place| place.is_file())
+    };
+    below(there).or_else(above)
+}
+
+fn index(folder: &Path) -> HashMap<String, Vec<PathBuf>> {
+    let mut index: HashMap<String, Vec<PathBuf>> = HashMap::new();
+    for label in files_below(folder, &["txt"]).unwrap_or_default() {
+        let stem = label.file_stem().unwrap_or_default().to_string_lossy();
+        index.entry(stem.into_owned()).or_default().push(label);
+    }
+    index
+}
+
+/// Lists of pictures and of classes may lie among labels; their lines are no boxes.
+pub(super) fn is_label_file(file: &Path) -> bool {
+    name_of(file) != "classes.txt"
+        && read_text(file).is_ok_and(|text| {
+            let first = text.split_whitespace().next();
+            first.is_some_and(|word| word.parse::<f64>().is_ok())
+        })
+}

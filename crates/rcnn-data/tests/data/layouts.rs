@@ -1,0 +1,674 @@
+//! Data sets as exports and archives have them, each test named after what was refused or misread.
+
+use std::path::Path;
+
+use rcnn_data::{DataError, Dataset, Format, ProblemKind as Kind, ReadOptions, read};
+
+use crate::common::{Folder, told, voc_xml};
+
+/// The parts of a data set with their pictures, by path below its folder.
+fn parts(folder: &Folder, dataset: &Dataset) -> Vec<(String, Vec<String>)> {
+    let name = |&index: &usize| {
+        let image = &dataset.samples[index].image;
+        let inner = image.strip_prefix(folder.path()).unwrap_or(image);
+        inner.to_string_lossy().into_owned()
+    };
+    let splits = dataset.splits.iter();
+    splits
+        .map(|(split, all)| (split.clone(), all.iter().map(name).collect()))
+        .collect()
+}
+
+fn part(split: &str, pictures: &[&str]) -> (String, Vec<String>) {
+    (
+        split.into(),
+        pictures.iter().map(|name| name.to_string()).collect(),
+    )
+}
+
+/// Reads a data set without anything to remark and with a box on each picture.
+fn clean(root: &Path, options: &ReadOptions) -> Dataset {
+    let reading = read(root, options).unwrap();
+    assert_eq!(told(&reading), []);
+    let dataset = reading.accept(false).unwrap();
+    for sample in &dataset.samples {
+        assert!(!sample.boxes.is_empty(), "{}", sample.image.display());
+    }
+    dataset
+}
+
+fn clean_folder(folder: &Folder) -> Dataset {
+    clean(folder.path(), &ReadOptions::default())
+}
+
+fn xml() -> String {
+    voc_xml(&[("RBC", ["1", "2", "33", "40"])])
+}
+
+/// A COCO file of a box on each of some pictures.
+fn coco(pictures: &[&str]) -> String {
+    let images = pictures.iter().zip(1..).map(
+        |(name, id)| serde_json::json!({"id": id, "file_name": name, "width": 64, "height": 48}),
+    );
+    let boxes = (1..=pictures.len()).map(|id| {
+        serde_json::json!({"id": id, "image_id": id, "category_id": 1, "bbox": [id, 2, 20, 20]})
+    });
+    serde_json::json!({
+        "images": images.collect::<Vec<_>>(),
+        "annotations": boxes.collect::<Vec<_>>(),
+        "categories": [{"id": 1, "name": "RBC"}],
+    })
+    .to_string()
+}
+
+const LINE: &str = "0 .5 .5 .2 .2\n";
+
+#[test]
+fn xml_beside_the_pictures() {
+    let folder = Folder::new();
+    for name in ["train/a", "train/b", "valid/a"] {
+        folder.picture(&format!("{name}.jpg"), 64, 48);
+        folder.file(&format!("{name}.xml"), xml());
+    }
+    folder.file("README.roboflow.txt", "An export\n");
+    let dataset = clean_folder(&folder);
+    assert_eq!(dataset.format, Format::Voc);
+    let expected = [
+        part("train", &["train/a.jpg", "train/b.jpg"]),
+        part("valid", &["valid/a.jpg"]),
+    ];
+    assert_eq!(parts(&folder, &dataset), expected);
+    let valid = folder.read_split("valid").unwrap().accept(false).unwrap();
+    assert_eq!(parts(&folder, &valid), expected[1..]);
+    let error = folder.read_split("test").unwrap_err().to_string();
+    assert!(
+        error.ends_with("no split `test`; it has train, valid"),
+        "{error}"
+    );
+    let train = clean(&folder.path().join("train"), &ReadOptions::default());
+    assert_eq!((train.samples.len(), train.splits.len()), (2, 0));
+}
+
+#[test]
+fn folders_of_voc_by_other_names() {
+    for (annotations, images) in [
+        ("annotations", "images"),
+        ("Annotations", "Images"),
+        ("labels", "data"),
+        ("xmls", "frames"),
+        ("annotations", "."),
+        ("Annotations/train", "JPEGImages/train"),
+    ] {
+        let folder = Folder::new();
+        folder.picture(&format!("{images}/a.png"), 64, 48);
+        folder.file(&format!("{annotations}/a.xml"), xml());
+        let dataset = clean_folder(&folder);
+        assert_eq!(dataset.format, Format::Voc, "{annotations}");
+        assert_eq!(dataset.samples.len(), 1);
+    }
+    // Each split with folders of its own.
+    let folder = Folder::new();
+    for split in ["train", "test"] {
+        folder.picture(&format!("{split}/images/a.png"), 64, 48);
+        folder.file(&format!("{split}/annotations/a.xml"), xml());
+    }
+    let expected = [
+        part("test", &["test/images/a.png"]),
+        part("train", &["train/images/a.png"]),
+    ];
+    assert_eq!(parts(&folder, &clean_folder(&folder)), expected);
+}
+
+#[test]
+fn the_folder_above_a_data_set() {
+    let folder = Folder::new();
+    let year = "VOCdevkit/VOC2007";
+    folder.picture(&format!("{year}/JPEGImages/a.jpg"), 64, 48);
+    folder.file(&format!("{year}/Annotations/a.xml"), xml());
+    folder.file(&format!("{year}/ImageSets/Main/train.txt"), "a\n");
+    folder.file("__MACOSX/VOCdevkit/._VOC2007", "Mac OS X");
+    folder.file(".git/config", "");
+    let inner = format!("{year}/JPEGImages/a.jpg");
+    let expected = [part("train", &[inner.as_str()])];
+    for root in [folder.path().to_path_buf(), folder.path().join("VOCdevkit")] {
+        let dataset = clean(&root, &ReadOptions::default());
+        assert_eq!(parts(&folder, &dataset), expected);
+    }
+    folder.picture("VOCdevkit/VOC2012/JPEGImages/a.jpg", 64, 48);
+    folder.file("VOCdevkit/VOC2012/Annotations/a.xml", xml());
+    let error = folder.read().unwrap_err().to_string();
+    assert!(
+        error.contains("several data sets below it; name one"),
+        "{error}"
+    );
+    assert!(error.contains("VOC2012"), "{error}");
+}
+
+#[test]
+fn pictures_that_xml_of_another_name_claims() {
+    let folder = Folder::new();
+    folder.picture("JPEGImages/img_7.png", 64, 48);
+    let named = "<filename>C:\\photos\\img_7.png</filename><size>";
+    folder.file("Annotations/0001.xml", xml().replace("<size>", named));
+    folder.file("ImageSets/Main/train.txt", "0001\n");
+    let dataset = clean_folder(&folder);
+    assert_eq!(
+        parts(&folder, &dataset),
+        [part("train", &["JPEGImages/img_7.png"])]
+    );
+    assert_eq!(dataset.samples.len(), 1);
+}
+
+#[test]
+fn xml_in_other_encodings() {
+    let folder = Folder::new();
+    let head =
+        "<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?><annotation><folder>Z\u{fc}rich</folder>";
+    let text = xml()
+        .replace("<annotation>", head)
+        .replace("RBC", "K\u{e4}fer");
+    let latin: Vec<u8> = text.chars().map(|c| c as u8).collect();
+    let wide = |mark: &str, bytes: fn(u16) -> [u8; 2]| {
+        let text = text.replace("ISO-8859-1", "UTF-16");
+        format!("{mark}{text}")
+            .encode_utf16()
+            .flat_map(bytes)
+            .collect::<Vec<u8>>()
+    };
+    let utf8 = text.replace("ISO-8859-1", "UTF-8");
+    let files = [
+        latin,
+        wide("\u{feff}", u16::to_le_bytes),
+        wide("\u{feff}", u16::to_be_bytes),
+        wide("", u16::to_le_bytes),
+        format!("\u{feff}{utf8}").into_bytes(),
+        utf8.into_bytes(),
+    ];
+    for (content, number) in files.into_iter().zip(0..) {
+        folder.picture(&format!("JPEGImages/{number}.png"), 64, 48);
+        folder.file(&format!("Annotations/{number}.xml"), content);
+    }
+    let dataset = clean_folder(&folder);
+    assert_eq!(dataset.class_names, ["__background__", "K\u{e4}fer"]);
+    assert_eq!(dataset.samples.len(), 6);
+    folder.file("classes.txt", b"K\xe4fer\n");
+    let error = folder.read().unwrap_err().to_string();
+    assert!(
+        error.contains("classes.txt: not UTF-8: byte 0xe4"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_byte_order_mark_before_every_kind_of_file() {
+    let mark = |text: &str| format!("\u{feff}{text}");
+    let folder = Folder::new();
+    folder.picture("a.png", 64, 48);
+    let json = folder.file("train.json", mark(&coco(&["a.png"])));
+    clean_folder(&folder);
+    let wide = mark(&coco(&["a.png"]))
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect::<Vec<_>>();
+    std::fs::write(json, wide).unwrap();
+    clean_folder(&folder);
+
+    let folder = Folder::new();
+    folder.picture("images/a.png", 64, 48);
+    folder.file("labels/a.txt", mark(LINE));
+    folder.file("train.txt", mark("images/a.png\n"));
+    for (name, content) in [
+        ("data.yaml", "names: [RBC]\ntrain: train.txt\n"),
+        ("obj.names", "RBC\n"),
+        (
+            "obj.data",
+            "names = data/obj.names\ntrain = data/train.txt\n",
+        ),
+    ] {
+        folder.file(name, mark(content));
+        if name != "obj.names" {
+            let dataset = clean_folder(&folder);
+            assert_eq!(dataset.class_names[1], "RBC");
+            assert_eq!(parts(&folder, &dataset), [part("train", &["images/a.png"])]);
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_coco_file_in_the_folder_of_each_split() {
+    for file in [
+        "annotations.json",
+        "coco_instances.json",
+        "_annotations.coco.json",
+        "annotations/labels.json",
+    ] {
+        let folder = Folder::new();
+        for split in ["train", "val"] {
+            folder.picture(&format!("{split}/a.png"), 64, 48);
+            folder.file(&format!("{split}/{file}"), coco(&["a.png"]));
+        }
+        let dataset = clean_folder(&folder);
+        let expected = [part("train", &["train/a.png"]), part("val", &["val/a.png"])];
+        assert_eq!(parts(&folder, &dataset), expected, "{file}");
+        assert_eq!(folder.read_split("val").unwrap().dataset.samples.len(), 1);
+    }
+}
+
+#[test]
+fn json_that_is_no_data_set() {
+    let folder = Folder::new();
+    folder.picture("images/a.png", 64, 48);
+    folder.file("annotations/instances_train.json", coco(&["a.png"]));
+    let result = r#"[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.9}]"#;
+    folder.file("detections.json", result);
+    folder.file("dataset-metadata.json", "{}");
+    folder.file("annotations/broken.json", "{\"licenses\": [");
+    folder.file("annotations/person_keypoints_train.json", coco(&["b.png"]));
+    let dataset = clean_folder(&folder);
+    assert_eq!(parts(&folder, &dataset), [part("train", &["images/a.png"])]);
+    // Without others, those of keypoints are boxes of people.
+    std::fs::remove_file(folder.path().join("annotations/instances_train.json")).unwrap();
+    folder.file("annotations/person_keypoints_train.json", coco(&["a.png"]));
+    assert_eq!(
+        parts(&folder, &clean_folder(&folder)),
+        [part("train", &["images/a.png"])]
+    );
+}
+
+#[test]
+fn a_coco_file_whose_beginning_does_not_tell_all() {
+    let folder = Folder::new();
+    folder.picture("a.png", 64, 48);
+    let long = format!(
+        "{{\"annotations\": [{}1], \"images\": []",
+        "1, ".repeat(1 << 19)
+    );
+    folder.file("train.json", long);
+    assert!(matches!(folder.read(), Err(DataError::Malformed { .. })));
+}
+
+#[test]
+fn the_folders_of_fiftyone() {
+    let folder = Folder::new();
+    folder.picture("data/a.jpg", 64, 48);
+    folder.file("labels.json", coco(&["a.jpg"]));
+    assert_eq!(
+        parts(&folder, &clean_folder(&folder)),
+        [part("labels", &["data/a.jpg"])]
+    );
+    // VOC, and darknet with one list.
+    let folder = Folder::new();
+    folder.picture("data/a.jpg", 64, 48);
+    folder.file("labels/a.xml", xml());
+    assert_eq!(clean_folder(&folder).format, Format::Voc);
+    let folder = Folder::new();
+    folder.picture("data/a.jpg", 64, 48);
+    folder.file("data/a.txt", LINE);
+    folder.file("images.txt", "data/a.jpg\n");
+    folder.file("obj.names", "RBC\n");
+    assert_eq!(clean_folder(&folder).format, Format::Yolo);
+}
+
+#[test]
+fn names_of_pictures_from_other_machines() {
+    for name in [
+        "images\\b c.png",
+        "..\\..\\label-studio\\media\\upload\\4\\b c.png",
+        "C:\\data\\images\\b c.png",
+        "/data/upload/1/b c.png",
+        "images/b%20c.png",
+        "b%20c.png",
+        "/data/local-files/?d=images/b%20c.png",
+        "elsewhere/b c.png",
+    ] {
+        let folder = Folder::new();
+        folder.picture("images/b c.png", 64, 48);
+        folder.file("result.json", coco(&[name]));
+        let dataset = clean_folder(&folder);
+        assert_eq!(
+            parts(&folder, &dataset),
+            [part("result", &["images/b c.png"])],
+            "{name}"
+        );
+    }
+    // A percent sign may be meant.
+    let folder = Folder::new();
+    folder.picture("b%20c.png", 64, 48);
+    folder.picture("b c.png", 64, 48);
+    folder.file("result.json", coco(&["b%20c.png"]));
+    assert_eq!(
+        parts(&folder, &clean_folder(&folder)),
+        [part("result", &["b%20c.png"])]
+    );
+}
+
+/// A base name alone may be that of another picture.
+#[test]
+fn base_names_that_several_pictures_have() {
+    let folder = Folder::new();
+    folder.picture("set/1/a.png", 64, 48);
+    folder.picture("set/2/a.png", 64, 48);
+    folder.file(
+        "train.json",
+        coco(&["/x/1/a.png", "/x/2/a.png", "/x/3/a.png", "/x/b.png"]),
+    );
+    let reading = folder.read().unwrap();
+    let missing = |name: &str| (Kind::MissingImage, name.to_string(), None);
+    assert_eq!(told(&reading), [missing("a.png"), missing("b.png")]);
+    let expected = [part("train", &["set/1/a.png", "set/2/a.png"])];
+    assert_eq!(parts(&folder, &reading.dataset), expected);
+    let message = reading.problems.to_string();
+    assert!(
+        message.contains("train.json names it; looked in"),
+        "{message}"
+    );
+
+    // The picture of another split is not this one's.
+    let folder = Folder::new();
+    folder.picture("pictures/val/a.png", 64, 48);
+    folder.file("annotations/train.json", coco(&["a.png"]));
+    folder.file("annotations/val.json", coco(&["a.png"]));
+    let reading = folder.read().unwrap();
+    assert_eq!(told(&reading), [missing("a.png")]);
+    assert_eq!(reading.dataset.splits["train"], [] as [usize; 0]);
+}
+
+#[test]
+fn pictures_apart_from_the_labels() {
+    let pictures = Folder::new();
+    pictures.picture("train/a.png", 64, 48);
+    let options = ReadOptions {
+        images: Some(pictures.path().into()),
+        ..ReadOptions::default()
+    };
+    let labels = Folder::new();
+    let json = labels.file("train.json", coco(&["a.png"]));
+    clean(&json, &options);
+    let labels = Folder::new();
+    labels.file("Annotations/a.xml", xml());
+    clean(labels.path(), &options);
+    for inner in ["labels", "labels/train"] {
+        let labels = Folder::new();
+        labels.file(&format!("{inner}/a.txt"), LINE);
+        labels.file("classes.txt", "RBC\n");
+        assert!(labels.read().is_err());
+        clean(labels.path(), &options);
+        labels.file("data.yaml", "train: /home/me/images/train\nnames: [RBC]\n");
+        assert!(labels.read().is_err());
+        clean(labels.path(), &options);
+    }
+}
+
+#[test]
+fn label_studio_exports_notes_with_yolo() {
+    let folder = Folder::new();
+    folder.picture("images/a.png", 64, 48);
+    folder.file("labels/a.txt", LINE);
+    folder.file(
+        "notes.json",
+        r#"{"categories": [{"id": "0", "name": "RBC"}], "info": {"year": 2024}}"#,
+    );
+    assert_eq!(clean_folder(&folder).class_names[1], "RBC");
+    folder.file("classes.txt", "WBC\n");
+    let dataset = clean_folder(&folder);
+    assert_eq!(
+        (dataset.format, dataset.class_names[1].as_str()),
+        (Format::Yolo, "WBC")
+    );
+}
+
+#[test]
+fn labels_of_several_formats() {
+    let folder = Folder::new();
+    folder.picture("images/a.png", 64, 48);
+    folder.file("labels/a.txt", LINE);
+    folder.file("classes.txt", "RBC\n");
+    folder.file("annotations/instances_train.json", coco(&["a.png"]));
+    folder.file("Annotations/a.xml", xml());
+    let error = folder.read().unwrap_err().to_string();
+    assert!(
+        error.contains("several formats (voc, coco, yolo); name one (--data-format)"),
+        "{error}"
+    );
+    for format in [Format::Voc, Format::Coco, Format::Yolo] {
+        let options = ReadOptions {
+            format: Some(format),
+            ..ReadOptions::default()
+        };
+        assert_eq!(clean(folder.path(), &options).format, format);
+    }
+}
+
+#[test]
+fn darknet_as_cvat_exports_it() {
+    let folder = Folder::new();
+    folder.picture("obj_train_data/f.jpg", 64, 48);
+    folder.file("obj_train_data/f.txt", LINE);
+    folder.picture("obj_valid_data/f.jpg", 64, 48);
+    folder.file("obj_valid_data/f.txt", LINE);
+    folder.file("obj.names", "car\n");
+    let data = "classes = 1\ntrain = data/train.txt\nvalid = data/valid.txt\ntest = data/test.txt\n\
+                names = data/obj.names\nbackup = backup/\n";
+    let data = folder.file("obj.data", data);
+    folder.file("train.txt", "data/obj_train_data/f.jpg\n");
+    folder.file("valid.txt", "data/obj_valid_data/f.jpg\n");
+    let expected = [
+        part("train", &["obj_train_data/f.jpg"]),
+        part("valid", &["obj_valid_data/f.jpg"]),
+    ];
+    let dataset = clean_folder(&folder);
+    assert_eq!(parts(&folder, &dataset), expected);
+    assert_eq!(dataset.class_names, ["__background__", "car"]);
+    assert_eq!(
+        clean(&data, &ReadOptions::default()).samples,
+        dataset.samples
+    );
+    // With a data.yaml by hand, and without either.
+    std::fs::remove_file(&data).unwrap();
+    folder.file(
+        "data.yaml",
+        "train: train.txt\nval: valid.txt\nnames: [car]\n",
+    );
+    assert_eq!(clean_folder(&folder).samples, dataset.samples);
+    std::fs::remove_file(folder.path().join("data.yaml")).unwrap();
+    assert_eq!(parts(&folder, &clean_folder(&folder)), expected);
+    let _ = ["train.txt", "valid.txt"]
+        .map(|name| std::fs::remove_file(folder.path().join(name)).unwrap());
+    assert_eq!(parts(&folder, &clean_folder(&folder)), expected);
+}
+
+#[test]
+fn labels_beside_pictures_under_a_path_of_images() {
+    let folder = Folder::new();
+    folder.picture("images/set/train/a.png", 64, 48);
+    folder.file("images/set/train/a.txt", LINE);
+    folder.file("images/set/data.yaml", "train: train\nnames: [RBC]\n");
+    clean(&folder.path().join("images/set"), &ReadOptions::default());
+    // Darknet's, and labels and classes in one folder of pictures, as labelImg leaves them.
+    for (picture, label, names) in [
+        ("JPEGImages/a.png", "labels/a.txt", "classes.txt"),
+        ("a.png", "a.txt", "classes.txt"),
+        ("train/a.png", "train/a.txt", "train/_darknet.labels"),
+        ("train/a.png", "train/labels/a.txt", "classes.txt"),
+        (
+            "train/images/a.png",
+            "train/labels/a.txt",
+            "train/labels/classes.txt",
+        ),
+    ] {
+        let folder = Folder::new();
+        folder.picture(picture, 64, 48);
+        folder.file(label, LINE);
+        folder.file(names, "RBC\n");
+        assert_eq!(clean_folder(&folder).format, Format::Yolo, "{picture}");
+    }
+}
+
+/// Labels in other subfolders than the pictures' were taken for missing, the pictures for background.
+#[test]
+fn labels_in_subfolders() {
+    for (picture, label) in [
+        ("images/a.png", "labels/train/a.txt"),
+        ("images/train/a.png", "labels/a.txt"),
+        ("images/train/a.png", "labels/train/day1/a.txt"),
+        ("images/train/day1/a.png", "labels/train/a.txt"),
+    ] {
+        let folder = Folder::new();
+        folder.picture(picture, 64, 48);
+        folder.file(label, LINE);
+        folder.file("classes.txt", "RBC\n");
+        clean_folder(&folder);
+    }
+    // Those of another split are not this one's, and one label is not two pictures'.
+    let folder = Folder::new();
+    for picture in [
+        "images/train/a.png",
+        "images/val/a.png",
+        "images/train/1/b.png",
+        "images/train/2/b.png",
+    ] {
+        folder.picture(picture, 64, 48);
+    }
+    folder.file("labels/val/a.txt", LINE);
+    folder.file("labels/train/b.txt", LINE);
+    folder.file("classes.txt", "RBC\n");
+    let reading = folder.read().unwrap();
+    let background = |name: &str| (Kind::UnlabelledImage, name.to_string(), None);
+    let mut found = told(&reading);
+    found.retain(|(kind, ..)| *kind == Kind::UnlabelledImage);
+    assert_eq!(
+        found,
+        [
+            background("b.png"),
+            background("b.png"),
+            background("a.png")
+        ]
+    );
+    assert_eq!(reading.dataset.boxes(), 1);
+}
+
+#[test]
+fn pictures_none_of_which_has_labels() {
+    let folder = Folder::new();
+    folder.picture("images/a.png", 64, 48);
+    folder.file("label/a.txt", LINE);
+    folder.file("data.yaml", "train: images\nnames: [RBC]\n");
+    let error = folder.read().unwrap_err();
+    assert!(
+        matches!(error, DataError::NoLabels { images: 1, .. }),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains("the first not") && text.contains("labels/a.txt"),
+        "{text}"
+    );
+    assert!(text.contains("in label 1 .txt"), "{text}");
+    // One is enough for the others to be background.
+    folder.picture("images/b.png", 64, 48);
+    folder.file("labels/b.txt", LINE);
+    assert_eq!(folder.read().unwrap().dataset.samples.len(), 2);
+}
+
+#[test]
+fn data_yaml_as_ultralytics_takes_it() {
+    let folder = Folder::new();
+    for split in ["train", "val", "test"] {
+        folder.picture(&format!("{split}/images/a.png"), 64, 48);
+        folder.file(&format!("{split}/labels/a.txt"), "1 .5 .5 .2 .2\n");
+    }
+    let splits = "train: train/images\nvalidation: ../val/images\ntest: test/images\n";
+    for (names, expected) in [
+        ("names: [cat, dog]", ["cat", "dog"]),
+        ("names: {'0': cat, \"1\": dog}", ["cat", "dog"]),
+        ("\"names\":\n  0: cat\n  1: dog", ["cat", "dog"]),
+        ("nc: 2", ["class_0", "class_1"]),
+        ("nc: '2'", ["class_0", "class_1"]),
+    ] {
+        folder.file("data.yaml", format!("{splits}{names}\n"));
+        let dataset = clean_folder(&folder);
+        assert_eq!(dataset.class_names[1..], expected, "{names}");
+        let expected =
+            ["test", "train", "val"].map(|split| part(split, &[&format!("{split}/images/a.png")]));
+        assert_eq!(parts(&folder, &dataset), expected);
+    }
+    // Paths of its author's machine.
+    let paths = "path: /home/me/set\ntrain: C:\\set\\train\\images\nval: /home/me/set/val/images\n";
+    folder.file("data.yaml", format!("{paths}names: [cat, dog]\n"));
+    assert_eq!(clean_folder(&folder).splits.len(), 2);
+    folder.file("data.yaml", "train: nowhere/images\nnames: [cat, dog]\n");
+    let error = folder.read().unwrap_err().to_string();
+    assert!(
+        error.contains("`train`: nowhere/images is not there"),
+        "{error}"
+    );
+}
+
+#[test]
+fn pose_labels_are_boxes_and_points() {
+    let folder = Folder::new();
+    folder.picture("images/a.png", 640, 480);
+    let points = "0.48 0.48 0.52 0.48 0.52 0.52 0.48 0.52";
+    folder.file("labels/a.txt", format!("0 0.5 0.5 0.1 0.1 {points}\n"));
+    let yaml = |shape: &str| format!("train: images\nnames: [x]\nkpt_shape: {shape}\n");
+    folder.file("data.yaml", yaml("[4, 2]"));
+    let dataset = clean_folder(&folder);
+    assert_eq!(dataset.samples[0].boxes, [[288.0, 216.0, 352.0, 264.0]]);
+    folder.file(
+        "labels/a.txt",
+        "0 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.2 0.2 0.5 0.5 2 0.4 0.4 0\n0 1 0 0 1 0 0\n",
+    );
+    folder.file("data.yaml", yaml("[2, 3]"));
+    let reading = folder.read().unwrap();
+    assert_eq!(told(&reading), [(Kind::BadBox, "a.txt".into(), Some(3))]);
+    assert!(
+        reading
+            .problems
+            .to_string()
+            .contains("6 numbers instead of 4 and 6 of keypoints")
+    );
+    assert_eq!(reading.dataset.boxes(), 2);
+    folder.file("data.yaml", yaml("[17]"));
+    let error = folder.read().unwrap_err().to_string();
+    assert!(error.contains("`kpt_shape` is not"), "{error}");
+}
+
+#[test]
+fn what_systems_leave_among_the_pictures() {
+    let folder = Folder::new();
+    let mac = b"\0\x05\x16\x07\0\x02\0\0Mac OS X        ";
+    folder.picture("images/a.png", 64, 48);
+    folder.file("images/._a.png", mac);
+    folder.file("labels/a.txt", LINE);
+    folder.file("labels/._a.txt", mac);
+    folder.file("data.yaml", "train: images\nnames: [RBC]\n");
+    folder.file("._data.yaml", mac);
+    folder.picture("images/.ipynb_checkpoints/a-checkpoint.png", 64, 48);
+    assert_eq!(clean_folder(&folder).samples.len(), 1);
+}
+
+#[test]
+fn a_folder_of_nothing_known_says_what_is_in_it() {
+    let folder = Folder::new();
+    folder.picture("shots/a.png", 64, 48);
+    folder.file("labels.csv", "a.png,1,2,3,4");
+    folder.file("annotations.json", b"PK\x03\x04\x14\0");
+    folder.file("results.json", "[]");
+    folder.file("meta.json", "{}");
+    let error = folder.read().unwrap_err().to_string();
+    for part in [
+        "no labels of a known format; found are 3 .json, 1 .csv; in shots 1 .png",
+        "annotations.json is a zip archive, meta.json has no `images`, results.json is a list",
+        "COCO (a .json with `images`",
+        "beside the pictures",
+    ] {
+        assert!(error.contains(part), "no `{part}` in {error}");
+    }
+    let options = ReadOptions {
+        format: Some(Format::Voc),
+        ..ReadOptions::default()
+    };
+    let error = read(folder.path(), &options).unwrap_err().to_string();
+    assert!(error.contains("no voc labels"), "{error}");
+}

@@ -1,0 +1,10 @@
+//! Reading, checking, converting and loading data sets, tiny ones in temporary folders.
+
+mod checking;
+mod coco;
+mod common;
+mod converting;
+mod layouts;
+mod loading;
+mod voc;
+mod yolo;
