@@ -2,9 +2,10 @@
 //!
 //! Weights are OIHW. With gradients, images are planes (NCHW), by Winograd's method, products of
 //! pixels with 1x1 kernels, or columns of patches (im2col); in inference they have their channels last,
-//! by Winograd's method or directly.
+//! by Winograd's method, directly in one group or several, or depthwise.
 
 mod columns;
+mod depthwise;
 mod direct;
 mod im2col;
 mod pointwise;
@@ -93,7 +94,7 @@ impl Conv2d {
         self.batch * self.out_channels * self.out_plane()
     }
 
-    /// Floats of the output as pixels.
+    /// Floats of the output with its channels last.
     fn pixels_len(&self) -> usize {
         channels_last::len(self.output_shape())
     }
@@ -142,6 +143,7 @@ pub struct Weights(Method);
 enum Method {
     Winograd(winograd::Weights),
     Direct(direct::Weights),
+    Depthwise(depthwise::Weights),
 }
 
 impl Weights {
@@ -150,6 +152,7 @@ impl Weights {
         match &self.0 {
             Method::Winograd(weights) => weights.bytes(),
             Method::Direct(weights) => weights.bytes(),
+            Method::Depthwise(weights) => weights.bytes(),
         }
     }
 
@@ -158,6 +161,7 @@ impl Weights {
         match &self.0 {
             Method::Winograd(weights) => weights.instruction_set(),
             Method::Direct(weights) => weights.instruction_set(),
+            Method::Depthwise(weights) => weights.instruction_set(),
         }
     }
 
@@ -172,31 +176,39 @@ impl Weights {
         if Self::uses_winograd(conv) {
             let (ins, outs) = (conv.in_channels, conv.out_channels);
             Self(Method::Winograd(winograd::Weights::transform(ins, outs, w)))
+        } else if depthwise::applies(conv) {
+            Self(Method::Depthwise(depthwise::Weights::new(conv, w)))
         } else {
             Self(Method::Direct(direct::Weights::new(conv, w)))
         }
     }
 }
 
-/// The convolution of images `x`, in one group, as pixels.
+/// The convolution of images `x`, with its channels last.
 pub fn forward(conv: &Conv2d, x: Image<'_>, w: &Weights, epilogue: &Epilogue<'_>) -> Floats {
     let blocks = conv.in_channels.div_ceil(BLOCK);
     match x {
         Image::Planes(x) => assert_eq!(x.len(), conv.input_len()),
         Image::ChannelsLast(x) => assert!(x.len() >= conv.batch * conv.in_plane() * blocks),
     }
-    assert_eq!(conv.groups, 1);
     epilogue.check(conv.out_channels, conv.pixels_len());
     if conv.is_empty() {
         return Floats::zeros(conv.pixels_len());
     }
     let epilogue = &epilogue.by_block(conv.out_channels.div_ceil(BLOCK));
+    let mut turned = Scratch::empty();
     match &w.0 {
-        Method::Winograd(w) => {
-            let mut turned = Scratch::empty();
-            winograd::forward(conv, x.pixels(conv, &mut turned), w, epilogue)
+        Method::Winograd(w) => winograd::forward(conv, x.pixels(conv, &mut turned), w, epilogue),
+        Method::Depthwise(w) => depthwise::forward(conv, x.pixels(conv, &mut turned), w, epilogue),
+        Method::Direct(w) => {
+            // A group's channels lie side by side, but for few.
+            let by_group = conv.groups > 1 && conv.in_channels >= BLOCK;
+            let x = match by_group {
+                true => Image::ChannelsLast(x.pixels(conv, &mut turned)),
+                false => x,
+            };
+            direct::forward(conv, x, w, epilogue)
         }
-        Method::Direct(w) => direct::forward(conv, x, w, epilogue),
     }
 }
 

@@ -66,10 +66,8 @@ fn forward_as(
     w: &[f32],
     epilogue: &Epilogue<'_>,
 ) -> Vec<f32> {
-    if conv.groups > 1 {
-        return exact_forward(conv, x, w, epilogue).to_vec();
-    }
     let out = |pixels: &[f32]| to_planes(pixels, conv.out_channels, conv.out_plane());
+    let planes = *epilogue;
     let residual = epilogue
         .residual
         .map(|residual| to_channels_last(residual, conv.out_channels, conv.out_plane()));
@@ -92,6 +90,11 @@ fn forward_as(
             &output.iter().map(|&v| v.into()).collect::<Vec<_>>()
         ) < 2e-6
     );
+    if conv.groups > 1 {
+        let planes = exact_forward(conv, x, w, &planes);
+        let output = output.iter().map(|&value| value.into());
+        assert!(error(&planes, &output.collect::<Vec<_>>()) < 2e-6);
+    }
     output
 }
 
@@ -272,13 +275,8 @@ fn activations_keep_what_is_not_a_number() {
                 ..Epilogue::NONE
             };
             for_each_set(|set| {
-                let output = match conv.groups {
-                    1 => {
-                        let weights = Weights::new(&conv, &w);
-                        super::forward(&conv, Image::Planes(&x), &weights, &epilogue)
-                    }
-                    _ => exact_forward(&conv, &x, &w, &epilogue),
-                };
+                let weights = Weights::new(&conv, &w);
+                let output = super::forward(&conv, Image::Planes(&x), &weights, &epilogue);
                 let all = output.iter().all(|value| value.is_nan());
                 assert!(all, "{set} {activation:?} {conv:?}");
             });
@@ -295,6 +293,8 @@ fn epilogues() {
         conv(2, [17, 35], [21, 30], 1, 1, 0, 1),
         conv(2, [16, 32], [21, 30], 1, 2, 0, 1),
         conv(1, [8, 36], [31, 30], 3, 2, 1, 4),
+        conv(1, [32, 64], [21, 30], 3, 2, 1, 4),
+        conv(2, [35, 35], [21, 30], 3, 1, 1, 35),
     ] {
         let (x, w) = (random(conv.input_len(), 1), random(conv.weight_len(), 2));
         let (scale, shift) = (random(conv.out_channels, 3), random(conv.out_channels, 4));
@@ -374,6 +374,32 @@ fn groups() {
     check(conv(2, [64, 64], [9, 11], 3, 1, 1, 32));
     check(conv(2, [128, 128], [9, 11], 3, 2, 1, 32));
     check(conv(3, [32, 96], [5, 4], 3, 1, 1, 32));
+    // Groups that share blocks, fill them, or end within one.
+    check(conv(1, [24, 24], [9, 11], 3, 1, 1, 3));
+    check(conv(2, [64, 128], [9, 11], 3, 1, 1, 2));
+    check(conv(1, [40, 20], [9, 11], 1, 1, 0, 5));
+    check(conv(1, [34, 51], [7, 30], 3, 2, 1, 17));
+    check(conv(1, [96, 96], [40, 60], 1, 1, 0, 3));
+    // As the first layer of a separable convolution of images.
+    check(conv(1, [3, 24], [37, 41], 7, 2, 3, 3));
+}
+
+#[test]
+fn depthwise() {
+    for channels in [8, 16, 40, 72] {
+        for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 2), (2, 3)] {
+            for size in [[1, 1], [2, 3], [9, 14], [17, 40]] {
+                let conv = conv(2, [channels; 2], size, kernel, stride, kernel / 2, channels);
+                check(conv);
+            }
+        }
+        check(conv(1, [channels; 2], [9, 33], 3, 1, 0, channels));
+    }
+    let mut oblong = conv(1, [32, 32], [12, 9], 3, 1, 1, 32);
+    oblong.kernel = [5, 2];
+    oblong.stride = [1, 3];
+    oblong.padding = [4, 3];
+    check(oblong);
 }
 
 #[test]

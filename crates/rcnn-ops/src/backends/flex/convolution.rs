@@ -65,7 +65,7 @@ pub(super) fn forward(
     }
     let weight = weight.to_contiguous();
     // The layout that gradients need, where they are what the convolution is exact for.
-    let planes = sizes.groups > 1 || (sizes.exact && plan.is_none());
+    let planes = sizes.exact && plan.is_none();
     let [batch, channels_out, height, width] = sizes.output_shape();
     let sources = residual.as_ref().and_then(|residual| {
         let [n, c, h, w] = dims(residual);
