@@ -186,8 +186,8 @@ impl Band<'_> {
         let (conv, panels) = (self.conv, self.panels);
         let blocks = panels.blocks;
         let out_w = conv.out_side(1);
-        let first_column = (phase[1] + conv.stride[1] - conv.padding[1] % conv.stride[1])
-            % conv.stride[1];
+        let first_column =
+            (phase[1] + conv.stride[1] - conv.padding[1] % conv.stride[1]) % conv.stride[1];
         let columns: Vec<usize> = (first_column..out_w).step_by(conv.stride[1]).collect();
         if columns.is_empty() {
             return;

@@ -1,6 +1,6 @@
 //! The CPU engine of rcnn-burn: slices and shapes in, slices out, and no tensor library.
 //!
-//! Convolution by several methods with what follows it ([`conv2d`]), linear layers, max-pool, RoIAlign
+//! Convolution by several methods with what follows it ([`conv2d`]), transposed convolution, linear layers, max-pool, RoIAlign
 //! and RoIPool, the sums that batch norms need, and the resizing of images. `rcnn-ops` puts them behind
 //! Burn's Flex backend.
 //!
@@ -18,6 +18,7 @@ mod block;
 pub mod channels;
 pub mod channels_last;
 pub mod conv2d;
+pub mod conv_transpose2d;
 mod epilogue;
 pub mod fit_image;
 mod gemm;

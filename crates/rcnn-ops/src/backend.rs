@@ -1,11 +1,12 @@
 //! The extension of Burn's [`Backend`] that detectors are generic over.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, IntTensor};
 
 use crate::{
-    ConvEpilogue, ConvPrecision, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel, RoiPoolOptions,
-    box_coder, boxes, channels, convolution, image, nms, roi_align, roi_pool, top_k,
+    Activation, ConvEpilogue, ConvPrecision, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel,
+    RoiPoolOptions, box_coder, boxes, channels, conv_transpose2d, convolution, image, nms,
+    roi_align, roi_pool, top_k,
 };
 
 /// A Burn backend that can run detectors.
@@ -53,6 +54,21 @@ pub trait DetectionBackend: Backend {
         wanted: [bool; 3],
     ) -> [Option<FloatTensor<Self>>; 3] {
         convolution::backward::<Self>(x, weight, grad, options, wanted)
+    }
+
+    /// Transposed convolution and an activation; see [`conv_transpose2d`](crate::conv_transpose2d()).
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`, weight: `[C, C' / groups, kernel height, kernel width]`, bias: `[C']`
+    /// - output: `[N, C', H', W']`
+    fn transposed_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvTransposeOptions<2>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        conv_transpose2d::forward::<Self>(x, weight, bias, options, activation)
     }
 
     /// Rows times a matrix, plus a bias; see [`linear`](crate::linear).

@@ -91,12 +91,14 @@ pub(crate) fn backward<B: DetectionBackend>(
     let x_grad = of_x.then(x_grad);
     let weight_grad = || B::conv2d_weight_backward(x, weight, grad.clone(), options);
     let weight_grad = of_weight.then(weight_grad);
-    let bias_grad = || {
-        let sums = tensor::<B, 4>(grad).sum_dims(&[0, 2, 3]);
-        let channels = sums.dims()[1];
-        primitive(sums.reshape([channels]))
-    };
-    [x_grad, weight_grad, of_bias.then(bias_grad)]
+    [x_grad, weight_grad, of_bias.then(|| bias_grad::<B>(grad))]
+}
+
+/// The sum of each channel of `[N, C', H', W']`.
+pub(crate) fn bias_grad<B: DetectionBackend>(grad: FloatTensor<B>) -> FloatTensor<B> {
+    let sums = tensor::<B, 4>(grad).sum_dims(&[0, 2, 3]);
+    let channels = sums.dims()[1];
+    primitive(sums.reshape([channels]))
 }
 
 #[cfg(all(test, feature = "flex"))]

@@ -14,6 +14,7 @@ mod box_coder;
 mod boxes;
 mod channels;
 mod conv2d;
+mod conv_transpose2d;
 mod convolution;
 #[cfg(feature = "flex")]
 pub mod cpu;
@@ -38,6 +39,7 @@ pub use backend::DetectionBackend;
 pub use box_coder::BoxCoder;
 pub use boxes::box_iou_matrix;
 pub use channels::{channel_affine, channel_moments};
+pub use conv_transpose2d::conv_transpose2d;
 pub use conv2d::Conv2d;
 pub use convolution::{ConvEpilogue, ConvPrecision};
 #[cfg(feature = "wgpu")]

@@ -2,9 +2,9 @@
 //! (and the positions of the maxima) instead of a graph of gathers, and a convolution computes no
 //! gradient that nobody asks for.
 
+use burn::tensor::TensorMetadata;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
-use burn::tensor::{Tensor, TensorMetadata};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, IntTensor};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
@@ -12,9 +12,11 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 
 use crate::channels::{primitive, rows, tensor};
 use crate::{
-    ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel,
-    RoiPoolOptions, image as images,
+    Activation, ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan,
+    RoiAlignOptions, RoiLevel, RoiPoolOptions, image as images,
 };
+
+mod convolution;
 
 /// The pooling from one level of several, which follow each other in the graph: a level's node passes the
 /// gradient on to the level before.
@@ -48,28 +50,6 @@ impl<B: DetectionBackend> Backward<B, 1> for RoiPool {
         unary::<B, _>(ops.parents, ops.node, grads, |grad| {
             B::roi_pool_backward(shape, rois, positions, grad)
         });
-    }
-}
-
-#[derive(Debug)]
-struct Convolution;
-
-/// `N` is 3 with a bias, else 2.
-impl<B: DetectionBackend, const N: usize> Backward<B, N> for Convolution {
-    /// Input, weight and options.
-    type State = (FloatTensor<B>, FloatTensor<B>, ConvOptions<2>);
-
-    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = grads.consume::<B>(&ops.node);
-        let (x, weight, options) = ops.state;
-        let nodes = [0, 1, 2].map(|place: usize| ops.parents.get(place).cloned().flatten());
-        let wanted = nodes.each_ref().map(Option::is_some);
-        let found = B::convolution_backward(x, weight, grad, options, wanted);
-        for (node, grad) in nodes.into_iter().zip(found) {
-            if let (Some(node), Some(grad)) = (node, grad) {
-                grads.register::<B>(node.id, grad);
-            }
-        }
     }
 }
 
@@ -121,23 +101,6 @@ impl<B: DetectionBackend> Backward<B, 1> for ChannelMoments {
     }
 }
 
-impl<B: DetectionBackend, C: CheckpointStrategy> ConvEpilogue<Autodiff<B, C>> {
-    fn is_tracked(&self) -> bool {
-        let affine = self.affine.clone().into_iter();
-        let affine = affine.flat_map(|(scale, shift)| [scale, shift].map(primitive));
-        let mut operands = affine.chain(self.residual.clone().map(primitive));
-        operands.any(|operand| operand.is_tracked())
-    }
-
-    fn inner(self) -> ConvEpilogue<B> {
-        ConvEpilogue {
-            affine: self.affine.map(|(a, b)| (a.inner(), b.inner())),
-            residual: self.residual.map(Tensor::inner),
-            activation: self.activation,
-        }
-    }
-}
-
 impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B, C> {
     fn fit_image(image: FloatTensor<Self>, fit: &ImageFit) -> FloatTensor<Self> {
         match image.is_tracked() {
@@ -183,44 +146,17 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         _: ConvPrecision,
         plan: Option<&LayerPlan>,
     ) -> FloatTensor<Self> {
-        let operands = [Some(&x), Some(&weight), bias.as_ref()];
-        let tracked = operands
-            .into_iter()
-            .flatten()
-            .any(|operand| operand.is_tracked());
-        if !tracked && !epilogue.is_tracked() {
-            // What follows may want gradients.
-            let exact = ConvPrecision::Exact;
-            let bias = bias.map(|bias| bias.primitive);
-            let (x, weight, epilogue) = (x.primitive, weight.primitive, epilogue.inner());
-            let output = B::convolution(x, weight, bias, options, epilogue, exact, plan);
-            return Self::from_inner(output);
-        }
-        // A weight that is trained is another at the next step.
-        let plan = plan.filter(|_| !tracked);
-        let output = B::convolution(
-            x.primitive.clone(),
-            weight.primitive.clone(),
-            bias.as_ref().map(|bias| bias.primitive.clone()),
-            options.clone(),
-            ConvEpilogue::default(),
-            ConvPrecision::Exact,
-            plan,
-        );
-        let state = (x.primitive, weight.primitive, options);
-        macro_rules! record {
-            ($nodes:expr) => {
-                match Convolution.prepare::<C>($nodes).compute_bound().stateful() {
-                    OpsKind::Tracked(prep) => prep.finish(state, output),
-                    OpsKind::UnTracked(prep) => prep.finish(output),
-                }
-            };
-        }
-        let output = match bias {
-            Some(bias) => record!([x.node, weight.node, bias.node]),
-            None => record!([x.node, weight.node]),
-        };
-        primitive(epilogue.apply(tensor(output)))
+        convolution::forward::<B, C>(x, weight, bias, options, epilogue, plan)
+    }
+
+    fn transposed_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvTransposeOptions<2>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        convolution::transposed::<B, C>(x, weight, bias, options, activation)
     }
 
     fn roi_align(levels: Vec<RoiLevel<Self>>) -> FloatTensor<Self> {
@@ -299,7 +235,6 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use burn::tensor::ops::ModuleOps;
     use burn::tensor::{Distribution, Shape, Tensor, Tolerance};
     use burn_flex::Flex;
 
@@ -366,64 +301,6 @@ mod tests {
                 |[x, ..]| B::channel_moments(x),
                 |[x, ..]| channels::moments::<B>(x),
             );
-        }
-    }
-
-    fn convolution(
-        x: FloatTensor<B>,
-        weight: FloatTensor<B>,
-        bias: Option<FloatTensor<B>>,
-        options: ConvOptions<2>,
-    ) -> FloatTensor<B> {
-        let (epilogue, fast) = (ConvEpilogue::default(), ConvPrecision::Fast);
-        B::convolution(x, weight, bias, options, epilogue, fast, None)
-    }
-
-    #[test]
-    fn convolutions_have_burns_gradients() {
-        let cases = [
-            ([2, 16, 9, 13], [16, 16, 3, 3], 1, 1, 1),
-            ([2, 3, 20, 17], [8, 3, 7, 7], 2, 3, 1),
-            ([3, 8, 6, 5], [4, 8, 1, 1], 1, 0, 1),
-            ([1, 8, 5, 5], [8, 2, 3, 3], 2, 1, 4),
-        ];
-        for (x, weight, stride, padding, groups) in cases {
-            let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], groups);
-            let inputs = (
-                random::<4>(x),
-                random::<4>(weight),
-                random::<1>([weight[0]]),
-            );
-            let results = [convolution, B::conv2d].map(|run| {
-                let (x, weight, bias) = inputs.clone();
-                let output = run(
-                    primitive(x.clone()),
-                    primitive(weight.clone()),
-                    Some(primitive(bias.clone())),
-                    options.clone(),
-                );
-                let output = tensor::<B, 4>(output);
-                let gradients = output.clone().powi_scalar(2).sum().backward();
-                [
-                    output.into_data(),
-                    x.grad(&gradients).unwrap().into_data(),
-                    weight.grad(&gradients).unwrap().into_data(),
-                    bias.grad(&gradients).unwrap().into_data(),
-                ]
-            });
-            for (found, expected) in results[0].iter().zip(&results[1]) {
-                found.assert_approx_eq(expected, Tolerance::<f32>::rel_abs(1e-3, 1e-3));
-            }
-            // What is not tracked gets no gradient, and the rest still does.
-            let (x, weight, bias) = inputs;
-            let output = convolution(
-                primitive(x.clone().detach()),
-                primitive(weight.clone()),
-                Some(primitive(bias.detach())),
-                options,
-            );
-            let gradients = tensor::<B, 4>(output).sum().backward();
-            assert!(weight.grad(&gradients).is_some() && x.grad(&gradients).is_none());
         }
     }
 }

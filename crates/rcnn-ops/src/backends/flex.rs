@@ -1,7 +1,7 @@
 //! The CPU engine, [`rcnn_cpu`], behind Flex: its kernels are for f32; other precisions run the reference
 //! bodies.
 
-use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor, ModuleOps};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, IntTensor, ModuleOps};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
@@ -10,8 +10,8 @@ use rcnn_cpu::fit_image::{self, FitImage, Tap};
 use rcnn_cpu::max_pool::{self, MaxPool};
 
 use crate::{
-    ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel,
-    RoiPoolOptions, image as images, nms,
+    Activation, ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan,
+    RoiAlignOptions, RoiLevel, RoiPoolOptions, image as images, nms,
 };
 
 mod arena;
@@ -86,6 +86,16 @@ impl DetectionBackend for Flex {
         wanted: [bool; 3],
     ) -> [Option<FloatTensor<Self>>; 3] {
         convolution::backward(x, weight, grad, options, wanted)
+    }
+
+    fn transposed_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvTransposeOptions<2>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        convolution::transposed(x, weight, bias, options, activation)
     }
 
     fn fully_connected(

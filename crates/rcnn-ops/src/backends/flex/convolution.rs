@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
+use rcnn_cpu::conv_transpose2d::{self, ConvTranspose2d};
 use rcnn_cpu::conv2d::{self, Conv2d, Image, Weights};
 use rcnn_cpu::{BLOCK, Epilogue};
 
@@ -125,6 +126,47 @@ fn activation(activation: Activation) -> rcnn_cpu::Activation {
         Activation::Hardswish => rcnn_cpu::Activation::Hardswish,
         Activation::Hardsigmoid => rcnn_cpu::Activation::Hardsigmoid,
     }
+}
+
+pub(super) fn transposed(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: Option<FlexTensor>,
+    options: ConvTransposeOptions<2>,
+    activation: Activation,
+) -> FlexTensor {
+    let [batch, in_channels, height, width] = dims(&x);
+    let [_, out_channels, kernel_height, kernel_width] = dims(&weight);
+    let sizes = ConvTranspose2d {
+        batch,
+        in_channels,
+        out_channels,
+        height,
+        width,
+        kernel: [kernel_height, kernel_width],
+        stride: options.stride,
+        padding: options.padding,
+        padding_out: options.padding_out,
+    };
+    let operands = [Some(&x), Some(&weight), bias.as_ref()];
+    let is_f32 = |operand: Option<&FlexTensor>| operand.is_none_or(|t| t.dtype() == DType::F32);
+    let plain = options.dilation == [1, 1] && options.groups == 1;
+    if !plain || !sizes.supports() || !operands.into_iter().all(is_f32) {
+        return crate::conv_transpose2d::forward::<Flex>(x, weight, bias, options, activation);
+    }
+    let (weight, bias) = (
+        weight.to_contiguous(),
+        bias.map(|bias| bias.to_contiguous()),
+    );
+    let epilogue = Epilogue {
+        shift: bias.as_ref().map(|bias| bias.storage()),
+        activation: self::activation(activation),
+        ..Epilogue::NONE
+    };
+    let x = channels_last::from_planes(x);
+    let x = channels_last::blocks(&x).expect("just brought there");
+    let output = conv_transpose2d::forward(&sizes, x, weight.storage(), &epilogue);
+    channels_last::tensor(output, sizes.output_shape())
 }
 
 pub(super) fn backward(
