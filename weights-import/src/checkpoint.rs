@@ -10,10 +10,9 @@ use indexmap::IndexMap;
 use rcnn_files::Content;
 
 use crate::error::CheckpointError;
-use crate::published;
 use crate::source::Source;
 use crate::storage::StoredTensor;
-use crate::{burnpack, pytorch, safetensors};
+use crate::{burnpack, names, published, pytorch, safetensors};
 
 /// How a checkpoint is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +44,32 @@ impl fmt::Display for Format {
 pub(crate) struct Contents {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) tensors: IndexMap<String, StoredTensor>,
+    /// What the file holds that is not read, and why.
+    pub(crate) notes: Vec<String>,
+    /// Why the first tensor that is not read is not.
+    pub(crate) unreadable: Option<CheckpointError>,
+}
+
+impl Contents {
+    /// How many notes are taken of a file that was made to harm.
+    const MAX_NOTES: usize = 10_000;
+
+    pub(crate) fn note(&mut self, note: String) {
+        if self.notes.len() < Self::MAX_NOTES {
+            self.notes.push(note);
+        }
+    }
+
+    /// Leaves out a tensor of a kind that is not read: the error is what there is to say if all are.
+    pub(crate) fn leave_out(&mut self, error: CheckpointError) {
+        self.note(error.without_path());
+        self.unreadable.get_or_insert(error);
+    }
+
+    /// Whether there is neither a tensor nor one that was left out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tensors.is_empty() && self.unreadable.is_none()
+    }
 }
 
 /// An open checkpoint file: its tensors by name, in the order of the file, in torch's layouts.
@@ -62,6 +87,8 @@ pub struct Checkpoint {
     pub file_size: u64,
     /// The key-value pairs of a safetensors or burnpack header; PyTorch's formats have none.
     pub metadata: BTreeMap<String, String>,
+    /// What the file holds that is not read, and why: "`class_counts` is not a dense tensor but ...".
+    pub notes: Vec<String>,
     tensors: IndexMap<String, StoredTensor>,
     source: Arc<Source>,
 }
@@ -90,19 +117,53 @@ impl Checkpoint {
 
     fn read(source: Arc<Source>) -> Result<Self, CheckpointError> {
         let format = format_of(&source)?;
-        let Contents { metadata, tensors } = match format {
+        let Contents {
+            metadata,
+            tensors,
+            notes,
+            unreadable,
+        } = match format {
             Format::TorchZip => pytorch::zip(&source),
             Format::TorchLegacy => pytorch::legacy(&source),
             Format::Safetensors => safetensors::read(&source),
             Format::Burnpack => burnpack::read(&source),
         }?;
+        if let (true, Some(error)) = (tensors.is_empty(), unreadable) {
+            return Err(error);
+        }
         Ok(Self {
             path: source.path.clone(),
             file_size: source.len() as u64,
             format,
             metadata,
+            notes,
             tensors,
             source,
+        })
+    }
+
+    /// The tensors whose names begin with `prefix` and a dot, under what follows: of a checkpoint with `model` and
+    /// `model_ema`, those of the one. It may go through several dicts and modules: `state_dict.detector`.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::NoSuchPrefix`] when there are none.
+    pub fn within(&self, prefix: &str) -> Result<Self, CheckpointError> {
+        let prefix = prefix.trim_end_matches('.');
+        let name = |name: &str| Some(name.strip_prefix(prefix)?.strip_prefix('.')?.to_string());
+        let within = self.iter();
+        let within = within.filter_map(|(full, tensor)| Some((name(full)?, tensor.clone())));
+        let tensors: IndexMap<String, StoredTensor> = within.collect();
+        if tensors.is_empty() {
+            return Err(CheckpointError::NoSuchPrefix {
+                path: self.path.clone(),
+                prefix: prefix.into(),
+                candidates: names::models(self),
+            });
+        }
+        Ok(Self {
+            tensors,
+            ..self.clone()
         })
     }
 

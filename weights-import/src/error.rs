@@ -76,4 +76,61 @@ pub enum CheckpointError {
         /// The type as the file calls it.
         dtype: String,
     },
+    /// The weights of several models, none of which is nearer than the others.
+    #[error(
+        "{}: it holds the weights of several models, {}; choose one with --prefix, in code with Checkpoint::within",
+        path.display(),
+        quoted(candidates)
+    )]
+    SeveralModels {
+        /// The file.
+        path: PathBuf,
+        /// What their tensors' names begin with: `model`, `model_ema.module`.
+        candidates: Vec<String>,
+    },
+    /// No tensor's name begins as asked for.
+    #[error("{}: no tensor's name begins with `{prefix}.`{}", path.display(), instead(candidates))]
+    NoSuchPrefix {
+        /// The file.
+        path: PathBuf,
+        /// The beginning asked for.
+        prefix: String,
+        /// The beginnings behind which there are models.
+        candidates: Vec<String>,
+    },
+}
+
+fn quoted(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+fn instead(candidates: &[String]) -> String {
+    match candidates {
+        [] => String::new(),
+        _ => format!("; there is a model behind {}", quoted(candidates)),
+    }
+}
+
+impl CheckpointError {
+    /// The message without the name of the file.
+    pub(crate) fn without_path(&self) -> String {
+        let message = self.to_string();
+        let path = match self {
+            Self::Io { path, .. }
+            | Self::Empty { path }
+            | Self::UnknownFormat { path, .. }
+            | Self::Truncated { path, .. }
+            | Self::Corrupt { path, .. }
+            | Self::Unsupported { path, .. }
+            | Self::NotAStateDict { path, .. }
+            | Self::UnsupportedDType { path, .. }
+            | Self::SeveralModels { path, .. }
+            | Self::NoSuchPrefix { path, .. } => path.display().to_string(),
+        };
+        let rest = message
+            .strip_prefix(&path)
+            .and_then(|m| m.strip_prefix(": "));
+        rest.map_or(message.clone(), str::to_string)
+    }
 }

@@ -1,40 +1,99 @@
 //! From the names in a checkpoint to those that torchvision's modules have today.
 
-use crate::{Checkpoint, StoredTensor};
+use indexmap::IndexMap;
 
-/// What training scripts, `DataParallel` and `torch.compile` put before a state dict's names.
-const WRAPPERS: [&str; 5] = [
-    "model.",
-    "state_dict.",
-    "model_state_dict.",
-    "module.",
-    "_orig_mod.",
+use crate::{Checkpoint, CheckpointError, StoredTensor};
+
+/// The parts of a detector, which its tensors' names begin with.
+const DETECTOR: &[&str] = &["backbone", "rpn", "roi_heads"];
+
+/// Those of an image classifier, whose weights a backbone can start from.
+const CLASSIFIER: &[&str] = &[
+    "conv1",
+    "bn1",
+    "layer1",
+    "layer2",
+    "layer3",
+    "layer4",
+    "fc",
+    "features",
+    "classifier",
 ];
 
-/// The checkpoint's tensors under torchvision's present names: unwrapped, and in the present key
-/// layout of RPN head and FPN (torchvision's own `_load_from_state_dict` accepts both too).
-pub fn torchvision_names(checkpoint: &Checkpoint) -> Vec<(String, StoredTensor)> {
-    let mut tensors: Vec<(String, StoredTensor)> = checkpoint
-        .iter()
-        .map(|(name, tensor)| (name.to_string(), tensor.clone()))
-        .collect();
-    while let Some(prefix) = wrapper(&tensors) {
-        // Other entries are the optimizer's or the training script's.
-        tensors = tensors
-            .into_iter()
-            .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_string(), tensor)))
-            .collect();
-    }
-    for (name, _) in &mut tensors {
-        *name = present_name(name);
-    }
-    tensors
+/// What a module calls its tensors. Those of an optimizer's state have other names, behind the same prefixes.
+const TENSORS: [&str; 5] = [
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+    "num_batches_tracked",
+];
+
+/// The checkpoint's tensors under torchvision's present names: without what training scripts,
+/// `DataParallel`, `torch.compile` and the like put before them (`model.`, `ema.module.`), and in the present
+/// key layout of RPN head and FPN (torchvision's own `_load_from_state_dict` accepts both too).
+///
+/// # Errors
+/// [`CheckpointError::SeveralModels`] when there are several such prefixes; [`Checkpoint::within`] chooses.
+pub fn torchvision_names(
+    checkpoint: &Checkpoint,
+) -> Result<Vec<(String, StoredTensor)>, CheckpointError> {
+    let models = models(checkpoint);
+    let unwrapped = match models.as_slice() {
+        [prefix] if !prefix.is_empty() => Some(checkpoint.within(prefix)?),
+        [] | [_] => None,
+        _ => {
+            return Err(CheckpointError::SeveralModels {
+                path: checkpoint.path.clone(),
+                candidates: models,
+            });
+        }
+    };
+    let tensors = unwrapped.as_ref().unwrap_or(checkpoint).iter();
+    Ok(tensors
+        .map(|(name, tensor)| (present_name(name), tensor.clone()))
+        .collect())
 }
 
-fn wrapper(tensors: &[(String, StoredTensor)]) -> Option<&'static str> {
-    let any = |prefix: &str| tensors.iter().any(|(name, _)| name.starts_with(prefix));
-    let bare = any("backbone.") || any("rpn.") || any("conv1.");
-    WRAPPERS.into_iter().find(|prefix| !bare && any(prefix))
+/// The prefixes, without their last dots, behind which there are the names of a model: of a detector, or else of an
+/// image classifier; of those with the most of its parts. What has no prefix comes before all others.
+pub(crate) fn models(checkpoint: &Checkpoint) -> Vec<String> {
+    let mut models = with_parts(checkpoint, DETECTOR, 1);
+    if models.is_empty() {
+        models = with_parts(checkpoint, CLASSIFIER, 2);
+    }
+    match models.iter().position(|prefix| prefix.is_empty()) {
+        Some(bare) => vec![models.swap_remove(bare)],
+        None => models,
+    }
+}
+
+fn with_parts(checkpoint: &Checkpoint, parts: &[&str], at_least: u32) -> Vec<String> {
+    let mut found: IndexMap<&str, u32> = IndexMap::new();
+    for name in checkpoint.names() {
+        let (_, last) = name.rsplit_once('.').unwrap_or(("", name));
+        if !TENSORS.contains(&last) {
+            continue;
+        }
+        let mut at = 0;
+        for component in name.split('.') {
+            if let Some(part) = parts.iter().position(|part| *part == component) {
+                let prefix = name[..at].trim_end_matches('.');
+                *found.entry(prefix).or_default() |= 1 << part;
+                break;
+            }
+            at += component.len() + 1;
+        }
+    }
+    let count = |parts: &u32| parts.count_ones();
+    let most = found.values().map(count).max().unwrap_or(0);
+    let best = found.iter().filter(|(_, parts)| count(parts) == most);
+    let best: Vec<String> = best.map(|(prefix, _)| prefix.to_string()).collect();
+    // One part of several places is no model.
+    match most >= at_least && (most > 1 || best.len() == 1) {
+        true => best,
+        false => vec![],
+    }
 }
 
 /// `rpn.head.conv.weight` -> `rpn.head.conv.0.0.weight`,

@@ -6,6 +6,7 @@
 
 pub(crate) mod torch_objects;
 mod vm;
+pub(crate) mod walk;
 
 use std::ops::Index;
 

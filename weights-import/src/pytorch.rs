@@ -16,8 +16,8 @@ use zip::{CompressionMethod, ZipArchive};
 
 use crate::checkpoint::Contents;
 use crate::error::CheckpointError;
-use crate::pickle::torch_objects::{self, StorageRef};
-use crate::pickle::{Pickle, PickleError, Value};
+use crate::pickle::torch_objects::StorageRef;
+use crate::pickle::{Pickle, PickleError, Value, walk};
 use crate::source::{Reader, Source};
 use crate::storage::Region;
 
@@ -54,6 +54,9 @@ pub(crate) fn zip(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
     })?;
     let mut storages = HashMap::new();
     for storage in storage_refs(source, &pickle)? {
+        if storage.element().is_none() {
+            continue; // nothing that reads its tensors asks for it
+        }
         let (key, needed) = (storage.key, size_of(source, &storage)?);
         let region = match storages.remove(key) {
             Some(region) => region,
@@ -68,7 +71,7 @@ pub(crate) fn zip(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
         }
         storages.insert(key, region);
     }
-    torch_objects::tensors(source, &pickle, &storages)
+    walk::tensors(source, &pickle, &storages)
 }
 
 /// A zip archive whose entries all lie in one folder.
@@ -261,7 +264,7 @@ fn legacy_from(source: &Arc<Source>, head: &[u8]) -> Result<Option<Contents>, Ch
     if let Some(key) = refs.keys().find(|key| !storages.contains_key(*key)) {
         return Err(source.corrupt(format!("storage `{key}` is missing")));
     }
-    torch_objects::tensors(source, &object, &storages).map(Some)
+    walk::tensors(source, &object, &storages).map(Some)
 }
 
 /// All storages that a pickle refers to, some more than once.

@@ -36,10 +36,13 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
         let Some(info) = header.info(&name) else {
             continue;
         };
-        let dtype = burn_dtype(info.dtype)
-            .ok_or_else(|| source.unsupported_dtype(&name, info.dtype.to_string()))?;
         let (from, to) = info.data_offsets;
         let range = start.saturating_add(from)..start.saturating_add(to);
+        let Some(dtype) = burn_dtype(info.dtype) else {
+            source.require(&name, &range)?;
+            contents.leave_out(source.unsupported_dtype(&name, info.dtype.to_string()));
+            continue;
+        };
         let tensor = StoredTensor::whole(source, &name, range, info.shape.clone(), dtype)?;
         contents.tensors.insert(name, tensor);
     }

@@ -141,6 +141,15 @@ impl Source {
         }
     }
 
+    /// Whether the range of the tensor called `key` lies within the file.
+    pub(crate) fn require(&self, key: &str, range: &Range<usize>) -> Result<(), CheckpointError> {
+        if range.end <= self.len {
+            return Ok(());
+        }
+        let found = self.len.saturating_sub(range.start);
+        Err(self.truncated(format!("{} bytes of tensor `{key}`", range.len()), found))
+    }
+
     /// Zeros to be read into.
     pub(crate) fn room<T: bytemuck::Zeroable>(
         &self,

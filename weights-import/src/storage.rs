@@ -96,10 +96,7 @@ impl StoredTensor {
                 "tensor `{key}` of shape {shape:?} and type {dtype:?} has {found} bytes"
             )));
         }
-        if range.end > source.len() {
-            let found = source.len().saturating_sub(range.start);
-            return Err(source.truncated(format!("{} bytes of tensor `{key}`", range.len()), found));
-        }
+        source.require(key, &range)?;
         let count = range.len() / dtype.size();
         Ok(Self {
             shape,

@@ -137,11 +137,11 @@ impl Weights {
     /// When its network is unknown; the error says what was seen.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, WeightsError> {
         let path = &checkpoint.path;
-        let tensors = torchvision_names(checkpoint);
+        let tensors = torchvision_names(checkpoint)?;
         let (config, origin) = match checkpoint.metadata.get(CONFIG_KEY) {
             Some(json) => (stored_config(path, json)?, ConfigOrigin::Stored),
             None => {
-                let mut config = recognize(path, &tensors)?;
+                let mut config = recognize(checkpoint, &tensors)?;
                 let origin = origin::adopt_published(&mut config, checkpoint, &PUBLISHED)?;
                 (config, origin)
             }
@@ -167,10 +167,20 @@ impl Weights {
         path: impl AsRef<Path>,
         config: FasterRcnnConfig,
     ) -> Result<Self, WeightsError> {
-        let path = path.as_ref();
-        let tensors = torchvision_names(&Checkpoint::open(path)?);
+        Self::of_checkpoint_with(&Checkpoint::open(path)?, config)
+    }
+
+    /// As [`open_with`](Self::open_with), of a checkpoint that is open already.
+    ///
+    /// # Errors
+    /// When it holds several models.
+    pub fn of_checkpoint_with(
+        checkpoint: &Checkpoint,
+        config: FasterRcnnConfig,
+    ) -> Result<Self, WeightsError> {
+        let tensors = torchvision_names(checkpoint)?;
         Ok(Self {
-            path: path.into(),
+            path: checkpoint.path.clone(),
             config,
             origin: ConfigOrigin::Given,
             tensors: lazy(tensors),
@@ -283,8 +293,19 @@ pub fn load_backbone<B: Backend>(
     path: impl AsRef<Path>,
     backbone: &mut BackboneWithFpn<B>,
 ) -> Result<(), WeightsError> {
-    let path = path.as_ref();
-    let tensors = torchvision_names(&Checkpoint::open(path)?);
+    load_backbone_from(&Checkpoint::open(path)?, backbone)
+}
+
+/// As [`load_backbone`], from a checkpoint that is open already.
+///
+/// # Errors
+/// As [`load_backbone`].
+pub fn load_backbone_from<B: Backend>(
+    checkpoint: &Checkpoint,
+    backbone: &mut BackboneWithFpn<B>,
+) -> Result<(), WeightsError> {
+    let path = &checkpoint.path;
+    let tensors = torchvision_names(checkpoint)?;
     let detector = tensors
         .iter()
         .any(|(name, _)| name.starts_with("backbone.body."));
@@ -339,9 +360,10 @@ fn stored_config(path: &Path, json: &str) -> Result<FasterRcnnConfig, WeightsErr
 }
 
 fn recognize(
-    path: &Path,
+    checkpoint: &Checkpoint,
     tensors: &[(String, StoredTensor)],
 ) -> Result<FasterRcnnConfig, WeightsError> {
+    let path = &checkpoint.path;
     let shapes = tensors
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
@@ -354,9 +376,11 @@ fn recognize(
             });
         }
         Err(saw) => {
+            // What is not read may be just what was looked for.
+            let unread = checkpoint.notes.iter().take(3);
             return Err(WeightsError::Unrecognized {
                 path: path.into(),
-                saw,
+                saw: unread.fold(saw, |saw, note| format!("{saw}; {note}")),
             });
         }
     };

@@ -5,6 +5,7 @@ Run with torch and safetensors installed: python make_fixtures.py
 
 import argparse
 import collections
+import enum
 import json
 import pickle
 import zipfile
@@ -22,6 +23,12 @@ class Labelled(torch.Tensor):
     """A tensor subclass: saved through `torch._tensor._rebuild_from_type_v2`."""
 
 
+class Kind(enum.Enum):
+    """A key of a dict that is no plain value."""
+
+    BOX = 1
+
+
 class Net(nn.Module):
     """A small network with the layers of a detector: convolution, batch norm, linear."""
 
@@ -35,8 +42,24 @@ class Net(nn.Module):
         return self.fc(self.bn(self.conv(x)).mean((2, 3)))
 
 
+class Nested(nn.Module):
+    """What the `state_dict` of a module has, and what it leaves out."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(count(2))
+        self.register_parameter("shift", None)
+        self.register_buffer("seen", torch.tensor(3))
+        self.register_buffer("cells", count(4), persistent=False)
+        self.body = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        self.head = nn.ModuleDict({"a": self.body[0], "b": nn.Linear(2, 1)})
+        self.last = count(5)
+
+
 def flat(value, path=""):
-    """Every tensor of nested dicts and lists, in order, by its dotted path."""
+    """Every tensor of nested dicts, lists and modules, in order, by its dotted path."""
+    if isinstance(value, nn.Module):
+        value = value.state_dict()
     if isinstance(value, torch.Tensor):
         yield path, value
     elif isinstance(value, (dict, list, tuple)):
@@ -63,13 +86,13 @@ def expect(file, format, value, metadata=None):
     EXPECTED[file] = {"format": format, "metadata": metadata or {}, "tensors": tensors}
 
 
-def save(name, value, refused=False, **options):
-    """Saves in today's format and in that of before PyTorch 1.6."""
+def save(name, value, refused=False, read=None, **options):
+    """Saves in today's format and in that of before PyTorch 1.6. `read` is what is read of it, if not all."""
     torch.save(value, HERE / f"{name}.pth", **options)
     torch.save(value, HERE / f"{name}_legacy.pth", _use_new_zipfile_serialization=False, **options)
     if not refused:
-        expect(f"{name}.pth", "PyTorch zip", value)
-        expect(f"{name}_legacy.pth", "PyTorch legacy", value)
+        expect(f"{name}.pth", "PyTorch zip", read or value)
+        expect(f"{name}_legacy.pth", "PyTorch legacy", read or value)
 
 
 def no_source(_):
@@ -149,9 +172,30 @@ def main():
     )
     save("protocol5", {"weight": count(2, 3)}, pickle_protocol=5)
 
+    save("module", rounded(net))
+    save("wrapped_module", {"model": net, "epoch": 1, "optimizer": rounded(optimizer.state_dict())})
+    save("nested_module", rounded(Nested()))
+
+    # What is read beside entries of kinds that are not.
+    weights = {"model": {"weight": count(2, 2)}}
+    beside = {
+        "cooccurrence": count(2, 2).to_sparse(),
+        "phase": torch.zeros(2, dtype=torch.complex64),
+        "conjugate": torch.zeros(2, dtype=torch.complex64).conj(),
+        "quantized": torch.quantize_per_tensor(count(2), 0.5, 1, torch.qint8),
+        "criterion": nn.CrossEntropyLoss(),
+    }
+    keyed = {"map": {0.5: count(1), 0.75: count(2), (1, "a"): count(3), None: count(4), True: count(5)}}
+    read = weights | {"map": {str(key).replace("'", ""): value for key, value in keyed["map"].items()}}
+    read["map"]["?5"] = keyed["map"][Kind.BOX] = count(6)
+    save("beside", weights | beside | keyed, read=read)
+    torch.save(weights | {"tiny": torch.zeros(2).to(torch.float8_e4m3fn)}, HERE / "float8.pth")
+    expect("float8.pth", "PyTorch zip", weights)
+    save_file({"weight": count(2, 2), "tiny": torch.zeros(2).to(torch.float8_e4m3fn)}, HERE / "float8.safetensors")
+    (HERE / "float8.safetensors").chmod(0o644)
+    expect("float8.safetensors", "safetensors", {"weight": count(2, 2)})
+
     # What must be refused, each for its own reason.
-    save("module", net, refused=True)
-    save("wrapped_module", {"model": net, "epoch": 1}, refused=True)
     save("tensor", count(2), refused=True)
     save("no_tensors", {"epoch": 1}, refused=True)
     save("complex", {"inner": {"weight": torch.zeros(2, dtype=torch.complex64)}}, refused=True)

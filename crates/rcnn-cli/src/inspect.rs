@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
 use crate::cost::{CostArgs, millions, seen};
-use crate::source::checkpoint;
+use crate::source::PrefixArgs;
 
 /// Show what is in a file of weights
 ///
@@ -25,6 +25,8 @@ use crate::source::checkpoint;
 pub(crate) struct InspectArgs {
     /// Weights: a file, or the name of published ones
     file: String,
+    #[command(flatten)]
+    prefix: PrefixArgs,
     /// What to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -45,7 +47,7 @@ enum Format {
 }
 
 pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
-    let checkpoint = checkpoint(&args.file)?;
+    let checkpoint = args.prefix.checkpoint(&args.file)?;
     let weights = Weights::of_checkpoint(&checkpoint);
     let config = weights.as_ref().map(|weights| &weights.config);
     let mut tensors: Vec<(String, StoredTensor)> = checkpoint
@@ -55,7 +57,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
     let mut plan = None;
     if !args.freeze.is_empty() {
         // Rules are over the names that the model has.
-        tensors = torchvision_names(&checkpoint);
+        tensors = torchvision_names(&checkpoint)?;
         let job = Plan {
             config: Weights::of_checkpoint(&checkpoint)?.config,
             rules: &args.freeze,
@@ -89,6 +91,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                 "config": config.ok(),
                 "config_origin": weights.as_ref().ok().map(|w| w.origin.to_string()),
                 "macs": config.ok().and_then(|c| macs(c, &args)),
+                "left_out": checkpoint.notes,
                 "problem": config.err().map(|error| error.to_string()),
                 "parameters": checkpoint.iter().map(|(_, t)| t.num_elements()).sum::<usize>(),
                 "bytes": checkpoint.iter().map(|(_, t)| bytes(t)).sum::<usize>(),

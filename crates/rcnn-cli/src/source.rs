@@ -15,17 +15,42 @@ use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 pub(crate) const BUILT_IN: &str = "blood-cells";
 const BUILT_IN_FILE: &[u8] = include_bytes!("../assets/blood-cells.bpk");
 
-/// Opens a checkpoint: a file, published weights, or the one of the program.
-pub(crate) fn checkpoint(source: &str) -> Result<Checkpoint> {
-    Ok(match source {
-        BUILT_IN => Checkpoint::from_static(BUILT_IN, BUILT_IN_FILE)?,
-        source => Checkpoint::open(resolve(source)?)?,
-    })
+/// Which of the models in a file is meant.
+#[derive(Args)]
+pub(crate) struct PrefixArgs {
+    /// What the names of the weights begin with in a file that holds those of several models:
+    /// model_ema, state_dict.detector. Other prefixes are found and taken off
+    #[arg(long, visible_alias = "key", value_name = "NAMES")]
+    prefix: Option<String>,
+}
+
+impl PrefixArgs {
+    /// Opens a checkpoint: a file, published weights, or the one of the program. Says what is left out of it.
+    pub(crate) fn checkpoint(&self, source: &str) -> Result<Checkpoint> {
+        const NOTES: usize = 3;
+        let checkpoint = match source {
+            BUILT_IN => Checkpoint::from_static(BUILT_IN, BUILT_IN_FILE)?,
+            source => Checkpoint::open(resolve(source)?)?,
+        };
+        let notes = &checkpoint.notes;
+        for note in notes.iter().take(NOTES) {
+            eprintln!("note: {source}: left out: {note}");
+        }
+        if let Some(more @ 1..) = notes.len().checked_sub(NOTES) {
+            eprintln!("note: {source}: and {more} more");
+        }
+        Ok(match &self.prefix {
+            Some(prefix) => checkpoint.within(prefix)?,
+            None => checkpoint,
+        })
+    }
 }
 
 /// Which network the weights belong to, where the file does not say.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
+    #[command(flatten)]
+    prefix: PrefixArgs,
     /// Network of the weights, where they do not tell: fasterrcnn_resnet50_fpn,
     /// fasterrcnn_resnet50_fpn_v2, or a backbone such as resnet18 or resnext50_32x4d
     #[arg(long, value_name = "NAME")]
@@ -75,19 +100,20 @@ impl ModelArgs {
     /// Opens the weights with the configuration that file and arguments give together.
     pub(crate) fn open(&self, source: &str) -> Result<Weights> {
         let overrides = self.config.as_deref().map(read_json).transpose()?;
+        let checkpoint = self.prefix.checkpoint(source)?;
         let mut weights = match &self.model {
             Some(model) => {
                 let classes = self
                     .num_classes
                     .context("--model wants --num-classes too")?;
-                Weights::open_with(resolve(source)?, named_config(model, classes)?)?
+                Weights::of_checkpoint_with(&checkpoint, named_config(model, classes)?)?
             }
-            None => match (Weights::of_checkpoint(&checkpoint(source)?), &overrides) {
+            None => match (Weights::of_checkpoint(&checkpoint), &overrides) {
                 // The configuration file may hold what the names do not tell.
                 (Err(WeightsError::Unrecognized { .. }), Some(json))
                     if json.get("backbone").is_some() =>
                 {
-                    Weights::open_with(resolve(source)?, FasterRcnnConfig::default())?
+                    Weights::of_checkpoint_with(&checkpoint, FasterRcnnConfig::default())?
                 }
                 (weights, _) => weights?,
             },
@@ -142,7 +168,9 @@ pub(crate) fn resolve(source: &str) -> Result<PathBuf> {
     if path.is_dir() {
         bail!("{source} is a folder; expected a file of weights");
     }
-    let name_like = !source.contains(['/', '\\']) && path.extension().is_none_or(|e| e.len() > 11);
+    // `ResNet50_Weights.IMAGENET1K_V2`, but not `model.pth`.
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    let name_like = !source.contains(['/', '\\']) && !ending.contains(char::is_lowercase);
     let published = match published::find(source) {
         Ok(published) => published,
         Err(unknown) if name_like => bail!("{unknown}; and there is no such file"),

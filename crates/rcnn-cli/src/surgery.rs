@@ -18,7 +18,7 @@ use crate::backend::{Job, default_device, run_on};
 use crate::convert::{Dtype, Target};
 use crate::cost::{self, CostArgs, Costs};
 use crate::overwrite::{Guard, OverwriteArgs};
-use crate::source::checkpoint;
+use crate::source::PrefixArgs;
 
 /// Remove and replace layers of a model
 ///
@@ -34,6 +34,8 @@ A .pth whose file does not tell its image size or class names is best converted 
 pub(crate) struct SurgeryArgs {
     /// Weights to read: a file, or the name of published ones
     input: String,
+    #[command(flatten)]
+    prefix: PrefixArgs,
     /// File to write: .bpk or .safetensors
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
@@ -151,7 +153,7 @@ pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {
     let inputs = anchors.chain([&args.input]).map(Path::new);
     Guard::new(args.overwrite, inputs).check_named(target.path())?;
     let operations = args.operations.operations()?;
-    let input = checkpoint(&args.input)?;
+    let input = args.prefix.checkpoint(&args.input)?;
     let before = Weights::of_checkpoint(&input)?;
     let size = args.cost.size;
     let cut = Cut {

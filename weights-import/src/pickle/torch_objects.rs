@@ -1,23 +1,19 @@
-//! From the values of a pickle to tensors by name: what Python's `torch._utils._rebuild_*` functions would make, worked
-//! out without calling them.
+//! From one value of a pickle to a tensor: what Python's `torch._utils._rebuild_*` functions would make, worked out
+//! without calling them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use burn::tensor::{BoolStore, DType};
 
-use crate::checkpoint::Contents;
 use crate::error::CheckpointError;
 use crate::source::Source;
 use crate::storage::{Region, StoredTensor, View};
 
 use super::{Id, Object, Pickle, Value};
 
-/// How deep dicts may lie in dicts; a training checkpoint has five levels.
-const MAX_DEPTH: usize = 64;
-/// How long a dotted name may be and how many tensors there may be: bounds for a hostile file.
-const MAX_NAME: usize = 1024;
-const MAX_TENSORS: usize = 100_000;
+/// How deep the calls behind a tensor may lie in each other.
+const MAX_DEPTH: usize = 8;
 /// The dimensions that a tensor of torch can have.
 const MAX_DIMENSIONS: usize = 64;
 
@@ -90,163 +86,58 @@ fn element(name: &str) -> Option<(usize, Option<DType>)> {
     })
 }
 
-/// Collects the tensors of the dict that `pickle` stands for, named by the dotted path of their keys.
-///
-/// `storages` has the bytes of each storage by its key, no fewer than the pickle says.
-pub(crate) fn tensors(
-    source: &Arc<Source>,
-    pickle: &Pickle,
-    storages: &HashMap<&str, Region>,
-) -> Result<Contents, CheckpointError> {
-    let mut walk = Walk {
-        source,
-        pickle,
-        storages,
-        name: String::new(),
-        // Each reference to a value took a byte or more, so only one that multiplies by sharing comes this far.
-        steps: pickle.length.saturating_mul(4) + 1000,
-        module: None,
-        contents: Contents::default(),
-    };
-    match &pickle[pickle.root] {
-        Value::Object(object) if walk.tensor(object, 0)?.is_some() => {
-            return Err(source.not_a_state_dict("it holds one tensor, without a name"));
-        }
-        Value::Dict(_) | Value::Object(_) => walk.visit(pickle.root, 0)?,
-        _ => return Err(source.not_a_state_dict("it does not hold a dict")),
-    }
-    if !walk.contents.tensors.is_empty() {
-        return Ok(walk.contents);
-    }
-    Err(source.not_a_state_dict(match walk.module {
-        Some(class) => {
-            format!("it holds a whole pickled module ({class}); save model.state_dict() instead")
-        }
-        None => "there is no tensor in it".into(),
-    }))
+/// What an object of a pickle is.
+pub(crate) enum Rebuilt {
+    Tensor(StoredTensor),
+    /// A tensor of a kind that is not read: the error to give if nothing else is.
+    Unreadable(CheckpointError),
+    /// No tensor.
+    Other,
 }
 
-struct Walk<'w, 'a> {
-    source: &'w Arc<Source>,
-    pickle: &'w Pickle<'a>,
-    storages: &'w HashMap<&'a str, Region>,
-    /// The dotted path to where the walk is.
-    name: String,
-    steps: usize,
-    /// The class of the first pickled module on the way.
-    module: Option<String>,
-    contents: Contents,
+/// The tensors that a pickle's objects stand for.
+pub(crate) struct Tensors<'t, 'a> {
+    pub(crate) source: &'t Arc<Source>,
+    pub(crate) pickle: &'t Pickle<'a>,
+    /// The bytes of each storage by its key, no fewer than the pickle says; without those of unknown element types.
+    pub(crate) storages: &'t HashMap<&'a str, Region>,
 }
 
-impl<'a> Walk<'_, 'a> {
-    fn visit(&mut self, id: Id, depth: usize) -> Result<(), CheckpointError> {
-        let pickle = self.pickle;
-        if depth == MAX_DEPTH {
-            return Err(self
-                .source
-                .corrupt(format!("dicts nested more than {MAX_DEPTH} deep")));
-        }
-        match &pickle[id] {
-            Value::Dict(items) => self.visit_items(items, depth),
-            Value::Tuple(parts) | Value::List(parts) => parts
-                .iter()
-                .enumerate()
-                .try_for_each(|(i, &part)| self.visit_at(&i.to_string(), part, depth)),
-            Value::Object(object) => match self.tensor(object, 0)? {
-                Some(tensor) => self.add(tensor),
-                None => {
-                    if self.module.is_none() && self.is_module(object) {
-                        self.module = Some(self.class_name(object.callable));
-                    }
-                    self.visit_items(&object.items, depth)
-                }
-            },
-            _ => Ok(()),
-        }
+impl Tensors<'_, '_> {
+    /// What an object called `name` is.
+    ///
+    /// # Errors
+    /// When it is a tensor that contradicts itself.
+    pub(crate) fn rebuild(&self, name: &str, object: &Object) -> Result<Rebuilt, CheckpointError> {
+        self.tensor(name, object, 0)
     }
 
-    fn visit_items(&mut self, items: &[(Id, Id)], depth: usize) -> Result<(), CheckpointError> {
-        for &(key, value) in items {
-            let key = match self.pickle[key] {
-                Value::Str(text) => text.to_string(),
-                Value::Int(number) => number.to_string(),
-                _ => "?".into(),
-            };
-            self.visit_at(&key, value, depth)?;
-        }
-        Ok(())
-    }
-
-    fn visit_at(&mut self, key: &str, value: Id, depth: usize) -> Result<(), CheckpointError> {
-        let Some(steps) = self.steps.checked_sub(1) else {
-            return Err(self
-                .source
-                .corrupt("values that refer to each other without end"));
-        };
-        self.steps = steps;
-        if !matches!(
-            self.pickle[value],
-            Value::Dict(_) | Value::Tuple(_) | Value::List(_) | Value::Object(_)
-        ) {
-            return Ok(());
-        }
-        let before = self.name.len();
-        if before + key.len() >= MAX_NAME {
-            return Err(self
-                .source
-                .corrupt(format!("a name longer than {MAX_NAME} bytes")));
-        }
-        if before > 0 {
-            self.name.push('.');
-        }
-        self.name.push_str(key);
-        self.visit(value, depth + 1)?;
-        self.name.truncate(before);
-        Ok(())
-    }
-
-    fn add(&mut self, tensor: StoredTensor) -> Result<(), CheckpointError> {
-        if self.contents.tensors.len() == MAX_TENSORS {
-            return Err(self
-                .source
-                .corrupt(format!("more than {MAX_TENSORS} tensors")));
-        }
-        match self.contents.tensors.insert(self.name.clone(), tensor) {
-            None => Ok(()),
-            Some(_) => Err(self
-                .source
-                .corrupt(format!("two tensors are called `{}`", self.name))),
-        }
-    }
-
-    /// The tensor that an object is, if it is one.
     fn tensor(
         &self,
+        name: &str,
         object: &Object,
         depth: usize,
-    ) -> Result<Option<StoredTensor>, CheckpointError> {
+    ) -> Result<Rebuilt, CheckpointError> {
         let Some((module, function)) = self.pickle.global(object.callable) else {
-            return Ok(None);
+            return Ok(Rebuilt::Other);
         };
         let args = self.pickle.sequence(object.args).unwrap_or(&[]);
         let damaged = || {
-            self.source.corrupt(format!(
-                "tensor `{}`: {function} has other arguments",
-                self.name
-            ))
+            self.source
+                .corrupt(format!("tensor `{name}`: {function} has other arguments"))
         };
         if depth == MAX_DEPTH {
             return Err(damaged());
         }
         let of_torch = matches!(module, "torch._utils" | "torch._tensor" | "torch.tensor");
         match (function, args) {
-            _ if !of_torch || !function.starts_with("_rebuild") => Ok(None),
+            _ if !of_torch || !function.starts_with("_rebuild") => Ok(Rebuilt::Other),
             ("_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3", _) => {
-                self.strided(function, args).ok_or_else(damaged)?.map(Some)
+                self.strided(name, function, args).ok_or_else(damaged)?
             }
             ("_rebuild_parameter" | "_rebuild_parameter_with_state", [data, ..]) => {
                 match &self.pickle[*data] {
-                    Value::Object(data) => self.tensor(data, depth + 1),
+                    Value::Object(data) => self.tensor(name, data, depth + 1),
                     _ => Err(damaged()),
                 }
             }
@@ -259,21 +150,21 @@ impl<'a> Walk<'_, 'a> {
                     state,
                     items,
                 };
-                self.tensor(&call, depth + 1)
+                self.tensor(name, &call, depth + 1)
             }
-            _ => Err(self.source.unsupported(format!(
-                "`{}` is not a dense tensor but one of {module}.{function}, which is not read",
-                self.name
-            ))),
+            _ => Ok(Rebuilt::Unreadable(self.source.unsupported(format!(
+                "`{name}` is not a dense tensor but one of {module}.{function}, which is not read"
+            )))),
         }
     }
 
     /// The tensor of `(storage, offset, size, stride, requires_grad, hooks, [dtype,] [flags])`, none if they are others.
     fn strided(
         &self,
+        name: &str,
         function: &str,
         args: &[Id],
-    ) -> Option<Result<StoredTensor, CheckpointError>> {
+    ) -> Option<Result<Rebuilt, CheckpointError>> {
         let [storage, offset, size, stride, rest @ ..] = args else {
             return None;
         };
@@ -302,52 +193,20 @@ impl<'a> Walk<'_, 'a> {
         };
         let Some((bytes, Some(dtype))) = element(class.strip_suffix("Storage").unwrap_or(class))
         else {
-            return Some(Err(self.source.unsupported_dtype(&self.name, class)));
+            let error = self.source.unsupported_dtype(name, class);
+            return Some(Ok(Rebuilt::Unreadable(error)));
         };
         // Conjugation and negation bits: the stored numbers are not the tensor's.
         let flags = rest
             .get(if is_v3 { 3 } else { 2 })
             .map(|&flags| &self.pickle[flags]);
         if flags.is_some_and(|flags| matches!(flags, Value::Dict(items) if !items.is_empty())) {
-            return Some(Err(self.source.unsupported(format!(
-                "`{}` is a negated or conjugated view",
-                self.name
-            ))));
+            let error = format!("`{name}` is a negated or conjugated view, which is not read");
+            return Some(Ok(Rebuilt::Unreadable(self.source.unsupported(error))));
         }
         view.offset = view.offset.checked_add(storage.skip / bytes)?;
         let region = self.storages.get(storage.key)?.clone();
-        Some(StoredTensor::view(
-            self.source,
-            &self.name,
-            region,
-            view,
-            dtype,
-        ))
-    }
-
-    /// Whether an object's state is that of a `torch.nn.Module`.
-    fn is_module(&self, object: &Object) -> bool {
-        let state = object.state.map(|state| &self.pickle[state]);
-        let Some(Value::Dict(items)) = state else {
-            return false;
-        };
-        items
-            .iter()
-            .any(|&(key, _)| matches!(self.pickle.str(key), Some("_parameters" | "_modules")))
-    }
-
-    /// The name of a class; the legacy format wraps a module's as `("module", class, file, source)`.
-    fn class_name(&self, callable: Id) -> String {
-        let class = match self.pickle[callable] {
-            Value::Persistent(id) => self
-                .pickle
-                .sequence(id)
-                .and_then(|parts| parts.get(1).copied()),
-            _ => Some(callable),
-        };
-        match class.and_then(|class| self.pickle.global(class)) {
-            Some((module, name)) => format!("{module}.{name}"),
-            None => "of an unknown class".into(),
-        }
+        let tensor = StoredTensor::view(self.source, name, region, view, dtype);
+        Some(tensor.map(Rebuilt::Tensor))
     }
 }

@@ -105,7 +105,11 @@ fn refuses_every_cut_and_survives_every_flipped_byte() {
         "dtypes_legacy.pth",
         "nested_legacy.pth",
         "module_legacy.pth",
+        "nested_module.pth",
+        "beside.pth",
+        "beside_legacy.pth",
         "small.safetensors",
+        "float8.safetensors",
     ] {
         files.push((name, std::fs::read(fixture(name)).unwrap()));
     }

@@ -135,16 +135,24 @@ fn wrapped_and_old_names_are_understood() {
         "model_state_dict.",
         "module.",
         "model.module.",
+        "detector.",
+        "net_1.",
+        "params.",
+        "ema_model.module.",
+        "model_ema.module.",
+        "state_dict.model._orig_mod.",
     ] {
         let mut shapes: Vec<_> = torch_shapes(&expected)
             .into_iter()
             .map(|(name, shape)| (format!("{prefix}{}", old(&name)), shape))
             .collect();
         if !prefix.is_empty() {
-            shapes.push((
-                "optimizer.state.0.momentum_buffer".into(),
-                vec![64, 3, 7, 7],
-            ));
+            for name in ["0", "backbone.body.conv1.weight"] {
+                let name = format!("optimizer.state.{name}.momentum_buffer");
+                shapes.push((name, vec![64, 3, 7, 7]));
+            }
+            // A teacher that is a part of a detector alone.
+            shapes.push(("teacher.backbone.body.conv1.weight".into(), vec![1]));
         }
         write_shapes(&path, &shapes);
         let weights = Weights::open(&path).unwrap_or_else(|error| panic!("{prefix}: {error}"));
@@ -158,6 +166,46 @@ fn wrapped_and_old_names_are_understood() {
             );
         }
     }
+}
+
+/// Of two models in a file the one that came first by a list of names was taken.
+#[test]
+fn of_several_models_in_a_file_one_is_to_be_chosen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ema.safetensors");
+    let expected = FasterRcnnConfig::fasterrcnn_resnet50_fpn(4);
+    let shapes = torch_shapes(&expected);
+    let under = |prefix: &'static str| {
+        let shapes = shapes.iter();
+        shapes.map(move |(name, shape)| (format!("{prefix}{name}"), shape.clone()))
+    };
+    let both: Vec<_> = under("model.").chain(under("ema.module.")).collect();
+    write_shapes(&path, &both);
+    let checkpoint = Checkpoint::open(&path).expect("a checkpoint");
+    let error = Weights::of_checkpoint(&checkpoint).expect_err("two models");
+    let message = error.to_string();
+    assert!(
+        message.contains("ema.safetensors")
+            && message.contains("`model`")
+            && message.contains("`ema.module`")
+            && message.contains("--prefix"),
+        "{message}"
+    );
+    for prefix in ["model", "ema", "ema.module"] {
+        let part = checkpoint.within(prefix).expect("a model");
+        let weights = Weights::of_checkpoint(&part).expect("a detector");
+        assert_eq!(weights.config, expected, "{prefix}");
+    }
+    let message = checkpoint.within("swa").expect_err("none").to_string();
+    assert!(
+        message.contains("`swa.`") && message.contains("`ema.module`"),
+        "{message}"
+    );
+
+    // What stands at the top is the file's own.
+    let both: Vec<_> = under("").chain(under("ema.")).collect();
+    write_shapes(&path, &both);
+    assert_eq!(Weights::open(&path).expect("a detector").config, expected);
 }
 
 #[test]
@@ -205,6 +253,9 @@ fn says_what_it_does_not_recognize() {
         .filter_map(|(n, s)| Some((n.strip_prefix("backbone.body.")?.to_string(), s.clone())))
         .collect();
     assert!(message(&classifier).contains("image classifier (resnet50)"));
+    let wrapped = classifier.into_iter().map(|(n, s)| (format!("net.{n}"), s));
+    let wrapped: Vec<_> = wrapped.collect();
+    assert!(message(&wrapped).contains("image classifier (resnet50)"));
 }
 
 #[test]

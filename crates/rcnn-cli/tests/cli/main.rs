@@ -7,6 +7,7 @@ mod devices;
 mod overwrite;
 mod simd;
 mod train;
+mod weights;
 
 use std::fs;
 use std::path::PathBuf;
