@@ -5,7 +5,7 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use rand::{SeedableRng, rngs::StdRng};
-use rcnn_burn::ops::Choice;
+use rcnn_burn::ops::Subsample;
 use rcnn_burn::weights::{Precision, Weights};
 use rcnn_burn::{Flex, Instances, Operation, StandardFasterRcnn, image};
 
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target = Instances::new(vec![[0.0, 0.0, width, height]], vec![1]);
     let mut rng = StdRng::seed_from_u64(0);
     let images = [image::to_tensor(&picture, &device)];
-    let losses = model.losses(&images, &[target], &mut Choice::Random(&mut rng))?;
+    let losses = model.losses(&images, &[target], &mut Subsample::Random(&mut rng))?;
     let loss = losses.total();
     println!("loss {:.3}", loss.clone().into_scalar());
     let gradients = GradientsParams::from_grads(loss.backward(), &model);

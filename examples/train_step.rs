@@ -10,7 +10,7 @@ use burn::tensor::{Distribution, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 use rcnn_burn::backbone::{NormKind, ResNetFpnConfig};
 use rcnn_burn::freeze::{FreezingOptimizer, freeze};
-use rcnn_burn::ops::Choice;
+use rcnn_burn::ops::Subsample;
 use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Instances, StandardFasterRcnn};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,8 +55,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rng = StdRng::seed_from_u64(0);
     for _ in 0..steps.parse()? {
         let start = Instant::now();
-        let choice = &mut Choice::Random(&mut rng);
-        let loss = model.losses(&images, &targets, choice)?.total();
+        let subsample = &mut Subsample::Random(&mut rng);
+        let loss = model.losses(&images, &targets, subsample)?.total();
         let forward = start.elapsed().as_secs_f64();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         model = sgd.step(1e-4, model, gradients);

@@ -33,7 +33,7 @@ pub struct Analysis {
 /// How good a model is on the pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Quality {
-    /// Sum of the four losses, the mean over the pictures; `None` where it can't be compared.
+    /// Sum of the losses, the mean over the pictures; `None` where it can't be compared.
     pub loss: Option<f64>,
     /// COCO's average precision, as a fraction; `None` without objects.
     pub ap: Option<f64>,

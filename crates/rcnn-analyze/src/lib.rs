@@ -24,7 +24,7 @@ use indexmap::IndexMap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rcnn_burn::image::to_tensor;
-use rcnn_burn::ops::{Choice, DetectionBackend};
+use rcnn_burn::ops::{DetectionBackend, Subsample};
 use rcnn_burn::types::ImageInstances;
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{Instances, Losses, StandardFasterRcnn, Tensor};
@@ -157,8 +157,8 @@ fn validate<B: DetectionBackend>(
 ) -> Result<(Losses<B>, Instances), AnalyzeError> {
     let image: Tensor<B, 3> = to_tensor(image, device);
     let mut random = StdRng::seed_from_u64(truth.image_id);
-    let choice = &mut Choice::Random(&mut random);
+    let subsample = &mut Subsample::Random(&mut random);
     let objects = std::slice::from_ref(&truth.instances);
-    let (losses, mut found) = model.validate(&[image], objects, choice)?;
+    let (losses, mut found) = model.validate(&[image], objects, subsample)?;
     Ok((losses, found.pop().unwrap_or_default()))
 }

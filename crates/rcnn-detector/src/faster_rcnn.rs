@@ -168,8 +168,8 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         features: &FeatureMaps<B>,
         proposals: &[Proposals],
     ) -> Tensor<B, 4> {
-        self.roi_heads
-            .pool(features, &boxes(proposals), &images.image_sizes)
+        let branch = self.roi_heads.box_branch();
+        branch.pool(features, &boxes(proposals), &images.image_sizes)
     }
 
     /// Fourth stage by itself: probability and box of every class for every proposal, before
@@ -180,9 +180,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         pooled: Tensor<B, 4>,
         proposals: &[Proposals],
     ) -> Vec<ClassScores> {
-        let predictions = self.roi_heads.predict(pooled, &mut Forward::inference());
-        self.roi_heads
-            .class_scores(predictions, &boxes(proposals), &images.image_sizes)
+        let branch = self.roi_heads.box_branch();
+        let predictions = branch.predict(pooled, &mut Forward::inference());
+        branch.class_scores(predictions, &boxes(proposals), &images.image_sizes)
     }
 
     /// What describes this detector as it is now, changed thresholds included.

@@ -21,9 +21,9 @@ pub use config::FasterRcnnConfig;
 pub use cost::{Macs, Part};
 pub use error::{ConfigError, DetectError};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
-pub use losses::Losses;
 pub use precision::PrecisionError;
 pub use surgery::{Level, Operation, SurgeryError};
 pub use transform::{GeneralizedRcnnTransform, ImageList, MAX_BATCH_PIXELS};
 
+pub use rcnn_ops::Losses;
 pub use rcnn_types::validate::InvalidField;

@@ -1,36 +1,15 @@
-//! Training: the four losses of torchvision's Faster R-CNN, and the same without training.
+//! Training: torchvision's losses of a batch, and the same without training.
 
 use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;
 use rcnn_backbone::{Backbone, FeatureMaps, Forward, Phase};
-use rcnn_ops::{BBox, Choice, DetectionBackend};
-use rcnn_rpn::Proposals;
+use rcnn_ops::{BBox, DetectionBackend, Losses, Subsample};
+use rcnn_rpn::{Proposals, RegionProposalNetwork};
 use rcnn_types::Instances;
 use rcnn_types::validate::{InvalidField, require};
 
 use crate::faster_rcnn::boxes;
 use crate::{DetectError, FasterRcnn, ImageList};
-
-/// The losses of a batch, each `[1]`, under torchvision's names without `loss_`.
-#[derive(Debug, Clone)]
-pub struct Losses<B: Backend> {
-    /// Class of each sampled proposal.
-    pub classifier: Tensor<B, 1>,
-    /// Box deltas of the second stage.
-    pub box_reg: Tensor<B, 1>,
-    /// Object or background, of each sampled anchor.
-    pub objectness: Tensor<B, 1>,
-    /// Box deltas of the first stage.
-    pub rpn_box_reg: Tensor<B, 1>,
-}
-
-impl<B: Backend> Losses<B> {
-    /// Their sum, which training descends.
-    pub fn total(&self) -> Tensor<B, 1> {
-        let second = self.classifier.clone() + self.box_reg.clone();
-        second + self.objectness.clone() + self.rpn_box_reg.clone()
-    }
-}
 
 /// The losses of a forward pass and its intermediate results.
 struct Compared<B: Backend> {
@@ -43,7 +22,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// Losses of a batch in training: trainable batch norms take the batch's statistics, and
     /// proposals are as many as in training. Gradients flow on an autodiff backend.
     ///
-    /// Of several `min_size`, each image is resized to one of the choice's;
+    /// Of several `min_size`, each image is resized to one that `subsample` chooses;
     /// [`losses_at`](Self::losses_at) takes them from the caller.
     ///
     /// # Shapes
@@ -57,9 +36,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         &self,
         images: &[Tensor<B, 3>],
         targets: &[Instances],
-        choice: &mut Choice<'_, R>,
+        subsample: &mut Subsample<'_, R>,
     ) -> Result<Losses<B>, DetectError> {
-        self.losses_at(images, targets, &vec![None; images.len()], choice)
+        self.losses_at(images, targets, &vec![None; images.len()], subsample)
     }
 
     /// [`losses`](Self::losses) with each image at a `min_size` of its own, as a data loader that
@@ -73,11 +52,13 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         images: &[Tensor<B, 3>],
         targets: &[Instances],
         min_sizes: &[Option<usize>],
-        choice: &mut Choice<'_, R>,
+        subsample: &mut Subsample<'_, R>,
     ) -> Result<Losses<B>, DetectError> {
         self.validate_config()?;
-        let images = self.transform.forward_training(images, min_sizes, choice)?;
-        let compared = self.compare(&images, targets, choice, Phase::Training)?;
+        let images = self
+            .transform
+            .forward_training(images, min_sizes, subsample)?;
+        let compared = self.compare(&images, targets, subsample, Phase::Training)?;
         Ok(compared.losses)
     }
 
@@ -90,7 +71,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         &self,
         images: &[Tensor<B, 3>],
         targets: &[Instances],
-        choice: &mut Choice<'_, R>,
+        subsample: &mut Subsample<'_, R>,
     ) -> Result<(Losses<B>, Vec<Instances>), DetectError> {
         self.validate_config()?;
         let images = self.transform.forward(images)?;
@@ -98,7 +79,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
             losses,
             features,
             proposals,
-        } = self.compare(&images, targets, choice, Phase::Inference)?;
+        } = self.compare(&images, targets, subsample, Phase::Inference)?;
         let found = self.roi_heads.forward(
             &features,
             &boxes(&proposals),
@@ -108,12 +89,19 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         Ok((losses, images.restore(found)))
     }
 
+    /// Names of the [losses](Self::losses), in their order.
+    pub fn loss_names(&self) -> Vec<&'static str> {
+        let mut names = self.roi_heads.loss_names();
+        names.extend(RegionProposalNetwork::<B>::LOSSES);
+        names
+    }
+
     /// Compares the predictions for a batch with its targets.
     fn compare<R: Rng>(
         &self,
         images: &ImageList<B>,
         targets: &[Instances],
-        choice: &mut Choice<'_, R>,
+        subsample: &mut Subsample<'_, R>,
         phase: Phase,
     ) -> Result<Compared<B>, DetectError> {
         validate_targets(targets, images.image_sizes.len(), self.num_classes())?;
@@ -126,25 +114,19 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         let proposals = self
             .rpn
             .select_proposals(&output, &anchors, &images.image_sizes, phase);
-        let samples = self.rpn.select_training_samples(&anchors, &objects, choice);
+        let samples = self
+            .rpn
+            .select_training_samples(&anchors, &objects, subsample);
         let rpn = self.rpn.loss(&output, &samples);
 
-        let samples = self
+        let samples =
+            self.roi_heads
+                .select_training_samples(&boxes(&proposals), &targets, subsample);
+        let sizes = &images.image_sizes;
+        let mut losses = self
             .roi_heads
-            .select_training_samples(&boxes(&proposals), &targets, choice);
-        let sampled: Vec<&[BBox]> = samples.proposals.iter().map(Vec::as_slice).collect();
-        let pooled = self
-            .roi_heads
-            .pool(&features, &sampled, &images.image_sizes);
-        let roi = self
-            .roi_heads
-            .loss(self.roi_heads.predict(pooled, cx), &samples);
-        let losses = Losses {
-            classifier: roi.classifier,
-            box_reg: roi.box_reg,
-            objectness: rpn.objectness,
-            rpn_box_reg: rpn.rpn_box_reg,
-        };
+            .losses(&features, &samples, &targets, sizes, cx);
+        losses.extend(rpn);
         Ok(Compared {
             losses,
             features,
@@ -205,7 +187,7 @@ mod tests {
     use crate::{FasterRcnnConfig, GeneralizedRcnnTransform};
 
     type Model = FasterRcnn<Flex, BackboneWithFpn<Flex>>;
-    type Chooser<'a> = Choice<'a, StdRng>;
+    type Sampling<'a> = Subsample<'a, StdRng>;
 
     /// A small model of random weights that trains on `min_sizes`.
     fn model(min_sizes: &[usize]) -> Model {
@@ -231,16 +213,6 @@ mod tests {
         [[3, 48, 60], [3, 60, 48]].map(|shape| Tensor::random(shape, random, &Default::default()))
     }
 
-    fn values(losses: Losses<Flex>) -> [f32; 4] {
-        let Losses {
-            classifier,
-            box_reg,
-            objectness,
-            rpn_box_reg,
-        } = losses;
-        [classifier, box_reg, objectness, rpn_box_reg].map(|loss| loss.into_scalar())
-    }
-
     fn targets() -> [Instances; 2] {
         let boxes = vec![[4.0, 6.0, 30.0, 40.0], [20.0, 3.0, 45.0, 22.0]];
         let labels = vec![1, 2];
@@ -252,16 +224,16 @@ mod tests {
         let mut model = model(&[64, 96]);
         let (images, targets) = (images(), targets());
         let at = |model: &Model, sizes| {
-            let losses = model.losses_at(&images, &targets, sizes, &mut Chooser::First);
-            values(losses.expect("images"))
+            let losses = model.losses_at(&images, &targets, sizes, &mut Sampling::First);
+            losses.expect("images").values()
         };
         let small = at(&model, &[Some(64), Some(64)]);
         let large = at(&model, &[Some(96), Some(96)]);
         let mixed = at(&model, &[Some(96), None]);
         assert!(small != large && large != mixed);
         let alone = |model: &Model| {
-            let losses = model.losses(&images, &targets, &mut Chooser::First);
-            values(losses.expect("images"))
+            let losses = model.losses(&images, &targets, &mut Sampling::First);
+            losses.expect("images").values()
         };
         assert_eq!(alone(&model), small, "the first of several");
         model.transform.min_size = vec![64];
@@ -271,20 +243,36 @@ mod tests {
     }
 
     #[test]
+    fn losses_have_torchvisions_names_in_its_order() {
+        let model = model(&[64]);
+        let losses = model.losses(&images(), &targets(), &mut Sampling::First);
+        let losses = losses.expect("images");
+        let names: Vec<_> = losses.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, model.loss_names());
+        let expected = [
+            "loss_classifier",
+            "loss_box_reg",
+            "loss_objectness",
+            "loss_rpn_box_reg",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
     fn each_image_has_its_size() {
         let mut transform = model(&[64, 96]).transform;
         let images = images();
         let sizes =
-            |transform: &GeneralizedRcnnTransform, min_sizes: &[_], choice: &mut Chooser| {
-                let batch = transform.forward_training(&images, min_sizes, choice);
+            |transform: &GeneralizedRcnnTransform, min_sizes: &[_], subsample: &mut Sampling| {
+                let batch = transform.forward_training(&images, min_sizes, subsample);
                 batch.expect("images").image_sizes
             };
-        let own = sizes(&transform, &[Some(64), Some(96)], &mut Chooser::First);
+        let own = sizes(&transform, &[Some(64), Some(96)], &mut Sampling::First);
         assert_eq!(own, [(64, 80), (120, 96)].map(Size::from));
 
         let mut rng = StdRng::seed_from_u64(1);
         let mut drawn: Vec<Size> = (0..20)
-            .flat_map(|_| sizes(&transform, &[None; 2], &mut Choice::Random(&mut rng)))
+            .flat_map(|_| sizes(&transform, &[None; 2], &mut Subsample::Random(&mut rng)))
             .collect();
         drawn.sort_unstable();
         drawn.dedup();
@@ -296,7 +284,7 @@ mod tests {
         assert_eq!(inference, Size::new(96, 120));
 
         transform.skip_resize = true;
-        let kept = sizes(&transform, &[Some(64), None], &mut Chooser::First);
+        let kept = sizes(&transform, &[Some(64), None], &mut Sampling::First);
         assert_eq!(kept, [(48, 60), (60, 48)].map(Size::from));
         let inferred = transform.forward(&images).expect("images").image_sizes;
         assert_eq!(inferred, [(96, 120), (120, 96)].map(Size::from));

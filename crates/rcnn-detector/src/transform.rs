@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;
-use rcnn_ops::{Choice, DetectionBackend, ImageFit, fit_image};
+use rcnn_ops::{DetectionBackend, ImageFit, Subsample, fit_image};
 use rcnn_types::validate::{InvalidField, is_positive, require, require_within};
 use rcnn_types::{Instances, Size};
 use serde::{Deserialize, Serialize};
@@ -155,7 +155,7 @@ impl GeneralizedRcnnTransform {
 
     /// Makes a batch of images for training: not resized at all with
     /// [`skip_resize`](Self::skip_resize), else each to its own of `min_sizes`; without one, to a
-    /// [`min_size`](Self::min_size) of the choice's.
+    /// [`min_size`](Self::min_size) of `subsample`'s choice.
     ///
     /// # Shapes
     /// - images: each `[3, H, W]`, RGB from 0 to 1, at least one
@@ -167,7 +167,7 @@ impl GeneralizedRcnnTransform {
         &self,
         images: &[Tensor<B, 3>],
         min_sizes: &[Option<usize>],
-        choice: &mut Choice<'_, R>,
+        subsample: &mut Subsample<'_, R>,
     ) -> Result<ImageList<B>, DetectError> {
         if images.len() != min_sizes.len() {
             return Err(DetectError::Count {
@@ -180,7 +180,7 @@ impl GeneralizedRcnnTransform {
             if self.skip_resize {
                 return size;
             }
-            let min_size = min_sizes[index].or_else(|| choice.one_of(&self.min_size));
+            let min_size = min_sizes[index].or_else(|| subsample.one_of(&self.min_size));
             self.resized_at(size, min_size.unwrap_or(1))
         })
     }

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rcnn_backbone::{Forward, NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_freeze::{FreezeError, FreezePlan, FreezeState, FreezingOptimizer, freeze, parse};
-use rcnn_ops::Choice;
+use rcnn_ops::Subsample;
 use rcnn_ops::backend_types::Flex;
 use rcnn_roi::BoxHeadConfig;
 use rcnn_types::Instances;
@@ -57,8 +57,10 @@ fn train(mut model: Model, optimizer: &mut Optim, steps: usize) -> Model {
         let image = Tensor::random([3, 48, 64], random, &Default::default());
         let boxes = vec![[4.0, 6.0, 30.0, 40.0], [20.0, 3.0, 60.0, 22.0]];
         let target = Instances::new(boxes, vec![1, 2]);
-        let choice = &mut Choice::<StdRng>::First;
-        let losses = model.losses(&[image], &[target], choice).expect("an image");
+        let subsample = &mut Subsample::<StdRng>::First;
+        let losses = model
+            .losses(&[image], &[target], subsample)
+            .expect("an image");
         let gradients = GradientsParams::from_grads(losses.total().backward(), &model);
         model = optimizer.step(1e-2, model, gradients);
     }

@@ -22,7 +22,8 @@ mod devices;
 mod forward;
 mod image;
 mod linear;
-mod loss;
+mod loss_functions;
+mod losses;
 mod matcher;
 mod max_pool;
 mod nms;
@@ -48,14 +49,17 @@ pub use devices::{DeviceError, DeviceInfo, devices, probe};
 pub use forward::{Forward, ForwardHook, LayerOutput, Phase, Scope};
 pub use image::{ImageFit, fit_image};
 pub use linear::linear;
-pub use loss::{binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum};
+pub use loss_functions::{
+    binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum,
+};
+pub use losses::Losses;
 pub use matcher::{Match, Matcher};
 pub use max_pool::max_pool2d;
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
 pub use plan::LayerPlan;
 pub use roi_align::{RoiAlignOptions, RoiLevel, multi_scale_roi_align, roi_align};
 pub use roi_pool::{RoiPoolOptions, roi_pool};
-pub use sampler::{BalancedSampler, Choice, Sample};
+pub use sampler::{BalancedSampler, Sample, Subsample};
 pub use top_k::top_k;
 
 pub use rcnn_types::boxes::{

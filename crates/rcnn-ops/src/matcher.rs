@@ -9,8 +9,8 @@ pub enum Match {
     Object(usize),
     /// No object comes near: background.
     Background,
-    /// Neither an object nor clearly background: the loss leaves it out.
-    Between,
+    /// Between the thresholds: neither an object nor clearly background, so the losses ignore it.
+    Ignored,
 }
 
 /// Assigns objects to candidates by IoU (`torchvision.models.detection._utils.Matcher`).
@@ -35,12 +35,12 @@ impl Matcher {
         self.matches_by(objects.len(), candidates.len(), iou)
     }
 
-    /// [`matches`](Self::matches) by another likeness than IoU, that of object and candidate.
+    /// [`matches`](Self::matches) by another quality of a pair of object and candidate than their IoU.
     pub fn matches_by(
         &self,
         objects: usize,
         candidates: usize,
-        likeness: impl Fn(usize, usize) -> f32,
+        quality: impl Fn(usize, usize) -> f32,
     ) -> Vec<Match> {
         if objects == 0 {
             return vec![Match::Background; candidates];
@@ -52,10 +52,10 @@ impl Matcher {
             .map(|candidate| {
                 let mut best = (0, f32::NEG_INFINITY);
                 for (object, most) in best_of_object.iter_mut().enumerate() {
-                    let likeness = likeness(object, candidate);
-                    *most = most.max(likeness);
-                    if likeness > best.1 {
-                        best = (object, likeness);
+                    let quality = quality(object, candidate);
+                    *most = most.max(quality);
+                    if quality > best.1 {
+                        best = (object, quality);
                     }
                 }
                 best
@@ -63,16 +63,16 @@ impl Matcher {
             .collect();
         let is_best_of_any = |candidate: usize| {
             let mut objects = best_of_object.iter().enumerate();
-            objects.any(|(object, &most)| likeness(object, candidate) == most)
+            objects.any(|(object, &most)| quality(object, candidate) == most)
         };
         best.into_iter()
             .enumerate()
-            .map(|(candidate, (object, likeness))| match likeness {
+            .map(|(candidate, (object, quality))| match quality {
                 _ if self.allow_low_quality_matches && is_best_of_any(candidate) => {
                     Match::Object(object)
                 }
-                likeness if likeness < low => Match::Background,
-                likeness if likeness < high => Match::Between,
+                quality if quality < low => Match::Background,
+                quality if quality < high => Match::Ignored,
                 _ => Match::Object(object),
             })
             .collect()
@@ -98,12 +98,12 @@ mod tests {
             low_threshold: 0.3,
             allow_low_quality_matches: false,
         };
-        use Match::{Background, Between, Object};
+        use Match::{Background, Ignored, Object};
         let found = matcher.matches(&OBJECTS, &CANDIDATES);
-        assert_eq!(found, [Object(0), Between, Background, Background]);
+        assert_eq!(found, [Object(0), Ignored, Background, Background]);
         matcher.allow_low_quality_matches = true;
         let found = matcher.matches(&OBJECTS, &CANDIDATES);
-        assert_eq!(found, [Object(0), Between, Object(1), Background]);
+        assert_eq!(found, [Object(0), Ignored, Object(1), Background]);
         assert_eq!(matcher.matches(&[], &CANDIDATES), [Background; 4]);
     }
 }

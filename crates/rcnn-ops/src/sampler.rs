@@ -24,15 +24,15 @@ pub struct Sample {
     pub negative: Vec<usize>,
 }
 
-/// How training chooses: among more candidates than it wants, and of several sizes of images.
-pub enum Choice<'a, R: Rng> {
+/// How training takes some of many: candidates for the losses, and the size of an image.
+pub enum Subsample<'a, R: Rng> {
     /// At random.
     Random(&'a mut R),
     /// The first ones, for runs that are compared.
     First,
 }
 
-impl<R: Rng> Choice<'_, R> {
+impl<R: Rng> Subsample<'_, R> {
     /// One of several, none of none (`torch_choice` of torchvision's `GeneralizedRCNNTransform`).
     pub fn one_of<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         match self {
@@ -59,7 +59,7 @@ impl<R: Rng> Choice<'_, R> {
 
 impl BalancedSampler {
     /// Samples from the matches of one image.
-    pub fn sample<R: Rng>(&self, matches: &[Match], choice: &mut Choice<'_, R>) -> Sample {
+    pub fn sample<R: Rng>(&self, matches: &[Match], subsample: &mut Subsample<'_, R>) -> Sample {
         let of = |wanted: fn(&Match) -> bool| -> Vec<usize> {
             (0..matches.len())
                 .filter(|&i| wanted(&matches[i]))
@@ -69,10 +69,10 @@ impl BalancedSampler {
         let background = of(|m| *m == Match::Background);
         let batch_size = self.batch_size_per_image;
         let most = (batch_size as f64 * self.positive_fraction) as usize;
-        let positive = choice.choose(objects, most.min(batch_size));
+        let positive = subsample.choose(objects, most.min(batch_size));
         let rest = batch_size - positive.len();
         Sample {
-            negative: choice.choose(background, rest),
+            negative: subsample.choose(background, rest),
             positive,
         }
     }
@@ -93,15 +93,15 @@ mod tests {
         };
         let mut matches = vec![Match::Background; 30];
         matches[3] = Match::Object(0);
-        matches[4] = Match::Between;
-        let first = sampler.sample(&matches, &mut Choice::<StdRng>::First);
+        matches[4] = Match::Ignored;
+        let first = sampler.sample(&matches, &mut Subsample::<StdRng>::First);
         assert_eq!(first.positive, [3]);
         assert_eq!(first.negative, [0, 1, 2, 5, 6, 7, 8]);
 
         matches[10..20].fill(Match::Object(1));
         let random = |seed| {
             let mut rng = StdRng::seed_from_u64(seed);
-            sampler.sample(&matches, &mut Choice::Random(&mut rng))
+            sampler.sample(&matches, &mut Subsample::Random(&mut rng))
         };
         let sample = random(1);
         assert_eq!((sample.positive.len(), sample.negative.len()), (4, 4));
@@ -135,7 +135,7 @@ mod tests {
                 batch_size_per_image: 4,
                 positive_fraction,
             };
-            let sample = sampler.sample(&matches, &mut Choice::<StdRng>::First);
+            let sample = sampler.sample(&matches, &mut Subsample::<StdRng>::First);
             let found = (sample.positive.len(), sample.negative.len());
             assert_eq!(found, (positive, negative), "{positive_fraction}");
         }

@@ -1,5 +1,9 @@
 //! Box heads: from the pooled features of a proposal to one vector.
 
+mod text;
+
+pub use text::BoxHeadTextError;
+
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
@@ -11,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// Widest linear layer.
 const MAX_WIDTH: usize = 16_384;
 /// Largest number of layers of a kind.
-pub(crate) const MAX_LAYERS: usize = 64;
+const MAX_LAYERS: usize = 64;
 
 /// Describes a [`BoxHead`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

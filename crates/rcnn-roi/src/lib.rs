@@ -1,28 +1,32 @@
-//! The second stage: looks into every proposal and says what it is and where exactly.
+//! The second stage: what each proposal shows and where exactly.
 //!
-//! As in `torchvision.models.detection.roi_heads`. K: proposals of all images of the batch together;
-//! C: classes, of which 0 is the background.
+//! As in `torchvision.models.detection.roi_heads`, in branches: each pools features of boxes, has a head
+//! and a predictor, and says its losses and its inference. The [`BoxBranch`] turns proposals into
+//! detections. K: boxes of all images of the batch together; C: classes, of which 0 is the background.
 
+mod box_branch;
 mod box_head;
-mod box_head_chain;
 mod config;
 mod loss;
 mod pooler;
 mod postprocess;
 mod predictor;
+mod samples;
 
-pub use box_head::{BoxHead, BoxHeadConfig, BoxHeadLayer, FastRcnnConvFcHead, TwoMlpHead};
-pub use box_head_chain::BoxHeadTextError;
+pub use box_branch::BoxBranch;
+pub use box_head::{
+    BoxHead, BoxHeadConfig, BoxHeadLayer, BoxHeadTextError, FastRcnnConvFcHead, TwoMlpHead,
+};
 pub use config::{FocalLoss, RoiHeadsConfig};
-pub use loss::{RoiLosses, RoiSamples};
 pub use pooler::{LevelMapper, MultiScaleRoiAlign};
 pub use postprocess::{ClassScores, NmsMethod};
 pub use predictor::{BoxPredictions, FastRcnnPredictor};
+pub use samples::{Positive, RoiSamples};
 
 use burn::module::Module;
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::backend::Backend;
 use rcnn_backbone::FeatureMaps;
-use rcnn_ops::{BBox, DetectionBackend, Forward};
+use rcnn_ops::{BBox, DetectionBackend, Forward, Losses};
 use rcnn_types::{Instances, Size};
 
 /// Pools, classifies and refines proposals (`torchvision.models.detection.roi_heads.RoIHeads`).
@@ -38,30 +42,10 @@ pub struct RoiHeads<B: Backend> {
 }
 
 impl<B: DetectionBackend> RoiHeads<B> {
-    /// Features of every proposal, image after image.
+    /// Detections of every image, in pixels of the resized image.
     ///
     /// # Shapes
-    /// - proposals: one list a image, xyxy in pixels of the resized image
-    /// - output: `[K, channels, pooled height, pooled width]`
-    pub fn pool(
-        &self,
-        features: &FeatureMaps<B>,
-        proposals: &[&[BBox]],
-        image_sizes: &[Size],
-    ) -> Tensor<B, 4> {
-        self.config
-            .box_roi_pool
-            .forward(features, proposals, image_sizes)
-    }
-
-    /// Class logits and box deltas of pooled features `[K, channels, pooled height, pooled width]`.
-    pub fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> BoxPredictions<B> {
-        let features = self.box_head.forward(pooled, &mut cx.scope("box_head"));
-        let predictor = &mut cx.scope("box_predictor");
-        self.box_predictor.forward(features, predictor)
-    }
-
-    /// Detections of every image, in pixels of the resized image.
+    /// - proposals: one list an image, xyxy in pixels of the resized image
     pub fn forward(
         &self,
         features: &FeatureMaps<B>,
@@ -69,15 +53,27 @@ impl<B: DetectionBackend> RoiHeads<B> {
         image_sizes: &[Size],
         cx: &mut Forward<'_, B>,
     ) -> Vec<Instances> {
-        if proposals.iter().all(|p| p.is_empty()) {
-            return vec![Instances::from_iter([]); proposals.len()];
-        }
         let cx = &mut cx.scope("roi_heads");
-        let pooled = self.pool(features, proposals, image_sizes);
-        cx.layer("box_roi_pool", &pooled);
-        let predictions = self.predict(pooled, cx);
-        let detections = self.detections(predictions, proposals, image_sizes);
-        cx.step("roi_heads: detections");
-        detections
+        let branch = self.box_branch();
+        branch.infer(features, proposals, image_sizes, cx)
+    }
+
+    /// Losses of every branch for sampled proposals, named [`loss_names`](Self::loss_names).
+    pub fn losses(
+        &self,
+        features: &FeatureMaps<B>,
+        samples: &RoiSamples,
+        targets: &[Instances],
+        image_sizes: &[Size],
+        cx: &mut Forward<'_, B>,
+    ) -> Losses<B> {
+        let cx = &mut cx.scope("roi_heads");
+        let branch = self.box_branch();
+        branch.losses(features, samples, targets, image_sizes, cx)
+    }
+
+    /// Names of the [losses](Self::losses), in their order.
+    pub fn loss_names(&self) -> Vec<&'static str> {
+        BoxBranch::<B>::LOSSES.to_vec()
     }
 }

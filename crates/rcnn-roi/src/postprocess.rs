@@ -7,7 +7,7 @@ use rcnn_ops::{
 use rcnn_types::{Instances, Size};
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxPredictions, RoiHeads};
+use crate::{BoxBranch, BoxPredictions};
 
 /// Scores and boxes of every class for every proposal of one image, before any selection.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +39,7 @@ pub enum NmsMethod {
 /// Sides below which torchvision drops a detection, in pixels.
 const MIN_SIZE: f32 = 1e-2;
 
-impl<B: DetectionBackend> RoiHeads<B> {
+impl<B: DetectionBackend> BoxBranch<'_, B> {
     /// Probabilities and boxes of every class for every proposal, image by image. Read back from
     /// the device at once.
     pub fn class_scores(

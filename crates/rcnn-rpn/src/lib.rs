@@ -12,7 +12,7 @@ mod proposals;
 pub use anchors::AnchorGenerator;
 pub use config::RpnConfig;
 pub use head::{RpnHead, RpnOutput};
-pub use loss::{RpnLosses, RpnSamples};
+pub use loss::RpnSamples;
 pub use proposals::Proposals;
 
 use burn::module::Module;

@@ -3,7 +3,8 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rand::Rng;
 use rcnn_ops::{
-    BBox, BalancedSampler, Choice, Match, Matcher, binary_cross_entropy_with_logits, smooth_l1_sum,
+    BBox, BalancedSampler, Losses, Match, Matcher, Subsample, binary_cross_entropy_with_logits,
+    smooth_l1_sum,
 };
 
 use crate::proposals::BOX_CODER;
@@ -22,19 +23,14 @@ pub struct RpnSamples {
     pub objects: Vec<BBox>,
 }
 
-/// Losses of the region proposal network, each `[1]`.
-#[derive(Debug, Clone)]
-pub struct RpnLosses<B: Backend> {
-    /// Object or background.
-    pub objectness: Tensor<B, 1>,
-    /// Box deltas of the objects.
-    pub rpn_box_reg: Tensor<B, 1>,
-}
-
 /// Where smooth L1 turns from quadratic to linear.
 const BETA: f64 = 1.0 / 9.0;
 
 impl<B: Backend> RegionProposalNetwork<B> {
+    /// Names of the [losses](Self::loss): object or background, of each sampled anchor, and box
+    /// deltas of the objects.
+    pub const LOSSES: [&str; 2] = ["loss_objectness", "loss_rpn_box_reg"];
+
     /// Matches the anchors with the objects of each image and samples them (torchvision's
     /// `assign_targets_to_anchors` and its sampler).
     ///
@@ -45,7 +41,7 @@ impl<B: Backend> RegionProposalNetwork<B> {
         &self,
         anchors: &[Tensor<B, 2>],
         objects: &[&[BBox]],
-        choice: &mut Choice<'_, R>,
+        subsample: &mut Subsample<'_, R>,
     ) -> RpnSamples {
         let anchors = Tensor::cat(anchors.to_vec(), 0)
             .into_data()
@@ -65,7 +61,7 @@ impl<B: Backend> RegionProposalNetwork<B> {
         let mut samples = RpnSamples::default();
         for (image, objects) in objects.iter().enumerate() {
             let matches = matcher.matches(objects, anchors);
-            let sample = sampler.sample(&matches, choice);
+            let sample = sampler.sample(&matches, subsample);
             let base = image * anchors.len();
             for &i in &sample.positive {
                 if let Match::Object(object) = matches[i] {
@@ -81,7 +77,7 @@ impl<B: Backend> RegionProposalNetwork<B> {
     }
 
     /// Losses of the head's output for sampled anchors (torchvision's `compute_loss`).
-    pub fn loss(&self, output: &RpnOutput<B>, samples: &RpnSamples) -> RpnLosses<B> {
+    pub fn loss(&self, output: &RpnOutput<B>, samples: &RpnSamples) -> Losses<B> {
         let (objectness, deltas): (Vec<_>, Vec<_>) = output.levels().unzip();
         let (objectness, deltas) = (Tensor::cat(objectness, 1), Tensor::cat(deltas, 1));
         let total = deltas.dims()[0] * deltas.dims()[1];
@@ -99,23 +95,18 @@ impl<B: Backend> RegionProposalNetwork<B> {
         let all = index(&mut samples.positive.iter().chain(&samples.negative));
         let labels = Tensor::<B, 1>::from_floats(labels.as_slice(), &device);
         let objectness = binary_cross_entropy_with_logits(objectness.select(0, all), labels);
-        if positives == 0 {
+        let box_reg = if positives == 0 {
             // Zero, but with a gradient of zero, as torch has it.
-            return RpnLosses {
-                objectness,
-                rpn_box_reg: deltas.sum() * 0.0,
+            deltas.sum() * 0.0
+        } else {
+            let boxes = |boxes: &[BBox]| {
+                let boxes = TensorData::new(boxes.concat(), [positives, 4]);
+                Tensor::<B, 2>::from_data(boxes, &device)
             };
-        }
-        let boxes = |boxes: &[BBox]| {
-            let boxes = TensorData::new(boxes.concat(), [positives, 4]);
-            Tensor::<B, 2>::from_data(boxes, &device)
+            let targets = BOX_CODER.encode(boxes(&samples.objects), boxes(&samples.anchors));
+            let deltas = deltas.select(0, index(&mut samples.positive.iter()));
+            smooth_l1_sum(deltas, targets, BETA) / sampled as f64
         };
-        let targets = BOX_CODER.encode(boxes(&samples.objects), boxes(&samples.anchors));
-        let deltas = deltas.select(0, index(&mut samples.positive.iter()));
-        let rpn_box_reg = smooth_l1_sum(deltas, targets, BETA) / sampled as f64;
-        RpnLosses {
-            objectness,
-            rpn_box_reg,
-        }
+        Losses::new(Self::LOSSES, [objectness, box_reg])
     }
 }

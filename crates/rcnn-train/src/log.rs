@@ -20,6 +20,8 @@ use crate::session::Session;
 pub(crate) struct JsonLines {
     session: Arc<Session>,
     path: PathBuf,
+    /// Losses that are drawn, in their order.
+    losses: Vec<&'static str>,
     names: HashMap<MetricId, String>,
     epoch: usize,
     step: usize,
@@ -29,8 +31,13 @@ pub(crate) struct JsonLines {
 
 impl JsonLines {
     /// Logs from some epoch on: burn-train's own count begins at 1 again when a run is resumed.
-    pub(crate) fn new(session: Arc<Session>, first_epoch: usize) -> Self {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        first_epoch: usize,
+        losses: Vec<&'static str>,
+    ) -> Self {
         Self {
+            losses,
             epoch: first_epoch,
             path: session.folder.join("metrics.jsonl"),
             session,
@@ -116,7 +123,7 @@ impl MetricLogger for JsonLines {
             self.append(&summary.split, means);
         }
         self.epoch += 1;
-        if let Err(error) = draw(&self.session.folder) {
+        if let Err(error) = draw(&self.session.folder, &self.losses) {
             self.session.fail(error);
         }
     }
@@ -167,7 +174,7 @@ pub(crate) fn rewind(folder: &Path, epoch: usize) -> Result<Vec<(usize, f64)>, T
 }
 
 /// Draws the losses (means of each epoch) and the average precision.
-fn draw(folder: &Path) -> Result<(), TrainError> {
+fn draw(folder: &Path, losses: &[&str]) -> Result<(), TrainError> {
     let lines = read(&folder.join("metrics.jsonl"), usize::MAX)?;
     let series = |split: &str, name: &str| {
         let mut epochs: Vec<(f64, f64, f64)> = Vec::new();
@@ -203,7 +210,7 @@ fn draw(folder: &Path) -> Result<(), TrainError> {
         "average precision",
         &[("valid", "AP"), ("valid", "AP50")],
     )];
-    for loss in ["loss", "classifier", "box_reg", "objectness", "rpn_box_reg"] {
+    for loss in losses {
         plots.push(of(loss, &[("train", loss), ("valid", loss)]));
     }
     let path = folder.join("curves.png");

@@ -10,32 +10,17 @@ use burn_train::metric::{
 };
 
 /// What one step gives: losses of its batch and, at the end of a validation, the average precision.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StepValues {
-    pub(crate) classifier: f64,
-    pub(crate) box_reg: f64,
-    pub(crate) objectness: f64,
-    pub(crate) rpn_box_reg: f64,
+    /// Losses by torchvision's names; none where the step failed.
+    pub(crate) losses: Vec<(&'static str, f64)>,
     /// AP and AP50.
     pub(crate) precision: Option<[f64; 2]>,
 }
 
-impl Default for StepValues {
-    /// Those of a step that failed: none.
-    fn default() -> Self {
-        Self {
-            classifier: f64::NAN,
-            box_reg: f64::NAN,
-            objectness: f64::NAN,
-            rpn_box_reg: f64::NAN,
-            precision: None,
-        }
-    }
-}
-
 impl StepValues {
     pub(crate) fn total(&self) -> f64 {
-        self.classifier + self.box_reg + self.objectness + self.rpn_box_reg
+        self.losses.iter().map(|(_, loss)| loss).sum()
     }
 }
 
@@ -49,7 +34,42 @@ impl ItemLazy for StepValues {
 
 impl Adaptor<StepValues> for StepValues {
     fn adapt(&self) -> StepValues {
-        *self
+        self.clone()
+    }
+}
+
+/// Name of the sum of the losses in logs and curves.
+const TOTAL: &str = "loss";
+
+/// Name of a loss in logs and curves: torchvision's without `loss_`.
+fn logged(loss: &str) -> &str {
+    loss.trim_start_matches("loss_")
+}
+
+/// Names in logs and curves of the losses' sum and of each loss.
+pub(crate) fn logged_losses(losses: &[&'static str]) -> Vec<&'static str> {
+    let each = losses.iter().copied().map(logged);
+    [TOTAL].into_iter().chain(each).collect()
+}
+
+/// Which of the [`StepValues`] a metric shows.
+#[derive(Clone, Copy)]
+enum Pick {
+    Total,
+    Loss(&'static str),
+    Precision(usize),
+}
+
+impl Pick {
+    fn of(self, values: &StepValues) -> Option<f64> {
+        match self {
+            Self::Total => (!values.losses.is_empty()).then(|| values.total()),
+            Self::Loss(name) => {
+                let loss = values.losses.iter().find(|(found, _)| *found == name);
+                loss.map(|(_, loss)| *loss)
+            }
+            Self::Precision(i) => values.precision.map(|precision| precision[i]),
+        }
     }
 }
 
@@ -57,14 +77,14 @@ impl Adaptor<StepValues> for StepValues {
 #[derive(Clone)]
 pub(crate) struct ValueMetric {
     name: MetricName,
-    pick: fn(&StepValues) -> Option<f64>,
+    pick: Pick,
     higher_is_better: bool,
     state: NumericMetricState,
     last: f64,
 }
 
 impl ValueMetric {
-    fn new(name: &str, higher_is_better: bool, pick: fn(&StepValues) -> Option<f64>) -> Self {
+    fn new(name: &str, higher_is_better: bool, pick: Pick) -> Self {
         Self {
             name: Arc::new(name.to_string()),
             pick,
@@ -75,21 +95,19 @@ impl ValueMetric {
     }
 
     /// The sum of the losses, and each.
-    pub(crate) fn losses() -> [Self; 5] {
-        [
-            Self::new("loss", false, |v| Some(v.total())),
-            Self::new("classifier", false, |v| Some(v.classifier)),
-            Self::new("box_reg", false, |v| Some(v.box_reg)),
-            Self::new("objectness", false, |v| Some(v.objectness)),
-            Self::new("rpn_box_reg", false, |v| Some(v.rpn_box_reg)),
-        ]
+    pub(crate) fn losses(names: &[&'static str]) -> Vec<Self> {
+        let each = names
+            .iter()
+            .map(|name| Self::new(logged(name), false, Pick::Loss(name)));
+        let total = Self::new(TOTAL, false, Pick::Total);
+        [total].into_iter().chain(each).collect()
     }
 
     /// AP and AP50.
     pub(crate) fn precisions() -> [Self; 2] {
         [
-            Self::new("AP", true, |v| v.precision.map(|p| p[0])),
-            Self::new("AP50", true, |v| v.precision.map(|p| p[1])),
+            Self::new("AP", true, Pick::Precision(0)),
+            Self::new("AP50", true, Pick::Precision(1)),
         ]
     }
 
@@ -118,7 +136,7 @@ impl Metric for ValueMetric {
     }
 
     fn update(&mut self, values: &StepValues, _: &MetricMetadata) -> SerializedEntry {
-        match (self.pick)(values).filter(|value| !value.is_nan()) {
+        match self.pick.of(values).filter(|value| !value.is_nan()) {
             Some(value) => {
                 self.last = value;
                 let format = FormatOptions::new(self.name()).precision(4);

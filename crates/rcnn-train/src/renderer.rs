@@ -14,6 +14,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// Logs a line every ten seconds and one for every validation.
 pub(crate) struct Lines {
+    /// Losses that are shown, in their order.
+    losses: Vec<&'static str>,
     names: HashMap<MetricId, String>,
     values: HashMap<String, f64>,
     start: Instant,
@@ -24,8 +26,10 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    pub(crate) fn new() -> Self {
+    /// Shows losses of these names.
+    pub(crate) fn new(losses: Vec<&'static str>) -> Self {
         Self {
+            losses,
             names: HashMap::new(),
             values: HashMap::new(),
             start: Instant::now(),
@@ -59,8 +63,6 @@ impl Lines {
     }
 }
 
-const LOSSES: [&str; 5] = ["loss", "classifier", "box_reg", "objectness", "rpn_box_reg"];
-
 impl MetricsRendererTraining for Lines {
     fn update_train(&mut self, state: MetricState) {
         self.update(state);
@@ -89,7 +91,7 @@ impl MetricsRendererTraining for Lines {
             epochs.items_total,
             epoch.items_processed,
             epoch.items_total,
-            self.listed(&LOSSES),
+            self.listed(&self.losses),
             self.listed(&["Learning Rate"]),
             duration(left as f64 * per_step),
         );

@@ -30,7 +30,7 @@ use crate::data::Splits;
 use crate::fingerprint::Fingerprint;
 use crate::freezing::Freezing;
 use crate::log::{self, JsonLines};
-use crate::metrics::ValueMetric;
+use crate::metrics::{ValueMetric, logged_losses};
 use crate::optimizer::AnyOptimizer;
 use crate::renderer::Lines;
 use crate::schedule::Schedule;
@@ -478,6 +478,8 @@ impl<B: DetectionBackend> Training<'_, B> {
             step: 0,
         };
         let start = self.start;
+        let losses = trainee.model.loss_names();
+        let logged = logged_losses(&losses);
         let learner = Learner::new(trainee, optimizer, schedule);
         let first_epoch = start.map_or(1, |epoch| epoch + 1);
         let mut training = SupervisedTraining::new(
@@ -490,10 +492,10 @@ impl<B: DetectionBackend> Training<'_, B> {
         .with_application_logger(None)
         .with_file_checkpointer(WholeFileRecorder::default())
         .with_checkpointing_strategy(KeepLastNCheckpoints::new(KEPT))
-        .with_metric_logger(JsonLines::new(session.clone(), first_epoch))
+        .with_metric_logger(JsonLines::new(session.clone(), first_epoch, logged.clone()))
         .metric_train_numeric(LearningRateMetric::new())
         .early_stopping(Patience(session.clone()));
-        for metric in ValueMetric::losses() {
+        for metric in ValueMetric::losses(&losses) {
             training = training.metric_train_numeric(metric.clone());
             training = training.metric_valid_numeric(metric);
         }
@@ -515,7 +517,7 @@ impl<B: DetectionBackend> Training<'_, B> {
         };
         training = training.with_training_strategy(TrainingStrategy::Default(strategy));
         training = match self.progress {
-            Progress::Lines => training.renderer(Lines::new()),
+            Progress::Lines => training.renderer(Lines::new(logged)),
             Progress::Dashboard => {
                 let interrupter = session.interrupter.clone();
                 training.renderer(TuiMetricsRendererWrapper::new(interrupter, start))

@@ -9,11 +9,11 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rcnn_burn::FasterRcnn;
 use rcnn_burn::backbone::Backbone;
 use rcnn_burn::image::to_tensor;
-use rcnn_burn::ops::{Choice, DetectionBackend};
+use rcnn_burn::ops::{DetectionBackend, Subsample};
 use rcnn_burn::weights::{Precision, Weights};
-use rcnn_burn::{FasterRcnn, Losses};
 use rcnn_data::Example;
 use rcnn_types::{ImageInstances, Instances};
 
@@ -104,16 +104,23 @@ where
             .map(|e| e.min_size.map(|s| s as usize))
             .collect();
         let (images, targets) = self.tensors(examples);
-        let choice = &mut Choice::Random(&mut random);
+        let subsample = &mut Subsample::Random(&mut random);
         let losses = self
             .model
-            .losses_at(&images, &targets, &min_sizes, choice)?;
-        let values = values(&losses);
+            .losses_at(&images, &targets, &min_sizes, subsample)?;
+        let values = StepValues {
+            losses: losses.values(),
+            precision: None,
+        };
         if !values.total().is_finite() {
-            return Err(self.session.not_finite(format!(
-                "the loss is not finite: classifier {}, box_reg {}, objectness {}, rpn_box_reg {}",
-                values.classifier, values.box_reg, values.objectness, values.rpn_box_reg
-            )));
+            let losses = values.losses.iter();
+            let losses: Vec<_> = losses
+                .map(|(name, loss)| format!("{name} {loss}"))
+                .collect();
+            let losses = losses.join(", ");
+            return Err(self
+                .session
+                .not_finite(format!("the loss is not finite: {losses}")));
         }
         let gradients = GradientsParams::from_grads(losses.total().backward(), &self.model);
         Ok((gradients, values))
@@ -136,8 +143,8 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
         let examples = batch.examples?;
         let ids: Vec<u64> = examples.iter().map(|e| e.image_id).collect();
         let (images, targets) = self.tensors(examples);
-        let choice = &mut Choice::Random(&mut random);
-        let (losses, detections) = self.model.validate(&images, &targets, choice)?;
+        let subsample = &mut Subsample::Random(&mut random);
+        let (losses, detections) = self.model.validate(&images, &targets, subsample)?;
         let found = ids.into_iter().zip(detections);
         self.session
             .found(found.map(|(image_id, instances)| ImageInstances {
@@ -145,11 +152,11 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
                 instances,
                 ..Default::default()
             }));
-        let mut values = values(&losses);
-        if batch.last {
-            values.precision = Some(self.end_epoch(batch.epoch)?);
-        }
-        Ok(values)
+        let precision = batch.last.then(|| self.end_epoch(batch.epoch));
+        Ok(StepValues {
+            losses: losses.values(),
+            precision: precision.transpose()?,
+        })
     }
 
     /// Evaluates the epoch and saves the model: as the last, and perhaps as the best.
@@ -182,24 +189,5 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
             (to_tensor(&example.image, &device), target)
         };
         examples.into_iter().map(pair).unzip()
-    }
-}
-
-fn values<B: Backend>(losses: &Losses<B>) -> StepValues {
-    let all = [
-        &losses.classifier,
-        &losses.box_reg,
-        &losses.objectness,
-        &losses.rpn_box_reg,
-    ];
-    // One read-back for all.
-    let all = Tensor::cat(all.map(|loss| loss.clone().detach()).into(), 0);
-    let all: Vec<f64> = all.into_data().iter::<f64>().collect();
-    StepValues {
-        classifier: all[0],
-        box_reg: all[1],
-        objectness: all[2],
-        rpn_box_reg: all[3],
-        precision: None,
     }
 }

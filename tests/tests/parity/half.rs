@@ -53,7 +53,8 @@ fn check<B: DetectionBackend>(dtype: FloatDType, tolerance: f32, device: &B::Dev
     };
     let proposals: Vec<Proposals> = (0..images.len()).map(proposals).collect();
     let pooled = model.pooled_features(&batch, &features, &proposals);
-    let predictions = model.roi_heads.predict(pooled, &mut Forward::inference());
+    let branch = model.roi_heads.box_branch();
+    let predictions = branch.predict(pooled, &mut Forward::inference());
     let logits = predictions.class_logits.cast(DType::F32);
     fixture.assert_sampled("class_logits", logits, tolerance);
     let deltas = predictions.box_regression.expect("box deltas");

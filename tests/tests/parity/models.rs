@@ -169,6 +169,7 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     );
     let scores = model
         .roi_heads
+        .box_branch()
         .class_scores(predictions, &boxes, &batch.image_sizes);
     assert_class_scores(fixture, &batch, &scores, &boxes);
 

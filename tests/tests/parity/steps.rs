@@ -6,7 +6,7 @@ use parity::{assert_close, synthetic};
 use rand::rngs::StdRng;
 use rcnn_burn::backbone::{NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
-use rcnn_burn::ops::{Choice, DetectionBackend};
+use rcnn_burn::ops::{DetectionBackend, Subsample};
 use rcnn_burn::roi::BoxHeadConfig;
 use rcnn_burn::weights::{load_state_dict, parameter_shapes};
 use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
@@ -67,7 +67,7 @@ fn losses<B: DetectionBackend>(device: &B::Device) -> Vec<f32> {
     let mut optimizer = SgdConfig::new().init();
     let mut losses = Vec::new();
     for _ in 0..STEPS {
-        let step = model.losses(&images, &targets, &mut Choice::<StdRng>::First);
+        let step = model.losses(&images, &targets, &mut Subsample::<StdRng>::First);
         let total = step.expect("images").total();
         let gradients = GradientsParams::from_grads(total.backward(), &model);
         losses.push(training::scalar(total));

@@ -7,9 +7,10 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{Backend, BackendTypes};
 use parity::{Fixture, assert_close};
 use rand::rngs::StdRng;
+use rcnn_burn::Instances;
 use rcnn_burn::ops::backend_types::Flex;
 use rcnn_burn::ops::{
-    BBox, BalancedSampler, BoxCoder, Choice, DetectionBackend, Match, Matcher,
+    BBox, BalancedSampler, BoxCoder, DetectionBackend, Match, Matcher, Subsample,
     binary_cross_entropy_with_logits, smooth_l1_sum,
 };
 use rcnn_burn::roi::{BoxHeadConfig, BoxPredictions, RoiHeads, RoiHeadsConfig, RoiSamples};
@@ -102,7 +103,7 @@ fn matcher() {
             .map(|m| match m {
                 Match::Object(object) => object as i64,
                 Match::Background => -1,
-                Match::Between => -2,
+                Match::Ignored => -2,
             })
             .collect();
         let expected: Vec<i64> = OPS
@@ -127,7 +128,7 @@ fn anchors_and_proposals_get_their_objects() {
         let label = |m: &Match| match m {
             Match::Object(_) => 1.0,
             Match::Background => 0.0,
-            Match::Between => -1.0,
+            Match::Ignored => -1.0,
         };
         let found: Vec<f32> = matches.iter().map(label).collect();
         assert_close(case, &found, &OPS.floats(&format!("{case}/labels")).1, 0.0);
@@ -158,7 +159,7 @@ fn sampler() {
         .iter()
         .map(|&label| match label as i64 {
             0 => Match::Background,
-            -1 => Match::Between,
+            -1 => Match::Ignored,
             object => Match::Object(object as usize),
         })
         .collect();
@@ -166,7 +167,7 @@ fn sampler() {
         batch_size_per_image: OPS.setting("sampler/first", "batch_size"),
         positive_fraction: OPS.setting("sampler/first", "positive_fraction"),
     };
-    let found = sampler.sample(&matches, &mut Choice::<StdRng>::First);
+    let found = sampler.sample(&matches, &mut Subsample::<StdRng>::First);
     assert_eq!(found.positive, OPS.ints("sampler/first/positive"));
     assert_eq!(found.negative, OPS.ints("sampler/first/negative"));
 
@@ -183,7 +184,7 @@ fn sampler() {
         };
         let mut matches = vec![Match::Object(0); objects];
         matches.resize(objects + background, Match::Background);
-        let found = sampler.sample(&matches, &mut Choice::<StdRng>::First);
+        let found = sampler.sample(&matches, &mut Subsample::<StdRng>::First);
         let [.., positive, negative] = row.2;
         let found = [found.positive.len(), found.negative.len()];
         assert_eq!(found, [positive, negative], "{row:?}");
@@ -292,10 +293,10 @@ fn rpn_loss_case<B: DetectionBackend>(case: &str, device: &B::Device) {
         let label = |label: &f32| match *label {
             1.0 => Match::Object(0),
             0.0 => Match::Background,
-            _ => Match::Between,
+            _ => Match::Ignored,
         };
         let matches: Vec<Match> = labels.iter().map(label).collect();
-        let sample = sampler.sample(&matches, &mut Choice::<StdRng>::First);
+        let sample = sampler.sample(&matches, &mut Subsample::<StdRng>::First);
         let place = |i: usize| image * anchors + i;
         samples
             .positive
@@ -323,11 +324,12 @@ fn rpn_loss_case<B: DetectionBackend>(case: &str, device: &B::Device) {
         deltas: level(&deltas, 4),
     };
     let found = rpn.loss(&output, &samples);
-    let gradients = (found.objectness.clone() + found.rpn_box_reg.clone()).backward();
+    let gradients = found.total().backward();
+    let value = |name: &str| scalar(found.get(name).expect("a loss").clone());
     let expected = loss(case, "objectness_loss");
-    assert_close(case, &[scalar(found.objectness)], &[expected], LOSS);
+    assert_close(case, &[value("loss_objectness")], &[expected], LOSS);
     assert_gradient(case, "objectness", objectness.grad(&gradients), SIGMOIDS);
-    let found = [scalar(found.rpn_box_reg)];
+    let found = [value("loss_rpn_box_reg")];
     if samples.positive.len() + samples.negative.len() == 0 {
         // torchvision divides by no samples.
         assert_eq!((found, loss(case, "box_loss").is_nan()), ([0.0], true));
@@ -374,21 +376,20 @@ fn roi_loss<B: DetectionBackend>(device: &B::Device) {
             0 => [0.0; 4],
             _ => object(targets, weights),
         });
+        let target = Instances::new(objects.collect(), Vec::new());
         let samples = RoiSamples {
             proposals: vec![vec![REFERENCE; labels.len()]],
-            objects: vec![objects.collect()],
+            matched: vec![(0..labels.len()).collect()],
             labels: vec![labels],
         };
         let predictions = BoxPredictions {
             class_logits: class_logits.clone(),
             box_regression: Some(box_regression.clone()),
         };
-        let found = roi_heads.loss(predictions, &samples);
-        let gradients = (found.classifier.clone() + found.box_reg.clone()).backward();
-        for (name, found) in [
-            ("classification_loss", found.classifier),
-            ("box_loss", found.box_reg),
-        ] {
+        let branch = roi_heads.box_branch();
+        let found = branch.loss(predictions, &samples, &[target]);
+        let gradients = found.total().backward();
+        for (name, (_, found)) in ["classification_loss", "box_loss"].into_iter().zip(found) {
             assert_close(case, &[scalar(found)], &[loss(case, name)], LOSS);
         }
         assert_gradient(case, "class_logits", class_logits.grad(&gradients), 1e-6);
@@ -415,9 +416,12 @@ fn weights_and_focal_loss_of_the_classifier<B: DetectionBackend>(device: &B::Dev
         let samples = RoiSamples {
             proposals: vec![vec![[0.0, 0.0, 8.0, 8.0]; count]],
             labels: vec![OPS.ints(&format!("{case}/labels"))],
-            objects: vec![vec![[0.0, 0.0, 8.0, 8.0]; count]],
+            matched: vec![vec![0; count]],
         };
-        let found = roi_heads.loss(predictions, &samples).classifier;
+        let target = Instances::new(vec![[0.0, 0.0, 8.0, 8.0]], Vec::new());
+        let branch = roi_heads.box_branch();
+        let found = branch.loss(predictions, &samples, &[target]);
+        let found = found.get("loss_classifier").expect("a loss").clone();
         let gradients = found.backward();
         assert_close(case, &[scalar(found)], &[loss(case, "loss")], LOSS);
         assert_gradient(case, "class_logits", class_logits.grad(&gradients), 1e-6);

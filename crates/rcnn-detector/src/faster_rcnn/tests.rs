@@ -4,7 +4,7 @@ use burn::module::Param;
 use rand::rngs::StdRng;
 use rcnn_backbone::LevelSpec;
 use rcnn_ops::backend_types::Flex;
-use rcnn_ops::{Choice, LayerOutput};
+use rcnn_ops::{LayerOutput, Subsample};
 use rcnn_types::Instances;
 
 use super::*;
@@ -91,7 +91,7 @@ fn losses(
     images: &[Tensor<Flex, 3>],
     targets: &[Instances],
 ) -> Result<f32, DetectError> {
-    let losses = model.losses(images, targets, &mut Choice::<StdRng>::First)?;
+    let losses = model.losses(images, targets, &mut Subsample::<StdRng>::First)?;
     Ok(losses.total().into_scalar())
 }
 
@@ -258,7 +258,7 @@ fn targets_that_are_none_are_named() {
         &images,
         &[good(), good()],
         &[None],
-        &mut Choice::<StdRng>::First,
+        &mut Subsample::<StdRng>::First,
     );
     assert_eq!(
         sizes.err().map(|e| e.to_string()),

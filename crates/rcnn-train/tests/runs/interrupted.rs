@@ -36,7 +36,13 @@ fn an_interrupted_run_ends_as_an_uninterrupted_one() {
     let steps = lines(&whole);
     assert_eq!(steps.len(), 3 * (4 + 1));
     assert_eq!(steps[4]["split"], "valid");
-    assert!(steps[4]["AP"].as_f64().is_some() && steps[4]["loss"].as_f64().is_some());
+    assert!(steps[4]["AP"].as_f64().is_some());
+    for line in &steps {
+        let loss = |name| line[name].as_f64().expect(name);
+        let each = ["classifier", "box_reg", "objectness", "rpn_box_reg"].map(loss);
+        let sum: f64 = each.iter().sum();
+        assert!((loss("loss") - sum).abs() < 1e-6, "{line}");
+    }
 
     // As a kill in the third epoch leaves it: one part of a checkpoint, a file being written, and a
     // line that was cut off.

@@ -5,10 +5,9 @@ use std::str::FromStr;
 
 use rcnn_backbone::NormKind;
 
-use crate::BoxHeadConfig;
-use crate::box_head::MAX_LAYERS;
+use super::{BoxHeadConfig, MAX_LAYERS};
 
-/// Text that is no chain of layers.
+/// Text that is not a chain of layers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "box head `{text}`: {reason}; expected for example fc:512, fc:1024,fc:1024, conv:256x4,fc:1024, conv_bn:256x4,fc:1024, or none"
