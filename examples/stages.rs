@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!(
         "{} detections",
-        model.roi_heads.select_detections(all).len()
+        model.roi_heads.box_branch().select_detections(all).len()
     );
     Ok(())
 }
