@@ -65,7 +65,10 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
             let [height, width] = self.roi_heads.config.box_roi_pool.output_size;
             let pooled = recording.input("pooled", [rois, channels, height, width]);
             let cx = &mut Forward::with_hook(Phase::Inference, recording);
-            let found = self.roi_heads.predict(pooled, &mut cx.scope("roi_heads"));
+            let found = self
+                .roi_heads
+                .box_branch()
+                .predict(pooled, &mut cx.scope("roi_heads"));
             recording.output("roi_heads.class_logits", &found.class_logits);
             if let Some(deltas) = &found.box_regression {
                 recording.output("roi_heads.box_regression", deltas);

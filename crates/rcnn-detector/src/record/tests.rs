@@ -190,7 +190,10 @@ fn replayed(config: &FasterRcnnConfig) {
     let images = tensor(given["images"].clone());
     let features = model.feature_maps(images, cx).expect("feature maps");
     let head = model.rpn.head.forward(&features, cx);
-    let last = model.roi_heads.predict(tensor(given["pooled"].clone()), cx);
+    let last = model
+        .roi_heads
+        .box_branch()
+        .predict(tensor(given["pooled"].clone()), cx);
     let mut expected = Vec::new();
     for (i, (level, map)) in features.iter().enumerate() {
         expected.push((format!("backbone.{level}"), map.clone()));
