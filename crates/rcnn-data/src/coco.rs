@@ -6,14 +6,9 @@
 //! torchvision's references leave them out of training.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::iter::repeat_with;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
-
-use crate::dataset::ReadOptions;
+use crate::dataset::{BACKGROUND, ReadOptions};
 use crate::error::DataError;
 use crate::extras::Extras;
 use crate::pictures::PictureFinder;
@@ -21,100 +16,15 @@ use crate::problems::{ProblemKind, Problems};
 use crate::raw::{Raw, RawBounds, RawImage, RawObject};
 use crate::text::read_text;
 
+mod file;
 mod layout;
+mod value;
 
+use file::{Annotation, Category, File};
 pub(crate) use layout::{Layout, why_not};
+use value::{Id, quote_not_finite};
 
 pub(crate) const ANNOTATIONS: &str = "annotations";
-
-#[derive(Deserialize)]
-struct File {
-    images: Vec<Image>,
-    #[serde(default)]
-    annotations: Vec<Annotation>,
-    categories: Vec<Category>,
-}
-
-#[derive(Deserialize)]
-struct Image {
-    id: u64,
-    file_name: String,
-    width: Option<f64>,
-    height: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct Annotation {
-    id: Option<u64>,
-    image_id: u64,
-    category_id: Option<u64>,
-    bbox: Option<Loose<Vec<f64>>>,
-    area: Option<Loose<f64>>,
-    iscrowd: Option<Loose<u8>>,
-}
-
-#[derive(Deserialize)]
-struct Category {
-    id: u64,
-    name: String,
-}
-
-/// The same file with its entries as text, for what [`File`] has no fields for.
-#[derive(Deserialize)]
-struct Text<'a> {
-    #[serde(borrow)]
-    images: Vec<&'a RawValue>,
-    #[serde(borrow, default)]
-    annotations: Vec<&'a RawValue>,
-    #[serde(borrow)]
-    categories: Vec<&'a RawValue>,
-}
-
-/// The extras of a file and of its entries, as many as those or none.
-#[derive(Default)]
-struct FileExtras {
-    file: Extras,
-    images: Vec<Extras>,
-    annotations: Vec<Extras>,
-    categories: Vec<Extras>,
-}
-
-impl FileExtras {
-    fn read(text: &[u8]) -> serde_json::Result<Self> {
-        let entries: Text = serde_json::from_slice(text)?;
-        let all = |entries: Vec<&RawValue>, known: &[&str]| {
-            let extras = entries.into_iter().map(|e| Extras::without(e, known));
-            extras.collect::<serde_json::Result<Vec<_>>>()
-        };
-        let fields = ["id", "image_id", "category_id", "bbox", "area", "iscrowd"];
-        Ok(Self {
-            file: Extras::without(
-                serde_json::from_slice(text)?,
-                &["images", "annotations", "categories"],
-            )?,
-            images: all(entries.images, &["id", "file_name", "width", "height"])?,
-            annotations: all(entries.annotations, &fields)?,
-            categories: all(entries.categories, &["id", "name"])?,
-        })
-    }
-}
-
-/// A value of the right type, or of another.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Loose<T> {
-    Right(T),
-    Wrong(IgnoredAny),
-}
-
-impl<T> Loose<T> {
-    fn right(self) -> Option<T> {
-        match self {
-            Self::Right(value) => Some(value),
-            Self::Wrong(_) => None,
-        }
-    }
-}
 
 pub(crate) fn read(layout: Layout, options: &ReadOptions) -> Result<Raw, DataError> {
     let mut files = layout.files.clone();
@@ -140,38 +50,51 @@ pub(crate) fn read(layout: Layout, options: &ReadOptions) -> Result<Raw, DataErr
         files.retain(|key, _| *key == name);
     }
     let mut reader = Reader::default();
-    for (split, path) in files {
-        let text = read_text(&path)?;
-        let malformed = |e| DataError::malformed(&path, e);
-        let file: File = serde_json::from_str(&text).map_err(malformed)?;
-        let extras = match options.boxes_only {
-            true => FileExtras::default(),
-            false => FileExtras::read(text.as_bytes()).map_err(malformed)?,
-        };
-        let folders = layout.picture_folders(&split, &path);
-        let names = file.images.iter().map(|image| image.file_name.as_str());
+    for (split, path) in &files {
+        let file = parse(path, !options.boxes_only)?;
+        let folders = layout.picture_folders(split, path);
+        let names = file.images.iter().flat_map(|image| &image.file_name);
+        let names = names.map(String::as_str);
         let pictures = match &options.images {
             Some(folder) => {
-                let folders = vec![folder.join(&split), folder.clone()];
-                PictureFinder::new(folders, folder, &split, names)
+                let folders = vec![folder.join(split), folder.clone()];
+                PictureFinder::new(folders, folder, split, names)
             }
-            None => PictureFinder::new(folders, layout.base(), &split, names),
+            None => PictureFinder::new(folders, layout.base(), split, names),
         };
-        reader.add(split, &path, file, extras, pictures)?;
+        reader.add(split.clone(), path, file, pictures)?;
     }
+    let others = layout
+        .files
+        .iter()
+        .filter(|(split, _)| !files.contains_key(*split));
+    reader.leave_out_groups(others.map(|(_, path)| path.as_path()))?;
     Ok(reader.finish())
+}
+
+fn parse(path: &Path, with_extras: bool) -> Result<File, DataError> {
+    let text = read_text(path)?;
+    File::parse(&text, with_extras).map_err(|error| DataError::malformed(path, error))
+}
+
+struct Class {
+    name: String,
+    supercategory: Option<String>,
+    extras: Extras,
+    /// The file that lists it.
+    file: PathBuf,
 }
 
 /// Joins files that have their classes in common.
 #[derive(Default)]
 struct Reader {
-    /// Names by category id, with what else is said of them.
-    categories: BTreeMap<u64, (String, Extras)>,
+    /// By id.
+    categories: BTreeMap<Id, Class>,
     /// Those of the first file.
     extras: Extras,
     images: Vec<RawImage>,
     /// The category ids of the objects of each image.
-    ids: Vec<Vec<Option<u64>>>,
+    ids: Vec<Vec<Result<Id, String>>>,
     by_path: HashMap<PathBuf, usize>,
     splits: BTreeMap<String, Vec<usize>>,
     problems: Problems,
@@ -183,37 +106,59 @@ impl Reader {
         split: String,
         path: &Path,
         file: File,
-        extras: FileExtras,
         mut pictures: PictureFinder,
     ) -> Result<(), DataError> {
-        // There are as many or none.
-        let padded = |extras: Vec<Extras>| extras.into_iter().chain(repeat_with(Extras::default));
-        for (Category { id, name }, extras) in
-            file.categories.into_iter().zip(padded(extras.categories))
-        {
+        for (number, reason) in file.refused {
+            let problems = &mut self.problems;
+            problems.push(ProblemKind::BadEntry, path, number, reason);
+        }
+        for category in file.categories {
+            let Category {
+                id,
+                name,
+                supercategory,
+                extras,
+            } = category;
             match self.categories.get(&id) {
-                Some((known, _)) if *known != name => {
-                    let reason = format!("category {id} is both `{known}` and `{name}`");
+                Some(class) if class.name != name => {
+                    let reason = format!("category {id} is both `{}` and `{name}`", class.name);
                     return Err(DataError::malformed(path, reason));
                 }
-                _ => self.categories.insert(id, (name, extras)),
+                _ => {
+                    let class = Class {
+                        name,
+                        supercategory,
+                        extras,
+                        file: path.into(),
+                    };
+                    self.categories.insert(id, class)
+                }
             };
         }
         if self.images.is_empty() {
-            self.extras = extras.file;
+            self.extras = file.extras;
         }
         // Images of this file by id; an image of an earlier file as well keeps its labels.
-        let mut places: HashMap<u64, Option<usize>> = HashMap::new();
+        let mut places: HashMap<Id, Option<usize>> = HashMap::new();
         let mut indices = Vec::new();
         let first = self.images.len();
-        for (image, extras) in file.images.into_iter().zip(padded(extras.images)) {
-            let found = pictures.find(&image.file_name);
+        for image in file.images {
+            let name = match image.file_name {
+                Ok(name) => name,
+                Err(reason) => {
+                    let problems = &mut self.problems;
+                    problems.push(ProblemKind::BadEntry, path, None, reason);
+                    places.insert(image.id, None);
+                    continue;
+                }
+            };
+            let found = pictures.find(&name);
             let looked_in = found.is_none().then(|| pictures.tried());
-            let picture = found.unwrap_or_else(|| pictures.expected(&image.file_name));
+            let picture = found.unwrap_or_else(|| pictures.expected(&name));
             let earlier = self.by_path.get(&picture).copied();
             let of_this_file = earlier.is_some_and(|index| index >= first);
             if places.contains_key(&image.id) || of_this_file {
-                let message = format!("image {} ({}) is listed twice", image.id, image.file_name);
+                let message = format!("image {} ({name}) is listed twice", image.id);
                 self.problems
                     .push(ProblemKind::DuplicateImage, path, None, message);
                 places.entry(image.id).or_insert(earlier);
@@ -225,6 +170,7 @@ impl Reader {
                 continue;
             }
             let index = self.images.len();
+            let id = image.id.number();
             places.insert(image.id, Some(index));
             indices.push(index);
             self.by_path.insert(picture.clone(), index);
@@ -233,21 +179,20 @@ impl Reader {
                 path: picture,
                 named_by: path.into(),
                 looked_in,
-                id: Some(image.id),
+                id,
                 stated: whole(image.width).zip(whole(image.height)),
                 labels: Some(path.into()),
-                extras,
+                extras: image.extras,
                 objects: Vec::new(),
             });
             self.ids.push(Vec::new());
         }
-        let annotations = file.annotations.into_iter().zip(1..);
-        for ((annotation, place), extras) in annotations.zip(padded(extras.annotations)) {
-            let number = annotation.id.unwrap_or(place);
+        for annotation in file.annotations {
+            let number = annotation.number;
             match places.get(&annotation.image_id) {
                 Some(Some(index)) => {
-                    self.ids[*index].push(annotation.category_id);
-                    let object = annotation.object(number, extras);
+                    let (id, object) = annotation.object();
+                    self.ids[*index].push(id);
                     self.images[*index].objects.push(object);
                 }
                 Some(None) => {}
@@ -266,29 +211,89 @@ impl Reader {
         Ok(())
     }
 
+    /// Leaves out categories without objects that only group others, as Roboflow's exports begin with,
+    /// and the background. Objects may also be in files that are not read.
+    fn leave_out_groups<'a>(
+        &mut self,
+        others: impl Iterator<Item = &'a Path>,
+    ) -> Result<(), DataError> {
+        let used: HashSet<&Id> = self.ids.iter().flatten().flatten().collect();
+        let classes = self.categories.values();
+        let groups: HashSet<&str> = classes.flat_map(|c| c.supercategory.as_deref()).collect();
+        let no_group = |name: &Option<String>| {
+            let name = name.as_deref().unwrap_or_default();
+            ["", "none"].contains(&name)
+        };
+        let is_left_out = |class: &Class| {
+            let name = class.name.as_str();
+            let is_group = groups.contains(name) && no_group(&class.supercategory);
+            is_group || ["background", "_background_", BACKGROUND].contains(&name)
+        };
+        let unused = self.categories.iter().filter(|(id, _)| !used.contains(id));
+        let unused = unused.filter(|(_, class)| is_left_out(class));
+        let mut unused: Vec<Id> = unused.map(|(id, _)| id.clone()).collect();
+        if !unused.is_empty() {
+            for path in others {
+                let annotations = parse(path, false)?.annotations;
+                let used: HashSet<Id> = annotations
+                    .into_iter()
+                    .flat_map(|a| a.category_id)
+                    .collect();
+                unused.retain(|id| !used.contains(id));
+            }
+        }
+        for id in unused {
+            if let Some(class) = self.categories.remove(&id) {
+                let message = format!("category {id} is `{}` and has no boxes", class.name);
+                let problems = &mut self.problems;
+                problems.push(ProblemKind::CategoryGroup, &class.file, None, message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives each category a name of its own.
+    fn name_apart(&mut self) {
+        let mut names: HashSet<String> = HashSet::new();
+        for (id, class) in &mut self.categories {
+            if names.insert(class.name.clone()) {
+                continue;
+            }
+            let name = format!("{} ({id})", class.name);
+            let message = format!(
+                "category {id} is the second `{}`, and `{name}` here",
+                class.name
+            );
+            let problems = &mut self.problems;
+            problems.push(ProblemKind::DuplicateCategory, &class.file, None, message);
+            names.insert(name.clone());
+            class.name = name;
+        }
+    }
+
     fn finish(mut self) -> Raw {
-        let classes: HashMap<u64, usize> = self.categories.keys().copied().zip(0..).collect();
+        self.name_apart();
+        let classes: HashMap<&Id, usize> = self.categories.keys().zip(0..).collect();
         for (image, ids) in self.images.iter_mut().zip(self.ids) {
             for (object, id) in image.objects.iter_mut().zip(ids) {
-                object.class = match id {
-                    None => Err("no category_id".into()),
-                    Some(id) => {
-                        let class = classes.get(&id).copied();
-                        class.ok_or_else(|| format!("category_id {id} is not in `categories`"))
-                    }
-                };
+                object.class = id.and_then(|id| {
+                    let class = classes.get(&id).copied();
+                    class.ok_or_else(|| format!("category_id {id} is not in `categories`"))
+                });
             }
         }
         // Files may number their images each for itself.
         let mut seen = HashSet::new();
-        if !self.images.iter().all(|image| seen.insert(image.id)) {
+        let mut all = self.images.iter().map(|image| image.id);
+        if !all.all(|id| id.is_some() && seen.insert(id)) {
             self.images.iter_mut().for_each(|image| image.id = None);
         }
-        let (category_ids, categories): (_, Vec<_>) = self.categories.into_iter().unzip();
-        let (class_names, category_extras) = categories.into_iter().unzip();
+        let category_ids: Option<Vec<u64>> = self.categories.keys().map(Id::number).collect();
+        let classes = self.categories.into_values();
+        let (class_names, category_extras) = classes.map(|c| (c.name, c.extras)).unzip();
         Raw {
             class_names,
-            category_ids,
+            category_ids: category_ids.unwrap_or_default(),
             category_extras,
             extras: self.extras,
             images: self.images,
@@ -299,25 +304,18 @@ impl Reader {
 }
 
 impl Annotation {
-    fn object(self, number: u64, extras: Extras) -> RawObject {
-        let bounds = match self.bbox {
-            None => Err("no bbox".to_string()),
-            Some(Loose::Right(b)) => match b[..] {
-                [x, y, w, h] => Ok(RawBounds::Pixels([x, y, x + w, y + h])),
-                _ => Err(format!("bbox has {} numbers", b.len())),
-            },
-            Some(Loose::Wrong(_)) => Err("bbox is no list of numbers".into()),
-        };
-        let crowd = self.iscrowd.and_then(Loose::right);
-        let area = self.area.and_then(Loose::right);
-        RawObject {
-            number,
+    /// Its category and the object.
+    fn object(self) -> (Result<Id, String>, RawObject) {
+        let bounds = self.bbox.map(|[x, y, w, h]| [x, y, x + w, y + h]);
+        let object = RawObject {
+            number: self.number,
             class: Err(String::new()),
-            bounds,
-            crowd: crowd.is_some_and(|crowd| crowd != 0),
-            area: area.map(|area| area as f32),
+            bounds: bounds.map(RawBounds::Pixels),
+            crowd: self.is_crowd,
+            area: self.area.map(|area| area as f32),
             polygon: Vec::new(),
-            extras,
-        }
+            extras: self.extras,
+        };
+        (self.category_id, object)
     }
 }

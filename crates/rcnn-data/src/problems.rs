@@ -20,6 +20,8 @@ pub enum ProblemKind {
     MissingImage,
     /// An image file whose size can't be read.
     BrokenImage,
+    /// An entry of a JSON file that can't be read.
+    BadEntry,
     /// A box whose coordinates are missing or no numbers.
     BadBox,
     /// A box whose right or bottom edge is not beyond its left or top one.
@@ -42,6 +44,10 @@ pub enum ProblemKind {
     OrphanLabels,
     /// Note: a split that lists nothing.
     EmptySplit,
+    /// Note: a category without objects that only groups others, or the background; it is no class.
+    CategoryGroup,
+    /// Note: a category that has the name of another, and a name of its own here.
+    DuplicateCategory,
 }
 
 impl ProblemKind {
@@ -56,6 +62,7 @@ impl ProblemKind {
             Self::BrokenLabels => "label files that can't be read",
             Self::MissingImage => "images that are listed but missing",
             Self::BrokenImage => "images that can't be read",
+            Self::BadEntry => "entries that can't be read",
             Self::BadBox => "boxes that are no four numbers",
             Self::NoArea => "boxes without area",
             Self::OutsideImage => "boxes outside the image",
@@ -67,6 +74,8 @@ impl ProblemKind {
             Self::UnlabelledImage => "images without labels, taken for background",
             Self::OrphanLabels => "labels without an image, left out",
             Self::EmptySplit => "empty splits",
+            Self::CategoryGroup => "categories that are no classes, left out",
+            Self::DuplicateCategory => "categories with the name of another",
         }
     }
 }

@@ -10,7 +10,7 @@ use encoding_rs::UTF_8;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::ANNOTATIONS;
+use super::{ANNOTATIONS, quote_not_finite};
 use crate::text::decode;
 use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of};
 
@@ -192,13 +192,14 @@ fn has_shape(path: &Path) -> bool {
     let text = decode(head.clone(), UTF_8);
     // A character may be cut in two at the end.
     let text = text.unwrap_or_else(|_| String::from_utf8_lossy(&head).into_owned());
+    let text = quote_not_finite(&text);
     let mut keys = Keys::default();
     match serde_json::Deserializer::from_str(&text).deserialize_map(&mut keys) {
         Ok(()) => keys
             .0
             .iter()
             .any(|(key, is_list)| *is_list && key == "images"),
-        // It goes on, or is damaged, which reading will tell.
+        // It goes on, or is damaged, which reading will tell of.
         Err(_) => {
             let known = ["images", ANNOTATIONS, "categories"];
             keys.0.iter().any(|(key, _)| known.contains(&key.as_str()))

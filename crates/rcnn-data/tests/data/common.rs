@@ -33,7 +33,7 @@ impl Folder {
             .bytes()
             .fold(7_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
         let picture = RgbImage::from_pixel(width, height, Rgb([shade, 99, 255 - shade]));
-        picture.save(&path).unwrap();
+        fs::write(&path, rcnn_image::encode(&path, &picture).unwrap()).unwrap();
         path
     }
 

@@ -286,6 +286,11 @@ fn a_coco_file_whose_beginning_does_not_tell_all() {
     );
     folder.file("train.json", long);
     assert!(matches!(folder.read(), Err(DataError::Malformed { .. })));
+    folder.file(
+        "train.json",
+        coco(&["a.png"]).replacen('{', "{\"x\": NaN, ", 1),
+    );
+    clean_folder(&folder);
 }
 
 #[test]

@@ -6,5 +6,6 @@ mod common;
 mod converting;
 mod layouts;
 mod loading;
+mod values;
 mod voc;
 mod yolo;
