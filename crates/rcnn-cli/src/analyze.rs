@@ -11,7 +11,6 @@ use rcnn_burn::image::open_rgb;
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::Weights;
 use rcnn_data::detect_format;
-use rcnn_train::ground_truth;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, default_device, run_on};
@@ -125,7 +124,7 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<(Vec<Sample>, Ve
     let labelled = |sample: &rcnn_data::Sample| -> Result<Sample> {
         Ok(Sample {
             image: open_rgb(&sample.image)?,
-            truth: Some(ground_truth(sample)),
+            truth: Some(sample.ground_truth()),
         })
     };
     let chosen = evenly(&dataset.samples, args.count);

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use rcnn_burn::weights::Weights;
 use rcnn_data::check::{AnchorSpec, check};
 use rcnn_data::convert::{Pictures, convert};
-use rcnn_data::{Dataset, Format, ReadOptions};
+use rcnn_data::{Dataset, Fields, Format, ReadOptions};
 
 use crate::Outcome;
 use crate::preview::{self, PreviewArgs};
@@ -117,7 +117,7 @@ impl DatasetArgs {
     pub(crate) fn open(&self, class_names: Option<Vec<String>>) -> Result<Dataset> {
         let options = ReadOptions {
             class_names,
-            boxes_only: true,
+            fields: Fields::NONE,
             ..self.read.options()
         };
         open(&self.data, &options, self.skip_invalid)
@@ -174,7 +174,7 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
     match args.command {
         DataCommand::Check(args) => {
             let options = ReadOptions {
-                boxes_only: true,
+                fields: Fields::NONE,
                 ..args.read.options()
             };
             let reading = rcnn_data::read(&args.data, &options)?;
@@ -197,7 +197,15 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
             })
         }
         DataCommand::Convert(args) => {
-            let dataset = open(&args.data, &args.read.options(), args.skip_invalid)?;
+            let options = ReadOptions {
+                // Masks and keypoints are kept as their text.
+                fields: Fields {
+                    extras: true,
+                    ..Fields::NONE
+                },
+                ..args.read.options()
+            };
+            let dataset = open(&args.data, &options, args.skip_invalid)?;
             let pictures = if args.link {
                 Pictures::Link
             } else {

@@ -10,9 +10,8 @@ use image::RgbImage;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::Weights;
-use rcnn_data::Dataset;
+use rcnn_data::{Dataset, Sample};
 use rcnn_eval::{Tile, evaluate};
-use rcnn_train::ground_truth;
 use rcnn_types::ImageInstances;
 
 use crate::Outcome;
@@ -82,7 +81,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         check_report(folder, &PICTURES, &TEXTS, &guard)?;
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    let truth: Vec<_> = dataset.samples.iter().map(ground_truth).collect();
+    let truth: Vec<_> = dataset.samples.iter().map(Sample::ground_truth).collect();
     let device = args.device.clone();
     let job = Find {
         weights,

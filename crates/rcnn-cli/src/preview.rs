@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Args;
 use image::RgbImage;
-use rcnn_burn::{Instances, Size};
 use rcnn_data::{Augmentation, Example, Loader, LoaderOptions};
 use rcnn_image::draw::{Label, WHITE, draw_labels};
 use rcnn_image::sheet::{Grid, shrink};
+use rcnn_types::Size;
 
 use crate::Outcome;
 use crate::augment_args::AugmentArgs;
@@ -114,7 +114,7 @@ fn is_sheet(output: &Path) -> bool {
 
 fn described(example: &Example) -> String {
     let (width, height) = example.image.dimensions();
-    let boxes = match example.boxes.len() {
+    let boxes = match example.instances.len() {
         1 => "1 box".to_string(),
         n => format!("{n} boxes"),
     };
@@ -127,7 +127,7 @@ fn described(example: &Example) -> String {
 /// The picture of an example, of whatever size, with the example's boxes.
 fn drawn(example: &Example, mut picture: RgbImage, names: &[String]) -> RgbImage {
     let size = |image: &RgbImage| Size::from_dimensions(image.dimensions());
-    let mut objects = Instances::new(example.boxes.clone(), example.labels.clone());
+    let mut objects = example.instances.clone();
     // Drawn on the small picture, so that lines and names are legible there.
     objects.resize(size(&example.image), size(&picture));
     let labels: Vec<Label> = objects

@@ -3,6 +3,7 @@
 use image::RgbImage;
 use image::imageops::flip_horizontal_in_place;
 use rand::{Rng, RngExt};
+use rcnn_types::{Instances, Skeleton};
 use serde::{Deserialize, Serialize};
 
 pub use crop::IouCrop;
@@ -13,15 +14,13 @@ mod crop;
 mod mosaic;
 mod photometric;
 
-/// A picture and the boxes on it.
+/// A picture and the objects on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labelled {
     /// The pixels.
     pub image: RgbImage,
-    /// `[x1, y1, x2, y2]` in pixels, within the picture.
-    pub boxes: Vec<[f32; 4]>,
-    /// The label of each box.
-    pub labels: Vec<usize>,
+    /// The objects, within the picture.
+    pub instances: Instances,
 }
 
 /// A setting of an [`Augmentation`] that makes no sense.
@@ -90,8 +89,13 @@ impl Augmentation {
         photometric.map_or(Ok(()), Photometric::validate)
     }
 
-    /// Applies all but [`mosaic`], which takes more pictures than one.
-    pub fn apply(&self, mut picture: Labelled, rng: &mut impl Rng) -> Labelled {
+    /// Applies all but [`mosaic`], which takes more pictures than one. `skeletons` are those of the labels.
+    pub fn apply(
+        &self,
+        mut picture: Labelled,
+        skeletons: &[Skeleton],
+        rng: &mut impl Rng,
+    ) -> Labelled {
         if let Some(photometric) = &self.photometric {
             photometric.apply(&mut picture.image, rng);
         }
@@ -99,19 +103,17 @@ impl Augmentation {
             picture = crop.apply(picture, rng);
         }
         if chance(self.horizontal_flip, rng) {
-            flip(&mut picture);
+            flip(&mut picture, skeletons);
         }
         picture
     }
 }
 
-/// Mirrors a picture and its boxes left to right.
-pub fn flip(picture: &mut Labelled) {
+/// Mirrors a picture and its objects left to right. `skeletons` are those of the labels.
+pub fn flip(picture: &mut Labelled, skeletons: &[Skeleton]) {
     flip_horizontal_in_place(&mut picture.image);
-    let width = picture.image.width() as f32;
-    for b in &mut picture.boxes {
-        (b[0], b[2]) = (width - b[2], width - b[0]);
-    }
+    let width = picture.image.width() as usize;
+    picture.instances.flip(width, skeletons);
 }
 
 /// True with a probability; out of range is never or always.

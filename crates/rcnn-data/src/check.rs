@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use rcnn_types::boxes::{box_height, box_width};
+use rcnn_types::{BBox, Size};
 use serde::Serialize;
 
 pub use anchors::{AnchorSpec, Coverage};
 
-use crate::dataset::{Dataset, Reading};
-use crate::geometry::{height, width};
+use crate::dataset::{Dataset, Reading, Sample};
 use crate::problems::Problems;
 
 mod anchors;
@@ -109,23 +110,30 @@ pub struct AnchorFit {
 /// The seed is that of the clustering which finds the suggested anchors.
 pub fn check(reading: &Reading, anchors: &AnchorSpec, seed: u64) -> Report {
     let Reading { dataset, problems } = reading;
-    let boxes: Vec<&[f32; 4]> = dataset.samples.iter().flat_map(|s| &s.boxes).collect();
-    let spread = |value: fn(&[f32; 4]) -> f32| Spread::of(boxes.iter().map(|b| value(b)));
+    let objects = || dataset.samples.iter().flat_map(Sample::objects);
+    let boxes: Vec<BBox> = objects().map(|object| object.bbox).collect();
+    let spread = |value: fn(&BBox) -> f32| Spread::from_values(boxes.iter().map(value));
+    let boxes_an_image: Vec<usize> = dataset
+        .samples
+        .iter()
+        .map(|s| s.objects().count())
+        .collect();
     let mut box_areas = [0; 3];
-    for &area in dataset.samples.iter().flat_map(|sample| &sample.areas) {
+    for area in objects().map(|object| object.area) {
         let class = usize::from(area >= SMALL) + usize::from(area >= MEDIUM);
         box_areas[class] += 1;
     }
     let at_hand = anchors::fit(dataset, anchors);
     Report {
         images: dataset.samples.len(),
-        background_images: dataset
+        background_images: boxes_an_image.iter().filter(|count| **count == 0).count(),
+        boxes: boxes.len(),
+        crowds: dataset
             .samples
             .iter()
-            .filter(|s| s.boxes.is_empty())
-            .count(),
-        boxes: boxes.len(),
-        crowds: dataset.samples.iter().map(|s| s.crowds.len()).sum(),
+            .map(|s| s.instances.len())
+            .sum::<usize>()
+            - boxes.len(),
         splits: dataset
             .splits
             .iter()
@@ -134,10 +142,10 @@ pub fn check(reading: &Reading, anchors: &AnchorSpec, seed: u64) -> Report {
         shared_by_splits: shared_by_splits(dataset),
         classes: class_counts(dataset),
         image_sizes: image_sizes(dataset),
-        boxes_per_image: Spread::of(dataset.samples.iter().map(|s| s.boxes.len() as f32)),
-        box_widths: spread(width),
-        box_heights: spread(height),
-        box_shapes: spread(|b| height(b) / width(b)),
+        boxes_per_image: Spread::from_values(boxes_an_image.iter().map(|count| *count as f32)),
+        box_widths: spread(box_width),
+        box_heights: spread(box_height),
+        box_shapes: spread(|b| box_height(b) / box_width(b)),
         box_areas,
         suggestion: suggest::better(dataset, &at_hand, seed),
         anchors: at_hand,
@@ -147,7 +155,7 @@ pub fn check(reading: &Reading, anchors: &AnchorSpec, seed: u64) -> Report {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f32>) -> Self {
+    fn from_values(values: impl Iterator<Item = f32>) -> Self {
         let mut values: Vec<f32> = values.collect();
         values.sort_by(f32::total_cmp);
         let at = |share: f32| {
@@ -175,7 +183,7 @@ fn class_counts(dataset: &Dataset) -> Vec<ClassCount> {
         .collect();
     for sample in &dataset.samples {
         let mut seen = BTreeSet::new();
-        for &label in &sample.labels {
+        for label in sample.objects().map(|object| object.label) {
             if let Some(count) = label.checked_sub(1).and_then(|i| counts.get_mut(i)) {
                 count.boxes += 1;
                 count.images += usize::from(seen.insert(label));
@@ -188,7 +196,10 @@ fn class_counts(dataset: &Dataset) -> Vec<ClassCount> {
 fn image_sizes(dataset: &Dataset) -> Vec<([u32; 2], usize)> {
     let mut counts: HashMap<[u32; 2], usize> = HashMap::new();
     for sample in &dataset.samples {
-        *counts.entry([sample.width, sample.height]).or_default() += 1;
+        let Size { height, width } = sample.size;
+        *counts
+            .entry([width, height].map(|side| side as u32))
+            .or_default() += 1;
     }
     let mut sizes: Vec<_> = counts.into_iter().collect();
     sizes.sort_by_key(|&(size, count)| (std::cmp::Reverse(count), size));

@@ -8,12 +8,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::dataset::{BACKGROUND, ReadOptions};
+use rcnn_types::Size;
+
+use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
+use crate::dataset::{BACKGROUND, Fields, ReadOptions};
 use crate::error::DataError;
 use crate::extras::Extras;
 use crate::pictures::PictureFinder;
 use crate::problems::{ProblemKind, Problems};
-use crate::raw::{Raw, RawBounds, RawImage, RawObject};
 use crate::text::read_text;
 
 mod file;
@@ -26,7 +28,7 @@ use value::{Id, quote_not_finite};
 
 pub(crate) const ANNOTATIONS: &str = "annotations";
 
-pub(crate) fn read(layout: Layout, options: &ReadOptions) -> Result<Raw, DataError> {
+pub(crate) fn read(layout: Layout, options: &ReadOptions) -> Result<Annotations, DataError> {
     let mut files = layout.files.clone();
     if let Some(split) = &options.split {
         let available: Vec<String> = files.keys().cloned().collect();
@@ -51,7 +53,7 @@ pub(crate) fn read(layout: Layout, options: &ReadOptions) -> Result<Raw, DataErr
     }
     let mut reader = Reader::default();
     for (split, path) in &files {
-        let file = parse(path, !options.boxes_only)?;
+        let file = parse(path, options.fields != Fields::NONE)?;
         let folders = layout.picture_folders(split, path);
         let names = file.images.iter().flat_map(|image| &image.file_name);
         let names = names.map(String::as_str);
@@ -92,7 +94,7 @@ struct Reader {
     categories: BTreeMap<Id, Class>,
     /// Those of the first file.
     extras: Extras,
-    images: Vec<RawImage>,
+    images: Vec<AnnotatedImage>,
     /// The category ids of the objects of each image.
     ids: Vec<Vec<Result<Id, String>>>,
     by_path: HashMap<PathBuf, usize>,
@@ -174,13 +176,13 @@ impl Reader {
             places.insert(image.id, Some(index));
             indices.push(index);
             self.by_path.insert(picture.clone(), index);
-            let whole = |side: Option<f64>| side.filter(|v| *v >= 1.0).map(|v| v as u32);
-            self.images.push(RawImage {
+            let whole = |side: Option<f64>| side.filter(|v| *v >= 1.0).map(|v| v as usize);
+            self.images.push(AnnotatedImage {
                 path: picture,
                 named_by: path.into(),
                 looked_in,
                 id,
-                stated: whole(image.width).zip(whole(image.height)),
+                stated: whole(image.height).zip(whole(image.width)).map(Size::from),
                 labels: Some(path.into()),
                 extras: image.extras,
                 objects: Vec::new(),
@@ -271,7 +273,7 @@ impl Reader {
         }
     }
 
-    fn finish(mut self) -> Raw {
+    fn finish(mut self) -> Annotations {
         self.name_apart();
         let classes: HashMap<&Id, usize> = self.categories.keys().zip(0..).collect();
         for (image, ids) in self.images.iter_mut().zip(self.ids) {
@@ -291,7 +293,7 @@ impl Reader {
         let category_ids: Option<Vec<u64>> = self.categories.keys().map(Id::number).collect();
         let classes = self.categories.into_values();
         let (class_names, category_extras) = classes.map(|c| (c.name, c.extras)).unzip();
-        Raw {
+        Annotations {
             class_names,
             category_ids: category_ids.unwrap_or_default(),
             category_extras,
@@ -305,12 +307,12 @@ impl Reader {
 
 impl Annotation {
     /// Its category and the object.
-    fn object(self) -> (Result<Id, String>, RawObject) {
+    fn object(self) -> (Result<Id, String>, AnnotatedObject) {
         let bounds = self.bbox.map(|[x, y, w, h]| [x, y, x + w, y + h]);
-        let object = RawObject {
+        let object = AnnotatedObject {
             number: self.number,
             class: Err(String::new()),
-            bounds: bounds.map(RawBounds::Pixels),
+            bounds: bounds.map(Bounds::Pixels),
             crowd: self.is_crowd,
             area: self.area.map(|area| area as f32),
             polygon: Vec::new(),

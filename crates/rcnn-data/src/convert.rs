@@ -6,8 +6,8 @@
 //! | VOC | `Annotations/<stem>.xml`, `classes.txt` | `JPEGImages` | `ImageSets/Main/<split>.txt` |
 //! | YOLO | `labels/<stem>.txt`, `data.yaml` | `images` | `<split>.txt` |
 //!
-//! Boxes and labels are kept; COCO's category ids are those of the data set. Only COCO has crowds
-//! and areas, and all [`Extras`] of objects, so masks and keypoints; VOC has its own
+//! Boxes and labels are kept; COCO's category ids are those of the data set. Only COCO has crowds,
+//! areas, masks and keypoints (as they were read, where [`Extras`] have them), and all other extras; VOC has its own
 //! attributes. What is left out is counted ([`Written::dropped`]). VOC is written as it is read,
 //! without adding the 1 that its counting from 1 asks for.
 
@@ -114,16 +114,24 @@ fn dropped(dataset: &Dataset, kept: &[&str]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     let mut count = |kind: &str, number| *counts.entry(kind.to_string()).or_default() += number;
     for sample in &dataset.samples {
-        if !sample.crowds.is_empty() {
-            count("crowds", sample.crowds.len());
-        }
-        for (name, _) in sample.object_extras.iter().flat_map(Extras::iter) {
-            match name {
-                "segmentation" => count("masks", 1),
-                // Said again by the keypoints.
-                "num_keypoints" => {}
-                name if kept.contains(&name) => {}
-                name => count(name, 1),
+        for (index, object) in sample.instances.iter().enumerate() {
+            if object.is_crowd {
+                count("crowds", 1);
+                continue;
+            }
+            let extras = sample.object_extras.get(index);
+            let has = |name| extras.is_some_and(|extras| extras.get(name).is_some());
+            if has("segmentation") || object.mask.is_some_and(|mask| mask.area() > 0) {
+                count("masks", 1);
+            }
+            if has("keypoints") || object.keypoints.is_some_and(|all| !all.0.is_empty()) {
+                count("keypoints", 1);
+            }
+            for (name, _) in extras.into_iter().flat_map(Extras::iter) {
+                let said = ["segmentation", "keypoints", "num_keypoints"];
+                if !said.contains(&name) && !kept.contains(&name) {
+                    count(name, 1);
+                }
             }
         }
     }

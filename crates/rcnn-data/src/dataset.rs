@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rcnn_types::{ImageInstances, Instance, Instances, Size, Skeleton};
+
 use crate::detect_format::{Format, Layout};
 use crate::error::DataError;
 use crate::extras::Extras;
@@ -24,7 +26,9 @@ pub struct Dataset {
     pub class_names: Vec<String>,
     /// The data's own number of each label: COCO's category ids, else the labels themselves.
     pub category_ids: Vec<u64>,
-    /// What else COCO says of each label's category, such as its keypoints; empty if nothing.
+    /// The keypoints of each label's objects; empty if those are not read or not known.
+    pub skeletons: Vec<Skeleton>,
+    /// What else COCO says of each label's category; empty if nothing.
     pub category_extras: Vec<Extras>,
     /// What else COCO says of all: `info` and `licenses`.
     pub extras: Extras,
@@ -41,39 +45,34 @@ pub struct Sample {
     pub image: PathBuf,
     /// A number of its own within the data set: COCO's id, else the place in order from 1.
     pub image_id: u64,
-    /// The width of the upright picture in pixels.
-    pub width: u32,
-    /// The height of the upright picture in pixels.
-    pub height: u32,
-    /// `[x1, y1, x2, y2]` in pixels, within the image and with an area.
-    pub boxes: Vec<[f32; 4]>,
-    /// The label of each box, from 1.
-    pub labels: Vec<usize>,
-    /// The area of each object in square pixels: COCO's `area`, which is that of the mask, else
-    /// the box's.
-    pub areas: Vec<f32>,
-    /// What else the labels say of each object, such as its mask; empty if nothing, as after
-    /// [`ReadOptions::boxes_only`].
+    /// The size of the upright picture.
+    pub size: Size,
+    /// Its objects and crowds. Boxes are within the image and have an area; areas are COCO's, which are
+    /// those of the masks, else the boxes'.
+    pub instances: Instances,
+    /// What else the labels say of each of [`instances`](Self::instances); empty if nothing.
     pub object_extras: Vec<Extras>,
-    /// Crowds, which are not trained on, and which an evaluation ignores.
-    pub crowds: Vec<Crowd>,
     /// What else COCO says of the image, such as its licence.
     pub extras: Extras,
     /// Where the boxes were read.
     pub source: Source,
 }
 
-/// A region of many objects (`iscrowd` of COCO).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Crowd {
-    /// `[x1, y1, x2, y2]` in pixels.
-    pub bounds: [f32; 4],
-    /// The label, from 1.
-    pub label: usize,
-    /// The area of the mask in square pixels.
-    pub area: f32,
-    /// What else the labels say of it: its mask.
-    pub extras: Extras,
+impl Sample {
+    /// The objects, without crowds.
+    pub fn objects(&self) -> impl Iterator<Item = Instance<'_>> {
+        self.instances.iter().filter(|object| !object.is_crowd)
+    }
+
+    /// What an evaluation compares detections with.
+    pub fn ground_truth(&self) -> ImageInstances {
+        let file_name = self.image.file_name().unwrap_or_default();
+        ImageInstances {
+            image_id: self.image_id,
+            file_name: file_name.to_string_lossy().into(),
+            instances: self.instances.clone(),
+        }
+    }
 }
 
 /// Where boxes were read.
@@ -99,8 +98,38 @@ pub struct ReadOptions {
     pub class_names: Option<Vec<String>>,
     /// Cut boxes that reach beyond the image instead of calling them invalid.
     pub clip: bool,
-    /// Leave out all [`Extras`], as masks, which only conversion needs and which take room.
-    pub boxes_only: bool,
+    /// What is read of each object besides box, label, area and crowd.
+    pub fields: Fields,
+}
+
+/// What is read of each object besides box, label, area and crowd: everything by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// Masks.
+    pub masks: bool,
+    /// Keypoints, and the [`Skeleton`]s of the classes.
+    pub keypoints: bool,
+    /// All other [`Extras`], and the text of masks and keypoints, which conversion keeps.
+    pub extras: bool,
+}
+
+impl Fields {
+    /// Nothing more, which takes the least time and room.
+    pub const NONE: Self = Self {
+        masks: false,
+        keypoints: false,
+        extras: false,
+    };
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self {
+            masks: true,
+            keypoints: true,
+            extras: true,
+        }
+    }
 }
 
 /// A data set without what is invalid in it, and what that was.
@@ -138,22 +167,22 @@ impl Reading {
 pub fn read(root: &Path, options: &ReadOptions) -> Result<Reading, DataError> {
     let layout = Layout::find(root, options.format)?;
     let format = layout.format();
-    let raw = match layout {
+    let annotations = match layout {
         Layout::Coco(layout) => coco::read(layout, options),
         Layout::Voc(layout) => voc::read(&layout, options),
         Layout::Yolo(layout) => yolo::read(root, &layout, options),
     }?;
-    let nothing_wrong = raw
+    let nothing_wrong = annotations
         .problems
         .iter()
         .all(|p| p.kind == ProblemKind::EmptySplit);
-    if raw.images.is_empty() && nothing_wrong {
+    if annotations.images.is_empty() && nothing_wrong {
         return Err(DataError::NoImages {
             root: root.into(),
             split: options.split.clone(),
         });
     }
-    raw.finish(root, format, options)
+    annotations.into_reading(root, format, options)
 }
 
 impl Dataset {
@@ -184,6 +213,7 @@ impl Dataset {
             format: self.format,
             class_names: self.class_names.clone(),
             category_ids: self.category_ids.clone(),
+            skeletons: self.skeletons.clone(),
             category_extras: self.category_extras.clone(),
             extras: self.extras.clone(),
             samples: samples.collect(),
@@ -193,6 +223,6 @@ impl Dataset {
 
     /// The number of boxes, crowds not counted.
     pub fn boxes(&self) -> usize {
-        self.samples.iter().map(|sample| sample.boxes.len()).sum()
+        self.samples.iter().map(|s| s.objects().count()).sum()
     }
 }

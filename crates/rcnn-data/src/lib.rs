@@ -13,12 +13,13 @@
 //! let loader = Loader::new(Arc::new(dataset), Augmentation::default(), options)?;
 //! for batch in loader.epoch(0) {
 //!     for example in batch {
-//!         println!("{} boxes", example?.boxes.len());
+//!         println!("{} boxes", example?.instances.len());
 //!     }
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod annotations;
 pub mod augment;
 mod batch;
 pub mod check;
@@ -29,21 +30,21 @@ mod detect_format;
 mod error;
 mod extras;
 mod files;
-mod geometry;
 mod loader;
 mod pictures;
 mod problems;
 mod random;
-mod raw;
+mod shapes;
 mod split;
 mod text;
 mod tree;
+mod validate;
 mod voc;
 mod yolo;
 
 pub use augment::{Augmentation, AugmentationError};
 pub use batch::Sampler;
-pub use dataset::{BACKGROUND, Crowd, Dataset, ReadOptions, Reading, Sample, Source, read};
+pub use dataset::{BACKGROUND, Dataset, Fields, ReadOptions, Reading, Sample, Source, read};
 pub use detect_format::{Format, UnknownFormat, detect_format};
 pub use error::DataError;
 pub use extras::Extras;

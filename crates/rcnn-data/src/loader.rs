@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use image::RgbImage;
 use rand::RngExt;
+use rcnn_types::{Instances, Size};
 
 use crate::augment::{Augmentation, AugmentationError, Labelled, chance, mosaic};
 use crate::batch::Sampler;
@@ -57,10 +58,8 @@ pub struct Example {
     pub image_id: u64,
     /// The pixels.
     pub image: RgbImage,
-    /// `[x1, y1, x2, y2]` in pixels of this picture.
-    pub boxes: Vec<[f32; 4]>,
-    /// The label of each box, from 1.
-    pub labels: Vec<usize>,
+    /// Its objects, without crowds, in pixels of this picture.
+    pub instances: Instances,
     /// The length in pixels that the shorter side is to be resized to, drawn from
     /// [`Augmentation::min_sizes`].
     pub min_size: Option<u32>,
@@ -79,14 +78,14 @@ pub enum LoadError {
         error: Box<dyn Error + Send + Sync>,
     },
     /// It is no longer of the size that its boxes were read for.
-    #[error("{}: {}x{} pixels, but its boxes are for {}x{}", path.display(), found.0, found.1, expected.0, expected.1)]
+    #[error("{}: {}x{} pixels, but its boxes are for {}x{}", path.display(), found.width, found.height, expected.width, expected.height)]
     Size {
         /// The file.
         path: PathBuf,
-        /// Width and height of the decoded picture.
-        found: (u32, u32),
-        /// Width and height by the data set.
-        expected: (u32, u32),
+        /// Size of the decoded picture.
+        found: Size,
+        /// Size by the data set.
+        expected: Size,
     },
     /// The thread that was to load it ended.
     #[error("{}: not loaded: the loading thread ended", path.display())]
@@ -205,17 +204,13 @@ impl Shared {
         } else {
             self.picture(index)?
         };
-        let Labelled {
-            image,
-            boxes,
-            labels,
-        } = self.augmentation.apply(picture, &mut rng);
+        let skeletons = &self.dataset.skeletons;
+        let Labelled { image, instances } = self.augmentation.apply(picture, skeletons, &mut rng);
         Ok(Example {
             index,
             image_id: self.dataset.samples[index].image_id,
             image,
-            boxes,
-            labels,
+            instances,
             min_size,
         })
     }
@@ -231,7 +226,7 @@ impl Shared {
             Ok(image) => image,
             Err(error) => return Err(LoadError::Decode { path, error }),
         };
-        let (found, expected) = (image.dimensions(), (sample.width, sample.height));
+        let (found, expected) = (Size::from_dimensions(image.dimensions()), sample.size);
         if found != expected {
             return Err(LoadError::Size {
                 path,
@@ -241,8 +236,8 @@ impl Shared {
         }
         Ok(Labelled {
             image,
-            boxes: sample.boxes.clone(),
-            labels: sample.labels.clone(),
+            // As in torchvision's references, crowds are not trained on.
+            instances: sample.instances.without_crowds(),
         })
     }
 }

@@ -30,6 +30,10 @@ pub enum ProblemKind {
     OutsideImage,
     /// A box of a class that the data set or the caller doesn't name.
     UnknownLabel,
+    /// Note: a mask that can't be read; the object has none.
+    BadMask,
+    /// Note: keypoints that can't be read; the object has none.
+    BadKeypoints,
     /// Note: an image of another size than the label file states; the image's counts.
     SizeMismatch,
     /// Note: a box that was cut to the image.
@@ -67,6 +71,8 @@ impl ProblemKind {
             Self::NoArea => "boxes without area",
             Self::OutsideImage => "boxes outside the image",
             Self::UnknownLabel => "boxes of unknown classes",
+            Self::BadMask => "masks that can't be read",
+            Self::BadKeypoints => "keypoints that can't be read",
             Self::SizeMismatch => "images of another size than their labels state",
             Self::Clipped => "boxes cut to the image",
             Self::DuplicateBox => "duplicate boxes",

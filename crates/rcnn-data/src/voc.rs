@@ -12,14 +12,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use rcnn_types::Size;
 use roxmltree::{Document, Node};
 
+use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
 use crate::dataset::{BACKGROUND, ReadOptions};
 use crate::error::DataError;
 use crate::extras::Extras;
 use crate::files::{PICTURES, files_by_stem, is_one_of, lines_of};
 use crate::problems::{ProblemKind, Problems};
-use crate::raw::{Raw, RawBounds, RawImage, RawObject};
 use crate::text::{decode_xml, read_text};
 
 mod layout;
@@ -34,7 +35,7 @@ pub(crate) const CLASSES: &str = "classes.txt";
 /// What an object says of itself besides its name and box.
 pub(crate) const ATTRIBUTES: [&str; 4] = ["pose", "truncated", "difficult", "occluded"];
 
-pub(crate) fn read(layout: &Layout, options: &ReadOptions) -> Result<Raw, DataError> {
+pub(crate) fn read(layout: &Layout, options: &ReadOptions) -> Result<Annotations, DataError> {
     let Files {
         mut annotations,
         pictures,
@@ -103,7 +104,7 @@ pub(crate) fn read(layout: &Layout, options: &ReadOptions) -> Result<Raw, DataEr
             (None, _) => images_folder.join(format!("{stem}.jpg")),
         };
         places.insert(stem, images.len());
-        images.push(RawImage {
+        images.push(AnnotatedImage {
             named_by: split_file(stem)
                 .or(labels.cloned())
                 .unwrap_or(layout.root.clone()),
@@ -113,19 +114,19 @@ pub(crate) fn read(layout: &Layout, options: &ReadOptions) -> Result<Raw, DataEr
             stated: annotation.size,
             labels: labels.cloned(),
             extras: Extras::default(),
-            objects: annotation.objects(&classes, options.boxes_only),
+            objects: annotation.objects(&classes, options.fields.extras),
         });
     }
     let place = |stem| places.get(stem).copied();
     let splits = splits.iter();
     let splits =
         splits.map(|(name, stems)| (name.clone(), stems.iter().filter_map(place).collect()));
-    Ok(Raw {
+    Ok(Annotations {
         splits: splits.collect(),
         class_names,
         images,
         problems,
-        ..Raw::default()
+        ..Annotations::default()
     })
 }
 
@@ -251,13 +252,13 @@ fn flag(line: &str) -> Option<&str> {
 #[derive(Default)]
 struct Annotation {
     filename: Option<String>,
-    size: Option<(u32, u32)>,
+    size: Option<Size>,
     objects: Vec<Object>,
 }
 
 struct Object {
     name: Option<String>,
-    bounds: Result<RawBounds, String>,
+    bounds: Result<Bounds, String>,
     extras: Extras,
 }
 
@@ -273,22 +274,23 @@ impl Annotation {
         let size = child(root, "size");
         let side = |name| {
             let side = text_of(size?, name)?.parse::<f64>().ok()?;
-            (side.fract() == 0.0).then_some(side as u32)
+            (side.fract() == 0.0).then_some(side as usize)
         };
         let objects = root.children().filter(|node| node.has_tag_name("object"));
         Ok(Self {
             filename: text_of(root, "filename").map(String::from),
             // Some tools write 0 for what they don't know.
-            size: side("width")
-                .zip(side("height"))
-                .filter(|size| *size != (0, 0)),
+            size: side("height")
+                .zip(side("width"))
+                .map(Size::from)
+                .filter(|size| *size != Size::default()),
             objects: objects.map(Object::new).collect(),
         })
     }
 
-    fn objects(&self, classes: &HashMap<&String, usize>, boxes_only: bool) -> Vec<RawObject> {
+    fn objects(&self, classes: &HashMap<&String, usize>, extras: bool) -> Vec<AnnotatedObject> {
         let objects = self.objects.iter().zip(1..);
-        let objects = objects.map(|(object, number)| RawObject {
+        let objects = objects.map(|(object, number)| AnnotatedObject {
             number,
             class: match &object.name {
                 Some(name) => {
@@ -301,9 +303,9 @@ impl Annotation {
             crowd: false,
             area: None,
             polygon: Vec::new(),
-            extras: match boxes_only {
-                true => Extras::default(),
-                false => object.extras.clone(),
+            extras: match extras {
+                true => object.extras.clone(),
+                false => Extras::default(),
             },
         });
         objects.collect()
@@ -323,7 +325,7 @@ impl Object {
         let bounds = bounds.and_then(|b| {
             let edge = |name| edge(b, name);
             let edges = [edge("xmin")?, edge("ymin")?, edge("xmax")?, edge("ymax")?];
-            Ok(RawBounds::Pixels(edges))
+            Ok(Bounds::Pixels(edges))
         });
         let mut extras = Extras::default();
         for name in ATTRIBUTES {

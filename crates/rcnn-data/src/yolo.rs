@@ -15,13 +15,13 @@ use encoding_rs::UTF_8;
 use rayon::prelude::*;
 use rcnn_image::has_image_name;
 
+use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
 use crate::dataset::ReadOptions;
 use crate::error::DataError;
 use crate::extras::Extras;
 use crate::files::{files_by_stem, pictures_below};
 use crate::pictures::PictureFinder;
 use crate::problems::{ProblemKind, Problems};
-use crate::raw::{Raw, RawBounds, RawImage, RawObject};
 use crate::text::{decode, read_text};
 use crate::tree::{Tree, folder_of};
 
@@ -36,7 +36,11 @@ pub(crate) use layout::Layout;
 pub(crate) const IMAGES: &str = "images";
 pub(crate) const LABELS: &str = "labels";
 
-pub(crate) fn read(root: &Path, layout: &Layout, options: &ReadOptions) -> Result<Raw, DataError> {
+pub(crate) fn read(
+    root: &Path,
+    layout: &Layout,
+    options: &ReadOptions,
+) -> Result<Annotations, DataError> {
     let apart = options.images.as_deref();
     let mut config = layout.config(apart)?;
     let class_names = match config.names.take() {
@@ -87,10 +91,10 @@ pub(crate) fn read(root: &Path, layout: &Layout, options: &ReadOptions) -> Resul
     let lines = Lines {
         classes: class_names.len(),
         keypoint_numbers: config.keypoint_numbers,
-        boxes_only: options.boxes_only,
+        polygons: options.fields.masks || options.fields.extras,
     };
     let pictures = listing.pictures.into_par_iter().zip(label_files);
-    let read: Vec<Result<RawImage, (PathBuf, String)>> = pictures
+    let read: Vec<Result<AnnotatedImage, (PathBuf, String)>> = pictures
         .map(|(picture, labels)| image(picture, labels, &lines))
         .collect();
     let mut images = Vec::new();
@@ -104,12 +108,12 @@ pub(crate) fn read(root: &Path, layout: &Layout, options: &ReadOptions) -> Resul
     }
     let splits = listing.splits.into_iter().filter(|_| !config.unsplit);
     let splits = splits.map(|(name, all)| (name, all.iter().filter_map(|&i| kept[i]).collect()));
-    Ok(Raw {
+    Ok(Annotations {
         class_names,
         images,
         splits: splits.collect(),
         problems,
-        ..Raw::default()
+        ..Annotations::default()
     })
 }
 
@@ -186,7 +190,7 @@ fn image(
     picture: Picture,
     labels: Option<PathBuf>,
     lines: &Lines,
-) -> Result<RawImage, (PathBuf, String)> {
+) -> Result<AnnotatedImage, (PathBuf, String)> {
     let objects = match &labels {
         Some(file) => {
             let bytes = fs::read(file).map_err(|error| error.to_string());
@@ -195,7 +199,7 @@ fn image(
         }
         None => Vec::new(),
     };
-    Ok(RawImage {
+    Ok(AnnotatedImage {
         path: picture.path,
         named_by: picture.named_by,
         looked_in: picture.looked_in,
@@ -212,12 +216,12 @@ struct Lines {
     classes: usize,
     /// How many numbers of keypoints are behind a box.
     keypoint_numbers: usize,
-    boxes_only: bool,
+    polygons: bool,
 }
 
 impl Lines {
     /// The boxes of a label file.
-    fn objects(&self, text: &str) -> Vec<RawObject> {
+    fn objects(&self, text: &str) -> Vec<AnnotatedObject> {
         let lines = text.lines().zip(1..);
         let lines = lines.filter(|(line, _)| !line.trim().is_empty());
         lines
@@ -225,7 +229,7 @@ impl Lines {
             .collect()
     }
 
-    fn object(&self, line: &str, number: u64) -> RawObject {
+    fn object(&self, line: &str, number: u64) -> AnnotatedObject {
         let classes = self.classes;
         let mut words = line.split_whitespace();
         let class = words.next().unwrap_or_default();
@@ -247,7 +251,7 @@ impl Lines {
             }
             ref points if points.len() >= 6 && points.len() % 2 == 0 => {
                 let bounds = around(points);
-                if !self.boxes_only {
+                if self.polygons {
                     polygon = numbers;
                 }
                 Ok(bounds)
@@ -261,10 +265,10 @@ impl Lines {
         let index = number_of
             .map(|v| v as usize)
             .filter(|index| *index < classes);
-        RawObject {
+        AnnotatedObject {
             number,
             class: index.ok_or_else(|| format!("class {class} of {classes} (from 0)")),
-            bounds: bounds.map(RawBounds::Relative),
+            bounds: bounds.map(Bounds::Relative),
             crowd: false,
             area: None,
             polygon,

@@ -1,8 +1,7 @@
 //! The data of a run: one set to train on, one to validate on.
 
 use rcnn_burn::FasterRcnnConfig;
-use rcnn_data::{Dataset, Fractions, ReadOptions, Sample, random_split, read};
-use rcnn_types::{ImageInstances, Instances};
+use rcnn_data::{Dataset, Fields, Fractions, ReadOptions, random_split, read};
 
 use crate::{TrainConfig, TrainError};
 
@@ -20,7 +19,7 @@ impl Splits {
         let read = |class_names| {
             let options = ReadOptions {
                 class_names,
-                boxes_only: true,
+                fields: Fields::NONE,
                 ..Default::default()
             };
             let reading = read(&config.data, &options)?;
@@ -99,28 +98,4 @@ fn sorted(names: &[String]) -> Vec<&String> {
     let mut names: Vec<_> = names.iter().collect();
     names.sort();
     names
-}
-
-/// What an evaluation compares the detections of an image with.
-pub fn ground_truth(sample: &Sample) -> ImageInstances {
-    let crowds = &sample.crowds;
-    let boxes = sample.boxes.iter().chain(crowds.iter().map(|c| &c.bounds));
-    let areas = sample.areas.iter().chain(crowds.iter().map(|c| &c.area));
-    let labels = sample.labels.iter().chain(crowds.iter().map(|c| &c.label));
-    let mut crowd = vec![false; sample.boxes.len()];
-    crowd.resize(sample.boxes.len() + crowds.len(), true);
-    ImageInstances {
-        image_id: sample.image_id,
-        file_name: sample
-            .image
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into(),
-        instances: Instances {
-            areas: Some(areas.copied().collect()),
-            crowd: Some(crowd),
-            ..Instances::new(boxes.copied().collect(), labels.copied().collect())
-        },
-    }
 }

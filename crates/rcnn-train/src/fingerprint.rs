@@ -107,19 +107,15 @@ fn digest(sample: &Sample) -> String {
     // Its pixels would have to be read: other ones seldom take as many bytes.
     let length = fs::metadata(&sample.image).map_or(0, |about| about.len());
     hash.update(length.to_le_bytes());
-    hash.update(sample.width.to_le_bytes());
-    hash.update(sample.height.to_le_bytes());
-    let objects = sample.boxes.iter().zip(&sample.labels);
-    let crowds = sample
-        .crowds
-        .iter()
-        .map(|crowd| (&crowd.bounds, &crowd.label));
-    for (kind, (bounds, label)) in objects.map(|o| (0, o)).chain(crowds.map(|c| (1, c))) {
-        hash.update([kind]);
-        bounds
-            .iter()
-            .for_each(|edge| hash.update(edge.to_le_bytes()));
-        hash.update((*label as u64).to_le_bytes());
+    let (width, height) = sample.size.dimensions();
+    hash.update(width.to_le_bytes());
+    hash.update(height.to_le_bytes());
+    for object in sample.instances.iter() {
+        hash.update([object.is_crowd.into()]);
+        for edge in object.bbox {
+            hash.update(edge.to_le_bytes());
+        }
+        hash.update((object.label as u64).to_le_bytes());
     }
     let digest = hash.finalize();
     digest[..8]

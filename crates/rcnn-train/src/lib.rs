@@ -40,7 +40,6 @@ mod stop;
 mod trainee;
 
 pub use config::{OptimizerConfig, OptimizerKind, TrainConfig};
-pub use data::ground_truth;
 pub use error::TrainError;
 pub use factor::LearningRateFactor;
 pub use run::{Progress, Report, Run};

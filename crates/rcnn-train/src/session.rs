@@ -8,14 +8,14 @@ use std::sync::{Mutex, MutexGuard};
 
 use burn_train::metric::store::EventStoreClient;
 use burn_train::{EarlyStoppingStrategy, Interrupter};
-use rcnn_data::{Dataset, Example};
+use rcnn_data::{Dataset, Example, Sample};
 use rcnn_eval::{Evaluation, evaluate};
 use rcnn_types::ImageInstances;
 
 use crate::batches::Batch;
 use crate::freezing::Freezing;
 use crate::stop::{Stop, panic_message};
-use crate::{TrainConfig, TrainError, ground_truth};
+use crate::{TrainConfig, TrainError};
 
 pub(crate) struct Session {
     pub(crate) folder: PathBuf,
@@ -60,7 +60,7 @@ impl Session {
             interrupter: Interrupter::new(),
             class_names: train.class_names.clone(),
             files: train.samples.iter().map(|s| s.image.clone()).collect(),
-            truth: valid.samples.iter().map(ground_truth).collect(),
+            truth: valid.samples.iter().map(Sample::ground_truth).collect(),
             found: Mutex::default(),
             history: Mutex::new(history),
             current: Mutex::default(),

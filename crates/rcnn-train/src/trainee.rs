@@ -184,10 +184,7 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
 
     fn tensors(&self, examples: Vec<Example>) -> (Vec<Tensor<B, 3>>, Vec<Instances>) {
         let device = self.model.roi_heads.box_predictor.cls_score.weight.device();
-        let pair = |example: Example| {
-            let target = Instances::new(example.boxes, example.labels);
-            (to_tensor(&example.image, &device), target)
-        };
+        let pair = |example: Example| (to_tensor(&example.image, &device), example.instances);
         examples.into_iter().map(pair).unzip()
     }
 }

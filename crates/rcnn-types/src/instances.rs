@@ -2,7 +2,7 @@
 
 use crate::boxes::{BBox, box_area, crop_box, scale_box, shift_box};
 use crate::validate::{InvalidField, require};
-use crate::{Keypoints, Mask, Size};
+use crate::{Keypoints, Mask, Size, Skeleton};
 
 /// The objects of one image, annotated or detected, as detectron2's `Instances`.
 ///
@@ -202,13 +202,17 @@ impl Instances {
         areas.for_each(|area| *area *= x * y);
     }
 
-    /// Mirrors the objects left to right with their image. `mirrored` says which keypoint becomes which,
-    /// as [`Skeleton::mirrored`](crate::Skeleton::mirrored).
-    pub fn flip(&mut self, width: usize, mirrored: &[usize]) {
+    /// Mirrors the objects left to right with their image. The skeletons, by label, say which keypoint
+    /// becomes which; without one, keypoints keep their places in the list.
+    pub fn flip(&mut self, width: usize, skeletons: &[Skeleton]) {
         let right = width as f32;
         self.map_boxes(|b| [right - b[2], b[1], right - b[0], b[3]]);
         self.map_masks(Mask::flip);
-        self.map_keypoints(|points| points.flip(width, mirrored));
+        let mirrored: Vec<_> = skeletons.iter().map(Skeleton::mirrored).collect();
+        let keypoints = self.keypoints.iter_mut().flatten();
+        for (points, label) in keypoints.zip(&self.labels) {
+            points.flip(width, mirrored.get(*label).map_or(&[], Vec::as_slice));
+        }
     }
 
     /// Takes the objects to a window `[left, top, right, bottom]` of the image. What is outside is cut

@@ -2,10 +2,11 @@
 
 use image::imageops::crop_imm;
 use rand::{Rng, RngExt};
+use rcnn_types::BBox;
+use rcnn_types::boxes::{box_centre, box_iou};
 use serde::{Deserialize, Serialize};
 
 use super::{AugmentationError, Labelled, between, chance, expect, probability, range};
-use crate::geometry::{Bounds, centred_in, cut, iou};
 
 /// How often another overlap is drawn before the picture is left as it is. torchvision draws until
 /// an overlap of 1 comes up.
@@ -57,7 +58,7 @@ impl IouCrop {
         if !chance(self.p, rng) {
             return picture;
         }
-        match self.window(picture.image.dimensions(), &picture.boxes, rng) {
+        match self.window(picture.image.dimensions(), &picture.instances.boxes, rng) {
             Some(window) => crop(&picture, window),
             None => picture,
         }
@@ -67,7 +68,7 @@ impl IouCrop {
     fn window(
         &self,
         (width, height): (u32, u32),
-        boxes: &[Bounds],
+        boxes: &[BBox],
         rng: &mut impl Rng,
     ) -> Option<[u32; 4]> {
         if boxes.is_empty() || self.overlaps.is_empty() {
@@ -91,7 +92,7 @@ impl IouCrop {
                 let window = [left, top, left + w, top + h];
                 let bounds = window.map(|v| v as f32);
                 let mut within = boxes.iter().filter(|b| centred_in(b, &bounds));
-                if within.any(|b| iou(b, &bounds) >= least) {
+                if within.any(|b| box_iou(b, &bounds) >= least) {
                     return Some(window);
                 }
             }
@@ -100,16 +101,21 @@ impl IouCrop {
     }
 }
 
-/// The window of a picture with the boxes whose centre is in it.
+/// The window of a picture with the objects whose box has its centre in it.
 pub(super) fn crop(picture: &Labelled, window: [u32; 4]) -> Labelled {
     let [left, top, right, bottom] = window;
     let bounds = window.map(|v| v as f32);
-    let kept = picture.boxes.iter().zip(&picture.labels);
-    let kept = kept.filter(|(b, _)| centred_in(b, &bounds));
-    let (boxes, labels) = kept.map(|(b, label)| (cut(b, &bounds), *label)).unzip();
+    let mut instances = picture.instances.clone();
+    instances.retain(|object| centred_in(&object.bbox, &bounds));
+    instances.crop(window);
     Labelled {
         image: crop_imm(&picture.image, left, top, right - left, bottom - top).to_image(),
-        boxes,
-        labels,
+        instances,
     }
+}
+
+/// Whether the centre of a box lies within a window.
+fn centred_in(b: &BBox, window: &BBox) -> bool {
+    let [x, y] = box_centre(b);
+    window[0] < x && x < window[2] && window[1] < y && y < window[3]
 }

@@ -2,6 +2,7 @@
 
 use image::imageops::{self, FilterType};
 use rand::Rng;
+use rcnn_types::{Instances, Size};
 
 use super::crop::crop;
 use super::{Labelled, between};
@@ -31,17 +32,14 @@ pub fn mosaic(pictures: &[Labelled; 4], rng: &mut impl Rng) -> Labelled {
     ];
     let mut joined = Labelled {
         image: image::RgbImage::new(width, height),
-        boxes: Vec::new(),
-        labels: Vec::new(),
+        instances: Instances::default(),
     };
     for (picture, [left, top, right, bottom]) in pictures.iter().zip(quarters) {
-        let part = cover(picture, (right - left, bottom - top), rng);
+        let mut part = cover(picture, (right - left, bottom - top), rng);
         imageops::replace(&mut joined.image, &part.image, left.into(), top.into());
-        let (dx, dy) = (left as f32, top as f32);
-        let moved = part.boxes.iter();
-        let moved = moved.map(|b| [b[0] + dx, b[1] + dy, b[2] + dx, b[3] + dy]);
-        joined.boxes.extend(moved);
-        joined.labels.extend(part.labels);
+        let size = Size::from_dimensions((width, height));
+        part.instances.paste(left, top, size);
+        joined.instances.append(part.instances);
     }
     joined
 }
@@ -64,17 +62,11 @@ fn cover(picture: &Labelled, size: (u32, u32), rng: &mut impl Rng) -> Labelled {
     let (w, h) = picture.image.dimensions();
     let scaled = |side: u32, least: u32| ((side as f32 * scale).round() as u32).max(least);
     let (new_w, new_h) = (scaled(w, size.0), scaled(h, size.1));
-    let (sx, sy) = (new_w as f32 / w as f32, new_h as f32 / h as f32);
-    let resized = Labelled {
-        image: imageops::resize(&picture.image, new_w, new_h, FilterType::Triangle),
-        boxes: picture
-            .boxes
-            .iter()
-            .map(|b| [b[0] * sx, b[1] * sy, b[2] * sx, b[3] * sy])
-            .collect(),
-        labels: picture.labels.clone(),
-    };
-    cut_out(&resized, size, rng)
+    let mut instances = picture.instances.clone();
+    let [from, to] = [(w, h), (new_w, new_h)].map(Size::from_dimensions);
+    instances.resize(from, to);
+    let image = imageops::resize(&picture.image, new_w, new_h, FilterType::Triangle);
+    cut_out(&Labelled { image, instances }, size, rng)
 }
 
 /// A part of some size, at a place drawn by chance.

@@ -1,15 +1,16 @@
 use super::*;
-use crate::geometry::area;
 use crate::random::{Purpose, generator};
 use image::Rgb;
 use rand::rngs::ChaCha8Rng;
+use rcnn_types::BBox;
+use rcnn_types::boxes::{box_area, box_centre};
 
 fn rng(item: u64) -> ChaCha8Rng {
     generator(3, Purpose::Augmentation, 0, item)
 }
 
 /// A black picture with white boxes.
-fn picture(boxes: &[[f32; 4]]) -> Labelled {
+fn picture(boxes: &[BBox]) -> Labelled {
     let mut image = RgbImage::new(60, 40);
     for b in boxes {
         for (x, y) in
@@ -20,8 +21,7 @@ fn picture(boxes: &[[f32; 4]]) -> Labelled {
     }
     Labelled {
         image,
-        boxes: boxes.to_vec(),
-        labels: (1..=boxes.len()).collect(),
+        instances: Instances::new(boxes.to_vec(), (1..=boxes.len()).collect()),
     }
 }
 
@@ -29,17 +29,19 @@ fn picture(boxes: &[[f32; 4]]) -> Labelled {
 fn boxes_follow(picture: &Labelled) -> bool {
     let (width, height) = picture.image.dimensions();
     let within =
-        |b: &[f32; 4]| b[0] >= 0.0 && b[1] >= 0.0 && b[2] <= width as f32 && b[3] <= height as f32;
-    let shown = |b: &[f32; 4]| {
-        let (x, y) = crate::geometry::centre(b);
+        |b: &BBox| b[0] >= 0.0 && b[1] >= 0.0 && b[2] <= width as f32 && b[3] <= height as f32;
+    let shown = |b: &BBox| {
+        let [x, y] = box_centre(b);
         picture.image.get_pixel(x as u32, y as u32).0[0] > 127
     };
-    let boxes = &picture.boxes;
-    boxes.len() == picture.labels.len()
-        && boxes.iter().all(|b| within(b) && area(b) > 0.0 && shown(b))
+    let boxes = &picture.instances.boxes;
+    boxes.len() == picture.instances.labels.len()
+        && boxes
+            .iter()
+            .all(|b| within(b) && box_area(b) > 0.0 && shown(b))
 }
 
-const BOXES: [[f32; 4]; 3] = [
+const BOXES: [BBox; 3] = [
     [2.0, 3.0, 20.0, 15.0],
     [30.0, 10.0, 58.0, 38.0],
     [5.0, 20.0, 15.0, 39.0],
@@ -48,11 +50,11 @@ const BOXES: [[f32; 4]; 3] = [
 #[test]
 fn flips_move_boxes() {
     let mut flipped = picture(&BOXES[..1]);
-    flip(&mut flipped);
-    assert_eq!(flipped.boxes, [[40.0, 3.0, 58.0, 15.0]]);
+    flip(&mut flipped, &[]);
+    assert_eq!(flipped.instances.boxes, [[40.0, 3.0, 58.0, 15.0]]);
     assert_eq!(flipped.image.get_pixel(57, 3).0, [255; 3]);
     assert_eq!(flipped.image.get_pixel(58, 3).0, [0; 3]);
-    flip(&mut flipped);
+    flip(&mut flipped, &[]);
     assert_eq!(flipped, picture(&BOXES[..1]));
 }
 
@@ -60,7 +62,7 @@ fn flips_move_boxes() {
 fn nothing_is_changed_by_none() {
     let before = picture(&BOXES);
     assert_eq!(
-        Augmentation::none().apply(before.clone(), &mut rng(0)),
+        Augmentation::none().apply(before.clone(), &[], &mut rng(0)),
         before
     );
 }
@@ -69,7 +71,8 @@ fn nothing_is_changed_by_none() {
 fn flips_are_as_likely_as_asked() {
     let augmentation = Augmentation::default();
     let before = picture(&BOXES);
-    let flipped = (0..400).filter(|&i| augmentation.apply(before.clone(), &mut rng(i)) != before);
+    let flipped =
+        (0..400).filter(|&i| augmentation.apply(before.clone(), &[], &mut rng(i)) != before);
     assert!((160..240).contains(&flipped.count()));
 }
 
@@ -79,8 +82,8 @@ fn crops_keep_boxes_on_their_objects() {
     let mut cropped = 0;
     for i in 0..200 {
         let after = crop.apply(picture(&BOXES), &mut rng(i));
-        assert!(boxes_follow(&after), "{i}: {:?}", after.boxes);
-        assert!(!after.boxes.is_empty());
+        assert!(boxes_follow(&after), "{i}: {:?}", after.instances.boxes);
+        assert!(!after.instances.boxes.is_empty());
         cropped += usize::from(after.image.dimensions() != (60, 40));
     }
     assert!((100..200).contains(&cropped), "{cropped}");
@@ -94,8 +97,8 @@ fn mosaics_keep_boxes_on_their_objects() {
     for i in 0..50 {
         let joined = mosaic(&four, &mut rng(i));
         assert_eq!(joined.image.dimensions(), (60, 40));
-        assert!(boxes_follow(&joined), "{i}: {:?}", joined.boxes);
-        kept += joined.boxes.len();
+        assert!(boxes_follow(&joined), "{i}: {:?}", joined.instances.boxes);
+        kept += joined.instances.boxes.len();
     }
     assert!(kept > 50 * 4, "{kept}");
 }
@@ -105,19 +108,17 @@ fn mosaics_keep_boxes_on_their_objects() {
 fn a_mosaic_of_thin_pictures_stays_small() {
     let large = Labelled {
         image: RgbImage::new(600, 400),
-        boxes: Vec::new(),
-        labels: Vec::new(),
+        instances: Instances::default(),
     };
     let thin = |width, height| Labelled {
         image: RgbImage::from_pixel(width, height, Rgb([255; 3])),
-        boxes: vec![[0.0, 0.0, width as f32, height as f32]],
-        labels: vec![1],
+        instances: Instances::new(vec![[0.0, 0.0, width as f32, height as f32]], vec![1]),
     };
     let four = [large, thin(1, 3000), thin(3000, 1), thin(1, 1)];
     for i in 0..5 {
         let joined = mosaic(&four, &mut rng(i));
         assert_eq!(joined.image.dimensions(), (600, 400));
-        assert!(boxes_follow(&joined), "{i}: {:?}", joined.boxes);
+        assert!(boxes_follow(&joined), "{i}: {:?}", joined.instances.boxes);
     }
 }
 
@@ -139,7 +140,7 @@ fn a_crop_larger_than_the_picture_is_the_picture() {
     };
     for i in 0..50 {
         let after = crop.apply(picture(&BOXES), &mut rng(i));
-        assert!(boxes_follow(&after), "{i}: {:?}", after.boxes);
+        assert!(boxes_follow(&after), "{i}: {:?}", after.instances.boxes);
     }
 }
 
@@ -156,15 +157,14 @@ fn colours_change_and_boxes_stay() {
         .pixels_mut()
         .for_each(|p| p.0 = [p.0[0] / 2 + 20, 90, 200]);
     let after: Vec<Labelled> = (0..20)
-        .map(|i| augmentation.apply(before.clone(), &mut rng(i)))
+        .map(|i| augmentation.apply(before.clone(), &[], &mut rng(i)))
         .collect();
     assert!(after.iter().filter(|a| a.image != before.image).count() > 15);
-    assert!(
-        after
-            .iter()
-            .all(|a| a.boxes == before.boxes && a.labels == before.labels)
+    assert!(after.iter().all(|a| a.instances == before.instances));
+    assert_eq!(
+        after[3],
+        augmentation.apply(before.clone(), &[], &mut rng(3))
     );
-    assert_eq!(after[3], augmentation.apply(before.clone(), &mut rng(3)));
 }
 
 #[test]

@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
+use rcnn_types::boxes::{
+    box_area, box_centre, box_height, box_iou, box_width, scale_box, shift_box,
+};
+use rcnn_types::{BBox, Size};
 use serde::{Deserialize, Serialize};
 
 use super::AnchorFit;
 use crate::dataset::Dataset;
-use crate::geometry::{Bounds, area, centre, height, width};
 
 /// What the sides of a batch of images are padded to a multiple of, in pixels.
 const DIVISIBLE: u32 = 32;
@@ -61,7 +64,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    fn of(best: &[f32]) -> Self {
+    fn from_best(best: &[f32]) -> Self {
         let share = |count: usize| count as f64 / best.len().max(1) as f64;
         let reached = |iou| share(best.iter().filter(|&&best| best >= iou).count());
         let sum: f64 = best.iter().map(|&iou| f64::from(iou)).sum();
@@ -81,9 +84,9 @@ pub(super) fn fit(dataset: &Dataset, anchors: &AnchorSpec) -> AnchorFit {
         .samples
         .par_iter()
         .flat_map_iter(|sample| {
-            let image = Resized::new((sample.width, sample.height), anchors);
-            let boxes = sample.boxes.iter().zip(&sample.labels);
-            let best = boxes.map(|(b, label)| (*label, image.best_iou(b, anchors, &bases)));
+            let image = Resized::new(sample.size, anchors);
+            let objects = sample.objects();
+            let best = objects.map(|o| (o.label, image.best_iou(&o.bbox, anchors, &bases)));
             best.collect::<Vec<_>>()
         })
         .collect();
@@ -98,16 +101,16 @@ pub(super) fn fit(dataset: &Dataset, anchors: &AnchorSpec) -> AnchorFit {
     let classes = classes.into_iter();
     AnchorFit {
         anchors: anchors.clone(),
-        all: Coverage::of(&all),
+        all: Coverage::from_best(&all),
         classes: classes
-            .map(|(name, best)| (name, Coverage::of(&best)))
+            .map(|(name, best)| (name, Coverage::from_best(&best)))
             .collect(),
     }
 }
 
 impl AnchorSpec {
     /// The anchors around the origin at each level.
-    fn bases(&self) -> Vec<Vec<Bounds>> {
+    fn bases(&self) -> Vec<Vec<BBox>> {
         let around = |size: f32, ratio: f32| {
             let (w, h) = (size / ratio.sqrt(), size * ratio.sqrt());
             // Ties go to the even number, as torch rounds.
@@ -132,7 +135,8 @@ pub(super) struct Resized {
 }
 
 impl Resized {
-    pub(super) fn new((width, height): (u32, u32), anchors: &AnchorSpec) -> Self {
+    pub(super) fn new(size: Size, anchors: &AnchorSpec) -> Self {
+        let (width, height) = size.dimensions();
         let sides = [width.max(1), height.max(1)];
         let short = f64::from(sides[0].min(sides[1]));
         let long = f64::from(sides[0].max(sides[1]));
@@ -144,13 +148,13 @@ impl Resized {
         }
     }
 
-    pub(super) fn scale(&self, b: &Bounds) -> Bounds {
+    pub(super) fn scale(&self, b: &BBox) -> BBox {
         let [x, y] = self.scale;
-        [b[0] * x, b[1] * y, b[2] * x, b[3] * y]
+        scale_box(b, x, y)
     }
 
     /// The best IoU of a box with any anchor at any location.
-    fn best_iou(&self, b: &Bounds, anchors: &AnchorSpec, bases: &[Vec<Bounds>]) -> f32 {
+    fn best_iou(&self, b: &BBox, anchors: &AnchorSpec, bases: &[Vec<BBox>]) -> f32 {
         let b = self.scale(b);
         let mut best = 0.0_f32;
         for (bases, &stride) in bases.iter().zip(&anchors.strides) {
@@ -162,11 +166,9 @@ impl Resized {
             for base in bases {
                 // Along each axis the overlap falls off on both sides of aligned centres, so the
                 // nearest location has the most, and the IoU grows with the overlaps.
-                let (bx, by) = (centre(&b).0 - centre(base).0, centre(&b).1 - centre(base).1);
-                let x = nearest(bx, grid[0]);
-                let y = nearest(by, grid[1]);
-                let anchor = [base[0] + x, base[1] + y, base[2] + x, base[3] + y];
-                best = best.max(crate::geometry::iou(&b, &anchor));
+                let (middle, centre) = (box_centre(&b), box_centre(base));
+                let [x, y] = [0, 1].map(|axis| nearest(middle[axis] - centre[axis], grid[axis]));
+                best = best.max(box_iou(&b, &shift_box(base, x, y)));
             }
         }
         best
@@ -181,11 +183,13 @@ fn nearest(position: f32, (locations, step): (u32, u32)) -> f32 {
 /// The width and height of each box in its resized image; boxes of no area are left out.
 pub(super) fn resized_sides(dataset: &Dataset, anchors: &AnchorSpec) -> Vec<[f32; 2]> {
     let sides = dataset.samples.iter().flat_map(|sample| {
-        let image = Resized::new((sample.width, sample.height), anchors);
-        sample.boxes.iter().map(move |b| image.scale(b))
+        let image = Resized::new(sample.size, anchors);
+        sample
+            .objects()
+            .map(move |object| image.scale(&object.bbox))
     });
-    let sides = sides.filter(|b| area(b) > 0.0);
-    sides.map(|b| [width(&b), height(&b)]).collect()
+    let sides = sides.filter(|b| box_area(b) > 0.0);
+    sides.map(|b| [box_width(&b), box_height(&b)]).collect()
 }
 
 #[cfg(test)]
@@ -206,7 +210,7 @@ mod tests {
 
     #[test]
     fn resizing_and_strides() {
-        let image = Resized::new((640, 480), &AnchorSpec::default());
+        let image = Resized::new(Size::new(480, 640), &AnchorSpec::default());
         assert_eq!(image.padded, [1088, 800]);
         assert_eq!(image.scale, [1066.0 / 640.0, 800.0 / 480.0]);
     }
@@ -214,7 +218,7 @@ mod tests {
     #[test]
     fn the_nearest_location_is_the_best() {
         let anchors = AnchorSpec::default();
-        let image = Resized::new((333, 222), &anchors);
+        let image = Resized::new(Size::new(222, 333), &anchors);
         let bases = anchors.bases();
         for b in [
             [3.0, 4.0, 20.0, 50.0],
@@ -231,8 +235,7 @@ mod tests {
                 for (x, y) in (0..nx).flat_map(|x| (0..ny).map(move |y| (x * sx, y * sy))) {
                     let (x, y) = (x as f32, y as f32);
                     for a in bases {
-                        let anchor = [a[0] + x, a[1] + y, a[2] + x, a[3] + y];
-                        best = best.max(crate::geometry::iou(&scaled, &anchor));
+                        best = best.max(box_iou(&scaled, &shift_box(a, x, y)));
                     }
                 }
             }

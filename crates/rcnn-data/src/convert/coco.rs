@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rcnn_types::{Mask, Size};
 use serde::Serialize;
 
 use super::Output;
@@ -22,8 +23,8 @@ struct File<'a> {
 struct Image<'a> {
     id: u64,
     file_name: &'a str,
-    width: u32,
-    height: u32,
+    width: usize,
+    height: usize,
     #[serde(flatten)]
     extras: &'a Extras,
 }
@@ -36,11 +37,33 @@ struct Annotation<'a> {
     bbox: [f64; 4],
     area: f64,
     iscrowd: u8,
-    /// Empty where the extras have none: tools expect it.
+    /// Empty where the extras have none either: tools expect it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    segmentation: Option<[f64; 0]>,
+    segmentation: Option<Segmentation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keypoints: Option<Vec<f64>>,
     #[serde(flatten)]
     extras: &'a Extras,
+}
+
+/// The mask of an object, or that there is none.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Segmentation {
+    None([f64; 0]),
+    Rle { size: Size, counts: String },
+}
+
+impl Segmentation {
+    fn new(mask: Option<&Mask>) -> Self {
+        match mask.filter(|mask| mask.area() > 0) {
+            None => Self::None([]),
+            Some(mask) => Self::Rle {
+                size: mask.size(),
+                counts: mask.to_compressed(),
+            },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -94,29 +117,29 @@ fn content<'a>(output: &'a Output, indices: &[usize]) -> File<'a> {
         file.images.push(Image {
             id: sample.image_id,
             file_name: &output.names[index].1,
-            width: sample.width,
-            height: sample.height,
+            width: sample.size.width,
+            height: sample.size.height,
             extras: &sample.extras,
         });
-        let boxes = sample.boxes.iter().zip(&sample.labels).enumerate();
-        let boxes = boxes.map(|(i, (bounds, &label))| {
-            let area = sample.areas.get(i).copied();
-            let area = area.unwrap_or_else(|| crate::geometry::area(bounds));
-            let extras = sample.object_extras.get(i).unwrap_or(&NONE);
-            (bounds, label, area, 0, extras)
-        });
-        let crowds = sample.crowds.iter();
-        let crowds = crowds.map(|c| (&c.bounds, c.label, c.area, 1, &c.extras));
-        for (bounds, label, area, iscrowd, extras) in boxes.chain(crowds) {
-            let [x1, y1, x2, y2] = bounds.map(decimal);
+        for (index, object) in sample.instances.iter().enumerate() {
+            let extras = sample.object_extras.get(index).unwrap_or(&NONE);
+            let [x1, y1, x2, y2] = object.bbox.map(decimal);
+            // The text that was read is exact.
+            let keypoints = extras.get("keypoints").is_none();
+            let keypoints = object
+                .keypoints
+                .filter(|all| keypoints && !all.0.is_empty());
+            let segmentation = extras.get("segmentation").is_none();
             file.annotations.push(Annotation {
                 id: file.annotations.len() as u64 + 1,
                 image_id: sample.image_id,
-                category_id: category_id(label),
+                category_id: category_id(object.label),
                 bbox: [x1, y1, difference(x2, x1), difference(y2, y1)],
-                area: decimal(area),
-                iscrowd,
-                segmentation: extras.get("segmentation").is_none().then_some([]),
+                area: decimal(object.area),
+                iscrowd: object.is_crowd.into(),
+                segmentation: segmentation.then(|| Segmentation::new(object.mask)),
+                keypoints: keypoints
+                    .map(|all| all.0.iter().flatten().copied().map(decimal).collect()),
                 extras,
             });
         }

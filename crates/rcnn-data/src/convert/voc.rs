@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use rcnn_types::Size;
+
 use super::Output;
 use crate::dataset::Sample;
 use crate::error::DataError;
@@ -30,16 +32,17 @@ fn annotation(
     name: &str,
     classes: &[String],
 ) -> io::Result<()> {
-    let (width, height) = (sample.width, sample.height);
+    let Size { height, width } = sample.size;
     writeln!(file, "<annotation>\n\t<folder>{IMAGES}</folder>")?;
     writeln!(file, "\t<filename>{}</filename>", escape(name))?;
     writeln!(
         file,
         "\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
     )?;
-    let objects = sample.boxes.iter().zip(&sample.labels);
-    for (index, ([x1, y1, x2, y2], &label)) in objects.enumerate() {
+    for index in sample.instances.objects() {
         let extras = sample.object_extras.get(index);
+        let object = sample.instances.get(index);
+        let ([x1, y1, x2, y2], label) = (object.bbox, object.label);
         let class = classes
             .get(label)
             .map_or_else(|| label.to_string(), |name| escape(name));

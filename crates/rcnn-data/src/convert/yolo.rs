@@ -42,14 +42,14 @@ fn quoted(text: &str) -> io::Result<String> {
 }
 
 fn lines(file: &mut dyn Write, sample: &Sample) -> io::Result<()> {
-    let share = |pixels: f64, side: u32| (pixels / f64::from(side) * 1e10).round() / 1e10;
-    for (bounds, label) in sample.boxes.iter().zip(&sample.labels) {
-        let [x1, y1, x2, y2] = bounds.map(f64::from);
-        let (w, h) = (sample.width, sample.height);
+    let share = |pixels: f64, side: usize| (pixels / side as f64 * 1e10).round() / 1e10;
+    for object in sample.objects() {
+        let [x1, y1, x2, y2] = object.bbox.map(f64::from);
+        let (w, h) = (sample.size.width, sample.size.height);
         writeln!(
             file,
             "{} {} {} {} {}",
-            label.saturating_sub(1),
+            object.label.saturating_sub(1),
             share((x1 + x2) / 2.0, w),
             share((y1 + y2) / 2.0, h),
             share(x2 - x1, w),

@@ -3,6 +3,7 @@
 use crate::common::{voc, voc_xml};
 use rcnn_data::check::{AnchorSpec, ClassCount, Shared, check};
 use rcnn_data::{ProblemKind, Reading};
+use rcnn_types::Instances;
 
 #[test]
 fn a_report() {
@@ -63,11 +64,8 @@ fn better_anchors_are_found() {
     let mut reading: Reading = folder.read().unwrap();
     let sample = &mut reading.dataset.samples[0];
     let places = (0..40).map(|i| (i % 10 * 6, i / 10 * 8));
-    sample.boxes = places
-        .map(|(x, y)| [x as f32, y as f32, x as f32 + 3.0, y as f32 + 16.0])
-        .collect();
-    sample.labels = vec![1; 40];
-    sample.areas = vec![48.0; 40];
+    let boxes = places.map(|(x, y)| [x as f32, y as f32, x as f32 + 3.0, y as f32 + 16.0]);
+    sample.instances = Instances::new(boxes.collect(), vec![1; 40]);
     reading.dataset.samples.truncate(1);
     let report = check(&reading, &AnchorSpec::default(), 0);
     assert_eq!(report.anchors.all.at_70, 0.0);
@@ -81,11 +79,9 @@ fn better_anchors_are_found() {
 fn nothing_but_background() {
     let folder = voc();
     let mut reading = folder.read().unwrap();
-    reading.dataset.samples.iter_mut().for_each(|sample| {
-        sample.boxes.clear();
-        sample.labels.clear();
-        sample.areas.clear();
-    });
+    for sample in &mut reading.dataset.samples {
+        sample.instances = Instances::default();
+    }
     let report = check(&reading, &AnchorSpec::default(), 0);
     assert_eq!((report.boxes, report.background_images), (0, 3));
     assert_eq!(report.suggestion, None);

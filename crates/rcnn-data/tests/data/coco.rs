@@ -41,16 +41,21 @@ fn coco_keeps_crowds_apart() {
     };
     assert_eq!((a.image_id, b.image_id), (7, 3));
     assert_eq!(
-        (&a.boxes[..], &a.labels[..]),
+        (&a.instances.boxes[..], &a.instances.labels[..]),
         (&[[10.0, 10.0, 15.0, 15.0]][..], &[1][..])
     );
-    assert_eq!(a.areas, [25.0]);
+    assert_eq!((a.instances.area(0), &a.instances.crowd), (25.0, &None));
     assert_eq!(
-        (&b.boxes[..], &b.labels[..]),
-        (&[[1.5, 2.0, 11.5, 22.0]][..], &[2][..])
+        (&b.instances.boxes[..], &b.instances.labels[..]),
+        (
+            &[[1.5, 2.0, 11.5, 22.0], [0.0, 0.0, 64.0, 48.0]][..],
+            &[2, 1][..]
+        )
     );
-    assert_eq!((b.areas[0], b.source.objects[0]), (150.5, 10));
-    assert_eq!((b.crowds[0].label, b.crowds[0].area), (1, 99.0));
+    assert_eq!(b.instances.areas, Some(vec![150.5, 99.0]));
+    assert_eq!(b.instances.crowd, Some(vec![false, true]));
+    assert_eq!(b.source.objects, [10, 11]);
+    assert_eq!(dataset.boxes(), 2);
     // A file outright, and the whole folder.
     let file = folder.path().join("annotations/instances_train2017.json");
     let again = rcnn_data::read(&file, &ReadOptions::default())

@@ -105,6 +105,12 @@ pub(crate) fn boxes_of(dataset: &Dataset) -> Vec<(String, Vec<[f32; 4]>, Vec<usi
     let name = |path: &std::path::Path| path.file_name().unwrap().to_string_lossy().into_owned();
     let samples = dataset.samples.iter();
     samples
-        .map(|s| (name(&s.image), s.boxes.clone(), s.labels.clone()))
+        .map(|s| {
+            (
+                name(&s.image),
+                s.instances.boxes.clone(),
+                s.instances.labels.clone(),
+            )
+        })
         .collect()
 }

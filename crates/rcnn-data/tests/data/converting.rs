@@ -5,17 +5,21 @@ use std::fs;
 
 use crate::common::{Folder, told, voc, voc_xml};
 use rcnn_data::convert::{Pictures, convert};
-use rcnn_data::{DataError, Dataset, Format, Fractions, ReadOptions, random_split, read};
+use rcnn_data::{
+    Augmentation, DataError, Dataset, Fields, Format, Fractions, Loader, LoaderOptions,
+    ProblemKind, ReadOptions, random_split, read,
+};
+use rcnn_types::{BBox, Instance, Instances, Keypoints, Mask, Size};
 
-type Content = BTreeMap<String, (u32, u32, Vec<([f32; 4], String)>)>;
+type Content = BTreeMap<String, (Size, Vec<(BBox, String)>)>;
 
 /// Images by stem with their boxes and the names of their classes.
 fn content(dataset: &Dataset) -> Content {
     let samples = dataset.samples.iter().map(|s| {
-        let name = |&label: &usize| dataset.class_names[label].clone();
-        let boxes = s.boxes.iter().copied().zip(s.labels.iter().map(name));
+        let named = |object: Instance| (object.bbox, dataset.class_names[object.label].clone());
+        let boxes = s.instances.iter().map(named);
         let stem = s.image.file_stem().unwrap().to_string_lossy().into_owned();
-        (stem, (s.width, s.height, boxes.collect()))
+        (stem, (s.size, boxes.collect()))
     });
     samples.collect()
 }
@@ -81,23 +85,19 @@ fn coco_keeps_ids_crowds_and_areas() {
     let source = voc();
     let mut dataset = source.read().unwrap().dataset;
     dataset.category_ids = vec![0, 7, 90];
-    dataset.samples[0].areas = vec![1.25, 300.0];
-    dataset.samples[1].crowds = vec![rcnn_data::Crowd {
-        bounds: [1.0, 2.0, 3.0, 4.5],
-        label: 2,
-        area: 3.5,
-        ..Default::default()
-    }];
+    dataset.samples[0].instances.areas = Some(vec![1.25, 300.0]);
+    dataset.samples[1].instances = Instances {
+        areas: Some(vec![3.5]),
+        crowd: Some(vec![true]),
+        ..Instances::new(vec![[1.0, 2.0, 3.0, 4.5]], vec![2])
+    };
     let out = Folder::new();
     let folder = out.path().join("new/coco");
     convert(&dataset, &folder, Format::Coco, Pictures::Copy).unwrap();
     let again = read(&folder, &ReadOptions::default()).unwrap().dataset;
     assert_eq!(again.category_ids, dataset.category_ids);
     for (a, b) in again.samples.iter().zip(&dataset.samples) {
-        assert_eq!(
-            (&a.areas, &a.crowds, a.image_id),
-            (&b.areas, &b.crowds, b.image_id)
-        );
+        assert_eq!((&a.instances, a.image_id), (&b.instances, b.image_id));
     }
     let written = convert(
         &dataset,
@@ -146,9 +146,8 @@ fn masks_and_keypoints_survive_or_are_counted() {
     for key in ["info", "licenses", "images", "categories"] {
         assert_eq!(after[key], before[key], "{key}");
     }
-    // Objects in order, crowds behind them.
-    for (new, old) in [(0, 0), (1, 2), (2, 1)] {
-        let (new, old) = (&after["annotations"][new], &before["annotations"][old]);
+    for index in 0..3 {
+        let [new, old] = [&after, &before].map(|file| &file["annotations"][index]);
         for key in [
             "bbox",
             "segmentation",
@@ -177,16 +176,92 @@ fn masks_and_keypoints_survive_or_are_counted() {
         assert_eq!(to(format.name(), &dataset, format).1, expected, "{format}");
     }
     let boxes_only = ReadOptions {
-        boxes_only: true,
+        fields: Fields::NONE,
         ..ReadOptions::default()
     };
     let plain = read(source.path(), &boxes_only).unwrap().dataset;
-    assert!(
-        plain.samples[0]
-            .object_extras
-            .iter()
-            .all(|e| *e == Default::default())
+    assert!(plain.samples[0].object_extras.is_empty());
+    assert_eq!(plain.samples[0].instances.masks, None);
+}
+
+/// They stood as text beside the boxes and were not read.
+#[test]
+fn masks_and_keypoints_are_read() {
+    let square = "[10, 10, 20, 10, 20, 20, 10, 20]";
+    let coco = format!(
+        r#"{{"images": [{{"id": 7, "file_name": "a.png", "width": 64, "height": 48}}],
+        "annotations": [
+            {{"id": 5, "image_id": 7, "category_id": 4, "bbox": [10, 10, 10, 10], "area": 90,
+              "segmentation": [{square}], "keypoints": [11, 12, 2, 0, 0, 0], "num_keypoints": 1}},
+            {{"id": 6, "image_id": 7, "category_id": 4, "bbox": [0, 0, 64, 48], "iscrowd": 1,
+              "segmentation": {{"size": [48, 64], "counts": [0, 48, 3024]}}}},
+            {{"id": 8, "image_id": 7, "category_id": 4, "bbox": [1, 1, 4, 4],
+              "segmentation": {{"size": [48, 63], "counts": "oops"}}, "keypoints": [1, 2]}},
+            {{"id": 9, "image_id": 7, "category_id": 4, "bbox": [3, 3, 4, 4]}}],
+        "categories": [{{"id": 4, "name": "bird", "keypoints": ["left_wing", "right_wing"],
+                         "skeleton": [[1, 2]]}}]}}"#
     );
+    let source = Folder::new();
+    source.picture("images/a.png", 64, 48);
+    source.file("annotations/instances_train.json", coco);
+    let reading = source.read().unwrap();
+    let file = || "instances_train.json".to_string();
+    let expected = [
+        (ProblemKind::BadMask, file(), Some(8)),
+        (ProblemKind::BadKeypoints, file(), Some(8)),
+    ];
+    assert_eq!(told(&reading), expected);
+    let dataset = reading.accept(false).unwrap();
+    let bird = &dataset.skeletons[1];
+    assert_eq!(
+        (bird.mirrored(), &bird.edges[..]),
+        (vec![1, 0], &[[0, 1]][..])
+    );
+    let objects = &dataset.samples[0].instances;
+    assert!(objects.validate(2).is_ok());
+    let masks = objects.masks.as_ref().unwrap();
+    assert_eq!(masks[0].bounds(), [10.0, 10.0, 20.0, 20.0]);
+    let areas: Vec<u64> = masks.iter().map(Mask::area).collect();
+    assert_eq!(areas, [100, 48, 0, 0]);
+    let keypoints = objects.keypoints.as_ref().unwrap();
+    let first = Keypoints(vec![[11.0, 12.0, 2.0], [0.0; 3]]);
+    assert_eq!(
+        (&keypoints[0], &keypoints[1]),
+        (&first, &Keypoints::default())
+    );
+
+    // Masks of one's own making have no text: they are written all the same.
+    let mut made = dataset.clone();
+    made.samples[0].object_extras.clear();
+    let out = Folder::new();
+    let folder = out.path().join("coco");
+    convert(&made, &folder, Format::Coco, Pictures::Copy).unwrap();
+    let again = read(&folder, &ReadOptions::default()).unwrap();
+    assert_eq!(told(&again), []);
+    assert_eq!(again.dataset.samples[0].instances, *objects);
+    let written = convert(
+        &made,
+        &out.path().join("yolo"),
+        Format::Yolo,
+        Pictures::Leave,
+    )
+    .unwrap();
+    let dropped = [("crowds", 1), ("keypoints", 1), ("masks", 1)];
+    let dropped = dropped.map(|(kind, count)| (kind.to_string(), count));
+    assert_eq!(written.dropped, dropped.into());
+
+    // They move with their picture.
+    let augmentation = Augmentation {
+        horizontal_flip: 1.0,
+        ..Augmentation::none()
+    };
+    let loader = Loader::new(dataset.into(), augmentation, LoaderOptions::default()).unwrap();
+    let example = loader.epoch(0).next().unwrap().remove(0).unwrap();
+    let flipped = example.instances.get(0);
+    assert_eq!(example.instances.len(), 3, "without the crowd");
+    assert_eq!(flipped.mask.unwrap().bounds(), flipped.bbox);
+    let points = Keypoints(vec![[0.0; 3], [53.0, 12.0, 2.0]]);
+    assert_eq!(flipped.keypoints, Some(&points));
 }
 
 /// VOC to VOC marked every object as not difficult, and polygons of YOLO became boxes.
@@ -236,8 +311,13 @@ fn attributes_and_polygons_survive_or_are_counted() {
 #[test]
 fn without_areas_those_of_the_boxes_are_written() {
     let mut dataset = voc().read().unwrap().dataset;
-    let areas: Vec<_> = dataset.samples.iter().map(|s| s.areas.clone()).collect();
-    dataset.samples.iter_mut().for_each(|s| s.areas.clear());
+    let areas = |dataset: &Dataset| -> Vec<_> {
+        let samples = dataset.samples.iter();
+        samples.map(|s| s.instances.areas.clone()).collect()
+    };
+    let expected = areas(&dataset);
+    let samples = dataset.samples.iter_mut();
+    samples.for_each(|s| s.instances.areas = None);
     let out = Folder::new();
     convert(&dataset, out.path(), Format::Coco, Pictures::Leave).unwrap();
     let source = voc();
@@ -246,8 +326,7 @@ fn without_areas_those_of_the_boxes_are_written() {
         fs::copy(picture, out.path().join(format!("images/{name}.png"))).unwrap();
     }
     let again = out.read().unwrap().dataset;
-    let written: Vec<_> = again.samples.iter().map(|s| s.areas.clone()).collect();
-    assert_eq!(written, areas);
+    assert_eq!(areas(&again), expected);
 }
 
 #[test]
@@ -261,8 +340,8 @@ fn pictures_of_one_name_are_kept_apart() {
     let out = Folder::new();
     convert(&dataset, out.path(), Format::Voc, Pictures::Copy).unwrap();
     let again = out.read().unwrap().accept(false).unwrap();
-    let sizes: Vec<(u32, u32)> = again.samples.iter().map(|s| (s.width, s.height)).collect();
-    assert_eq!(sizes, [(20, 10), (10, 20)]);
+    let sizes: Vec<Size> = again.samples.iter().map(|s| s.size).collect();
+    assert_eq!(sizes, [Size::new(10, 20), Size::new(20, 10)]);
     assert_eq!(splits(&again)["val"], ["1_2"]);
 }
 

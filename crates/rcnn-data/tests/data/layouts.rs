@@ -32,7 +32,7 @@ fn clean(root: &Path, options: &ReadOptions) -> Dataset {
     assert_eq!(told(&reading), []);
     let dataset = reading.accept(false).unwrap();
     for sample in &dataset.samples {
-        assert!(!sample.boxes.is_empty(), "{}", sample.image.display());
+        assert!(!sample.instances.is_empty(), "{}", sample.image.display());
     }
     dataset
 }
@@ -619,7 +619,10 @@ fn pose_labels_are_boxes_and_points() {
     let yaml = |shape: &str| format!("train: images\nnames: [x]\nkpt_shape: {shape}\n");
     folder.file("data.yaml", yaml("[4, 2]"));
     let dataset = clean_folder(&folder);
-    assert_eq!(dataset.samples[0].boxes, [[288.0, 216.0, 352.0, 264.0]]);
+    assert_eq!(
+        dataset.samples[0].instances.boxes,
+        [[288.0, 216.0, 352.0, 264.0]]
+    );
     folder.file(
         "labels/a.txt",
         "0 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.2 0.2 0.5 0.5 2 0.4 0.4 0\n0 1 0 0 1 0 0\n",

@@ -68,18 +68,11 @@ fn the_same_seed_gives_the_same_run_on_any_threads() {
     assert_eq!(sizes, [640, 720, 800]);
     for example in first.iter().flatten() {
         let (width, height) = example.image.dimensions();
-        assert_eq!(example.boxes.len(), example.labels.len());
-        for [x1, y1, x2, y2] in &example.boxes {
-            assert!(
-                0.0 <= *x1 && x1 < x2 && *x2 <= width as f32,
-                "{:?}",
-                example.boxes
-            );
-            assert!(
-                0.0 <= *y1 && y1 < y2 && *y2 <= height as f32,
-                "{:?}",
-                example.boxes
-            );
+        let boxes = &example.instances.boxes;
+        assert!(example.instances.validate(3).is_ok());
+        for [x1, y1, x2, y2] in boxes {
+            assert!(0.0 <= *x1 && x1 < x2 && *x2 <= width as f32, "{boxes:?}");
+            assert!(0.0 <= *y1 && y1 < y2 && *y2 <= height as f32, "{boxes:?}");
         }
     }
 }
@@ -101,10 +94,7 @@ fn in_order_and_without_a_last_batch() {
     assert!(indices.eq(0..20));
     for example in batches.iter().flatten() {
         let sample = &dataset.samples[example.index];
-        assert_eq!(
-            (&example.boxes, &example.labels),
-            (&sample.boxes, &sample.labels)
-        );
+        assert_eq!(example.instances, sample.instances);
         assert_eq!(
             example.image,
             image::open(&sample.image).unwrap().into_rgb8()
@@ -182,7 +172,7 @@ fn an_image_turned_by_xmp_is_loaded() {
     folder.file("labels/train/a.txt", "0 .5 .25 1 .5\n");
     folder.file("classes.txt", "x");
     let dataset = folder.read().unwrap().accept(false).unwrap();
-    assert_eq!(dataset.samples[0].boxes, [[0.0, 0.0, 10.0, 10.0]]);
+    assert_eq!(dataset.samples[0].instances.boxes, [[0.0, 0.0, 10.0, 10.0]]);
     let options = LoaderOptions::default();
     let loader = Loader::new(Arc::new(dataset), Augmentation::none(), options).unwrap();
     assert_eq!(loaded(&loader, 0)[0][0].image.dimensions(), (10, 20));

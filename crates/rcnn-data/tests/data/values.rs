@@ -97,7 +97,7 @@ fn boxes(dataset: &Dataset) -> Vec<[f32; 4]> {
     dataset
         .samples
         .iter()
-        .flat_map(|s| s.boxes.clone())
+        .flat_map(|s| s.instances.boxes.clone())
         .collect()
 }
 
@@ -115,7 +115,10 @@ fn crowds_by_every_name_for_true() {
         let other = json!({"id": 2, "image_id": 7, "category_id": 1, "bbox": [0, 0, 64, 48], "iscrowd": crowd});
         let dataset = clean(&coco(&[other]));
         assert_eq!(
-            (dataset.boxes(), dataset.samples[0].crowds.len()),
+            (
+                dataset.boxes(),
+                dataset.samples[0].instances.len() - dataset.boxes()
+            ),
             (1, 1),
             "{crowd}"
         );
@@ -201,7 +204,10 @@ fn numbers_that_json_has_no_words_for() {
     let text = coco(&[other]).to_string();
     let area = read_text(&text.replace("\"AREA\"", "NaN")).unwrap();
     assert_eq!(told(&area), []);
-    assert_eq!(area.dataset.samples[0].areas, [200.0, 25.0]);
+    assert_eq!(
+        area.dataset.samples[0].instances.areas,
+        Some(vec![200.0, 25.0])
+    );
     for word in ["NaN", "Infinity", "-Infinity"] {
         let text = text.replace("[10,10,5,5]", &format!("[10,10,{word},5]"));
         let reading = read_text(&text.replace("\"AREA\"", word)).unwrap();
@@ -308,7 +314,10 @@ fn two_categories_of_one_name_are_two_classes() {
     let dataset = reading.accept(false).unwrap();
     assert_eq!(dataset.class_names, ["__background__", "RBC", "RBC (5)"]);
     assert_eq!(
-        (&dataset.category_ids[..], &dataset.samples[0].labels[..]),
+        (
+            &dataset.category_ids[..],
+            &dataset.samples[0].instances.labels[..]
+        ),
         (&[0, 1, 5][..], &[1, 2][..])
     );
 }

@@ -122,7 +122,10 @@ fn every_kind_of_bad_box() {
     };
     let reading = rcnn_data::read(folder.path(), &clip).unwrap();
     assert_eq!(told(&reading)[0].0, Kind::Clipped);
-    assert_eq!(reading.dataset.samples[1].boxes[0], [0.0, 6.0, 20.0, 21.0]);
+    assert_eq!(
+        reading.dataset.samples[1].instances.boxes[0],
+        [0.0, 6.0, 20.0, 21.0]
+    );
 }
 
 #[test]
@@ -174,10 +177,7 @@ fn bad_files_of_voc() {
     let dataset = reading.accept(true).unwrap();
     assert_eq!(dataset.splits["val"], [] as [usize; 0]);
     assert_eq!(dataset.samples.len(), 3);
-    assert_eq!(
-        (dataset.samples[2].width, dataset.samples[2].height),
-        (48, 64)
-    );
+    assert_eq!(dataset.samples[2].size, rcnn_types::Size::new(64, 48));
 
     let error = folder.read_split("test").unwrap_err();
     assert!(matches!(error, DataError::NoImages { split: Some(split), .. } if split == "test"));
@@ -203,8 +203,8 @@ fn classes_may_be_given() {
     assert_eq!(told(&reading), expected);
     let dataset = reading.accept(true).unwrap();
     assert_eq!(dataset.class_names, ["__background__", "WBC", "platelet"]);
-    assert_eq!(dataset.samples[0].labels, [1]);
-    assert!(dataset.samples[2].boxes.is_empty());
+    assert_eq!(dataset.samples[0].instances.labels, [1]);
+    assert!(dataset.samples[2].instances.is_empty());
 }
 
 #[test]

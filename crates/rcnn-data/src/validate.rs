@@ -1,89 +1,42 @@
-//! What the readers of all formats yield, and how it becomes a data set: boxes are judged here.
+//! From the content of label files to a data set: boxes, classes, masks and keypoints are validated here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use rcnn_image::{ImageErrorKind, upright_size};
+use rcnn_types::boxes::box_area;
+use rcnn_types::{BBox, Instances, Keypoints, Mask, Size, Skeleton};
 
-use crate::dataset::{BACKGROUND, Crowd, Dataset, ReadOptions, Reading, Sample, Source};
+use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
+use crate::dataset::{BACKGROUND, Dataset, Fields, ReadOptions, Reading, Sample, Source};
 use crate::detect_format::Format;
 use crate::error::DataError;
 use crate::extras::Extras;
 use crate::problems::{ProblemKind as Kind, Problems};
+use crate::shapes;
 
 /// How far a box may reach beyond the image without being outside, in pixels: labels count from 0
 /// or from 1, and relative ones are rounded.
 const TOLERANCE: f64 = 1.0;
 
-/// The content of label files, unjudged.
-#[derive(Default)]
-pub(crate) struct Raw {
-    /// Without the background.
-    pub(crate) class_names: Vec<String>,
-    /// As many as names, or empty for 1, 2, ...
-    pub(crate) category_ids: Vec<u64>,
-    /// As many as names, or empty.
-    pub(crate) category_extras: Vec<Extras>,
-    pub(crate) extras: Extras,
-    pub(crate) images: Vec<RawImage>,
-    /// Indices of images.
-    pub(crate) splits: BTreeMap<String, Vec<usize>>,
-    pub(crate) problems: Problems,
-}
-
-pub(crate) struct RawImage {
-    pub(crate) path: PathBuf,
-    /// Where the image is named, for messages.
-    pub(crate) named_by: PathBuf,
-    /// Where it was looked for, if it was not found.
-    pub(crate) looked_in: Option<String>,
-    pub(crate) id: Option<u64>,
-    /// The size by the label file.
-    pub(crate) stated: Option<(u32, u32)>,
-    pub(crate) labels: Option<PathBuf>,
-    pub(crate) extras: Extras,
-    pub(crate) objects: Vec<RawObject>,
-}
-
-pub(crate) struct RawObject {
-    pub(crate) number: u64,
-    /// An index of `class_names`, or what stands there instead.
-    pub(crate) class: Result<usize, String>,
-    /// The edges, or what is wrong with them.
-    pub(crate) bounds: Result<RawBounds, String>,
-    pub(crate) crowd: bool,
-    pub(crate) area: Option<f32>,
-    /// The corners of its mask in shares of the image, `x, y, x, y, ...`; empty if it has none.
-    pub(crate) polygon: Vec<f64>,
-    pub(crate) extras: Extras,
-}
-
-/// Left, top, right and bottom.
-#[derive(Clone, Copy)]
-pub(crate) enum RawBounds {
-    Pixels([f64; 4]),
-    /// In shares of the image.
-    Relative([f64; 4]),
-}
-
-impl Raw {
+impl Annotations {
     /// Reads the sizes of the images and sorts out what is invalid.
-    pub(crate) fn finish(
+    pub(crate) fn into_reading(
         self,
         root: &Path,
         format: Format,
         options: &ReadOptions,
     ) -> Result<Reading, DataError> {
         let classes = Classes::new(root, &self, options)?;
-        let judged: Vec<(Option<Sample>, Problems)> = self
+        let validated: Vec<(Option<Sample>, Problems)> = self
             .images
             .par_iter()
             .enumerate()
             .map(|(index, image)| {
                 let mut problems = Problems::default();
-                let sample = image.judge(index, &classes, options.clip, &mut problems);
+                let sample = image.validate(index, &classes, options, &mut problems);
                 (sample, problems)
             })
             .collect();
@@ -91,7 +44,7 @@ impl Raw {
         let mut problems = self.problems;
         let mut samples = Vec::new();
         let mut places = Vec::new();
-        for (sample, found) in judged {
+        for (sample, found) in validated {
             problems.extend(found);
             places.push(sample.is_some().then_some(samples.len()));
             samples.extend(sample);
@@ -99,10 +52,16 @@ impl Raw {
         let place = |i: &usize| places.get(*i).copied().flatten();
         let splits = self.splits.into_iter();
         let splits = splits.map(|(name, all)| (name, all.iter().filter_map(place).collect()));
+        let category_extras = classes.extras(self.category_extras);
+        let skeletons: Vec<Skeleton> = match options.fields.keypoints {
+            true => category_extras.iter().map(shapes::skeleton).collect(),
+            false => Vec::new(),
+        };
         let dataset = Dataset {
             root: root.into(),
             format,
-            category_extras: classes.extras(self.category_extras),
+            skeletons,
+            category_extras: kept(category_extras, options.fields),
             class_names: classes.names,
             category_ids: classes.ids,
             extras: self.extras,
@@ -110,6 +69,14 @@ impl Raw {
             splits: splits.collect(),
         };
         Ok(Reading { dataset, problems })
+    }
+}
+
+/// The extras, if they are wanted for themselves.
+fn kept(extras: Vec<Extras>, fields: Fields) -> Vec<Extras> {
+    match fields.extras && !extras.iter().all(Extras::is_empty) {
+        true => extras,
+        false => Vec::new(),
     }
 }
 
@@ -124,8 +91,12 @@ struct Classes {
 }
 
 impl Classes {
-    fn new(root: &Path, raw: &Raw, options: &ReadOptions) -> Result<Self, DataError> {
-        let own = raw.class_names.clone();
+    fn new(
+        root: &Path,
+        annotations: &Annotations,
+        options: &ReadOptions,
+    ) -> Result<Self, DataError> {
+        let own = annotations.class_names.clone();
         let given = options.class_names.as_ref().map(|names| {
             let names = names.iter().filter(|name| *name != BACKGROUND);
             names.cloned().collect::<Vec<String>>()
@@ -143,8 +114,8 @@ impl Classes {
             .map(|name| by_name.get(name.as_str()).copied())
             .collect();
         let mut ids: Vec<u64> = (0..=used.len() as u64).collect();
-        if options.class_names.is_none() && raw.category_ids.len() == own.len() {
-            ids.splice(1.., raw.category_ids.iter().copied());
+        if options.class_names.is_none() && annotations.category_ids.len() == own.len() {
+            ids.splice(1.., annotations.category_ids.iter().copied());
         }
         let background = BACKGROUND.to_string();
         let names = std::iter::once(background).chain(used).collect();
@@ -180,16 +151,16 @@ impl Classes {
     }
 }
 
-impl RawImage {
-    fn judge(
+impl AnnotatedImage {
+    fn validate(
         &self,
         index: usize,
         classes: &Classes,
-        clip: bool,
+        options: &ReadOptions,
         problems: &mut Problems,
     ) -> Option<Sample> {
-        let (width, height) = match upright_size(&self.path) {
-            Ok(size) => size,
+        let size = match upright_size(&self.path) {
+            Ok(dimensions) => Size::from_dimensions(dimensions),
             Err(error) if is_missing(&error.kind) => {
                 let mut message = format!("no such file; {} names it", self.named_by.display());
                 if let Some(tried) = &self.looked_in {
@@ -208,102 +179,130 @@ impl RawImage {
         if self.labels.is_none() {
             problems.push(Kind::UnlabelledImage, &self.path, None, "no label file");
         }
-        if let Some((w, h)) = self.stated
-            && (w, h) != (width, height)
-        {
+        if let Some(stated) = self.stated.filter(|stated| *stated != size) {
             let message = format!(
-                "{} is {width}x{height}, not {w}x{h} as stated",
-                self.path.display()
+                "{} is {}x{}, not {}x{} as stated",
+                self.path.display(),
+                size.width,
+                size.height,
+                stated.width,
+                stated.height
             );
             problems.push(Kind::SizeMismatch, labels, None, message);
         }
-        let mut sample = Sample {
-            image: self.path.clone(),
-            image_id: self.id.unwrap_or(index as u64 + 1),
-            width,
-            height,
-            boxes: Vec::with_capacity(self.objects.len()),
-            labels: Vec::with_capacity(self.objects.len()),
-            areas: Vec::with_capacity(self.objects.len()),
-            object_extras: Vec::new(),
-            extras: self.extras.clone(),
-            crowds: Vec::new(),
-            source: Source {
-                file: self.labels.clone(),
-                objects: Vec::with_capacity(self.objects.len()),
-            },
-        };
+        let mut objects = Objects::default();
         let mut seen = HashMap::new();
         for object in &self.objects {
             let number = Some(object.number);
             let mut tell = |(kind, message)| problems.push(kind, labels, number, message);
-            let judged = judge_bounds(&object.bounds, (width, height), clip);
+            let bounds = validate_bounds(&object.bounds, size, options.clip);
             let label = classes.label(&object.class);
-            let (bounds, was_cut) = match judged {
+            let ((bbox, was_cut), label) = match (bounds, label) {
+                (Ok(bounds), Ok(label)) => (bounds, label),
                 // A crowd is not trained on, so it need not be in order.
-                Err(_) if object.crowd => continue,
-                Err(problem) => {
+                _ if object.crowd => continue,
+                (Err(problem), _) => {
                     tell(problem);
                     continue;
                 }
-                Ok(bounds) => bounds,
-            };
-            let label = match label {
-                Ok(label) => label,
-                Err(_) if object.crowd => continue,
-                Err(message) => {
+                (_, Err(message)) => {
                     tell((Kind::UnknownLabel, message));
                     continue;
                 }
             };
-            let area = object.area.filter(|area| area.is_finite());
-            let area = area.unwrap_or_else(|| crate::geometry::area(&bounds));
-            let extras = object.extras((width, height));
-            if object.crowd {
-                sample.crowds.push(Crowd {
-                    bounds,
-                    label,
-                    area,
-                    extras,
-                });
-                continue;
-            }
-            if was_cut {
-                let message = format!("cut to {}", text(bounds.map(f64::from)));
+            if was_cut && !object.crowd {
+                let message = format!("cut to {}", text(bbox.map(f64::from)));
                 tell((Kind::Clipped, message));
             }
-            let key = (label, bounds.map(f32::to_bits));
-            if let Some(first) = seen.get(&key) {
+            let key = (label, bbox.map(f32::to_bits));
+            if object.crowd {
+                // It may well have the box of an object.
+            } else if let Some(first) = seen.get(&key) {
                 tell((Kind::DuplicateBox, format!("the same as box {first}")));
             } else {
                 seen.insert(key, object.number);
             }
-            sample.boxes.push(bounds);
-            sample.labels.push(label);
-            sample.areas.push(area);
-            sample.object_extras.push(extras);
-            sample.source.objects.push(object.number);
+            objects.push(object, bbox, label, size, options.fields, tell);
         }
-        if sample.object_extras.iter().all(Extras::is_empty) {
-            sample.object_extras = Vec::new();
-        }
-        Some(sample)
+        let (instances, object_extras, numbers) = objects.finish(options.fields);
+        Some(Sample {
+            image: self.path.clone(),
+            image_id: self.id.unwrap_or(index as u64 + 1),
+            size,
+            instances,
+            object_extras,
+            extras: self.extras.clone(),
+            source: Source {
+                file: self.labels.clone(),
+                objects: numbers,
+            },
+        })
     }
 }
 
-impl RawObject {
-    /// The extras, a polygon among them as a mask in pixels.
-    fn extras(&self, (width, height): (u32, u32)) -> Extras {
-        let mut extras = self.extras.clone();
-        if !self.polygon.is_empty() {
-            let sides = [width, height].into_iter().cycle();
-            let corners = self.polygon.iter().zip(sides);
-            // Without the noise of binary fractions.
-            let pixels = |(share, side): (&f64, u32)| (share * f64::from(side) * 1e6).round() / 1e6;
-            let corners: Vec<String> = corners.map(|c| pixels(c).to_string()).collect();
-            extras.push("segmentation", format!("[[{}]]", corners.join(", ")));
+/// The objects of an image that are valid.
+#[derive(Default)]
+struct Objects {
+    boxes: Vec<BBox>,
+    labels: Vec<usize>,
+    areas: Vec<f32>,
+    crowd: Vec<bool>,
+    masks: Vec<Mask>,
+    keypoints: Vec<Keypoints>,
+    extras: Vec<Extras>,
+    numbers: Vec<u64>,
+}
+
+impl Objects {
+    fn push(
+        &mut self,
+        object: &AnnotatedObject,
+        bbox: BBox,
+        label: usize,
+        size: Size,
+        fields: Fields,
+        mut tell: impl FnMut((Kind, String)),
+    ) {
+        let extras = object.extras_in_pixels(size);
+        if fields.masks {
+            let mask = extras.get("segmentation");
+            let mask = mask.map_or_else(|| Ok(Mask::empty(size)), |json| shapes::mask(json, size));
+            self.masks.push(mask.unwrap_or_else(|message| {
+                if !object.crowd {
+                    tell((Kind::BadMask, message));
+                }
+                Mask::empty(size)
+            }));
         }
-        extras
+        if fields.keypoints {
+            let keypoints = extras.get("keypoints").map(shapes::keypoints);
+            let keypoints = keypoints.unwrap_or_else(|| Ok(Keypoints::default()));
+            self.keypoints.push(keypoints.unwrap_or_else(|message| {
+                tell((Kind::BadKeypoints, message));
+                Keypoints::default()
+            }));
+        }
+        let area = object.area.filter(|area| area.is_finite());
+        self.areas.push(area.unwrap_or_else(|| box_area(&bbox)));
+        self.boxes.push(bbox);
+        self.labels.push(label);
+        self.crowd.push(object.crowd);
+        self.extras.push(extras);
+        self.numbers.push(object.number);
+    }
+
+    /// The objects, their extras and their numbers; fields that none has are left out.
+    fn finish(self, fields: Fields) -> (Instances, Vec<Extras>, Vec<u64>) {
+        let masks = Some(self.masks).filter(|masks| masks.iter().any(|mask| mask.area() > 0));
+        let keypoints = Some(self.keypoints).filter(|all| all.iter().any(|k| !k.0.is_empty()));
+        let instances = Instances {
+            areas: Some(self.areas),
+            crowd: Some(self.crowd).filter(|crowd| crowd.contains(&true)),
+            masks,
+            keypoints,
+            ..Instances::new(self.boxes, self.labels)
+        };
+        (instances, kept(self.extras, fields), self.numbers)
     }
 }
 
@@ -312,15 +311,16 @@ fn is_missing(kind: &ImageErrorKind) -> bool {
 }
 
 /// A box within the image, and whether it had to be cut for that.
-fn judge_bounds(
-    bounds: &Result<RawBounds, String>,
-    (width, height): (u32, u32),
+fn validate_bounds(
+    bounds: &Result<Bounds, String>,
+    size: Size,
     clip: bool,
-) -> Result<([f32; 4], bool), (Kind, String)> {
-    let (w, h) = (f64::from(width), f64::from(height));
+) -> Result<(BBox, bool), (Kind, String)> {
+    let Size { height, width } = size;
+    let (w, h) = (width as f64, height as f64);
     let b = match bounds {
-        Ok(RawBounds::Pixels(b)) => *b,
-        Ok(RawBounds::Relative([x1, y1, x2, y2])) => [x1 * w, y1 * h, x2 * w, y2 * h],
+        Ok(Bounds::Pixels(b)) => *b,
+        Ok(Bounds::Relative([x1, y1, x2, y2])) => [x1 * w, y1 * h, x2 * w, y2 * h],
         Err(reason) => return Err((Kind::BadBox, reason.clone())),
     };
     if !b.iter().all(|v| v.is_finite()) {
@@ -360,35 +360,39 @@ fn text(b: [f64; 4]) -> String {
 mod tests {
     use super::*;
 
-    fn judge(b: [f64; 4], clip: bool) -> Result<([f32; 4], bool), Kind> {
-        judge_bounds(&Ok(RawBounds::Pixels(b)), (100, 50), clip).map_err(|(kind, _)| kind)
+    fn validate(b: [f64; 4], clip: bool) -> Result<(BBox, bool), Kind> {
+        let bounds = Ok(Bounds::Pixels(b));
+        validate_bounds(&bounds, Size::new(50, 100), clip).map_err(|(kind, _)| kind)
     }
 
     #[test]
-    fn boxes_are_judged() {
+    fn boxes_are_validated() {
         assert_eq!(
-            judge([1.5, 2.0, 3.0, 4.0], false),
+            validate([1.5, 2.0, 3.0, 4.0], false),
             Ok(([1.5, 2.0, 3.0, 4.0], false))
         );
         assert_eq!(
-            judge([-1.0, 0.0, 101.0, 50.4], false),
+            validate([-1.0, 0.0, 101.0, 50.4], false),
             Ok(([0.0, 0.0, 100.0, 50.0], false))
         );
-        assert_eq!(judge([5.0, 5.0, 5.0, 9.0], false), Err(Kind::NoArea));
-        assert_eq!(judge([9.0, 5.0, 5.0, 9.0], true), Err(Kind::NoArea));
+        assert_eq!(validate([5.0, 5.0, 5.0, 9.0], false), Err(Kind::NoArea));
+        assert_eq!(validate([9.0, 5.0, 5.0, 9.0], true), Err(Kind::NoArea));
         assert_eq!(
-            judge([90.0, 0.0, 120.0, 9.0], false),
+            validate([90.0, 0.0, 120.0, 9.0], false),
             Err(Kind::OutsideImage)
         );
         assert_eq!(
-            judge([90.0, 0.0, 120.0, 9.0], true),
+            validate([90.0, 0.0, 120.0, 9.0], true),
             Ok(([90.0, 0.0, 100.0, 9.0], true))
         );
         assert_eq!(
-            judge([110.0, 0.0, 120.0, 9.0], true),
+            validate([110.0, 0.0, 120.0, 9.0], true),
             Err(Kind::OutsideImage)
         );
-        assert_eq!(judge([-0.9, 0.0, -0.1, 9.0], false), Err(Kind::NoArea));
-        assert_eq!(judge([f64::NAN, 0.0, 1.0, 1.0], false), Err(Kind::BadBox));
+        assert_eq!(validate([-0.9, 0.0, -0.1, 9.0], false), Err(Kind::NoArea));
+        assert_eq!(
+            validate([f64::NAN, 0.0, 1.0, 1.0], false),
+            Err(Kind::BadBox)
+        );
     }
 }
