@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Default::default();
     let whole = Weights::open(weights)?;
     // Its level of the pyramid goes too; anchors and pooling follow.
-    let (cut, report) = whole.operated::<Flex>(&[Operation::DropStage(4)], &device)?;
+    let (cut, report) =
+        whole.operated::<Flex>(&[Operation::DropStage("layer4".into())], &device)?;
     print!("{report}");
     let picture = image::open_rgb(picture)?;
     let pictures = [image::to_tensor(&picture, &device)];

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "thaw layer4 from epoch 7",
     ])?;
     let model = Weights::open(weights)?.load::<Flex>(&Default::default())?;
-    for (epoch, state) in FreezePlan::new(FreezeState::of(&model), &rules)?.stages() {
+    for (epoch, state) in FreezePlan::new(FreezeState::from_model(&model), &rules)?.stages() {
         println!("from epoch {epoch} on {state}");
     }
 

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         norm: NormKind::BatchNorm2d,
         ..Default::default()
     };
-    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+    let mut config = FasterRcnnConfig::new(backbone, 4);
     config.transform.min_size = vec![240];
     config.transform.max_size = 480;
     let device = Default::default();

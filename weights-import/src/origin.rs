@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use rcnn_backbone::BackboneConfig;
 use rcnn_detector::FasterRcnnConfig;
 
 use crate::published::Published;
@@ -50,9 +49,9 @@ impl fmt::Display for ConfigOrigin {
 pub(crate) fn adopt_published(
     config: &mut FasterRcnnConfig,
     checkpoint: &Checkpoint,
-    table: &'static [Published],
+    table: impl IntoIterator<Item = &'static Published>,
 ) -> Result<ConfigOrigin, CheckpointError> {
-    let BackboneConfig::ResnetFpn(backbone) = &mut config.backbone else {
+    let Some(backbone) = config.backbone.architecture_mut() else {
         return Ok(ConfigOrigin::Recognized);
     };
     let (path, mut origin) = (&checkpoint.path, ConfigOrigin::Recognized);
@@ -66,7 +65,7 @@ pub(crate) fn adopt_published(
         let name = published.full_name();
         if is_like && checkpoint.sha256()?.starts_with(published.hash_prefix()) {
             tracing::info!("{}: {name}; the norms' epsilon is {eps:?}", path.display());
-            backbone.norm_eps = eps;
+            backbone.set_norm_eps(eps);
             return Ok(ConfigOrigin::Published(published));
         }
         if path
@@ -76,7 +75,7 @@ pub(crate) fn adopt_published(
             tracing::warn!(
                 "{}: the file's name is that of {name}, but its content is not; the norms' epsilon stays {:?}, not {eps:?}",
                 path.display(),
-                backbone.norm_eps
+                backbone.norm_eps()
             );
             origin = ConfigOrigin::OnlyNamed(published);
         }
@@ -122,10 +121,7 @@ mod tests {
     }
 
     fn norm_eps(config: &FasterRcnnConfig) -> f64 {
-        match &config.backbone {
-            BackboneConfig::ResnetFpn(backbone) => backbone.norm_eps,
-            BackboneConfig::Custom => unreachable!(),
-        }
+        config.backbone.architecture().expect("a ResNet").norm_eps()
     }
 
     /// Opens a file, its published weights being looked for in `table`.
@@ -145,7 +141,7 @@ mod tests {
             out_channels: 16,
             ..Default::default()
         };
-        let config = FasterRcnnConfig::resnet_fpn(backbone, 3);
+        let config = FasterRcnnConfig::new(backbone, 3);
         write_detector(&file("renamed.pth"), &config, 1);
         let table = table(&file("renamed.pth"));
 

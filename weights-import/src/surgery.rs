@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fmt;
 
 use burn::tensor::backend::Backend;
-use rcnn_backbone::BackboneConfig;
 use rcnn_detector::{FasterRcnnConfig, Operation};
 use rcnn_roi::BoxHeadConfig;
 
@@ -121,13 +120,12 @@ impl Weights {
 /// Modules that are named by position, and what they are by themselves.
 fn places(config: &FasterRcnnConfig) -> Vec<(String, String)> {
     let mut places = Vec::new();
-    if let BackboneConfig::ResnetFpn(backbone) = &config.backbone {
-        for (level, stage) in backbone.returned_layers.iter().enumerate() {
+    if let Some(network) = config.backbone.architecture() {
+        let stages = network.stages();
+        for (level, stage) in network.level_stages().into_iter().enumerate() {
             for blocks in ["backbone.fpn.inner_blocks", "backbone.fpn.layer_blocks"] {
-                places.push((
-                    format!("{blocks}.{level}"),
-                    format!("{blocks} of layer{stage}"),
-                ));
+                let place = format!("{blocks} of {}", stages[stage].name);
+                places.push((format!("{blocks}.{level}"), place));
             }
         }
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn_store::TensorSnapshotError;
-use rcnn_backbone::{Backbone, BackboneWithFpn, Block, ResNet, ResNetArch};
+use rcnn_backbone::{AnyBackbone, Backbone, Shapes, Stage};
 use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn, SurgeryError};
 use rcnn_files::WriteError;
 use rcnn_ops::DetectionBackend;
@@ -15,8 +15,8 @@ use tempfile::NamedTempFile;
 
 use crate::names::torchvision_names;
 use crate::origin::{self, ConfigOrigin};
-use crate::published::{COCO_CATEGORIES, PUBLISHED};
-use crate::recognize::{Recognized, Shapes};
+use crate::published::{self, COCO_CATEGORIES};
+use crate::recognize::{Recognized, recognize};
 use crate::state_dict::snapshot;
 use crate::{
     Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict,
@@ -51,7 +51,7 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
         /// Its network.
-        arch: ResNetArch,
+        arch: &'static str,
     },
     /// The configuration stored in the file is unreadable.
     #[error("{}: the configuration in the file is damaged: {reason}", path.display())]
@@ -141,8 +141,8 @@ impl Weights {
         let (config, origin) = match checkpoint.metadata.get(CONFIG_KEY) {
             Some(json) => (stored_config(path, json)?, ConfigOrigin::Stored),
             None => {
-                let mut config = recognize(checkpoint, &tensors)?;
-                let origin = origin::adopt_published(&mut config, checkpoint, &PUBLISHED)?;
+                let mut config = recognized(checkpoint, &tensors)?;
+                let origin = origin::adopt_published(&mut config, checkpoint, published::all())?;
                 (config, origin)
             }
         };
@@ -289,9 +289,9 @@ impl Weights {
 ///
 /// # Errors
 /// When the file is unreadable or its body is not this one; the backbone is then as it was.
-pub fn load_backbone<B: Backend>(
+pub fn load_backbone<B: DetectionBackend>(
     path: impl AsRef<Path>,
-    backbone: &mut BackboneWithFpn<B>,
+    backbone: &mut AnyBackbone<B>,
 ) -> Result<(), WeightsError> {
     load_backbone_from(&Checkpoint::open(path)?, backbone)
 }
@@ -300,49 +300,37 @@ pub fn load_backbone<B: Backend>(
 ///
 /// # Errors
 /// As [`load_backbone`].
-pub fn load_backbone_from<B: Backend>(
+pub fn load_backbone_from<B: DetectionBackend>(
     checkpoint: &Checkpoint,
-    backbone: &mut BackboneWithFpn<B>,
+    backbone: &mut AnyBackbone<B>,
 ) -> Result<(), WeightsError> {
     let path = &checkpoint.path;
     let tensors = torchvision_names(checkpoint)?;
-    let detector = tensors
-        .iter()
-        .any(|(name, _)| name.starts_with("backbone.body."));
-    let body = tensors.into_iter().filter_map(|(name, tensor)| {
-        let name = match detector {
-            true => name.strip_prefix("backbone.body.")?.to_string(),
-            false => name,
-        };
-        let counter = name.ends_with(".num_batches_tracked") || name.starts_with("fc.");
-        (!counter).then_some((name, tensor))
-    });
-    // Stages and blocks that the backbone does not have have no use for their weights.
-    let body: Vec<_> = body
-        .filter(|(name, _)| is_built(name, &backbone.body))
-        .collect();
-    match load_state_dict(&mut backbone.body, lazy(body), true) {
-        Ok(_) => Ok(()),
-        Err(report) => Err(keys_error(path, report)),
-    }
-}
-
-/// Whether the body has the block that a parameter belongs to, if it belongs to one.
-fn is_built<B: Backend>(name: &str, body: &ResNet<B>) -> bool {
-    let mut path = name.split('.');
-    let stage = match path.next() {
-        Some("layer1") => &body.layer1,
-        Some("layer2") => &body.layer2,
-        Some("layer3") => &body.layer3,
-        Some("layer4") => &body.layer4,
-        _ => return true,
+    let (config, stages) = (backbone.config(), backbone.stages());
+    let is_detector = (tensors.iter()).any(|(name, _)| name.starts_with("backbone."));
+    let in_backbone = |name: &str| match is_detector {
+        true => name.strip_prefix("backbone.").map(String::from),
+        false => config.architecture()?.classifier_parameter(name),
     };
-    let position = path.next().and_then(|position| position.parse().ok());
-    match position.map(|position: usize| stage.get(position)) {
-        Some(Some(block)) => !matches!(block, Block::Identity(_)),
-        // A block too many in a stage that is there is an error to report.
-        _ => !stage.is_empty(),
+    let is_pyramid = |name: &str| is_detector && !stages.iter().any(|stage| stage.owns(name));
+    // Stages and blocks that the backbone does not have have no use for their weights.
+    let is_dropped = |name: &str| stages.iter().any(|stage| stage.is_dropped(name));
+    let body = tensors.into_iter().filter_map(|(name, tensor)| {
+        let name = in_backbone(&name)?;
+        let unused =
+            name.ends_with(".num_batches_tracked") || is_pyramid(&name) || is_dropped(&name);
+        (!unused).then_some((name, tensor))
+    });
+    let mut loaded = backbone.clone();
+    let report = load_state_dict(&mut loaded, lazy(body.collect()), false);
+    let mut report = report.unwrap_or_else(|report| report);
+    let is_body = |name: &str| stages.iter().any(|stage: &Stage| stage.owns(name));
+    report.missing.retain(|(name, _)| is_body(name));
+    if !report.is_complete() {
+        return Err(keys_error(path, report));
     }
+    *backbone = loaded;
+    Ok(())
 }
 
 fn keys_error(path: &Path, report: LoadReport) -> WeightsError {
@@ -359,7 +347,7 @@ fn stored_config(path: &Path, json: &str) -> Result<FasterRcnnConfig, WeightsErr
     })
 }
 
-fn recognize(
+fn recognized(
     checkpoint: &Checkpoint,
     tensors: &[(String, StoredTensor)],
 ) -> Result<FasterRcnnConfig, WeightsError> {
@@ -367,7 +355,7 @@ fn recognize(
     let shapes = tensors
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
-    let mut config = match Shapes(shapes.collect()).recognize() {
+    let mut config = match recognize(&shapes.collect::<Shapes>()) {
         Ok(Recognized::Detector(config)) => *config,
         Ok(Recognized::Classifier(arch)) => {
             return Err(WeightsError::Classifier {

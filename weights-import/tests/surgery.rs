@@ -24,7 +24,7 @@ fn weights() -> Weights {
         out_channels: 8,
         ..Default::default()
     };
-    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+    let mut config = FasterRcnnConfig::new(backbone, 4);
     config.rpn.post_nms_top_n_test = 50;
     config.rpn.post_nms_top_n_train = 50;
     config.roi_heads.box_head = BoxHeadConfig::TwoMlp {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use indexmap::IndexMap;
 use rcnn_burn::Size;
+use rcnn_burn::backbone::Stage;
 use rcnn_burn::weights::Weights;
 use serde::Serialize;
 
@@ -69,6 +70,12 @@ pub struct Activation {
     pub zeros: f64,
 }
 
+/// The stages of a model's backbone.
+pub(crate) fn stages(weights: &Weights) -> Vec<Stage> {
+    let network = weights.config.backbone.architecture();
+    network.map_or(Vec::new(), |network| network.stages())
+}
+
 impl Analysis {
     /// What is known from the weights and the clock.
     pub(crate) fn new(
@@ -97,7 +104,8 @@ impl Analysis {
         };
         let tensors = weights.tensors.iter();
         let sizes = tensors.map(|(name, tensor)| (name.clone(), tensor.shape.num_elements()));
-        analysis.put(analysis.by_layer(sizes), |layer, n| layer.parameters = n);
+        let sizes = analysis.by_layer(&stages(weights), sizes);
+        analysis.put(sizes, |layer, n| layer.parameters = n);
         let mut macs: IndexMap<String, u64> = IndexMap::new();
         for sample in samples {
             let size = Size::from_dimensions(sample.image.dimensions());
@@ -115,20 +123,27 @@ impl Analysis {
         Ok(analysis)
     }
 
-    /// Sums values of parameters or modules for the layers that they belong to.
+    /// Sums values of parameters or modules for the layers that they belong to; the stages are the backbone's.
     pub(crate) fn by_layer<T: Default + std::ops::AddAssign>(
         &self,
+        stages: &[Stage],
         values: impl IntoIterator<Item = (String, T)>,
     ) -> IndexMap<String, T> {
         let mut sums: IndexMap<String, T> = IndexMap::new();
         for (path, value) in values {
-            // The stem's norm has a name of its own.
-            let path = path.replace("body.bn1.", "body.conv1.");
             let owns = |name: &str| {
                 let rest = path.strip_prefix(name);
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             };
-            if let Some(layer) = self.layers.iter().find(|layer| owns(&layer.name)) {
+            let layers = || self.layers.iter();
+            // A norm beside its convolution belongs to the layer of its stage's first module.
+            let beside = || {
+                let in_backbone = path.strip_prefix("backbone.")?;
+                let stage = stages.iter().find(|stage| stage.owns(in_backbone))?;
+                let first = format!("backbone.{}", stage.modules[0]);
+                layers().find(|layer| layer.name == first)
+            };
+            if let Some(layer) = layers().find(|layer| owns(&layer.name)).or_else(beside) {
                 *sums.entry(layer.name.clone()).or_default() += value;
             }
         }
@@ -341,13 +356,20 @@ mod tests {
             quality: None,
             layers: names.map(|name| layer(name, 1.0, None)).into(),
         };
-        let sums = analysis.by_layer([
-            ("backbone.body.conv1.weight".into(), 1),
-            ("backbone.body.bn1.weight".into(), 2),
-            ("backbone.body.layer1.1.bn1.weight".into(), 4),
-            ("backbone.body.layer1.10.conv1.weight".into(), 8),
-            ("elsewhere.weight".into(), 16),
-        ]);
+        let stem = Stage {
+            modules: vec!["body.conv1".into(), "body.bn1".into()],
+            ..Stage::new("stem", 64, 4)
+        };
+        let sums = analysis.by_layer(
+            &[stem],
+            [
+                ("backbone.body.conv1.weight".into(), 1),
+                ("backbone.body.bn1.weight".into(), 2),
+                ("backbone.body.layer1.1.bn1.weight".into(), 4),
+                ("backbone.body.layer1.10.conv1.weight".into(), 8),
+                ("elsewhere.weight".into(), 16),
+            ],
+        );
         assert_eq!(names.map(|name| sums[name]), [3, 4, 8]);
     }
 }

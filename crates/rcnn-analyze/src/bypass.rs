@@ -1,14 +1,15 @@
 //! Layers that can be left out without changing the shape of anything, and the model without them.
 
-use rcnn_burn::backbone::{Block, ConvNorm};
+use rcnn_burn::backbone::{Backbone, BlockState, ConvNorm};
+use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::roi::{BoxHead, BoxHeadConfig, BoxHeadLayer};
-use rcnn_burn::{Backend, FasterRcnnConfig, Operation, StandardFasterRcnn};
+use rcnn_burn::{FasterRcnnConfig, Operation, StandardFasterRcnn};
 
 /// A layer that can be left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Bypass {
-    /// A residual block, by stage and position.
-    Block(usize, usize),
+    /// A block of the backbone, by its name in surgery and the path of its module.
+    Block(String, String),
     /// A convolution of the first stage.
     RpnConv(usize),
     /// A layer of the box head, by position.
@@ -19,19 +20,13 @@ pub(crate) enum Bypass {
 
 impl Bypass {
     /// Those of a model, in the order of the pass.
-    pub(crate) fn all<B: Backend>(model: &StandardFasterRcnn<B>) -> Vec<Self> {
-        let body = &model.backbone.body;
-        let stages = [&body.layer1, &body.layer2, &body.layer3, &body.layer4];
-        let mut all = Vec::new();
-        for (number, stage) in (1..).zip(stages) {
-            let blocks = stage.iter().enumerate();
-            let same_shape = blocks.filter(|(_, block)| match block {
-                Block::Basic(block) => block.downsample.is_none(),
-                Block::Bottleneck(block) => block.downsample.is_none(),
-                Block::Identity(_) => false,
-            });
-            all.extend(same_shape.map(|(position, _)| Self::Block(number, position)));
-        }
+    pub(crate) fn all<B: DetectionBackend>(model: &StandardFasterRcnn<B>) -> Vec<Self> {
+        let stages = model.backbone.stages().into_iter();
+        let blocks = stages.flat_map(|stage| stage.blocks);
+        let blocks = blocks.filter(|block| block.state == BlockState::Droppable);
+        let mut all: Vec<Self> = blocks
+            .map(|block| Self::Block(block.name, block.module))
+            .collect();
         all.extend((0..model.rpn.head.conv.len()).map(Self::RpnConv));
         match &model.roi_heads.box_head {
             BoxHead::TwoMlp(_) => all.push(Self::BoxHead(1)),
@@ -58,9 +53,9 @@ impl Bypass {
     }
 
     /// torchvision's name of the layer.
-    pub(crate) fn name<B: Backend>(self, model: &StandardFasterRcnn<B>) -> String {
+    pub(crate) fn name<B: DetectionBackend>(&self, model: &StandardFasterRcnn<B>) -> String {
         match (self, &model.roi_heads.box_head) {
-            (Self::Block(stage, position), _) => format!("backbone.body.layer{stage}.{position}"),
+            (Self::Block(_, module), _) => format!("backbone.{module}"),
             (Self::RpnConv(position), _) => format!("rpn.head.conv.{position}"),
             (Self::BoxHead(_), BoxHead::TwoMlp(_)) => "roi_heads.box_head.fc7".into(),
             (Self::BoxHead(position), _) => format!("roi_heads.box_head.{position}"),
@@ -69,23 +64,16 @@ impl Bypass {
     }
 
     /// The model without the layer.
-    pub(crate) fn apply<B: Backend>(
-        self,
+    pub(crate) fn apply<B: DetectionBackend>(
+        &self,
         mut model: StandardFasterRcnn<B>,
     ) -> StandardFasterRcnn<B> {
         match self {
-            Self::Block(stage, position) => {
-                let body = &mut model.backbone.body;
-                let stage = match stage {
-                    1 => &mut body.layer1,
-                    2 => &mut body.layer2,
-                    3 => &mut body.layer3,
-                    _ => &mut body.layer4,
-                };
-                stage[position] = Block::Identity(0);
+            Self::Block(name, _) => {
+                model.backbone.drop_block(name);
             }
             Self::RpnConv(position) => {
-                let _: ConvNorm<B> = model.rpn.head.conv.remove(position);
+                let _: ConvNorm<B> = model.rpn.head.conv.remove(*position);
             }
             Self::BoxHead(position) => {
                 model.roi_heads.box_head = match model.roi_heads.box_head {
@@ -95,9 +83,9 @@ impl Bypass {
                         BoxHeadLayer::Relu(0),
                     ]),
                     BoxHead::ConvFc(mut layers) => {
-                        if let BoxHeadLayer::Linear(_) = layers.remove(position) {
+                        if let BoxHeadLayer::Linear(_) = layers.remove(*position) {
                             // Its ReLU goes with it.
-                            layers.remove(position);
+                            layers.remove(*position);
                         }
                         BoxHead::ConvFc(layers)
                     }
@@ -109,17 +97,17 @@ impl Bypass {
     }
 
     /// The option of `rcnn surgery` that removes just this layer and keeps all other weights.
-    pub(crate) fn option(self, config: &FasterRcnnConfig) -> Option<String> {
+    pub(crate) fn option(&self, config: &FasterRcnnConfig) -> Option<String> {
         let operation = match self {
-            Self::Block(stage, position) => format!("drop-block layer{stage}.{position}"),
-            Self::RpnConv(position) if position + 1 == config.rpn.conv_depth => {
+            Self::Block(name, _) => format!("drop-block {name}"),
+            Self::RpnConv(position) if *position + 1 == config.rpn.conv_depth => {
                 format!("rpn-convs {position}")
             }
             Self::RpnConv(_) => return None,
             Self::BoxHead(position) => {
                 format!(
                     "box-head {}",
-                    without_last(&config.roi_heads.box_head, position)?
+                    without_last(&config.roi_heads.box_head, *position)?
                 )
             }
             Self::BoxRegression => "no-box-regression".to_string(),

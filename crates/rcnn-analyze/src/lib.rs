@@ -31,6 +31,7 @@ use rcnn_burn::{Instances, Losses, StandardFasterRcnn, Tensor};
 use rcnn_eval::evaluate;
 
 use crate::activations::Activations;
+use crate::analysis::stages;
 use crate::bypass::Bypass;
 use crate::clock::Clock;
 
@@ -95,7 +96,7 @@ pub fn analyze<B: DetectionBackend>(
     });
     if labelled {
         let norms = gradients::norms::<B>(weights, samples, device, &mut tick)?;
-        let norms = analysis.by_layer(norms);
+        let norms = analysis.by_layer(&stages(weights), norms);
         analysis.put(norms, |layer, squares| {
             layer.gradient_norm = Some(squares.sqrt());
         });

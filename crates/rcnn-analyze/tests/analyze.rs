@@ -18,7 +18,7 @@ fn weights(box_head: &str) -> Weights {
         max_pool_level: false,
         ..Default::default()
     };
-    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 3);
+    let mut config = FasterRcnnConfig::new(backbone, 3);
     config.class_names = ["__background__", "a", "b"].map(String::from).into();
     config.rpn.anchor_generator.sizes = vec![vec![16.0], vec![32.0]];
     config.rpn.anchor_generator.aspect_ratios = vec![vec![1.0]; 2];

@@ -1,12 +1,10 @@
-//! The [`Backbone`] trait, what it returns, and the configuration of those that come along.
+//! The [`Backbone`] trait and the feature maps that it returns.
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Tensor, backend::Backend};
 use rcnn_ops::Forward;
-use rcnn_types::validate::InvalidField;
-use serde::{Deserialize, Serialize};
 
-use crate::{LevelSpec, ResNetFpnConfig};
+use crate::{BackboneConfig, LevelSpec, Stage};
 
 /// Named feature maps, highest resolution first, as torchvision's `OrderedDict` of them.
 #[derive(Debug, Clone)]
@@ -71,6 +69,13 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     /// a configuration must fit them.
     fn levels(&self) -> Vec<LevelSpec>;
 
+    /// The stages in the order of the forward pass, with the paths of their modules in this one. Rules of
+    /// freezing may name them, and `trainable_backbone_layers` counts them from the last to the first. A
+    /// backbone without stages does without both.
+    fn stages(&self) -> Vec<Stage> {
+        Vec::new()
+    }
+
     /// Number of pixels that the height and width of a batch must be a multiple of. A configuration
     /// must pad to such a multiple (`size_divisible`).
     fn size_divisibility(&self) -> usize {
@@ -82,80 +87,4 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
     fn config(&self) -> BackboneConfig {
         BackboneConfig::Custom
     }
-}
-
-/// Describes a backbone completely.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum BackboneConfig {
-    /// A ResNet with a feature pyramid network.
-    ResnetFpn(ResNetFpnConfig),
-    /// A type of the user's own.
-    Custom,
-}
-
-/// A backbone configuration that describes no network.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BackboneConfigError {
-    /// `returned_layers` is empty, out of order or out of range.
-    #[error("returned_layers = {0:?}: expected one or more of 1, 2, 3, 4, in ascending order")]
-    ReturnedLayers(Vec<usize>),
-    /// `dropped_stages` is out of order or out of range.
-    #[error("dropped_stages = {0:?}: expected some of 1, 2, 3, 4, in ascending order")]
-    DroppedStages(Vec<usize>),
-    /// A stage that is dropped is returned.
-    #[error(
-        "returned_layers has stage {stage}, which is dropped, so that its map would be the one \
-         before again: {}",
-        match stage {
-            1 => "leave it out of returned_layers".to_string(),
-            stage => format!("return layer{} instead, or leave it out", stage - 1),
-        }
-    )]
-    DroppedReturned {
-        /// The stage.
-        stage: usize,
-    },
-    /// A block that there is not.
-    #[error(
-        "there is no block layer{stage}.{block} to drop: {}",
-        match blocks {
-            0 => format!("there is no stage layer{stage}; known are layer1 to layer4"),
-            blocks => format!("the stage has layer{stage}.0 to layer{stage}.{}", blocks - 1),
-        }
-    )]
-    UnknownBlock {
-        /// Its stage.
-        stage: usize,
-        /// Its position in the stage.
-        block: usize,
-        /// Blocks of the stage; 0 where there is no such stage.
-        blocks: usize,
-    },
-    /// All blocks of a stage are dropped.
-    #[error(
-        "every block of layer{0} is dropped: drop the whole stage instead (dropped_stages), which \
-         also takes its stride and channels out"
-    )]
-    EmptyStage(usize),
-    /// A dropped block is the one that changes the shape.
-    #[error(
-        "layer{stage}.0 can't be dropped by itself: it takes the channels from {input} to {output} \
-         with a stride of {stride}, and the blocks after it build on that; drop one of those, or \
-         the whole stage (dropped_stages)"
-    )]
-    ShapeChangingBlock {
-        /// Its stage.
-        stage: usize,
-        /// Channels of its input.
-        input: usize,
-        /// Channels of its output.
-        output: usize,
-        /// Its stride.
-        stride: usize,
-    },
-    /// Another field has an invalid value.
-    #[error(transparent)]
-    Field(#[from] InvalidField),
 }

@@ -1,4 +1,4 @@
-//! The feature pyramid network, and the backbone that it makes of a ResNet.
+//! The feature pyramid network, and the backbone that it makes of any body.
 //!
 //! Lin et al. 2016 (<https://arxiv.org/abs/1612.03144>), as in `torchvision.ops`.
 
@@ -6,96 +6,79 @@ use burn::module::{Initializer, Module};
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
 use rcnn_ops::{ConvEpilogue, DetectionBackend, Forward, max_pool2d};
-use rcnn_types::validate::require_within;
-use serde::{Deserialize, Serialize};
+use rcnn_types::validate::{require, require_within};
 
 use crate::conv_norm::conv_norm_then;
 use crate::{
-    Backbone, BackboneConfig, BackboneConfigError, ConvNorm, ConvNormConfig, FeatureMaps,
-    LevelSpec, MAX_CHANNELS, NormKind, ResNet, ResNetArch, ResNetConfig, conv_norm,
+    Backbone, BackboneConfig, BackboneConfigError, Body, ConvNorm, ConvNormConfig, FeatureMaps,
+    LevelSpec, MAX_CHANNELS, NormKind, Shapes, Stage, conv_norm,
 };
 
-/// A ResNet with a feature pyramid: torchvision's `resnet_fpn_backbone`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ResNetFpnConfig {
-    /// The body.
-    pub arch: ResNetArch,
-    /// The body's norms.
-    pub norm: NormKind,
-    /// Epsilon of all norms.
-    pub norm_eps: f64,
-    /// Stages that feed the pyramid, ascending, of 1 to 4.
-    pub returned_layers: Vec<usize>,
+/// A feature pyramid over some stages of a [`Body`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct FpnConfig {
+    /// Stages that feed the pyramid, as ascending positions in [`Body::stages`]. Their maps are named `0`,
+    /// `1`, ...
+    pub returned_stages: Vec<usize>,
     /// Channels of every level.
     pub out_channels: usize,
-    /// Norm of the pyramid's convolutions: none, or `BatchNorm2d` in `fasterrcnn_resnet50_fpn_v2`.
-    pub fpn_norm: Option<NormKind>,
+    /// Norm of the convolutions and its epsilon, if there is one.
+    pub norm: Option<(NormKind, f64)>,
     /// Whether a level `pool` follows, the last one subsampled by two (`LastLevelMaxPool`).
     pub max_pool_level: bool,
-    /// Stages that are the identity, ascending, of 1 to 4: what follows has the channels and the
-    /// stride of the stage before. torchvision: none.
-    pub dropped_stages: Vec<usize>,
-    /// Residual blocks that are the identity, as stage and position: `[3, 1]` is `layer3.1`. The
-    /// others keep their names. torchvision: none.
-    pub dropped_blocks: Vec<(usize, usize)>,
 }
 
-impl Default for ResNetFpnConfig {
-    /// `fasterrcnn_resnet50_fpn`'s backbone.
+impl Default for FpnConfig {
+    /// torchvision's pyramid over a ResNet: stages 1 to 4, 256 channels, no norm, a level `pool`.
     fn default() -> Self {
         Self {
-            arch: ResNetArch::ResNet50,
-            norm: NormKind::FrozenBatchNorm2d,
-            norm_eps: 1e-5,
-            returned_layers: vec![1, 2, 3, 4],
+            returned_stages: vec![1, 2, 3, 4],
             out_channels: 256,
-            fpn_norm: None,
+            norm: None,
             max_pool_level: true,
-            dropped_stages: Vec::new(),
-            dropped_blocks: Vec::new(),
         }
     }
 }
 
-impl ResNetFpnConfig {
-    /// Checks that the configuration describes a network.
+impl FpnConfig {
+    /// Checks that the pyramid fits a body's stages.
     ///
     /// # Errors
     /// Names the field at fault.
-    pub fn validate(&self) -> Result<(), BackboneConfigError> {
-        let layers = &self.returned_layers;
-        let valid = layers.iter().all(|l| (1..=4).contains(l)) && layers.is_sorted_by(|a, b| a < b);
-        if layers.is_empty() || !valid {
-            return Err(BackboneConfigError::ReturnedLayers(layers.clone()));
-        }
+    pub fn validate(&self, stages: &[Stage]) -> Result<(), BackboneConfigError> {
+        let returned = &self.returned_stages;
+        let fits = |&stage: &usize| {
+            let stage = stages.get(stage);
+            stage.is_some_and(|stage| stage.is_built && stage.is_returnable)
+        };
+        let known: Vec<String> = (0..stages.len())
+            .filter(fits)
+            .map(|stage| format!("{stage} ({})", stages[stage].name))
+            .collect();
+        require(
+            !returned.is_empty()
+                && returned.iter().all(fits)
+                && returned.is_sorted_by(|a, b| a < b),
+            "returned_stages",
+            returned,
+            format_args!("one or more of {}, in ascending order", known.join(", ")),
+        )?;
         require_within("out_channels", self.out_channels, 1..=MAX_CHANNELS)?;
-        self.body().validate()?;
-        match layers.iter().find(|l| self.dropped_stages.contains(l)) {
-            Some(&stage) => Err(BackboneConfigError::DroppedReturned { stage }),
-            None => Ok(()),
-        }
+        let eps = self.norm.map_or(0.0, |(_, eps)| eps);
+        Ok(require_within(
+            "epsilon of the pyramid's norm",
+            eps,
+            0.0..=1.0,
+        )?)
     }
 
-    /// The body by itself: stages after the last returned one are not built.
-    pub fn body(&self) -> ResNetConfig {
-        ResNetConfig {
-            arch: self.arch,
-            norm: self.norm,
-            norm_eps: self.norm_eps,
-            stages: self.returned_layers.last().copied().unwrap_or(0),
-            dropped_stages: self.dropped_stages.clone(),
-            dropped_blocks: self.dropped_blocks.clone(),
-        }
-    }
-
-    /// The feature maps that the backbone returns, finest first: `0`, `1`, ... and perhaps `pool`.
-    pub fn levels(&self) -> Vec<LevelSpec> {
-        let stages = self.body().built_stages().into_iter();
-        let returned = stages.filter(|stage| self.returned_layers.contains(&stage.number));
+    /// The feature maps, finest first: `0`, `1`, ... and perhaps `pool`.
+    pub fn levels(&self, stages: &[Stage]) -> Vec<LevelSpec> {
+        let returned = self.returned_stages.iter();
+        let returned = returned.filter_map(|&stage| stages.get(stage)).enumerate();
         let level = |name: String, stride| LevelSpec::new(name, self.out_channels, stride);
-        let mut levels: Vec<LevelSpec> = (returned.enumerate())
-            .map(|(i, stage)| level(i.to_string(), stage.total_stride))
+        let mut levels: Vec<LevelSpec> = returned
+            .map(|(i, stage)| level(i.to_string(), stage.stride))
             .collect();
         if self.max_pool_level {
             let pool = levels
@@ -106,64 +89,104 @@ impl ResNetFpnConfig {
         levels
     }
 
-    /// Feature maps that the backbone returns.
-    pub fn num_levels(&self) -> usize {
-        self.returned_layers.len() + usize::from(self.max_pool_level)
-    }
-
-    /// Makes the module.
+    /// Makes a backbone of a body, with random weights in the pyramid.
     ///
     /// # Errors
     /// Where [`validate`](Self::validate) fails.
-    pub fn init<B: Backend>(
+    pub fn init<B: Backend, T: Body<B>>(
         &self,
+        body: T,
         device: &B::Device,
-    ) -> Result<BackboneWithFpn<B>, BackboneConfigError> {
-        self.validate()?;
+    ) -> Result<BackboneWithFpn<B, T>, BackboneConfigError> {
+        let stages = body.stages();
+        self.validate(&stages)?;
+        Ok(self.assemble(body, &stages, BackboneConfig::Custom, device))
+    }
+
+    /// As [`init`](Self::init), of what was validated already.
+    pub(crate) fn assemble<B: Backend, T>(
+        &self,
+        body: T,
+        stages: &[Stage],
+        config: BackboneConfig,
+        device: &B::Device,
+    ) -> BackboneWithFpn<B, T> {
         let block = |channels, kernel_size| ConvNormConfig {
-            norm: self.fpn_norm.map(|kind| (kind, self.norm_eps)),
+            norm: self.norm,
             initializer: Initializer::KaimingUniform {
                 gain: 1.0,
                 fan_out_only: false,
             },
             ..ConvNormConfig::new([channels, self.out_channels], kernel_size)
         };
-        let inner = |&stage: &usize| block(self.arch.stage_channels(stage), 1).init(device);
+        let returned = &self.returned_stages;
+        let inner = |&stage: &usize| block(stages[stage].channels, 1).init(device);
         let layer = |_: &usize| block(self.out_channels, 3).init(device);
-        Ok(BackboneWithFpn {
-            body: self.body().init(device)?,
+        BackboneWithFpn {
+            body,
             fpn: FeaturePyramidNetwork {
-                inner_blocks: self.returned_layers.iter().map(inner).collect(),
-                layer_blocks: self.returned_layers.iter().map(layer).collect(),
+                inner_blocks: returned.iter().map(inner).collect(),
+                layer_blocks: returned.iter().map(layer).collect(),
             },
-            config: self.clone(),
-        })
+            pyramid: self.clone(),
+            config,
+        }
+    }
+
+    /// Recognises the pyramid over the stages of a body by its tensors. Whether there is a level `pool` they
+    /// do not tell.
+    ///
+    /// # Errors
+    /// Says what was seen that is no pyramid over these stages.
+    pub(crate) fn recognize(fpn: &Shapes, body: &str, stages: &[Stage]) -> Result<Self, String> {
+        let mut config = Self {
+            returned_stages: Vec::new(),
+            norm: fpn
+                .has("inner_blocks.0.1.weight")
+                .then(|| (fpn.norm("inner_blocks.0.1"), 1e-5)),
+            ..Self::default()
+        };
+        for level in 0..fpn.count(|i| format!("inner_blocks.{i}.0.weight")) {
+            let name = format!("inner_blocks.{level}.0.weight");
+            let Some(&[out_channels, input, 1, 1]) = fpn.get(&name) else {
+                return Err(format!("{} is no 1x1 convolution", fpn.path(&name)));
+            };
+            let takes = |stage: &Stage| stage.is_returnable && stage.channels == input;
+            let stage = stages.iter().position(takes).ok_or_else(|| {
+                let name = fpn.path(&name);
+                format!("{name} takes {input} channels, which no stage of {body} puts out")
+            })?;
+            config.returned_stages.push(stage);
+            config.out_channels = out_channels;
+        }
+        match config.returned_stages.is_empty() {
+            true => Err(format!("no feature pyramid ({}*)", fpn.path(""))),
+            false => Ok(config),
+        }
     }
 }
 
-/// A body and a pyramid over it (`torchvision.models.detection.backbone_utils.BackboneWithFPN`).
+/// A body and a pyramid over it (`torchvision.models.detection.backbone_utils.BackboneWithFPN`). Made by
+/// [`FpnConfig::init`] and by the configurations of the architectures.
 #[derive(Module, Debug)]
-pub struct BackboneWithFpn<B: Backend> {
-    /// The ResNet.
-    pub body: ResNet<B>,
+pub struct BackboneWithFpn<B: Backend, T> {
+    /// The body.
+    pub body: T,
     /// The pyramid.
     pub fpn: FeaturePyramidNetwork<B>,
     #[module(skip)]
-    config: ResNetFpnConfig,
+    pyramid: FpnConfig,
+    #[module(skip)]
+    config: BackboneConfig,
 }
 
-impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
+impl<B: DetectionBackend, T: Body<B>> Backbone<B> for BackboneWithFpn<B, T> {
     fn forward(&self, images: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
-        let stages = self.body.forward(images, &mut cx.scope("body"));
-        let returned = &self.config.returned_layers;
-        let inputs = (1..)
-            .zip(stages)
-            .filter(|(layer, _)| returned.contains(layer))
-            .map(|(_, stage)| stage)
-            .collect();
-        let mut levels = self.fpn.forward(inputs, &mut cx.scope("fpn"));
+        let returned = &self.pyramid.returned_stages;
+        let stages = self.body.forward(images, returned, &mut cx.scope("body"));
+        let mut levels = self.fpn.forward(stages, &mut cx.scope("fpn"));
         let mut names: Vec<String> = (0..levels.len()).map(|i| i.to_string()).collect();
-        if self.config.max_pool_level {
+        if self.pyramid.max_pool_level {
             let pool = MaxPool2dConfig::new([1, 1]).with_strides([2, 2]).init();
             levels.push(max_pool2d(&pool, levels[levels.len() - 1].clone()));
             names.push("pool".to_string());
@@ -172,7 +195,12 @@ impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
     }
 
     fn levels(&self) -> Vec<LevelSpec> {
-        self.config.levels()
+        self.pyramid.levels(&self.body.stages())
+    }
+
+    fn stages(&self) -> Vec<Stage> {
+        let stages = self.body.stages().into_iter();
+        stages.map(|stage| stage.within("body")).collect()
     }
 
     /// The pyramid upsamples to the size of the finer map, whatever it is.
@@ -181,7 +209,7 @@ impl<B: DetectionBackend> Backbone<B> for BackboneWithFpn<B> {
     }
 
     fn config(&self) -> BackboneConfig {
-        BackboneConfig::ResnetFpn(self.config.clone())
+        self.config.clone()
     }
 }
 

@@ -1,23 +1,34 @@
-//! Backbones: what turns a batch of images into feature maps.
+//! Backbones: the networks that turn a batch of images into feature maps.
 //!
-//! The first stage of a two-stage detector. [`Backbone`] is the seam where a network of your own
-//! plugs in; [`BackboneWithFpn`] over [`ResNet`] is what torchvision's detectors use.
-//! Modules carry torchvision's parameter names, so that its checkpoints fit as they are.
+//! The first stage of a two-stage detector. [`Backbone`] is the trait for a custom one, and
+//! [`BackboneWithFpn`] puts torchvision's feature pyramid on any [`Body`]. The architectures that come with
+//! the project are a folder each ([`resnet`]), described by [`BackboneConfig`] and run by [`AnyBackbone`];
+//! [`Architecture`] is what the rest of the project asks of them. Modules carry torchvision's parameter names,
+//! so that its checkpoints fit as they are.
 
+mod architecture;
 mod backbone;
+mod body;
 mod conv_norm;
 mod fpn;
 mod levels;
 mod norm;
-mod resnet;
-mod stages;
+pub mod published;
+pub mod resnet;
+mod shapes;
+mod stage;
 
-pub use backbone::{Backbone, BackboneConfig, BackboneConfigError, FeatureMaps};
+pub use architecture::{
+    AnyBackbone, Architecture, BackboneConfig, BackboneConfigError, UnknownArchitecture,
+};
+pub use backbone::{Backbone, FeatureMaps};
+pub use body::Body;
 pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_relu};
-pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, ResNetFpnConfig};
+pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, FpnConfig};
 pub use levels::{FeatureMapsError, LevelSpec, MAX_CHANNELS, validate_levels};
 pub use norm::{BatchNorm2d, BatchNorm2dConfig, Norm, NormKind};
-pub use resnet::{BasicBlock, Block, Bottleneck, ResNet, ResNetArch, ResNetConfig, UnknownArch};
-pub use stages::ResNetStage;
+pub use resnet::{ResNet, ResNetArch, ResNetConfig, ResNetFpnConfig};
+pub use shapes::Shapes;
+pub use stage::{Block, BlockState, Stage};
 
 pub use rcnn_ops::{Forward, Phase};

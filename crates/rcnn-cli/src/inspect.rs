@@ -5,7 +5,6 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use rcnn_burn::backbone::BackboneConfig;
 use rcnn_burn::freeze::{FreezePlan, FreezeState, Rule};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{StoredTensor, Weights, torchvision_names};
@@ -126,8 +125,8 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                     writeln!(out, "architecture  {}", architecture(config))?;
                     writeln!(out, "classes       {}", classes(config))?;
                     writeln!(out, "configuration {origin}")?;
-                    if let BackboneConfig::ResnetFpn(backbone) = &config.backbone {
-                        writeln!(out, "norm epsilon  {:?}", backbone.norm_eps)?;
+                    if let Some(network) = config.backbone.architecture() {
+                        writeln!(out, "norm epsilon  {:?}", network.norm_eps())?;
                     }
                     if let Ok(macs) = config.macs(args.cost.size) {
                         let parts = macs.parts();
@@ -182,7 +181,10 @@ impl Job for Plan<'_> {
 
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<FreezePlan> {
         let model: StandardFasterRcnn<B> = self.config.init(&devices[0])?;
-        Ok(FreezePlan::new(FreezeState::of(&model), self.rules)?)
+        Ok(FreezePlan::new(
+            FreezeState::from_model(&model),
+            self.rules,
+        )?)
     }
 }
 
@@ -196,30 +198,16 @@ fn states(state: &FreezeState) -> HashMap<&str, bool> {
 
 /// The network in one line.
 fn architecture(config: &FasterRcnnConfig) -> String {
-    let BackboneConfig::ResnetFpn(backbone) = &config.backbone else {
+    if config.backbone.architecture().is_none() {
         return "Faster R-CNN over a custom backbone".to_string();
-    };
-    let mut dropped: Vec<String> = (backbone.dropped_stages.iter())
-        .map(|stage| format!("layer{stage}"))
-        .collect();
-    let blocks = backbone.dropped_blocks.iter();
-    dropped.extend(blocks.map(|(stage, block)| format!("layer{stage}.{block}")));
-    let without = match dropped.is_empty() {
-        true => String::new(),
-        false => format!(" without {}", dropped.join(", ")),
-    };
+    }
     let regression = match config.roi_heads.box_regression {
         true => "",
         false => ", no box regression",
     };
     format!(
-        "Faster R-CNN, {}-FPN ({:?}, stages {:?}{without}), RPN with {} convolution(s), box head: \
-         {}{regression}",
-        backbone.arch,
-        backbone.norm,
-        backbone.returned_layers,
-        config.rpn.conv_depth,
-        config.roi_heads.box_head
+        "Faster R-CNN, {}, RPN with {} convolution(s), box head: {}{regression}",
+        config.backbone, config.rpn.conv_depth, config.roi_heads.box_head
     )
 }
 

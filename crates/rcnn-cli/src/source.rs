@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, published};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
@@ -106,7 +105,8 @@ impl ModelArgs {
                 let classes = self
                     .num_classes
                     .context("--model wants --num-classes too")?;
-                Weights::of_checkpoint_with(&checkpoint, named_config(model, classes)?)?
+                let config = FasterRcnnConfig::named(model, classes).context("--model")?;
+                Weights::of_checkpoint_with(&checkpoint, config)?
             }
             None => match (Weights::of_checkpoint(&checkpoint), &overrides) {
                 // The configuration file may hold what the names do not tell.
@@ -200,28 +200,6 @@ fn fetch(published: &published::Published) -> Result<PathBuf> {
     )
 }
 
-fn named_config(model: &str, num_classes: usize) -> Result<FasterRcnnConfig> {
-    Ok(match model {
-        "fasterrcnn_resnet50_fpn" => FasterRcnnConfig::fasterrcnn_resnet50_fpn(num_classes),
-        "fasterrcnn_resnet50_fpn_v2" => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(num_classes),
-        name => {
-            let name = name.strip_suffix("_fpn").unwrap_or(name);
-            let Ok(arch) = name.parse::<ResNetArch>() else {
-                let known = ResNetArch::ALL.map(ResNetArch::name).join(", ");
-                bail!(
-                    "--model {model}: known are fasterrcnn_resnet50_fpn, \
-                     fasterrcnn_resnet50_fpn_v2, {known}"
-                );
-            };
-            let backbone = ResNetFpnConfig {
-                arch,
-                ..Default::default()
-            };
-            FasterRcnnConfig::resnet_fpn(backbone, num_classes)
-        }
-    })
-}
-
 fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).with_context(|| format!("{}: no JSON object", path.display()))
@@ -256,9 +234,9 @@ pub(crate) fn list() -> Result<()> {
         out,
         "{BUILT_IN:<56} {uses:<26} part of the program ({size:.1} MiB)"
     )?;
-    for p in &published::PUBLISHED {
+    for p in published::all() {
         let size = format!("{:.0} MiB", p.file_size);
-        let use_for = if p.norm_eps.is_some() || p.builder.starts_with("faster") {
+        let use_for = if p.is_detector() {
             "detect"
         } else {
             "backbone"

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use rcnn_burn::freeze::Rule;
+use rcnn_burn::backbone::BackboneConfig;
+use rcnn_burn::freeze::{Change, Rule};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_train::{
     Decay, LearningRateFactor, OptimizerKind, Progress, Report, Run, TrainConfig, TrainError,
@@ -122,10 +123,10 @@ pub(crate) struct TrainArgs {
     /// box_head), a stage (layer4), a glob over parameters' names, /expression/ or first:N
     #[arg(long, value_name = "RULE")]
     freeze: Vec<Rule>,
-    /// Stages of the ResNet that are trained, 0 to 5, counted from the last [default: 3 with trained
-    /// weights, else all]
+    /// Stages of the backbone that are trained, 0 to all (5 in a ResNet), counted from the last [default: 3
+    /// with trained weights, else all]
     #[arg(long, value_name = "N")]
-    trainable_backbone_layers: Option<i64>,
+    trainable_backbone_layers: Option<usize>,
     /// Factor on the learning rate of some parameters, such as backbone=0.1; may be repeated
     #[arg(long, value_name = "PATTERN=X")]
     learning_rate_factor: Vec<LearningRateFactor>,
@@ -301,7 +302,10 @@ impl TrainArgs {
             let fields = backbone
                 .as_object_mut()
                 .context("model.backbone is no table")?;
-            fields.insert("arch".into(), json!(arch));
+            let named = json!(BackboneConfig::named(arch).context("--arch")?);
+            for field in ["kind", "arch"] {
+                fields.insert(field.into(), named[field].clone());
+            }
         }
         set(&mut config.data, &self.data);
         for (field, value) in [
@@ -319,9 +323,8 @@ impl TrainArgs {
             }
         }
         let layers = self.trainable_backbone_layers;
-        let layers = layers.map(|n| format!("trainable_backbone_layers={n}").parse());
-        let rules: Vec<Rule> = layers.transpose()?.into_iter().collect();
-        let rules = [rules, self.freeze.clone()].concat();
+        let layers = layers.map(|count| Rule::from(Change::TrainableBackboneLayers(count)));
+        let rules: Vec<Rule> = layers.into_iter().chain(self.freeze.clone()).collect();
         if !rules.is_empty() {
             config.freeze = rules;
         }

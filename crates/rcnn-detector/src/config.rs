@@ -1,21 +1,21 @@
 //! What describes a detector completely, under torchvision's names.
 
 mod json;
+mod named;
 #[cfg(test)]
 mod tests;
 
+pub use named::UnknownModel;
+
 use burn::config::Config;
 use burn::tensor::backend::Backend;
-use rcnn_backbone::{
-    Backbone, BackboneConfig, BackboneConfigError, BackboneWithFpn, LevelSpec, NormKind,
-    ResNetFpnConfig, validate_levels,
-};
-use rcnn_roi::{BoxHeadConfig, RoiHeadsConfig};
+use rcnn_backbone::{Backbone, BackboneConfig, BackboneConfigError, LevelSpec, validate_levels};
+use rcnn_roi::RoiHeadsConfig;
 use rcnn_rpn::RpnConfig;
 use rcnn_types::validate::{InvalidField, require};
 use serde::Serialize;
 
-use crate::{ConfigError, FasterRcnn, GeneralizedRcnnTransform};
+use crate::{ConfigError, FasterRcnn, GeneralizedRcnnTransform, StandardFasterRcnn};
 
 /// Describes a [`FasterRcnn`]: everything that torchvision's `FasterRCNN` takes, and the backbone.
 ///
@@ -43,53 +43,23 @@ pub struct FasterRcnnConfig {
 
 impl Config for FasterRcnnConfig {}
 
-impl Default for FasterRcnnConfig {
-    /// [`fasterrcnn_resnet50_fpn`](Self::fasterrcnn_resnet50_fpn) with COCO's 91 classes.
-    fn default() -> Self {
-        Self::fasterrcnn_resnet50_fpn(91)
-    }
-}
-
 impl FasterRcnnConfig {
-    /// `torchvision.models.detection.fasterrcnn_resnet50_fpn` as it is with pretrained weights:
-    /// frozen batch norm.
-    pub fn fasterrcnn_resnet50_fpn(num_classes: usize) -> Self {
-        Self::resnet_fpn(ResNetFpnConfig::default(), num_classes)
-    }
-
-    /// `torchvision.models.detection.fasterrcnn_resnet50_fpn_v2`.
-    pub fn fasterrcnn_resnet50_fpn_v2(num_classes: usize) -> Self {
-        let mut config = Self::resnet_fpn(
-            ResNetFpnConfig {
-                norm: NormKind::BatchNorm2d,
-                fpn_norm: Some(NormKind::BatchNorm2d),
-                ..Default::default()
-            },
-            num_classes,
-        );
-        config.rpn.conv_depth = 2;
-        config.roi_heads.box_head = BoxHeadConfig::v2();
-        config
-    }
-
-    /// torchvision's `FasterRCNN` over `resnet_fpn_backbone`.
-    pub fn resnet_fpn(backbone: ResNetFpnConfig, num_classes: usize) -> Self {
-        let mut config = Self::custom(num_classes);
-        config.backbone = BackboneConfig::ResnetFpn(backbone);
-        config
-    }
-
-    /// torchvision's `FasterRCNN` over a backbone of your own, for
-    /// [`init_with_backbone`](Self::init_with_backbone).
-    pub fn custom(num_classes: usize) -> Self {
+    /// torchvision's `FasterRCNN` over a backbone, with its defaults elsewhere.
+    pub fn new(backbone: impl Into<BackboneConfig>, num_classes: usize) -> Self {
         Self {
             num_classes,
             class_names: Vec::new(),
-            backbone: BackboneConfig::Custom,
+            backbone: backbone.into(),
             transform: GeneralizedRcnnTransform::default(),
             rpn: RpnConfig::default(),
             roi_heads: RoiHeadsConfig::default(),
         }
+    }
+
+    /// torchvision's `FasterRCNN` over a custom backbone, for
+    /// [`init_with_backbone`](Self::init_with_backbone).
+    pub fn custom(num_classes: usize) -> Self {
+        Self::new(BackboneConfig::Custom, num_classes)
     }
 
     /// Checks every field, and that anchors and pooling fit the backbone. Whether a
@@ -99,7 +69,7 @@ impl FasterRcnnConfig {
     /// Names the field at fault under torchvision's name, its value and what is expected.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_fields()?;
-        if let BackboneConfig::ResnetFpn(backbone) = &self.backbone {
+        if let Some(backbone) = self.backbone.architecture() {
             backbone.validate()?;
             self.validate_levels(&backbone.levels())?;
         }
@@ -151,17 +121,18 @@ impl FasterRcnnConfig {
     pub fn init<B: Backend>(
         &self,
         device: &B::Device,
-    ) -> Result<FasterRcnn<B, BackboneWithFpn<B>>, ConfigError> {
+    ) -> Result<StandardFasterRcnn<B>, ConfigError> {
         self.validate()?;
-        match &self.backbone {
-            BackboneConfig::ResnetFpn(config) => {
-                self.assemble(config.init(device)?, config.out_channels, device)
+        match (self.backbone.architecture(), self.backbone.init(device)?) {
+            (Some(architecture), Some(backbone)) => {
+                let channels = architecture.levels()[0].channels;
+                self.assemble(backbone, channels, device)
             }
-            BackboneConfig::Custom => Err(ConfigError::CustomBackbone),
+            _ => Err(ConfigError::CustomBackbone),
         }
     }
 
-    /// Makes the detector over a backbone of your own, with random weights elsewhere.
+    /// Makes the detector over a custom backbone, with random weights elsewhere.
     ///
     /// # Errors
     /// Where [`validate_for`](Self::validate_for) fails.

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_backbone::{Backbone, BackboneWithFpn, FeatureMaps, Forward, Phase};
+use rcnn_backbone::{AnyBackbone, Backbone, FeatureMaps, Forward, Phase};
 use rcnn_ops::{BBox, DetectionBackend, ForwardHook};
 use rcnn_roi::{ClassScores, RoiHeads};
 use rcnn_rpn::{Proposals, RegionProposalNetwork};
@@ -16,13 +16,11 @@ use crate::{ConfigError, DetectError, FasterRcnnConfig, GeneralizedRcnnTransform
 ///
 /// ```
 /// use burn::tensor::{Distribution, Tensor};
-/// use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
 /// use rcnn_detector::FasterRcnnConfig;
 /// use rcnn_ops::backend_types::Flex;
 ///
 /// let device = Default::default();
-/// let backbone = ResNetFpnConfig { arch: ResNetArch::ResNet18, ..Default::default() };
-/// let mut config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+/// let mut config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
 /// config.transform.min_size = vec![64];
 /// let model = config.init::<Flex>(&device)?;
 /// let image = Tensor::random([3, 48, 64], Distribution::Uniform(0.0, 1.0), &device);
@@ -47,8 +45,8 @@ pub struct FasterRcnn<B: Backend, N> {
     pub class_names: Vec<String>,
 }
 
-/// A detector over the backbones that come along.
-pub type StandardFasterRcnn<B> = FasterRcnn<B, BackboneWithFpn<B>>;
+/// A detector over any of the bundled architectures.
+pub type StandardFasterRcnn<B> = FasterRcnn<B, AnyBackbone<B>>;
 
 impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// Finds the objects in each image. The same images give the same detections, bit for bit.

@@ -16,7 +16,7 @@ mod record;
 mod surgery;
 mod transform;
 
-pub use config::FasterRcnnConfig;
+pub use config::{FasterRcnnConfig, UnknownModel};
 #[cfg(feature = "record")]
 pub use cost::{Macs, Part};
 pub use error::{ConfigError, DetectError};

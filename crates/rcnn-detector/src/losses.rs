@@ -178,15 +178,15 @@ mod tests {
     use burn::tensor::Distribution;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
-    use rcnn_backbone::{BackboneWithFpn, ResNetArch, ResNetFpnConfig};
+    use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
     use rcnn_ops::backend_types::Flex;
     use rcnn_roi::BoxHeadConfig;
     use rcnn_types::Size;
 
     use super::*;
-    use crate::{FasterRcnnConfig, GeneralizedRcnnTransform};
+    use crate::{FasterRcnnConfig, GeneralizedRcnnTransform, StandardFasterRcnn};
 
-    type Model = FasterRcnn<Flex, BackboneWithFpn<Flex>>;
+    type Model = StandardFasterRcnn<Flex>;
     type Sampling<'a> = Subsample<'a, StdRng>;
 
     /// A small model of random weights that trains on `min_sizes`.
@@ -197,7 +197,7 @@ mod tests {
             out_channels: 8,
             ..Default::default()
         };
-        let mut config = FasterRcnnConfig::resnet_fpn(backbone, 3);
+        let mut config = FasterRcnnConfig::new(backbone, 3);
         config.rpn.anchor_generator.sizes = vec![vec![32.0], vec![64.0]];
         config.rpn.anchor_generator.aspect_ratios = vec![vec![1.0]; 2];
         config.roi_heads.box_head = BoxHeadConfig::TwoMlp {

@@ -3,16 +3,16 @@
 //! A model is its configuration and its weights: an operation says what the network is to be, and
 //! everything that depends on it follows. Which weights then still fit is the weights' matter.
 
-mod levels;
+mod backbone;
 mod text;
 
-use rcnn_backbone::{BackboneConfig, ResNetFpnConfig};
 use rcnn_roi::{BoxHeadConfig, BoxHeadTextError};
 use rcnn_rpn::AnchorGenerator;
 
 use crate::{ConfigError, FasterRcnnConfig};
 
-/// A change of the network. Stages are those of torchvision's names: 1 is `layer1`.
+/// A change of the network. Stages and blocks go by the names that the architecture gives them
+/// ([`Architecture::stages`](rcnn_backbone::Architecture::stages)), such as `layer4` and `layer3.1`.
 ///
 /// In text (`"drop-stage layer4".parse()`) it is a name and, for all but `no-box-regression`, a value;
 /// the names are those of the options of `rcnn surgery`.
@@ -26,17 +26,12 @@ pub enum Operation {
     /// one, scaled.
     Levels(Vec<Level>),
     /// Ends the body after a stage: `cut-after layer3`. A level `pool` stays, over the last map.
-    CutAfter(usize),
+    CutAfter(String),
     /// Makes a stage the identity: `drop-stage layer2`. Its feature map goes; later stages take the
     /// channels and stride of the stage before.
-    DropStage(usize),
+    DropStage(String),
     /// Makes a residual block the identity: `drop-block layer3.1`. The others keep their names.
-    DropBlock {
-        /// Its stage.
-        stage: usize,
-        /// Its position in the stage, from 0.
-        block: usize,
-    },
+    DropBlock(String),
     /// Gives the first stage so many 3x3 convolutions, or none: `rpn-convs 0`.
     RpnConvs(usize),
     /// Gives the first stage other anchors: `anchors 32;64;128@0.5,1,2` has a size on each of three
@@ -56,12 +51,12 @@ pub enum Operation {
 }
 
 /// A feature map to keep or add.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Level {
     /// The map that the model has at this position, as torchvision names them: `0`.
     Map(usize),
     /// The map of a stage of the body: `layer2`.
-    Stage(usize),
+    Stage(String),
     /// The last map, subsampled: `pool`.
     Pool,
 }
@@ -88,36 +83,36 @@ pub enum SurgeryError {
     )]
     CustomBackbone,
     /// A stage that the model does not build.
-    #[error("the model has no stage layer{stage}: it is built of {}", stages(.built))]
+    #[error("the model has no stage {stage}: it is built of {}", names(.built))]
     NoSuchStage {
         /// The stage.
-        stage: usize,
+        stage: String,
         /// Those that are built.
-        built: Vec<usize>,
+        built: Vec<String>,
     },
     /// Nothing follows the stage to cut after.
-    #[error("nothing follows layer{0}: the body ends there already; leave the operation out")]
-    NothingToCut(usize),
+    #[error("nothing follows {0}: the body ends there already; leave the operation out")]
+    NothingToCut(String),
     /// No level would be left.
     #[error(
-        "without layer{stage}{} no feature map would be left, as only {} has one: first choose a \
+        "without {stage}{} no feature map would be left, as only {} has one: first choose a \
          level that stays, `levels {}` for one",
         if *.cut { " and what follows it" } else { "" },
-        stages(.returned),
-        .instead.map_or("layer1".to_string(), |stage| format!("layer{stage}"))
+        names(.returned),
+        .instead
     )]
     NoLevelLeft {
         /// First stage that goes.
-        stage: usize,
+        stage: String,
         /// Whether all after it go too.
         cut: bool,
         /// Stages that have levels.
-        returned: Vec<usize>,
+        returned: Vec<String>,
         /// A stage that could be one.
-        instead: Option<usize>,
+        instead: String,
     },
     /// A level that there is not.
-    #[error("there is no level {level}: the model has {known}; stages go by name too, as layer2")]
+    #[error("there is no level {level}: the model has {known}; stages go by name too")]
     NoSuchLevel {
         /// What was asked for.
         level: String,
@@ -127,14 +122,17 @@ pub enum SurgeryError {
     /// No stage among the levels.
     #[error("levels of no stage: `pool` is made of the last one, so name at least one beside it")]
     NoStageLevel,
-    /// The block is dropped already, or its stage is.
-    #[error("layer{stage}.{block} is dropped already; leave the operation out")]
-    DroppedAlready {
-        /// Its stage.
-        stage: usize,
-        /// Its position.
-        block: usize,
+    /// A block that the model does not have.
+    #[error("the model has no block {block}: it has {}", names(.known))]
+    NoSuchBlock {
+        /// The block.
+        block: String,
+        /// The first and last block of each stage.
+        known: Vec<String>,
     },
+    /// The block is dropped already.
+    #[error("{0} is dropped already; leave the operation out")]
+    DroppedAlready(String),
     /// The predictor refines no boxes.
     #[error("the model has no box regression already; leave the operation out")]
     NoBoxRegression,
@@ -143,11 +141,10 @@ pub enum SurgeryError {
     Config(#[from] ConfigError),
 }
 
-/// `layer1, layer2`.
-fn stages(stages: &[usize]) -> String {
-    let names: Vec<String> = stages.iter().map(|s| format!("layer{s}")).collect();
+/// Names with commas between them.
+fn names(names: &[String]) -> String {
     match names.is_empty() {
-        true => "no stage".to_string(),
+        true => "none".to_string(),
         false => names.join(", "),
     }
 }
@@ -169,20 +166,16 @@ impl FasterRcnnConfig {
     fn apply(&mut self, operation: &Operation) -> Result<(), SurgeryError> {
         match operation {
             Operation::Levels(levels) => {
-                let backbone = levels::chosen(self.resnet_fpn_backbone()?, levels)?;
-                self.replace_backbone(backbone);
+                self.change_backbone(|network| backbone::choose_levels(network, levels))?;
             }
             Operation::CutAfter(stage) => {
-                let backbone = cut_after(self.resnet_fpn_backbone()?, *stage)?;
-                self.replace_backbone(backbone);
+                self.change_backbone(|network| backbone::cut_after(network, stage))?;
             }
             Operation::DropStage(stage) => {
-                let backbone = drop_stage(self.resnet_fpn_backbone()?, *stage)?;
-                self.replace_backbone(backbone);
+                self.change_backbone(|network| backbone::drop_stage(network, stage))?;
             }
-            Operation::DropBlock { stage, block } => {
-                let backbone = drop_block(self.resnet_fpn_backbone()?, *stage, *block)?;
-                self.replace_backbone(backbone);
+            Operation::DropBlock(block) => {
+                self.change_backbone(|network| backbone::drop_block(network, block))?;
             }
             Operation::RpnConvs(depth) => self.rpn.conv_depth = *depth,
             Operation::Anchors(anchors) => self.rpn.anchor_generator = anchors.clone(),
@@ -212,92 +205,6 @@ impl FasterRcnnConfig {
             self.roi_heads.class_weights = None;
         }
     }
-
-    fn resnet_fpn_backbone(&self) -> Result<&ResNetFpnConfig, SurgeryError> {
-        match &self.backbone {
-            BackboneConfig::ResnetFpn(backbone) => Ok(backbone),
-            BackboneConfig::Custom => Err(SurgeryError::CustomBackbone),
-        }
-    }
-}
-
-/// Numbers of the stages that are built.
-fn built(backbone: &ResNetFpnConfig) -> Vec<usize> {
-    let stages = backbone.body().built_stages().into_iter();
-    stages.map(|stage| stage.number).collect()
-}
-
-fn require_built(backbone: &ResNetFpnConfig, stage: usize) -> Result<(), SurgeryError> {
-    let built = built(backbone);
-    match built.contains(&stage) {
-        true => Ok(()),
-        false => Err(SurgeryError::NoSuchStage { stage, built }),
-    }
-}
-
-fn cut_after(backbone: &ResNetFpnConfig, stage: usize) -> Result<ResNetFpnConfig, SurgeryError> {
-    require_built(backbone, stage)?;
-    let Some(first) = built(backbone).into_iter().find(|&s| s > stage) else {
-        return Err(SurgeryError::NothingToCut(stage));
-    };
-    without(backbone, first, true)
-}
-
-fn drop_stage(backbone: &ResNetFpnConfig, stage: usize) -> Result<ResNetFpnConfig, SurgeryError> {
-    require_built(backbone, stage)?;
-    without(backbone, stage, false)
-}
-
-/// The backbone without a stage or, where it is cut, those after it too.
-fn without(
-    backbone: &ResNetFpnConfig,
-    stage: usize,
-    cut: bool,
-) -> Result<ResNetFpnConfig, SurgeryError> {
-    let mut changed = backbone.clone();
-    changed
-        .returned_layers
-        .retain(|&s| if cut { s < stage } else { s != stage });
-    if changed.returned_layers.is_empty() {
-        let before = |&s: &usize| if cut { s < stage } else { s != stage };
-        return Err(SurgeryError::NoLevelLeft {
-            stage,
-            cut,
-            returned: backbone.returned_layers.clone(),
-            instead: built(backbone).into_iter().rev().find(before),
-        });
-    }
-    if !cut {
-        changed.dropped_stages.push(stage);
-        changed.dropped_stages.sort_unstable();
-    }
-    forget_unbuilt(&mut changed);
-    Ok(changed)
-}
-
-/// What is not built needs no dropping.
-fn forget_unbuilt(backbone: &mut ResNetFpnConfig) {
-    let last = backbone.body().stages;
-    backbone.dropped_stages.retain(|&stage| stage < last);
-    let built = built(backbone);
-    backbone
-        .dropped_blocks
-        .retain(|(stage, _)| built.contains(stage));
-}
-
-fn drop_block(
-    backbone: &ResNetFpnConfig,
-    stage: usize,
-    block: usize,
-) -> Result<ResNetFpnConfig, SurgeryError> {
-    require_built(backbone, stage)?;
-    let mut changed = backbone.clone();
-    if changed.dropped_blocks.contains(&(stage, block)) {
-        return Err(SurgeryError::DroppedAlready { stage, block });
-    }
-    changed.dropped_blocks.push((stage, block));
-    changed.dropped_blocks.sort_unstable();
-    Ok(changed)
 }
 
 #[cfg(test)]

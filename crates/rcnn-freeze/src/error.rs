@@ -13,11 +13,16 @@ pub enum FreezeError {
         /// The text.
         rule: String,
     },
-    /// There are no more stages to count.
-    #[error("trainable_backbone_layers = {found}: expected 0 to 5")]
+    /// `trainable_backbone_layers` is more than the backbone has stages.
+    #[error(
+        "trainable_backbone_layers = {found}: expected 0 to {}, the backbone's stages ({})",
+        stages.len(), stages.join(", ")
+    )]
     TrainableLayers {
         /// What was asked for.
-        found: String,
+        found: usize,
+        /// Names of the stages, in the order of the forward pass.
+        stages: Vec<String>,
     },
     /// The pattern is no glob, no regular expression or no `first:N`.
     #[error("`{pattern}`: {reason}")]
@@ -43,11 +48,12 @@ pub enum FreezeError {
         /// One of them.
         example: String,
     },
-    /// `trainable_backbone_layers` of a model without a ResNet.
+    /// `trainable_backbone_layers` of a backbone that lists no stages.
     #[error(
-        "trainable_backbone_layers counts the stages of a ResNet; the model has no parameter `backbone.body.*`"
+        "trainable_backbone_layers counts the backbone's stages, and this backbone lists none \
+         (`Backbone::stages`)"
     )]
-    NoBody,
+    NoStages,
     /// All is frozen.
     #[error("from epoch {epoch} on all parameters are frozen: nothing is left to train")]
     NothingTrainable {

@@ -7,14 +7,12 @@
 //! What is frozen is said by [`Rule`]s, each a line of text, of which the last one wins:
 //!
 //! ```
-//! # use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
 //! # use rcnn_detector::FasterRcnnConfig;
 //! # use rcnn_ops::backend_types::Flex;
 //! use burn::backend::Autodiff;
 //! use rcnn_freeze::{FreezePlan, FreezeState, freeze};
 //!
-//! # let backbone = ResNetFpnConfig { arch: ResNetArch::ResNet18, ..Default::default() };
-//! # let model = || FasterRcnnConfig::resnet_fpn(backbone.clone(), 4)
+//! # let model = || FasterRcnnConfig::named("resnet18_fpn", 4).expect("a name")
 //! #     .init::<Autodiff<Flex>>(&Default::default()).expect("a model");
 //! // All of the box head frozen.
 //! let head_frozen = freeze(model(), &["box_head"])?;
@@ -22,10 +20,10 @@
 //! let backbone_frozen = freeze(model(), &["backbone"])?;
 //! // The head frozen first, then thawed layer by layer.
 //! let rules = ["roi_heads", "thaw box_predictor from epoch 2", "thaw box_head from epoch 3"];
-//! let plan = FreezePlan::new(FreezeState::of(&head_frozen), &rcnn_freeze::parse(&rules)?)?;
+//! let plan = FreezePlan::new(FreezeState::from_model(&head_frozen), &rcnn_freeze::parse(&rules)?)?;
 //! let second_epoch = plan.at(2).apply(model());
 //!
-//! let state = FreezeState::of(&backbone_frozen);
+//! let state = FreezeState::from_model(&backbone_frozen);
 //! println!("{state}");
 //! assert!(state.frozen().names.iter().all(|name| name.starts_with("backbone.")));
 //! # Ok::<(), rcnn_freeze::FreezeError>(())
@@ -39,8 +37,9 @@ mod rule;
 mod state;
 mod torchvision;
 
-use burn::module::Module;
 use burn::tensor::backend::Backend;
+use rcnn_backbone::Backbone;
+use rcnn_detector::FasterRcnn;
 
 pub use error::FreezeError;
 pub use optimizer::FreezingOptimizer;
@@ -56,7 +55,10 @@ pub use torchvision::with_torchvision_default;
 ///
 /// # Errors
 /// When a rule can't be read, or its pattern matches nothing.
-pub fn freeze<B: Backend, M: Module<B>>(model: M, rules: &[&str]) -> Result<M, FreezeError> {
-    let plan = FreezePlan::new(FreezeState::of(&model), &parse(rules)?)?;
+pub fn freeze<B: Backend, N: Backbone<B>>(
+    model: FasterRcnn<B, N>,
+    rules: &[&str],
+) -> Result<FasterRcnn<B, N>, FreezeError> {
+    let plan = FreezePlan::new(FreezeState::from_model(&model), &parse(rules)?)?;
     Ok(plan.at(1).apply(model))
 }

@@ -12,8 +12,9 @@ use crate::FreezeError;
 ///
 /// - a glob such as `roi_heads.box_head.*` or `*.bias`, where `*` matches dots too. It may match a
 ///   parameter or a module around it, so that `roi_heads.box_head` is all of the box head, and
-///   `backbone.`, `backbone.body.` and `roi_heads.` may be left out: the parts are `backbone`,
-///   `body`, `fpn`, `rpn`, `box_head` and `box_predictor`, the stages `conv1` and `layer1` to `layer4`;
+///   `backbone.`, `roi_heads.` and what stands before the backbone's stages may be left out: the parts are
+///   `backbone`, `body`, `fpn`, `rpn`, `box_head` and `box_predictor`, and of a ResNet also `conv1` and
+///   `layer1` to `layer4`;
 /// - `/.../`, a regular expression that is searched for in the full name;
 /// - `first:10`, the first ten parameters in the order of `named_parameters()`.
 #[derive(Clone)]
@@ -29,22 +30,23 @@ enum Matcher {
     First(usize),
 }
 
-/// Prefixes that a glob may leave out.
-const IMPLIED: [&str; 4] = ["", "backbone.", "backbone.body.", "roi_heads."];
-
 /// Names offered when nothing matches.
 const NEAREST: usize = 3;
 
 impl Pattern {
-    /// Whether the pattern matches each of the names.
+    /// Whether the pattern matches each of the names, of which a glob may leave out some prefixes.
     ///
     /// # Errors
     /// When it matches none.
-    pub fn matches(&self, names: &[&str]) -> Result<Vec<bool>, FreezeError> {
+    pub(crate) fn matches(
+        &self,
+        names: &[&str],
+        implied: &[String],
+    ) -> Result<Vec<bool>, FreezeError> {
         let found: Vec<bool> = (0..)
             .zip(names)
             .map(|(place, name)| match &self.matcher {
-                Matcher::Glob(glob) => forms(name).any(|form| glob.is_match(form)),
+                Matcher::Glob(glob) => forms(name, implied).any(|form| glob.is_match(form)),
                 Matcher::Regex(regex) => regex.is_match(name),
                 Matcher::First(count) => place < *count,
             })
@@ -92,10 +94,10 @@ fn around(name: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What a glob may call a parameter or a module around it.
-fn forms(name: &str) -> impl Iterator<Item = &str> {
-    IMPLIED
+fn forms<'a>(name: &'a str, implied: &[String]) -> impl Iterator<Item = &'a str> {
+    implied
         .iter()
-        .filter_map(|prefix| name.strip_prefix(prefix))
+        .filter_map(|prefix| name.strip_prefix(prefix.as_str()))
         .flat_map(around)
 }
 
@@ -161,8 +163,15 @@ mod tests {
         "roi_heads.box_predictor.cls_score.weight",
     ];
 
+    fn implied() -> Vec<String> {
+        ["", "backbone.", "backbone.body.", "roi_heads."]
+            .map(String::from)
+            .into()
+    }
+
     fn matched(pattern: &str) -> Vec<usize> {
-        let found = pattern.parse::<Pattern>().and_then(|p| p.matches(&NAMES));
+        let found = pattern.parse::<Pattern>();
+        let found = found.and_then(|pattern| pattern.matches(&NAMES, &implied()));
         let found = found.unwrap_or_else(|error| panic!("{error}"));
         (0..NAMES.len()).filter(|i| found[*i]).collect()
     }
@@ -207,7 +216,7 @@ mod tests {
             let error = pattern
                 .parse::<Pattern>()
                 .expect("a pattern")
-                .matches(&NAMES);
+                .matches(&NAMES, &implied());
             let Err(FreezeError::NoMatch { nearest, .. }) = error else {
                 panic!("{pattern}: {error:?}");
             };

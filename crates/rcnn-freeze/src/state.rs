@@ -6,6 +6,8 @@ use std::fmt;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use rcnn_backbone::{Backbone, Stage};
+use rcnn_detector::FasterRcnn;
 use weights_import::named_parameters;
 
 use crate::{Change, FreezeError, Pattern, torchvision};
@@ -18,6 +20,8 @@ pub struct FreezeState {
     buffers: Vec<String>,
     /// Bytes of an element.
     width: usize,
+    /// Those of the backbone.
+    stages: Vec<Stage>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +45,7 @@ pub struct Selection<'a> {
 impl FreezeState {
     /// The parameters of a model as they stand. Without autodiff nothing counts as frozen, and
     /// weights that were never used stay uninitialised.
-    pub fn of<B: Backend, M: Module<B>>(model: &M) -> Self {
+    pub fn from_model<B: Backend, N: Backbone<B>>(model: &FasterRcnn<B, N>) -> Self {
         let mut flags = Flags::default();
         model.visit(&mut flags);
         let (mut parameters, mut buffers) = (Vec::new(), Vec::new());
@@ -60,6 +64,7 @@ impl FreezeState {
             parameters,
             buffers,
             width: size_of::<B::FloatElem>(),
+            stages: model.backbone.stages(),
         }
     }
 
@@ -70,14 +75,12 @@ impl FreezeState {
     pub fn change(&mut self, change: &Change) -> Result<(), FreezeError> {
         match change {
             Change::TrainableBackboneLayers(count) => {
-                let mut any = false;
+                torchvision::validate(*count, &self.stages)?;
                 for parameter in &mut self.parameters {
-                    if let Some(frozen) = torchvision::is_frozen(&parameter.name, *count) {
-                        parameter.frozen = frozen;
-                        any = true;
-                    }
+                    let frozen = torchvision::is_frozen(&parameter.name, *count, &self.stages);
+                    parameter.frozen = frozen.unwrap_or(parameter.frozen);
                 }
-                any.then_some(()).ok_or(FreezeError::NoBody)
+                Ok(())
             }
             Change::Freeze(pattern) => self.set(pattern, true),
             Change::Thaw(pattern) => self.set(pattern, false),
@@ -108,9 +111,10 @@ impl FreezeState {
 
     fn matches(&self, pattern: &Pattern) -> Result<Vec<bool>, FreezeError> {
         let names: Vec<&str> = self.parameters.iter().map(|p| p.name.as_str()).collect();
-        pattern.matches(&names).map_err(|error| {
+        let implied = self.implied();
+        pattern.matches(&names, &implied).map_err(|error| {
             let buffers: Vec<&str> = self.buffers.iter().map(String::as_str).collect();
-            let matched = pattern.matches(&buffers).unwrap_or_default();
+            let matched = pattern.matches(&buffers, &implied).unwrap_or_default();
             match matched.iter().position(|matched| *matched) {
                 Some(place) => FreezeError::Buffers {
                     pattern: pattern.to_string(),
@@ -119,6 +123,19 @@ impl FreezeState {
                 None => error,
             }
         })
+    }
+
+    /// Prefixes that a pattern may leave out: those of parts, and of the backbone's stages.
+    fn implied(&self) -> Vec<String> {
+        let mut implied = ["", "backbone.", "roi_heads."].map(String::from).to_vec();
+        let modules = self.stages.iter().flat_map(|stage| &stage.modules);
+        for (parent, _) in modules.filter_map(|module| module.rsplit_once('.')) {
+            let prefix = format!("backbone.{parent}.");
+            if !implied.contains(&prefix) {
+                implied.push(prefix);
+            }
+        }
+        implied
     }
 
     /// The model with these parameters frozen and trainable. It has an effect with autodiff alone.

@@ -1,33 +1,30 @@
-//! torchvision's rule for ResNets (`torchvision.models.detection.backbone_utils`): the last stages of
-//! the body are trained, counted by `trainable_backbone_layers`.
+//! torchvision's rule (`torchvision.models.detection.backbone_utils`): the last stages of the backbone are
+//! trained, counted by `trainable_backbone_layers`.
+
+use rcnn_backbone::Stage;
 
 use crate::{Change, FreezeError, Rule};
-
-/// Where the rule is at work.
-const BODY: &str = "backbone.body.";
-
-/// Stages, last first (`resnet_fpn_backbone`).
-const STAGES: [&str; 5] = ["layer4", "layer3", "layer2", "layer1", "conv1"];
 
 /// torchvision's default with trained weights.
 const DEFAULT: usize = 3;
 
-/// Checks a number of trainable layers.
-pub(crate) fn check(found: &str) -> Result<usize, FreezeError> {
-    let count = found.parse().ok().filter(|n| *n <= STAGES.len());
-    count.ok_or_else(|| FreezeError::TrainableLayers {
-        found: found.to_string(),
-    })
+/// Checks that a backbone has that many stages.
+pub(crate) fn validate(count: usize, stages: &[Stage]) -> Result<(), FreezeError> {
+    match (stages.len(), count) {
+        (0, _) => Err(FreezeError::NoStages),
+        (known, count) if count > known => Err(FreezeError::TrainableLayers {
+            found: count,
+            stages: stages.iter().map(|stage| stage.name.clone()).collect(),
+        }),
+        _ => Ok(()),
+    }
 }
 
-/// Whether a body's parameter is frozen with so many trainable layers; nothing for other parameters.
-pub(crate) fn is_frozen(name: &str, trainable_layers: usize) -> Option<bool> {
-    let name = name.strip_prefix(BODY)?;
-    let mut trained = STAGES[..trainable_layers].iter();
-    // A norm of its own kind freezes itself; one that can be trained thaws with the whole body
-    // (torchvision #3394).
-    let norm = trainable_layers == STAGES.len() && name.starts_with("bn1");
-    Some(!norm && !trained.any(|stage| name.starts_with(stage)))
+/// Whether a parameter is frozen with that many trainable stages; nothing outside the stages.
+pub(crate) fn is_frozen(parameter: &str, count: usize, stages: &[Stage]) -> Option<bool> {
+    let name = parameter.strip_prefix("backbone.")?;
+    let stage = stages.iter().position(|stage| stage.owns(name))?;
+    Some(stage + count < stages.len())
 }
 
 /// The rules with torchvision's default before them, and whether a `trainable_backbone_layers` among

@@ -11,7 +11,7 @@ use burn::optim::{GradientsParams, Optimizer, Sgd, SgdConfig};
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Recorder};
 use burn::tensor::{Distribution, Tensor};
 use rand::rngs::StdRng;
-use rcnn_backbone::{Forward, NormKind, ResNetArch, ResNetFpnConfig};
+use rcnn_backbone::{AnyBackbone, Body, Forward, NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_freeze::{FreezeError, FreezePlan, FreezeState, FreezingOptimizer, freeze, parse};
 use rcnn_ops::Subsample;
@@ -33,7 +33,7 @@ fn model(norm: NormKind) -> Model {
         out_channels: 8,
         ..Default::default()
     };
-    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 3);
+    let mut config = FasterRcnnConfig::new(backbone, 3);
     config.rpn.anchor_generator.sizes = vec![vec![16.0], vec![32.0], vec![64.0]];
     config.rpn.anchor_generator.aspect_ratios = vec![vec![1.0]; 3];
     config.roi_heads.box_head = BoxHeadConfig::TwoMlp {
@@ -93,7 +93,7 @@ fn the_frozen_stays_and_the_rest_moves() {
         "thaw box_head.fc7",
     ];
     let model = freeze(model(NormKind::BatchNorm2d), &rules).expect("rules that fit");
-    let state = FreezeState::of(&model);
+    let state = FreezeState::from_model(&model);
     let frozen = state.frozen().names;
     assert!(frozen.contains(&"backbone.body.layer1.1.bn2.bias"));
     assert!(frozen.contains(&"roi_heads.box_head.fc6.weight"));
@@ -122,7 +122,7 @@ fn the_frozen_stays_and_the_rest_moves() {
 fn freezing_in_the_middle_stops_and_thawing_starts_clean() {
     let start = model(NormKind::FrozenBatchNorm2d);
     let rules = parse(&["fpn from epoch 2", "thaw fpn from epoch 3"]).expect("rules");
-    let plan = FreezePlan::new(FreezeState::of(&start), &rules).expect("rules that fit");
+    let plan = FreezePlan::new(FreezeState::from_model(&start), &rules).expect("rules that fit");
     let mut optimizer = optimizer();
     let first = train(plan.at(1).apply(start), &mut optimizer, 2);
     let fpn = "backbone.fpn.layer_blocks.0.0.weight";
@@ -160,10 +160,11 @@ fn nothing_is_tracked_before_the_first_trainable_layer() {
             for model in [made, loaded.expect("its own weights"), resumed] {
                 let model = freeze(model, &rules).expect("rules that fit");
                 let image = Tensor::ones([1, 3, 64, 64], &Default::default());
-                let stages = model.backbone.body.forward(image, &mut Forward::training());
+                let AnyBackbone::ResNetFpn(backbone) = &model.backbone;
+                let cx = &mut Forward::training();
+                let stages = backbone.body.forward(image, &[1, 2], cx);
                 let tracked = stages
                     .into_iter()
-                    .take(2)
                     .map(|s| s.into_primitive().tensor().is_tracked());
                 assert_eq!(tracked.collect::<Vec<_>>(), expected, "{norm:?} {rules:?}");
             }
@@ -173,7 +174,7 @@ fn nothing_is_tracked_before_the_first_trainable_layer() {
 
 #[test]
 fn rules_that_do_not_fit_are_refused() {
-    let state = FreezeState::of(&model(NormKind::FrozenBatchNorm2d));
+    let state = FreezeState::from_model(&model(NormKind::FrozenBatchNorm2d));
     let plan = |rules: &[&str]| FreezePlan::new(state.clone(), &parse(rules).expect("rules"));
     let says = |rules: &[&str], text: &str| {
         let error = plan(rules).expect_err(text).to_string();
@@ -182,6 +183,10 @@ fn rules_that_do_not_fit_are_refused() {
     says(
         &["rpn", "thaw box_haed from epoch 9"],
         "the nearest are roi_heads.box_head",
+    );
+    says(
+        &["trainable_backbone_layers=6"],
+        "= 6: expected 0 to 5, the backbone's stages (stem, layer1, layer2, layer3, layer4)",
     );
     says(&["bn1"], "buffers only (such as backbone.body.bn1.weight)");
     says(

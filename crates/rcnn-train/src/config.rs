@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcnn_burn::backbone::{BackboneConfig, NormKind, ResNetFpnConfig};
+use rcnn_burn::backbone::NormKind;
 use rcnn_burn::freeze::Rule;
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{ConfigError, FasterRcnnConfig};
@@ -238,41 +238,33 @@ impl TrainConfig {
         weights: Option<&Weights>,
         class_names: &[String],
     ) -> Result<FasterRcnnConfig, ConfigError> {
-        let base = match weights {
+        let mut base = match weights {
             Some(weights) => weights.config.clone(),
-            None => {
+            None => FasterRcnnConfig::default(),
+        };
+        base.num_classes = class_names.len();
+        base.class_names = class_names.to_vec();
+        let mut config = base.overridden(&self.model)?;
+        let given = |field: &str| {
+            self.model
+                .get("backbone")
+                .is_some_and(|b| b.get(field).is_some())
+        };
+        if let Some(network) = config.backbone.architecture_mut() {
+            if weights.is_none() && !given("norm") {
                 // torchvision freezes the statistics of a trained body, and trains those of a new one.
-                let norm = match self.backbone_weights {
+                network.set_norm(match self.backbone_weights {
                     Some(_) => NormKind::FrozenBatchNorm2d,
                     None => NormKind::BatchNorm2d,
-                };
-                let backbone = ResNetFpnConfig {
-                    norm,
-                    ..Default::default()
-                };
-                FasterRcnnConfig::resnet_fpn(backbone, class_names.len())
+                });
             }
-        };
-        let mut config = FasterRcnnConfig {
-            num_classes: class_names.len(),
-            class_names: class_names.to_vec(),
-            ..base
-        }
-        .overridden(&self.model)?;
-        // Five sizes of anchors are for five levels.
-        if let BackboneConfig::ResnetFpn(backbone) = &config.backbone
-            && !self.model.contains_key("rpn_anchor_generator")
-        {
-            config
-                .rpn
-                .anchor_generator
-                .sizes
-                .truncate(backbone.num_levels());
-            config
-                .rpn
-                .anchor_generator
-                .aspect_ratios
-                .truncate(backbone.num_levels());
+            if !self.model.contains_key("rpn_anchor_generator") {
+                // Five sizes of anchors are for five levels.
+                let levels = network.levels().len();
+                let anchors = &mut config.rpn.anchor_generator;
+                anchors.sizes.truncate(levels);
+                anchors.aspect_ratios.truncate(levels);
+            }
         }
         config.validate()?;
         Ok(config)

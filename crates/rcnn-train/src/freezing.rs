@@ -5,6 +5,8 @@ use std::fmt;
 
 use burn::module::{Module, ParamId};
 use burn::tensor::backend::Backend;
+use rcnn_burn::FasterRcnn;
+use rcnn_burn::backbone::Backbone;
 use rcnn_burn::freeze::{FreezeError, FreezePlan, FreezeState, Rule};
 use rcnn_burn::weights::named_parameters;
 
@@ -19,12 +21,12 @@ pub(crate) struct Freezing {
 }
 
 impl Freezing {
-    pub(crate) fn new<B: Backend, M: Module<B>>(
-        model: &M,
+    pub(crate) fn new<B: Backend, N: Backbone<B>>(
+        model: &FasterRcnn<B, N>,
         rules: &[Rule],
         factors: &[LearningRateFactor],
     ) -> Result<Self, FreezeError> {
-        let start = FreezeState::of(model);
+        let start = FreezeState::from_model(model);
         let mut by_name = HashMap::new();
         for LearningRateFactor { pattern, factor } in factors {
             let names = start.matching(pattern)?.into_iter();

@@ -23,7 +23,7 @@ fn folder() -> TempDir {
         out_channels: 8,
         ..Default::default()
     };
-    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 2);
+    let mut config = FasterRcnnConfig::new(backbone, 2);
     config.rpn.anchor_generator.sizes = vec![vec![16.0], vec![32.0]];
     config.rpn.anchor_generator.aspect_ratios = vec![vec![1.0]; 2];
     config.roi_heads.box_head = BoxHeadConfig::TwoMlp {

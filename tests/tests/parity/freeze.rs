@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use parity::Fixture;
-use rcnn_burn::backbone::{NormKind, ResNetFpnConfig};
+use rcnn_burn::backbone::NormKind;
 use rcnn_burn::freeze::{Change, FreezeState};
 use rcnn_burn::{FasterRcnnConfig, Flex};
 use serde::Deserialize;
@@ -20,16 +20,14 @@ pub(crate) fn trainable_backbone_layers() {
     assert_eq!(cases.len(), 6);
     for (case, expected) in cases {
         let (arch, norm) = case.split_once('/').expect("architecture and norm");
-        let backbone = ResNetFpnConfig {
-            arch: arch.parse().expect(arch),
-            norm: match norm {
-                "batch" => NormKind::BatchNorm2d,
-                _ => NormKind::FrozenBatchNorm2d,
-            },
-            ..Default::default()
-        };
-        let model = FasterRcnnConfig::resnet_fpn(backbone, 2).init::<Flex>(&Default::default());
-        let start = FreezeState::of(&model.expect("a model"));
+        let mut config = FasterRcnnConfig::named(arch, 2).expect("a backbone");
+        let backbone = config.backbone.architecture_mut().expect("a ResNet");
+        backbone.set_norm(match norm {
+            "batch" => NormKind::BatchNorm2d,
+            _ => NormKind::FrozenBatchNorm2d,
+        });
+        let model = config.init::<Flex>(&Default::default());
+        let start = FreezeState::from_model(&model.expect("a model"));
         assert_eq!(expected.frozen.len(), 6);
         for (count, frozen) in expected.frozen.into_iter().enumerate() {
             let mut state = start.clone();

@@ -48,7 +48,7 @@ pub(crate) fn config(case: &Value) -> FasterRcnnConfig {
             if let Some(layers) = case.get("returned_layers") {
                 backbone.returned_layers = serde_json::from_value(layers.clone()).expect("stages");
             }
-            FasterRcnnConfig::resnet_fpn(backbone, num_classes)
+            FasterRcnnConfig::new(backbone, num_classes)
         }
     };
     // The options carry torchvision's names, as the configuration's JSON does.
@@ -311,7 +311,7 @@ fn state_dicts() {
                     arch,
                     ..Default::default()
                 };
-                FasterRcnnConfig::resnet_fpn(backbone, 91)
+                FasterRcnnConfig::new(backbone, 91)
             }
             Err(_) => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(91),
         };
@@ -335,7 +335,7 @@ fn macs() {
                     arch: ResNetArch::ResNeXt50_32x4d,
                     ..Default::default()
                 };
-                FasterRcnnConfig::resnet_fpn(backbone, 91)
+                FasterRcnnConfig::new(backbone, 91)
             }
             "resnet34_layers13" => {
                 let backbone = ResNetFpnConfig {
@@ -343,7 +343,7 @@ fn macs() {
                     ..Default::default()
                 };
                 let levels = "levels 0,2,pool".parse().expect("an operation");
-                let config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+                let config = FasterRcnnConfig::new(backbone, 4);
                 config.operated(&[levels]).expect("a configuration")
             }
             _ => panic!("no case {name}"),

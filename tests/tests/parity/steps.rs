@@ -42,7 +42,7 @@ fn model<B: DetectionBackend>(device: &B::Device) -> StandardFasterRcnn<Autodiff
         out_channels: 8,
         ..Default::default()
     };
-    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 3);
+    let mut config = FasterRcnnConfig::new(backbone, 3);
     config.rpn.anchor_generator.sizes = vec![vec![32.0], vec![64.0]];
     config.rpn.anchor_generator.aspect_ratios = vec![vec![1.0]; 2];
     config.roi_heads.batch_size_per_image = 64;

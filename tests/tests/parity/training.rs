@@ -49,13 +49,13 @@ pub(crate) fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f32 {
 fn freeze<B: DetectionBackend>(case: &Value, model: Model<B>) -> Model<B> {
     let model = rcnn_burn::freeze::freeze(model, &["trainable_backbone_layers=3"]);
     let model = model.expect("a ResNet");
-    assert_eq!(FreezeState::of(&model).frozen().names, frozen(case));
+    assert_eq!(FreezeState::from_model(&model).frozen().names, frozen(case));
     let thawed = thawed(case);
     if thawed.is_empty() {
         return model;
     }
     let model = rcnn_burn::freeze::freeze(model, &[&format!("thaw {NORMS}")]).expect("norms");
-    let state = FreezeState::of(&model);
+    let state = FreezeState::from_model(&model);
     let still = state.frozen().names;
     assert!(
         thawed.iter().all(|name| !still.contains(&name.as_str())),

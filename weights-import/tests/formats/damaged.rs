@@ -144,7 +144,7 @@ fn recognizable() -> FasterRcnnConfig {
         out_channels: 8,
         ..Default::default()
     };
-    FasterRcnnConfig::resnet_fpn(backbone, 3)
+    FasterRcnnConfig::new(backbone, 3)
 }
 
 /// Opens a file as a detector's and loads it.

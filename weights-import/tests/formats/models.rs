@@ -27,7 +27,7 @@ fn small() -> FasterRcnnConfig {
         out_channels: 8,
         ..Default::default()
     };
-    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+    let mut config = FasterRcnnConfig::new(backbone, 4);
     config.rpn.anchor_generator.sizes = vec![vec![32.0], vec![64.0]];
     config.rpn.anchor_generator.aspect_ratios = vec![vec![0.5, 1.0, 2.0]; 2];
     config.roi_heads.box_head = BoxHeadConfig::TwoMlp {
@@ -101,7 +101,7 @@ fn recognizes_every_network() {
                 norm,
                 ..Default::default()
             };
-            configs.push(FasterRcnnConfig::resnet_fpn(backbone, 4));
+            configs.push(FasterRcnnConfig::new(backbone, 4));
         }
     }
     for mut expected in configs {

@@ -32,7 +32,7 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
         out_channels: 8,
         ..Default::default()
     };
-    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+    let mut config = FasterRcnnConfig::new(backbone, 4);
     config.rpn.anchor_generator.sizes = vec![vec![32.0], vec![64.0]];
     config.rpn.anchor_generator.aspect_ratios = vec![vec![0.5, 1.0, 2.0]; 2];
     config.rpn.post_nms_top_n_test = 50;

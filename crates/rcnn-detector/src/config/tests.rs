@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use rcnn_backbone::ResNetArch;
+use rcnn_backbone::{NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_ops::backend_types::Flex;
-use rcnn_roi::{FocalLoss, NmsMethod};
+use rcnn_roi::{BoxHeadConfig, FocalLoss, NmsMethod};
 use serde_json::{Value, json};
 
 use rcnn_types::Size;
@@ -52,7 +52,7 @@ fn parameters_can_be_overridden() {
     let config = overridden(json).unwrap();
     assert_eq!(config.transform.min_size, [240]);
     let backbone = ResNetFpnConfig {
-        arch: "resnet18".parse().unwrap(),
+        arch: ResNetArch::ResNet18,
         ..Default::default()
     };
     assert_eq!(config.backbone, BackboneConfig::ResnetFpn(backbone));

@@ -234,7 +234,7 @@ fn a_replayed_recording_gives_what_the_network_gives() {
             out_channels: 16,
             ..Default::default()
         };
-        let mut config = FasterRcnnConfig::resnet_fpn(backbone, 4);
+        let mut config = FasterRcnnConfig::new(backbone, 4);
         let anchors = &mut config.rpn.anchor_generator;
         anchors.sizes.truncate(3);
         anchors.aspect_ratios.truncate(3);

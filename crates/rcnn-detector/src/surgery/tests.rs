@@ -12,7 +12,7 @@ fn resnet(arch: ResNetArch, returned_layers: &[usize]) -> FasterRcnnConfig {
         returned_layers: returned_layers.to_vec(),
         ..Default::default()
     };
-    let mut config = FasterRcnnConfig::resnet_fpn(backbone, 91);
+    let mut config = FasterRcnnConfig::new(backbone, 91);
     let sizes = &mut config.rpn.anchor_generator.sizes;
     *sizes = returned_layers
         .iter()
@@ -173,9 +173,9 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (
             usual(),
             vec!["drop-stage layer5"],
-            "layer1, layer2, layer3 and layer4",
+            "no stage layer5: it is built of layer1, layer2, layer3, layer4",
         ),
-        (usual(), vec!["drop-stage conv1"], "no such stage"),
+        (usual(), vec!["drop-stage conv1"], "no stage conv1"),
         (
             usual(),
             vec!["drop-stage layer4", "drop-stage layer4"],
@@ -204,11 +204,21 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (usual(), vec!["cut-after layer4"], "nothing follows layer4"),
         (usual(), vec!["levels 0,5"], "0 (layer1), 1 (layer2)"),
         (usual(), vec!["levels pool"], "at least one beside it"),
-        (usual(), vec!["levels x"], "expected a level"),
+        (usual(), vec!["drop-stage"], "name of a stage"),
+        (usual(), vec!["drop-stage stem"], "no stage stem"),
+        (
+            usual(),
+            vec!["levels x"],
+            "no stage x: it is built of layer1",
+        ),
         (one, vec!["levels 1"], "the model has 0 (layer4), pool"),
         (usual(), vec!["drop-block layer2.0"], "from 256 to 512"),
         (usual(), vec!["drop-block layer2.4"], "layer2.0 to layer2.3"),
-        (usual(), vec!["drop-block layer2"], "as layer3.1"),
+        (
+            usual(),
+            vec!["drop-block layer2"],
+            "no block layer2: it has layer1.0 to layer1.2",
+        ),
         (
             usual(),
             vec!["drop-block layer2.1", "drop-block layer2.1"],

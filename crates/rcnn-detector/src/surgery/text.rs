@@ -31,16 +31,9 @@ impl FromStr for Operation {
         let value = value.trim();
         Ok(match name {
             "levels" => Self::Levels(list(value)?),
-            "cut-after" => Self::CutAfter(stage(value)?),
-            "drop-stage" => Self::DropStage(stage(value)?),
-            "drop-block" => {
-                let wrong = || error(value, "expected a stage and a position, as layer3.1");
-                let (of, position) = value.split_once('.').ok_or_else(wrong)?;
-                Self::DropBlock {
-                    stage: stage(of)?,
-                    block: position.parse().map_err(|_| wrong())?,
-                }
-            }
+            "cut-after" => Self::CutAfter(module(value)?),
+            "drop-stage" => Self::DropStage(module(value)?),
+            "drop-block" => Self::DropBlock(module(value)?),
             "rpn-convs" => Self::RpnConvs(number(value)?),
             "anchors" => Self::Anchors(anchors(value)?),
             "box-head" => Self::BoxHead(value.parse()?),
@@ -62,11 +55,10 @@ impl FromStr for Level {
     type Err = SurgeryError;
 
     fn from_str(text: &str) -> Result<Self, SurgeryError> {
-        let wrong = "expected a level: a number, `pool`, or a stage such as layer2";
-        match text {
-            "pool" => Ok(Self::Pool),
-            name if name.starts_with("layer") => stage(name).map(Self::Stage),
-            number => Ok(Self::Map(number.parse().map_err(|_| error(text, wrong))?)),
+        match (text, text.parse()) {
+            ("pool", _) => Ok(Self::Pool),
+            (_, Ok(number)) => Ok(Self::Map(number)),
+            (name, Err(_)) => module(name).map(Self::Stage),
         }
     }
 }
@@ -83,15 +75,11 @@ fn number(text: &str) -> Result<usize, SurgeryError> {
         .map_err(|_| error(text, "expected a whole number"))
 }
 
-/// `layer3`.
-fn stage(text: &str) -> Result<usize, SurgeryError> {
-    let number = text.strip_prefix("layer").and_then(|n| n.parse().ok());
-    match number {
-        Some(number @ 1..=4) => Ok(number),
-        _ => Err(error(
-            text,
-            "no such stage; a ResNet has layer1, layer2, layer3 and layer4",
-        )),
+/// The name of a stage or block. Whether the model has it shows when the operation is applied.
+fn module(text: &str) -> Result<String, SurgeryError> {
+    match text.is_empty() || text.contains(char::is_whitespace) {
+        true => Err(error(text, "expected the name of a stage or block")),
+        false => Ok(text.to_string()),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which stages and blocks of a ResNet are built, and the channels and strides that follow.
 
-use crate::{BackboneConfigError, ResNetConfig};
+use super::{ResNetConfig, ResNetError};
+use crate::stage::{Block, BlockState};
+use crate::{BackboneConfigError, Stage};
 
 /// Channels that the stem puts out.
 pub(crate) const STEM_CHANNELS: usize = 64;
@@ -58,6 +60,50 @@ impl ResNetConfig {
             .collect()
     }
 
+    /// The stem and all four stages, whether built or not.
+    pub fn stages(&self) -> Vec<Stage> {
+        let stem = Stage {
+            modules: vec!["conv1".to_string(), "bn1".to_string()],
+            is_returnable: false,
+            ..Stage::new("stem", STEM_CHANNELS, STEM_STRIDE)
+        };
+        let (built, mut stages) = (self.built_stages(), vec![stem]);
+        for number in 1..=4 {
+            let before = &stages[number - 1];
+            let (channels, stride) = (before.channels, before.stride);
+            let name = format!("layer{number}");
+            stages.push(match built.iter().find(|stage| stage.number == number) {
+                Some(stage) => Stage {
+                    blocks: self.blocks(stage),
+                    ..Stage::new(name, stage.out_channels, stage.total_stride)
+                },
+                None => Stage {
+                    is_built: false,
+                    ..Stage::new(name, channels, stride)
+                },
+            });
+        }
+        stages
+    }
+
+    fn blocks(&self, stage: &ResNetStage) -> Vec<Block> {
+        let block = |position: usize| {
+            let name = format!("layer{}.{position}", stage.number);
+            Block {
+                module: name.clone(),
+                name,
+                state: match position {
+                    position if !stage.blocks.contains(&position) => BlockState::Dropped,
+                    0 if stage.has_downsample() => BlockState::ShapeChanging,
+                    _ => BlockState::Droppable,
+                },
+            }
+        };
+        (0..self.arch.blocks()[stage.number - 1])
+            .map(block)
+            .collect()
+    }
+
     /// Whether what is dropped can be.
     ///
     /// # Errors
@@ -66,7 +112,7 @@ impl ResNetConfig {
         let dropped = &self.dropped_stages;
         let known = |stage: &usize| (1..=4).contains(stage);
         if !dropped.iter().all(known) || !dropped.is_sorted_by(|a, b| a < b) {
-            return Err(BackboneConfigError::DroppedStages(dropped.clone()));
+            return Err(ResNetError::DroppedStages(dropped.clone()).into());
         }
         for &(stage, block) in &self.dropped_blocks {
             let blocks = match known(&stage) {
@@ -74,25 +120,27 @@ impl ResNetConfig {
                 false => 0,
             };
             if block >= blocks {
-                return Err(BackboneConfigError::UnknownBlock {
+                return Err(ResNetError::UnknownBlock {
                     stage,
                     block,
                     blocks,
-                });
+                }
+                .into());
             }
         }
         for stage in self.built_stages() {
             let number = stage.number;
             if stage.blocks.is_empty() {
-                return Err(BackboneConfigError::EmptyStage(number));
+                return Err(ResNetError::EmptyStage(number).into());
             }
             if stage.has_downsample() && stage.blocks[0] != 0 {
-                return Err(BackboneConfigError::ShapeChangingBlock {
+                return Err(ResNetError::ShapeChangingBlock {
                     stage: number,
                     input: stage.in_channels,
                     output: stage.out_channels,
                     stride: stage.stride,
-                });
+                }
+                .into());
             }
         }
         Ok(())
@@ -101,7 +149,8 @@ impl ResNetConfig {
 
 #[cfg(test)]
 mod tests {
-    use crate::{BackboneConfigError, ResNetArch, ResNetFpnConfig};
+    use crate::Architecture;
+    use crate::resnet::{ResNetArch, ResNetError, ResNetFpnConfig};
 
     fn dropped(
         arch: ResNetArch,
@@ -151,7 +200,7 @@ mod tests {
         };
         assert_eq!(
             error(dropped(r18, &all, &[5], &[])),
-            BackboneConfigError::DroppedStages(vec![5])
+            ResNetError::DroppedStages(vec![5]).into()
         );
         says(dropped(r18, &all, &[2], &[]), "return layer1");
         says(dropped(r18, &[1], &[1], &[]), "returned_layers");

@@ -1,0 +1,231 @@
+//! The architectures that come with the project: what is asked of each, and the enums over all of them.
+//!
+//! An architecture is a folder with its configuration, its module and its recognition; here it has a variant
+//! of [`BackboneConfig`] and one of [`AnyBackbone`], and everything else asks.
+
+use std::fmt;
+
+use burn::module::Module;
+use burn::tensor::{Tensor, backend::Backend};
+use rcnn_ops::{DetectionBackend, Forward};
+use rcnn_types::validate::InvalidField;
+use serde::{Deserialize, Serialize};
+
+use crate::resnet::{self, ResNet, ResNetFpnConfig};
+use crate::{Backbone, BackboneWithFpn, Body, FeatureMaps, LevelSpec, NormKind, Shapes, Stage};
+
+/// What is asked of an architecture besides its module. Implemented by the configuration of each.
+///
+/// `Display` describes the network in one line.
+pub trait Architecture: fmt::Display {
+    /// torchvision's name of the network, such as `resnet50`.
+    fn name(&self) -> &'static str;
+
+    /// Checks that the configuration describes a network.
+    ///
+    /// # Errors
+    /// Names the field, stage or block at fault.
+    fn validate(&self) -> Result<(), BackboneConfigError>;
+
+    /// The feature maps that the backbone returns, finest first.
+    fn levels(&self) -> Vec<LevelSpec>;
+
+    /// The stages in the order of the forward pass, with the paths of their modules in the backbone.
+    fn stages(&self) -> Vec<Stage>;
+
+    /// Position in [`stages`](Self::stages) of the stage that each feature map is made of, finest first.
+    /// A level `pool`, which is made of the last map, is not among them.
+    fn level_stages(&self) -> Vec<usize>;
+
+    /// Epsilon of the norms.
+    fn norm_eps(&self) -> f64;
+
+    /// Replaces the epsilon of the norms.
+    fn set_norm_eps(&mut self, eps: f64);
+
+    /// Replaces the norms of the body.
+    fn set_norm(&mut self, norm: NormKind);
+
+    /// Makes feature maps of these stages alone, given as ascending positions, and perhaps a level `pool`.
+    /// Stages after the last are not built.
+    fn set_levels(&mut self, stages: &[usize], pool: bool);
+
+    /// Makes a stage the identity, of which no feature map is made.
+    fn drop_stage(&mut self, stage: usize);
+
+    /// Makes a block of the stage at a position the identity.
+    fn drop_block(&mut self, stage: usize, block: usize);
+
+    /// The backbone's name of a parameter of the image classifier that the body is taken from; nothing for
+    /// those of the classifier's head.
+    fn classifier_parameter(&self, name: &str) -> Option<String>;
+}
+
+/// Describes a backbone completely.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum BackboneConfig {
+    /// A ResNet with a feature pyramid network.
+    ResnetFpn(ResNetFpnConfig),
+    /// A custom backbone, which is passed in as a module.
+    Custom,
+}
+
+impl Default for BackboneConfig {
+    /// The backbone of `fasterrcnn_resnet50_fpn`.
+    fn default() -> Self {
+        Self::ResnetFpn(ResNetFpnConfig::default())
+    }
+}
+
+impl BackboneConfig {
+    /// The architecture; nothing of a custom backbone.
+    pub fn architecture(&self) -> Option<&dyn Architecture> {
+        match self {
+            Self::ResnetFpn(config) => Some(config),
+            Self::Custom => None,
+        }
+    }
+
+    /// The architecture, to be changed.
+    pub fn architecture_mut(&mut self) -> Option<&mut dyn Architecture> {
+        match self {
+            Self::ResnetFpn(config) => Some(config),
+            Self::Custom => None,
+        }
+    }
+
+    /// The default configuration of the architecture of that name, perhaps with `_fpn` after it.
+    ///
+    /// # Errors
+    /// Lists the known names.
+    pub fn named(name: &str) -> Result<Self, UnknownArchitecture> {
+        let member = name.strip_suffix("_fpn").unwrap_or(name);
+        let found = ResNetFpnConfig::named(member).map(Self::ResnetFpn);
+        found.ok_or_else(|| UnknownArchitecture { name: name.into() })
+    }
+
+    /// Names of all architectures that come with the project.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        resnet::ResNetArch::ALL
+            .into_iter()
+            .map(resnet::ResNetArch::name)
+    }
+
+    /// Recognises an architecture by the names and shapes of a backbone's tensors; nothing where no
+    /// architecture knows the names.
+    ///
+    /// # Errors
+    /// Says what was seen that does not fit the architecture.
+    pub fn recognize(backbone: &Shapes) -> Option<Result<Self, String>> {
+        let resnet =
+            || ResNetFpnConfig::recognize(backbone).map(|config| config.map(Self::ResnetFpn));
+        resnet()
+    }
+
+    /// Recognises the image classifier of an architecture, and gives its name; nothing where no architecture
+    /// knows the names.
+    ///
+    /// # Errors
+    /// As [`recognize`](Self::recognize).
+    pub fn recognize_classifier(classifier: &Shapes) -> Option<Result<&'static str, String>> {
+        resnet::recognize_classifier(classifier)
+    }
+
+    /// Makes the module with random weights; nothing of a custom backbone.
+    ///
+    /// # Errors
+    /// Where the configuration describes no network.
+    pub fn init<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<Option<AnyBackbone<B>>, BackboneConfigError> {
+        Ok(match self {
+            Self::ResnetFpn(config) => Some(AnyBackbone::ResNetFpn(config.init(device)?)),
+            Self::Custom => None,
+        })
+    }
+}
+
+impl fmt::Display for BackboneConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.architecture() {
+            Some(architecture) => architecture.fmt(f),
+            None => f.write_str("a custom backbone"),
+        }
+    }
+}
+
+/// A backbone configuration that describes no network.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackboneConfigError {
+    /// A ResNet's stages or blocks do not go together.
+    #[error(transparent)]
+    ResNet(#[from] crate::resnet::ResNetError),
+    /// A field has an invalid value.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
+}
+
+/// A name of no architecture.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown backbone '{name}'; known are {}",
+    BackboneConfig::names().collect::<Vec<_>>().join(", ")
+)]
+pub struct UnknownArchitecture {
+    /// The name that was given.
+    pub name: String,
+}
+
+/// A backbone of any architecture that comes with the project. Made by [`BackboneConfig::init`].
+///
+/// The name of the variant is no part of the names of parameters.
+#[derive(Module, Debug)]
+pub enum AnyBackbone<B: Backend> {
+    /// A ResNet with a feature pyramid network.
+    ResNetFpn(BackboneWithFpn<B, ResNet<B>>),
+}
+
+impl<B: DetectionBackend> AnyBackbone<B> {
+    /// Makes a block of the body the identity in this module alone, and says whether there is such a block
+    /// and it keeps the shape of its input. The configuration stays.
+    pub fn drop_block(&mut self, block: &str) -> bool {
+        match self {
+            Self::ResNetFpn(backbone) => backbone.body.drop_block(block),
+        }
+    }
+}
+
+impl<B: DetectionBackend> Backbone<B> for AnyBackbone<B> {
+    fn forward(&self, images: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
+        match self {
+            Self::ResNetFpn(backbone) => backbone.forward(images, cx),
+        }
+    }
+
+    fn levels(&self) -> Vec<LevelSpec> {
+        match self {
+            Self::ResNetFpn(backbone) => backbone.levels(),
+        }
+    }
+
+    fn stages(&self) -> Vec<Stage> {
+        match self {
+            Self::ResNetFpn(backbone) => backbone.stages(),
+        }
+    }
+
+    fn size_divisibility(&self) -> usize {
+        match self {
+            Self::ResNetFpn(backbone) => backbone.size_divisibility(),
+        }
+    }
+
+    fn config(&self) -> BackboneConfig {
+        match self {
+            Self::ResNetFpn(backbone) => backbone.config(),
+        }
+    }
+}

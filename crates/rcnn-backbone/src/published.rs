@@ -1,0 +1,85 @@
+//! The weights that torchvision publishes for the architectures of this project, as torchvision 0.29 lists them.
+
+use std::fmt;
+
+use crate::resnet;
+
+/// One published file of weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Published {
+    /// torchvision's function that builds the network: `fasterrcnn_resnet50_fpn`.
+    pub builder: &'static str,
+    /// torchvision's enum of the network's weights: `FasterRCNN_ResNet50_FPN_Weights`.
+    pub weights_enum: &'static str,
+    /// The name in that enum: `COCO_V1`.
+    pub weights: &'static str,
+    /// Whether torchvision's `DEFAULT` means these.
+    pub is_default: bool,
+    /// Where the file is downloaded from.
+    pub url: &'static str,
+    /// Learnable parameters of the network, frozen ones included.
+    pub num_params: u64,
+    /// How good the network is with these weights.
+    pub metric: Metric,
+    /// Size of the file in MiB (2^20 bytes), rounded to thousandths.
+    pub file_size: f64,
+    /// Classes told apart; for detectors the background is one of them.
+    pub num_classes: usize,
+    /// The epsilon that torchvision gives the frozen norms when it loads these weights, where it is not their own.
+    pub norm_eps: Option<f64>,
+}
+
+/// A published figure of quality, in percent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Metric {
+    /// Average precision of boxes on COCO val2017, over IoU 0.50 to 0.95.
+    BoxMap(f64),
+    /// Top-1 accuracy on the validation images of ImageNet-1K.
+    Acc1(f64),
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BoxMap(value) => write!(f, "box mAP {value:.1}"),
+            Self::Acc1(value) => write!(f, "acc@1 {value:.3}"),
+        }
+    }
+}
+
+impl Published {
+    /// The name of the file: `resnet18-f37072fd.pth`.
+    pub fn file_name(&self) -> &'static str {
+        self.url.rsplit_once('/').map_or(self.url, |(_, name)| name)
+    }
+
+    /// The first hexadecimal digits of the file's SHA-256, which its name ends with: `f37072fd`.
+    pub fn hash_prefix(&self) -> &'static str {
+        let name = self.file_name();
+        let stem = name.split_once('.').map_or(name, |(stem, _)| stem);
+        stem.rsplit_once('-').map_or("", |(_, hash)| hash)
+    }
+
+    /// Whether a file of that many bytes has the published size, as far as that is known.
+    pub fn has_size(&self, bytes: u64) -> bool {
+        let mebibytes = bytes as f64 / f64::from(1 << 20);
+        (mebibytes - self.file_size).abs() < 0.001
+    }
+
+    /// Whether these are a detector's weights, not a classifier's.
+    pub fn is_detector(&self) -> bool {
+        matches!(self.metric, Metric::BoxMap(_))
+    }
+
+    /// torchvision's full name: `ResNet18_Weights.IMAGENET1K_V1`.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.weights_enum, self.weights)
+    }
+}
+
+/// Every published file known here: detectors first, then backbones trained to classify.
+pub fn all() -> impl Iterator<Item = &'static Published> {
+    let rows = || resnet::PUBLISHED.iter();
+    let detectors = rows().filter(|row| row.is_detector());
+    detectors.chain(rows().filter(|row| !row.is_detector()))
+}

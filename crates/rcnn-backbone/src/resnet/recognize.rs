@@ -1,0 +1,65 @@
+//! A ResNet recognised by the names and shapes of its tensors.
+
+use super::{ResNetArch, ResNetConfig, ResNetFpnConfig};
+use crate::{FpnConfig, Shapes};
+
+/// The name of the classifier whose tensors these are; nothing where they are no ResNet's.
+pub(crate) fn recognize_classifier(shapes: &Shapes) -> Option<Result<&'static str, String>> {
+    let is_resnet = shapes.has("conv1.weight") && shapes.has("layer1.0.conv1.weight");
+    is_resnet.then(|| Ok(recognize_arch(shapes)?.name()))
+}
+
+impl ResNetFpnConfig {
+    /// The configuration of the backbone whose tensors these are; nothing where they are of no ResNet.
+    pub(crate) fn recognize(shapes: &Shapes) -> Option<Result<Self, String>> {
+        let body = shapes.within("body");
+        body.has("conv1.weight").then(|| {
+            let arch = recognize_arch(&body)?;
+            let whole = ResNetConfig {
+                arch,
+                norm: body.norm("bn1"),
+                norm_eps: Self::default().norm_eps,
+                stages: 4,
+                dropped_stages: Vec::new(),
+                dropped_blocks: Vec::new(),
+            };
+            let fpn = FpnConfig::recognize(&shapes.within("fpn"), arch.name(), &whole.stages())?;
+            Ok(Self {
+                arch,
+                norm: whole.norm,
+                returned_layers: fpn.returned_stages,
+                out_channels: fpn.out_channels,
+                fpn_norm: fpn.norm.map(|(kind, _)| kind),
+                ..Default::default()
+            })
+        })
+    }
+}
+
+fn recognize_arch(body: &Shapes) -> Result<ResNetArch, String> {
+    let blocks: Vec<usize> = (1..=4)
+        .map(|stage| body.count(|i| format!("layer{stage}.{i}.conv1.weight")))
+        .take_while(|&blocks| blocks > 0)
+        .collect();
+    let bottleneck = body.has("layer1.0.conv3.weight");
+    let conv2 = "layer1.0.conv2.weight";
+    let (width, groups) = match body.get(conv2) {
+        Some(&[width, per_group, 3, 3]) if per_group > 0 => (width, width / per_group),
+        _ => return Err(format!("{} is no 3x3 convolution", body.path(conv2))),
+    };
+    let fits = |arch: &ResNetArch| {
+        arch.bottleneck() == bottleneck
+            && arch.groups() == groups
+            && arch.stage_width(1) == width
+            && !blocks.is_empty()
+            && arch.blocks().starts_with(&blocks)
+    };
+    ResNetArch::ALL.into_iter().find(fits).ok_or_else(|| {
+        let kind = if bottleneck { "bottleneck" } else { "basic" };
+        let known = ResNetArch::ALL.map(ResNetArch::name).join(", ");
+        format!(
+            "a ResNet of {blocks:?} {kind} blocks of width {width} in {groups} group(s); \
+             known are {known}"
+        )
+    })
+}

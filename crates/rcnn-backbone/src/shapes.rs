@@ -1,0 +1,96 @@
+//! Names and shapes of a checkpoint's tensors, by which networks are recognised.
+
+use indexmap::IndexMap;
+
+use crate::NormKind;
+
+/// Shapes of tensors by name, in the order of the checkpoint.
+#[derive(Debug, Clone, Default)]
+pub struct Shapes {
+    /// The module that the names are in, with a dot after it; empty for the whole network.
+    prefix: String,
+    shapes: IndexMap<String, Vec<usize>>,
+}
+
+impl FromIterator<(String, Vec<usize>)> for Shapes {
+    fn from_iter<I: IntoIterator<Item = (String, Vec<usize>)>>(shapes: I) -> Self {
+        Self {
+            prefix: String::new(),
+            shapes: shapes.into_iter().collect(),
+        }
+    }
+}
+
+impl Shapes {
+    /// The tensors of a module, by their names in it.
+    pub fn within(&self, module: &str) -> Self {
+        let inside = |name: &str| Some(name.strip_prefix(module)?.strip_prefix('.')?.to_string());
+        let shapes = self.shapes.iter();
+        let shapes = shapes.filter_map(|(name, shape)| Some((inside(name)?, shape.clone())));
+        Self {
+            prefix: self.path(module) + ".",
+            shapes: shapes.collect(),
+        }
+    }
+
+    /// A tensor's name in the whole network.
+    pub fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Names of all tensors.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.shapes.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor that has elements: none of its sizes is 0, nor more than a file can hold.
+    pub fn get(&self, name: &str) -> Option<&[usize]> {
+        let shape = self.shapes.get(name)?;
+        (!shape.contains(&0)).then_some(shape)
+    }
+
+    /// The channels or features that a layer outputs, given the name of its weight and how many dimensions
+    /// that has.
+    ///
+    /// # Errors
+    /// When there is no weight with elements and that many dimensions.
+    pub fn outputs(&self, weight: &str, dimensions: usize) -> Result<usize, String> {
+        match self.get(weight) {
+            Some(&[outputs, ref rest @ ..]) if rest.len() + 1 == dimensions => Ok(outputs),
+            _ => {
+                let found = self
+                    .shapes
+                    .get(weight)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
+                Err(format!(
+                    "{} of shape {found:?}, where {dimensions} sizes from 1 are expected",
+                    self.path(weight)
+                ))
+            }
+        }
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.shapes.contains_key(name)
+    }
+
+    /// Whether the name of any tensor begins so.
+    pub fn any(&self, prefix: &str) -> bool {
+        self.names().any(|name| name.starts_with(prefix))
+    }
+
+    /// Length of the run 0, 1, 2 ... for which there is a tensor of that name.
+    pub fn count(&self, name: impl Fn(usize) -> String) -> usize {
+        (0..).take_while(|&i| self.has(&name(i))).count()
+    }
+
+    /// The kind of a norm: only a trainable one counts batches.
+    pub fn norm(&self, module: &str) -> NormKind {
+        match self.has(&format!("{module}.num_batches_tracked")) {
+            true => NormKind::BatchNorm2d,
+            false => NormKind::FrozenBatchNorm2d,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! torchvision's detectors, by the names of the functions that build them.
+
+use rcnn_backbone::BackboneConfig;
+use rcnn_roi::BoxHeadConfig;
+
+use crate::FasterRcnnConfig;
+
+/// Functions of `torchvision.models.detection` and what they build.
+const DETECTORS: [(&str, fn(usize) -> FasterRcnnConfig); 2] = [
+    (
+        "fasterrcnn_resnet50_fpn",
+        FasterRcnnConfig::fasterrcnn_resnet50_fpn,
+    ),
+    (
+        "fasterrcnn_resnet50_fpn_v2",
+        FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2,
+    ),
+];
+
+/// A name of no detector and no backbone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown model '{name}'; known are {}", known().join(", "))]
+pub struct UnknownModel {
+    /// The name that was given.
+    pub name: String,
+}
+
+fn known() -> Vec<&'static str> {
+    let detectors = DETECTORS.iter().map(|(name, _)| *name);
+    detectors.chain(BackboneConfig::names()).collect()
+}
+
+impl Default for FasterRcnnConfig {
+    /// [`fasterrcnn_resnet50_fpn`](Self::fasterrcnn_resnet50_fpn) with COCO's 91 classes.
+    fn default() -> Self {
+        Self::fasterrcnn_resnet50_fpn(91)
+    }
+}
+
+impl FasterRcnnConfig {
+    /// `torchvision.models.detection.fasterrcnn_resnet50_fpn` as it is with pretrained weights: frozen
+    /// batch norm.
+    pub fn fasterrcnn_resnet50_fpn(num_classes: usize) -> Self {
+        Self::new(BackboneConfig::default(), num_classes)
+    }
+
+    /// `torchvision.models.detection.fasterrcnn_resnet50_fpn_v2`.
+    pub fn fasterrcnn_resnet50_fpn_v2(num_classes: usize) -> Self {
+        let mut config = Self::new(BackboneConfig::resnet50_fpn_v2(), num_classes);
+        config.rpn.conv_depth = 2;
+        config.roi_heads.box_head = BoxHeadConfig::v2();
+        config
+    }
+
+    /// The detector that a function of `torchvision.models.detection` builds, or torchvision's `FasterRCNN`
+    /// over a backbone of that name, such as `resnet18`.
+    ///
+    /// # Errors
+    /// Lists the known names.
+    pub fn named(name: &str, num_classes: usize) -> Result<Self, UnknownModel> {
+        if let Some((_, build)) = DETECTORS.iter().find(|(known, _)| *known == name) {
+            return Ok(build(num_classes));
+        }
+        let backbone =
+            BackboneConfig::named(name).map_err(|_| UnknownModel { name: name.into() })?;
+        Ok(Self::new(backbone, num_classes))
+    }
+}
