@@ -73,6 +73,25 @@ pub fn find(name: &str) -> Result<&'static Published, UnknownName> {
     })
 }
 
+/// Published weights whose file is `bytes`, at an address where nothing answers.
+#[cfg(test)]
+pub(crate) fn toy(bytes: &[u8], metric: Metric, norm_eps: Option<f64>) -> Published {
+    let digits = sha256(bytes).unwrap();
+    let thousandths = (bytes.len() as f64 / f64::from(1 << 20) * 1e3).round();
+    Published {
+        builder: "toy",
+        weights_enum: "Toy_Weights",
+        weights: "V1",
+        is_default: true,
+        url: format!("http://127.0.0.1:9/toy-{}.pth", &digits[..8]).leak(),
+        num_params: 1,
+        metric,
+        file_size: thousandths / 1e3,
+        num_classes: 3,
+        norm_eps,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,24 +166,5 @@ mod tests {
                 .count(),
             10
         );
-    }
-}
-
-/// Published weights whose file is `bytes`, at an address where nothing answers.
-#[cfg(test)]
-pub(crate) fn toy(bytes: &[u8], metric: Metric, norm_eps: Option<f64>) -> Published {
-    let digits = sha256(bytes).unwrap();
-    let thousandths = (bytes.len() as f64 / f64::from(1 << 20) * 1e3).round();
-    Published {
-        builder: "toy",
-        weights_enum: "Toy_Weights",
-        weights: "V1",
-        is_default: true,
-        url: format!("http://127.0.0.1:9/toy-{}.pth", &digits[..8]).leak(),
-        num_params: 1,
-        metric,
-        file_size: thousandths / 1e3,
-        num_classes: 3,
-        norm_eps,
     }
 }

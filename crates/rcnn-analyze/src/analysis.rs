@@ -114,7 +114,7 @@ impl Analysis {
                 *macs.entry(name).or_default() += n;
             }
         }
-        let macs = analysis.by_layer(macs);
+        let macs = analysis.by_layer(&stages(weights), macs);
         analysis.put(macs, |layer, n| layer.macs = n / count as u64);
         let layers = analysis.layers.iter();
         analysis.seconds = layers.clone().map(|layer| layer.seconds).sum();

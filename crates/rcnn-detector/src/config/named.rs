@@ -5,8 +5,11 @@ use rcnn_roi::BoxHeadConfig;
 
 use crate::FasterRcnnConfig;
 
+/// A configuration for a number of classes.
+type Build = fn(usize) -> FasterRcnnConfig;
+
 /// Functions of `torchvision.models.detection` and what they build.
-const DETECTORS: [(&str, fn(usize) -> FasterRcnnConfig); 2] = [
+const DETECTORS: [(&str, Build); 2] = [
     (
         "fasterrcnn_resnet50_fpn",
         FasterRcnnConfig::fasterrcnn_resnet50_fpn,
