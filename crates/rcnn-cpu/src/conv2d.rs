@@ -220,6 +220,8 @@ pub fn exact_forward(conv: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_
     assert!(epilogue.sources.is_none(), "planes take a whole residual");
     if pointwise::applies(conv) {
         pointwise::forward(conv, x, w, epilogue)
+    } else if depthwise::applies(conv) {
+        depthwise::planes::forward(conv, x, w, epilogue)
     } else {
         im2col::forward(conv, x, w, epilogue)
     }
@@ -233,6 +235,8 @@ pub fn input_grad(conv: &Conv2d, w: &[f32], grad: &[f32]) -> Floats {
         winograd::input_grad(conv, w, grad)
     } else if pointwise::applies(conv) {
         pointwise::input_grad(conv, w, grad)
+    } else if depthwise::applies(conv) {
+        depthwise::planes::input_grad(conv, w, grad)
     } else {
         im2col::input_grad(conv, w, grad)
     }
@@ -246,6 +250,8 @@ pub fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
         winograd::weight_grad(conv, x, grad)
     } else if pointwise::applies(conv) {
         pointwise::weight_grad(conv, x, grad)
+    } else if depthwise::applies(conv) {
+        depthwise::planes::weight_grad(conv, x, grad)
     } else {
         im2col::weight_grad(conv, x, grad)
     }

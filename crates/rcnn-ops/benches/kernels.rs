@@ -38,16 +38,21 @@ fn boxes(count: usize, [height, width]: [f32; 2]) -> Vec<f32> {
 fn convolution(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("convolution");
     group.sample_size(10);
-    for (name, channels, size, kernel, stride) in [
-        ("stem", [3, 64], [800, 1088], 7, 2),
-        ("layer1 3x3", [64, 64], [200, 272], 3, 1),
-        ("layer3 1x1", [1024, 256], [50, 68], 1, 1),
-        ("layer4 3x3", [512, 512], [25, 34], 3, 1),
-        ("layer3.0 3x3 by 2", [256, 256], [100, 136], 3, 2),
-        ("fpn 3x3", [256, 256], [200, 272], 3, 1),
+    for (name, channels, size, kernel, stride, groups) in [
+        ("stem", [3, 64], [800, 1088], 7, 2, 1),
+        ("layer1 3x3", [64, 64], [200, 272], 3, 1, 1),
+        ("layer3 1x1", [1024, 256], [50, 68], 1, 1, 1),
+        ("layer4 3x3", [512, 512], [25, 34], 3, 1, 1),
+        ("layer3.0 3x3 by 2", [256, 256], [100, 136], 3, 2, 1),
+        ("fpn 3x3", [256, 256], [200, 272], 3, 1, 1),
+        // Of MobileNetV3 and ResNeXt.
+        ("depthwise 3x3 by 2", [64, 64], [400, 544], 3, 2, 64),
+        ("depthwise 5x5", [120, 120], [100, 136], 5, 1, 120),
+        ("32 groups", [128, 128], [200, 272], 3, 1, 32),
     ] {
         let burn = Conv2dConfig::new(channels, [kernel; 2])
             .with_stride([stride; 2])
+            .with_groups(groups)
             .with_padding(PaddingConfig2d::Explicit(
                 kernel / 2,
                 kernel / 2,

@@ -5,6 +5,8 @@
 //! read, and memory is what it waits for: rows of the input are shared by the rows that a thread computes
 //! after each other.
 
+pub(crate) mod planes;
+
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -16,7 +18,7 @@ use crate::epilogue::BlockEpilogue;
 use crate::simd::{InstructionSet, Vectors, instruction_set, vectorised};
 
 pub(crate) fn applies(conv: &Conv2d) -> bool {
-    conv.groups > 1 && [conv.in_channels, conv.out_channels] == [conv.groups; 2]
+    conv.groups > 1 && [conv.in_channels, conv.out_channels] == [conv.groups; 2] && !conv.is_empty()
 }
 
 /// Kernels tap after tap, with the channels of a tap side by side.
