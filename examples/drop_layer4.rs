@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let size = Size::from_dimensions(picture.dimensions());
     for (name, weights) in [("whole", &whole), ("without layer4", &cut)] {
         let found = weights.load::<Flex>(&device)?.detect(&pictures)?;
-        let macs = weights.config.macs(size)?.total() / 1_000_000;
+        let macs = weights.config.costs(size)?.total().macs / 1_000_000;
         println!("{name}: {} objects, {macs} million MACs", found[0].len());
     }
     cut.write_burnpack(out, Precision::F32)?;

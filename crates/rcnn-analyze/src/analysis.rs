@@ -3,12 +3,8 @@
 use std::fmt;
 
 use indexmap::IndexMap;
-use rcnn_burn::Size;
-use rcnn_burn::backbone::Stage;
-use rcnn_burn::weights::Weights;
+use rcnn_burn::cost::{Cost, Costs};
 use serde::Serialize;
-
-use crate::{AnalyzeError, Sample};
 
 /// What was measured, layer by layer.
 ///
@@ -70,20 +66,10 @@ pub struct Activation {
     pub zeros: f64,
 }
 
-/// The stages of a model's backbone.
-pub(crate) fn stages(weights: &Weights) -> Vec<Stage> {
-    let network = weights.config.backbone.architecture();
-    network.map_or(Vec::new(), |network| network.stages())
-}
-
 impl Analysis {
-    /// What is known from the weights and the clock.
-    pub(crate) fn new(
-        weights: &Weights,
-        samples: &[Sample],
-        seconds: IndexMap<String, f64>,
-    ) -> Result<Self, AnalyzeError> {
-        let count = samples.len();
+    /// Layers with their times and costs, of one picture each.
+    pub(crate) fn new(seconds: IndexMap<String, f64>, costs: &[Costs]) -> Self {
+        let count = costs.len();
         let layers = seconds.into_iter().map(|(name, seconds)| Layer {
             name,
             parameters: 0,
@@ -102,52 +88,19 @@ impl Analysis {
             quality: None,
             layers: layers.collect(),
         };
-        let tensors = weights.tensors.iter();
-        let sizes = tensors.map(|(name, tensor)| (name.clone(), tensor.shape.num_elements()));
-        let sizes = analysis.by_layer(&stages(weights), sizes);
-        analysis.put(sizes, |layer, n| layer.parameters = n);
-        let mut macs: IndexMap<String, u64> = IndexMap::new();
-        for sample in samples {
-            let size = Size::from_dimensions(sample.image.dimensions());
-            let of_image = weights.config.macs(size)?;
-            for (name, n) in of_image.layers {
-                *macs.entry(name).or_default() += n;
-            }
+        let mut sums: IndexMap<String, Cost> = IndexMap::new();
+        for (name, cost) in costs.iter().flat_map(Costs::layers) {
+            *sums.entry(name.to_string()).or_default() += cost;
         }
-        let macs = analysis.by_layer(&stages(weights), macs);
-        analysis.put(macs, |layer, n| layer.macs = n / count as u64);
+        analysis.put(sums, |layer, sum| {
+            layer.parameters = sum.parameters / count;
+            layer.macs = sum.macs / count as u64;
+        });
         let layers = analysis.layers.iter();
         analysis.seconds = layers.clone().map(|layer| layer.seconds).sum();
         analysis.macs = layers.clone().map(|layer| layer.macs).sum();
         analysis.parameters = layers.map(|layer| layer.parameters).sum();
-        Ok(analysis)
-    }
-
-    /// Sums values of parameters or modules for the layers that they belong to; the stages are the backbone's.
-    pub(crate) fn by_layer<T: Default + std::ops::AddAssign>(
-        &self,
-        stages: &[Stage],
-        values: impl IntoIterator<Item = (String, T)>,
-    ) -> IndexMap<String, T> {
-        let mut sums: IndexMap<String, T> = IndexMap::new();
-        for (path, value) in values {
-            let owns = |name: &str| {
-                let rest = path.strip_prefix(name);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            let layers = || self.layers.iter();
-            // A norm beside its convolution belongs to the layer of its stage's first module.
-            let beside = || {
-                let in_backbone = path.strip_prefix("backbone.")?;
-                let stage = stages.iter().find(|stage| stage.owns(in_backbone))?;
-                let first = format!("backbone.{}", stage.modules[0]);
-                layers().find(|layer| layer.name == first)
-            };
-            if let Some(layer) = layers().find(|layer| owns(&layer.name)).or_else(beside) {
-                *sums.entry(layer.name.clone()).or_default() += value;
-            }
-        }
-        sums
+        analysis
     }
 
     /// Puts values into the layers of their names.
@@ -339,37 +292,5 @@ mod tests {
         assert!((loss.unwrap() + 0.1).abs() < 1e-12 && ap.is_none());
         let table = analysis.to_string();
         assert!(table.lines().nth(1).unwrap().contains("-0.1000"), "{table}");
-    }
-
-    #[test]
-    fn parameters_belong_to_layers() {
-        let names = [
-            "backbone.body.conv1",
-            "backbone.body.layer1.1",
-            "backbone.body.layer1.10",
-        ];
-        let analysis = Analysis {
-            pictures: 1,
-            seconds: 1.0,
-            parameters: 0,
-            macs: 0,
-            quality: None,
-            layers: names.map(|name| layer(name, 1.0, None)).into(),
-        };
-        let stem = Stage {
-            modules: vec!["body.conv1".into(), "body.bn1".into()],
-            ..Stage::new("stem", 64, 4)
-        };
-        let sums = analysis.by_layer(
-            &[stem],
-            [
-                ("backbone.body.conv1.weight".into(), 1),
-                ("backbone.body.bn1.weight".into(), 2),
-                ("backbone.body.layer1.1.bn1.weight".into(), 4),
-                ("backbone.body.layer1.10.conv1.weight".into(), 8),
-                ("elsewhere.weight".into(), 16),
-            ],
-        );
-        assert_eq!(names.map(|name| sums[name]), [3, 4, 8]);
     }
 }

@@ -23,15 +23,15 @@ use image::RgbImage;
 use indexmap::IndexMap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rcnn_burn::cost::Costs;
 use rcnn_burn::image::to_tensor;
 use rcnn_burn::ops::{DetectionBackend, Subsample};
 use rcnn_burn::types::ImageInstances;
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{Instances, Losses, StandardFasterRcnn, Tensor};
+use rcnn_burn::{Instances, Losses, Size, StandardFasterRcnn, Tensor};
 use rcnn_eval::evaluate;
 
 use crate::activations::Activations;
-use crate::analysis::stages;
 use crate::bypass::Bypass;
 use crate::clock::Clock;
 
@@ -90,14 +90,24 @@ pub fn analyze<B: DetectionBackend>(
         tick();
     }
 
-    let mut analysis = Analysis::new(weights, samples, clock.seconds())?;
+    let sizes = samples
+        .iter()
+        .map(|s| Size::from_dimensions(s.image.dimensions()));
+    let costs = sizes.map(|size| weights.config.costs(size));
+    let costs: Vec<Costs> = costs.collect::<Result<_, _>>()?;
+    let mut analysis = Analysis::new(clock.seconds(), &costs);
     analysis.put(activations.finish(), |layer, output| {
         layer.output = Some(output);
     });
     if labelled {
         let norms = gradients::norms::<B>(weights, samples, device, &mut tick)?;
-        let norms = analysis.by_layer(&stages(weights), norms);
-        analysis.put(norms, |layer, squares| {
+        let mut squares: IndexMap<String, f64> = IndexMap::new();
+        for (parameter, square) in norms {
+            if let Some(layer) = costs[0].layer(&parameter) {
+                *squares.entry(layer.to_string()).or_default() += square;
+            }
+        }
+        analysis.put(squares, |layer, squares| {
             layer.gradient_norm = Some(squares.sqrt());
         });
         let names = &weights.config.class_names;

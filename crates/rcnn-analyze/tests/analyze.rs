@@ -118,7 +118,7 @@ fn every_layer_is_counted_and_measured() {
     let analysis = analyzed(&weights, &samples);
     let elements = weights.tensors.values().map(|t| t.shape.num_elements());
     assert_eq!(analysis.parameters, elements.sum::<usize>());
-    let macs = |size| weights.config.macs(size).expect("a count").total();
+    let macs = |size| weights.config.costs(size).expect("costs").total().macs;
     assert_eq!(
         analysis.macs,
         (macs(Size::new(64, 64)) + macs(Size::new(64, 96))) / 2

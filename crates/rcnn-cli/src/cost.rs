@@ -1,13 +1,12 @@
-//! What a model costs: parameters, bytes, multiply-accumulates and time, side by side.
+//! Costs of two models side by side: parameters, multiply-accumulates, bytes and time.
 
 use std::fmt::Write;
 
-use anyhow::Result;
 use clap::Args;
-use rcnn_burn::weights::Weights;
-use rcnn_burn::{Macs, Part, Size};
+use rcnn_burn::Size;
+use rcnn_burn::cost::{Cost, Costs};
 
-/// The image that costs are told for.
+/// The image that costs are counted for.
 #[derive(Args)]
 pub(crate) struct CostArgs {
     /// Size of the image that multiply-accumulates are counted for; the model resizes it first
@@ -25,63 +24,41 @@ fn parse_size(text: &str) -> Result<Size, &'static str> {
     }
 }
 
-/// What one model costs.
-pub(crate) struct Costs {
-    parameters: Vec<(Part, usize)>,
-    macs: Macs,
-    bytes: u64,
-    seconds: Option<f64>,
+/// Costs of one model and its file.
+pub(crate) struct ModelCosts {
+    pub(crate) costs: Costs,
+    /// Size of the file.
+    pub(crate) bytes: u64,
+    /// Time of a detection, if it was measured.
+    pub(crate) seconds: Option<f64>,
 }
 
-impl Costs {
-    /// Of weights in a file of so many bytes, for an image of this size.
-    pub(crate) fn of(
-        weights: &Weights,
-        bytes: u64,
-        seconds: Option<f64>,
-        size: Size,
-    ) -> Result<Self> {
-        let count = |part: Part| {
-            let tensors = weights.tensors.iter();
-            let own = tensors.filter(|(name, _)| Part::of(name) == Some(part));
-            own.map(|(_, tensor)| tensor.shape.num_elements()).sum()
-        };
-        Ok(Self {
-            parameters: Part::ALL.map(|part| (part, count(part))).into(),
-            macs: weights.config.macs(size)?,
-            bytes,
-            seconds,
-        })
-    }
-
-    fn parameters(&self) -> usize {
-        self.parameters.iter().map(|(_, count)| count).sum()
-    }
-}
-
-/// A table of two models: before and after.
-pub(crate) fn compared([before, after]: &[Costs; 2], size: Size) -> String {
+/// A table of two models, before and after, for images of a size.
+pub(crate) fn compared([before, after]: &[ModelCosts; 2], size: Size) -> String {
     let Size { height, width } = size;
     let mut table = format!(
         "{:<10}  {:>12} {:>12}  {:>12} {:>12}\n",
         "", "parameters", "after", "MACs (M)", "after"
     );
-    let mut row = |name: &str, counts: [usize; 2], macs: [u64; 2]| {
-        let [a, b] = macs.map(millions);
-        let [m, n] = counts;
+    let mut row = |name: &str, [before, after]: [Cost; 2]| {
+        let [a, b] = [before, after].map(|cost| millions(cost.macs));
+        let [m, n] = [before, after].map(|cost| cost.parameters);
         let _ = writeln!(table, "{name:<10}  {m:>12} {n:>12}  {a:>12} {b:>12}");
     };
-    for (&(part, m), &(_, n)) in before.parameters.iter().zip(&after.parameters) {
-        if m + n > 0 {
-            let macs = [before.macs.of(part), after.macs.of(part)];
-            row(&part.to_string(), [m, n], macs);
-        }
+    let parts = [before, after].map(|model| model.costs.parts());
+    let cost = |parts: &[(&str, Cost)], name: &str| {
+        let found = parts.iter().find(|(part, _)| *part == name);
+        found.map(|(_, cost)| *cost)
+    };
+    let [first, second] = &parts;
+    let added = second
+        .iter()
+        .filter(|(name, _)| cost(first, name).is_none());
+    for (name, _) in first.iter().chain(added) {
+        let of = |parts| cost(parts, name).unwrap_or_default();
+        row(name, [of(first), of(second)]);
     }
-    row(
-        "all",
-        [before.parameters(), after.parameters()],
-        [before.macs.total(), after.macs.total()],
-    );
+    row("all", [before, after].map(|model| model.costs.total()));
     let [a, b] = [before, after].map(|c| format!("{:.1} MiB", c.bytes as f64 / 1_048_576.0));
     let _ = writeln!(table, "{:<10}  {a:>12} {b:>12}", "file");
     if let (Some(a), Some(b)) = (before.seconds, after.seconds) {
@@ -91,21 +68,22 @@ pub(crate) fn compared([before, after]: &[Costs; 2], size: Size) -> String {
     let _ = writeln!(
         table,
         "Image of {height}x{width}, {}{}; times are the best of three.",
-        seen(&before.macs),
-        match before.macs.rois == after.macs.rois {
+        seen(&before.costs),
+        match before.costs.rois == after.costs.rois {
             true => String::new(),
-            false => format!(" (after: {})", seen(&after.macs)),
+            false => format!(" (after: {})", seen(&after.costs)),
         }
     );
     table
 }
 
-/// `total, 800x1088 as the network sees it, 1000 proposals`.
-pub(crate) fn seen(macs: &Macs) -> String {
-    let Size { height, width } = macs.padded_size;
+/// Size of the network's input and number of proposals: `800x1088 as the network sees it, with 1000
+/// proposals`.
+pub(crate) fn seen(costs: &Costs) -> String {
+    let Size { height, width } = costs.padded_size;
     format!(
         "{height}x{width} as the network sees it, with {} proposals",
-        macs.rois
+        costs.rois
     )
 }
 

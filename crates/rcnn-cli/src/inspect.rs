@@ -128,12 +128,12 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                     if let Some(network) = config.backbone.architecture() {
                         writeln!(out, "norm epsilon  {:?}", network.norm_eps())?;
                     }
-                    if let Ok(macs) = config.macs(args.cost.size) {
-                        let parts = macs.parts();
-                        let parts = parts.map(|(part, n)| format!("{part} {}", millions(n)));
+                    if let Ok(costs) = config.costs(args.cost.size) {
+                        let parts = costs.parts().into_iter();
+                        let parts = parts.map(|(part, n)| format!("{part} {}", millions(n.macs)));
                         let parts: Vec<String> = parts.collect();
-                        let total = millions(macs.total());
-                        writeln!(out, "MACs          {total} M, {}", seen(&macs))?;
+                        let total = millions(costs.total().macs);
+                        writeln!(out, "MACs          {total} M, {}", seen(&costs))?;
                         writeln!(out, "              {}", parts.join(", "))?;
                     }
                 }
@@ -213,14 +213,15 @@ fn architecture(config: &FasterRcnnConfig) -> String {
 
 /// Multiply-accumulates in JSON.
 fn macs(config: &FasterRcnnConfig, args: &InspectArgs) -> Option<serde_json::Value> {
-    let macs = config.macs(args.cost.size).ok()?;
-    let parts = macs.parts().map(|(part, n)| (part.to_string(), json!(n)));
+    let costs = config.costs(args.cost.size).ok()?;
+    let parts = costs.parts().into_iter();
+    let parts = parts.map(|(part, cost)| (part.to_string(), json!(cost.macs)));
     Some(json!({
         "image_size": args.cost.size,
-        "padded_size": macs.padded_size,
-        "rois": macs.rois,
+        "padded_size": costs.padded_size,
+        "rois": costs.rois,
         "parts": parts.collect::<serde_json::Map<_, _>>(),
-        "total": macs.total(),
+        "total": costs.total().macs,
     }))
 }
 

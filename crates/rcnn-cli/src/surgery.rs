@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
 use crate::convert::{Dtype, Target};
-use crate::cost::{self, CostArgs, Costs};
+use crate::cost::{self, CostArgs, ModelCosts};
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::PrefixArgs;
 
@@ -166,17 +166,20 @@ pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {
     let done = run_on(&[default_device()], cut)?;
     print!("{}", done.report);
     let seconds = done.seconds.map_or([None; 2], |s| s.map(Some));
+    let written = std::fs::metadata(&args.output)?.len();
     let columns = [
-        Costs::of(&done.before, input.file_size, seconds[0], size)?,
-        Costs::of(
-            &done.after,
-            std::fs::metadata(&args.output)?.len(),
-            seconds[1],
-            size,
-        )?,
+        (&done.before, input.file_size, seconds[0]),
+        (&done.after, written, seconds[1]),
     ];
+    let [before, after] = columns.map(|(weights, bytes, seconds)| {
+        anyhow::Ok(ModelCosts {
+            costs: weights.config.costs(size)?,
+            bytes,
+            seconds,
+        })
+    });
     println!();
-    print!("{}", cost::compared(&columns, size));
+    print!("{}", cost::compared(&[before?, after?], size));
     eprintln!("{}: written", args.output.display());
     Ok(Outcome::Done)
 }

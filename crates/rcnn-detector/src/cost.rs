@@ -1,160 +1,188 @@
-//! Costs of a detection, layer by layer: multiply-accumulates of convolutions and matrix products, as
-//! torch's `FlopCounterMode` counts them (two flops each). They are read off the recorded forward pass.
+//! Costs of a detection, module by module: parameters, and multiply-accumulates of convolutions and matrix
+//! products, as torch's `FlopCounterMode` counts them (two flops each). They are read off the recorded
+//! forward pass.
 
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::HashSet;
+use std::ops::AddAssign;
 
-use rcnn_backbone::Backbone;
-use rcnn_ops::record::{Graph, Recorder};
+use rcnn_backbone::{Backbone, Stage};
+use rcnn_ops::record::{Graph, Node, Recorder, Source, TensorId};
 use rcnn_types::Size;
 
 use crate::{DetectError, FasterRcnn, FasterRcnnConfig};
 
-/// A part of the detector, by which costs and parameters are summed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// First convolution of the body.
-    Stem,
-    /// A stage of the body, 1 to 4.
-    Stage(usize),
-    /// The pyramid.
-    Fpn,
-    /// Anything else in the backbone: all of a custom one.
-    Backbone,
-    /// The first stage.
-    Rpn,
-    /// Layers between pooled features and predictor.
-    BoxHead,
-    /// Classes and box deltas.
-    Predictor,
-}
-
-impl Part {
-    /// Every part, in the order of the pass.
-    pub const ALL: [Self; 10] = [
-        Self::Stem,
-        Self::Stage(1),
-        Self::Stage(2),
-        Self::Stage(3),
-        Self::Stage(4),
-        Self::Fpn,
-        Self::Backbone,
-        Self::Rpn,
-        Self::BoxHead,
-        Self::Predictor,
-    ];
-
-    /// The part that a parameter belongs to, by its name in torchvision.
-    pub fn of(parameter: &str) -> Option<Self> {
-        let part = |part: &Self| {
-            let prefix = match part {
-                Self::Stem => ["backbone.body.conv1.", "backbone.body.bn1."].as_slice(),
-                Self::Stage(1) => &["backbone.body.layer1."],
-                Self::Stage(2) => &["backbone.body.layer2."],
-                Self::Stage(3) => &["backbone.body.layer3."],
-                Self::Stage(_) => &["backbone.body.layer4."],
-                Self::Fpn => &["backbone.fpn."],
-                Self::Backbone => &["backbone."],
-                Self::Rpn => &["rpn."],
-                Self::BoxHead => &["roi_heads.box_head."],
-                Self::Predictor => &["roi_heads.box_predictor."],
-            };
-            prefix.iter().any(|prefix| parameter.starts_with(prefix))
-        };
-        Self::ALL.into_iter().find(part)
-    }
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stem => f.pad("stem"),
-            Self::Stage(stage) => f.pad(&format!("layer{stage}")),
-            Self::Fpn => f.pad("fpn"),
-            Self::Backbone => f.pad("backbone"),
-            Self::Rpn => f.pad("rpn"),
-            Self::BoxHead => f.pad("box head"),
-            Self::Predictor => f.pad("predictor"),
-        }
-    }
-}
-
-/// Multiply-accumulates of a detection on one image.
+/// Costs of a detection on one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Macs {
+pub struct Costs {
     /// Size of what the network sees: the image resized and padded.
     pub padded_size: Size,
     /// Proposals that box head and predictor are counted for: all that the first stage may keep.
     /// An image may have fewer.
     pub rois: usize,
-    /// Of each layer that has any, by the path of the module with the weights, in the order of the
-    /// pass.
-    pub layers: Vec<(String, u64)>,
+    /// Every module that costs anything, in the order of the pass.
+    pub modules: Vec<ModuleCost>,
 }
 
-impl Macs {
-    /// Reads the counts off a [recorded](FasterRcnn::record) detection.
-    pub fn from_graph(graph: &Graph) -> Self {
-        let (mut layers, mut places) = (Vec::new(), HashMap::new());
-        for node in graph.nodes() {
-            let macs = graph.macs(node);
-            if macs == 0 {
-                continue;
-            }
-            let name = graph.module(node).or(node.layer.as_deref());
-            let name = name.unwrap_or("backbone");
-            let place = *places.entry(name).or_insert(layers.len());
-            if place == layers.len() {
-                layers.push((name.to_string(), 0));
-            }
-            layers[place].1 += macs;
+/// Costs of one module, without those of modules inside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleCost {
+    /// Path of the module, which its parameters' names begin with.
+    pub module: String,
+    /// Layer that a forward hook sees the module in, such as the residual block around a convolution.
+    pub layer: String,
+    /// Part of the detector that the module belongs to: the name of a stage of the backbone, `fpn`,
+    /// `backbone` for anything else in it, `rpn`, `box head` or `predictor`.
+    pub part: String,
+    /// What the module costs.
+    pub cost: Cost,
+}
+
+/// Cost of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Numbers in parameters and buffers.
+    pub parameters: usize,
+    /// Multiply-accumulates.
+    pub macs: u64,
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.parameters += other.parameters;
+        self.macs += other.macs;
+    }
+}
+
+impl Costs {
+    /// Sum over all modules.
+    pub fn total(&self) -> Cost {
+        let mut total = Cost::default();
+        for module in &self.modules {
+            total += module.cost;
         }
+        total
+    }
+
+    /// Name and sum of each part, in the order of the pass.
+    pub fn parts(&self) -> Vec<(&str, Cost)> {
+        self.sums(|module| &module.part)
+    }
+
+    /// Name and sum of each layer that a forward hook sees, in the order of the pass.
+    pub fn layers(&self) -> Vec<(&str, Cost)> {
+        self.sums(|module| &module.layer)
+    }
+
+    /// The layer that a forward hook sees a parameter in.
+    pub fn layer(&self, parameter: &str) -> Option<&str> {
+        let module = module_of(parameter);
+        let found = self.modules.iter().find(|cost| cost.module == module);
+        found.map(|cost| cost.layer.as_str())
+    }
+
+    fn sums(&self, name: impl Fn(&ModuleCost) -> &str) -> Vec<(&str, Cost)> {
+        let mut sums: Vec<(&str, Cost)> = Vec::new();
+        for module in &self.modules {
+            let name = name(module);
+            match sums.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += module.cost,
+                None => sums.push((name, module.cost)),
+            }
+        }
+        sums
+    }
+
+    /// Reads costs off a [recorded](FasterRcnn::record) detection; the stages are the backbone's.
+    fn from_graph(graph: &Graph, stages: &[Stage]) -> Self {
         let shape = |input: &str| {
             let found = graph.inputs().find(|(name, _)| *name == input);
             found.map_or(&[][..], |(_, id)| &graph.tensor(id).shape)
         };
         let size = |input: &str, axis: usize| shape(input).get(axis).copied().unwrap_or(0);
-        Self {
+        let mut costs = Self {
             padded_size: Size::new(size("images", 2), size("images", 3)),
             rois: size("pooled", 0),
-            layers,
+            modules: Vec::new(),
+        };
+        let mut counted = HashSet::new();
+        for node in graph.nodes() {
+            let layer = node.layer.as_deref().unwrap_or("backbone");
+            let macs = graph.macs(node);
+            if macs > 0 {
+                let module = graph.module(node).unwrap_or(layer);
+                costs.module(module, layer, stages).macs += macs;
+            }
+            for (id, path) in parameters(graph, node) {
+                if counted.insert(id) {
+                    let parameters = graph.tensor(id).shape.iter().product::<usize>();
+                    costs.module(module_of(path), layer, stages).parameters += parameters;
+                }
+            }
         }
+        costs
     }
 
-    /// Sum over all layers.
-    pub fn total(&self) -> u64 {
-        self.layers.iter().map(|(_, macs)| macs).sum()
+    fn module(&mut self, module: &str, layer: &str, stages: &[Stage]) -> &mut Cost {
+        let known = self.modules.iter().position(|known| known.module == module);
+        let place = known.unwrap_or_else(|| {
+            self.modules.push(ModuleCost {
+                module: module.to_string(),
+                layer: layer.to_string(),
+                part: part(module, stages),
+                cost: Cost::default(),
+            });
+            self.modules.len() - 1
+        });
+        &mut self.modules[place].cost
     }
+}
 
-    /// Sum over the layers of one part; 0 where the model does not have it.
-    pub fn of(&self, part: Part) -> u64 {
-        let own =
-            (self.layers.iter()).filter(|(name, _)| Part::of(&format!("{name}.")) == Some(part));
-        own.map(|(_, macs)| macs).sum()
-    }
+/// Operands of a node that are parameters, with their paths.
+fn parameters<'a>(graph: &'a Graph, node: &'a Node) -> impl Iterator<Item = (TensorId, &'a str)> {
+    let inputs = node.inputs.iter();
+    inputs.filter_map(|&id| match &graph.tensor(id).source {
+        Source::Parameter(path) => Some((id, path.as_str())),
+        _ => None,
+    })
+}
 
-    /// Sums of the parts that cost anything, in the order of the pass.
-    pub fn parts(&self) -> impl Iterator<Item = (Part, u64)> + '_ {
-        let parts = Part::ALL.into_iter().map(|part| (part, self.of(part)));
-        parts.filter(|(_, macs)| *macs > 0)
+/// Path of the module that has a parameter.
+fn module_of(parameter: &str) -> &str {
+    parameter.rsplit_once('.').map_or("", |(module, _)| module)
+}
+
+fn part(module: &str, stages: &[Stage]) -> String {
+    let (root, inner) = module.split_once('.').unwrap_or((module, ""));
+    let inner = &format!("{inner}.");
+    match root {
+        "backbone" => match stages.iter().find(|stage| stage.owns(inner)) {
+            Some(stage) => stage.name.clone(),
+            None if inner.starts_with("fpn.") => "fpn".to_string(),
+            None => root.to_string(),
+        },
+        "roi_heads" => match inner.split('.').next() {
+            Some("box_predictor") => "predictor".to_string(),
+            branch => branch.unwrap_or(root).replace('_', " "),
+        },
+        _ => root.to_string(),
     }
 }
 
 impl FasterRcnnConfig {
-    /// Multiply-accumulates of a detection on an image of this size, which the transform
-    /// resizes first. For a custom backbone, see [`FasterRcnn::macs`].
+    /// Costs of a detection on an image of this size, which the transform resizes first. For a custom
+    /// backbone, see [`FasterRcnn::costs`].
     ///
     /// # Errors
     /// Where [`init`](Self::init) fails, or the image would be resized to more than
     /// [`MAX_BATCH_PIXELS`](crate::MAX_BATCH_PIXELS).
-    pub fn macs(&self, image_size: Size) -> Result<Macs, DetectError> {
-        self.init::<Recorder>(&Default::default())?.macs(image_size)
+    pub fn costs(&self, image_size: Size) -> Result<Costs, DetectError> {
+        self.init::<Recorder>(&Default::default())?
+            .costs(image_size)
     }
 }
 
 impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
-    /// Multiply-accumulates of a detection on an image of this size, whatever the
-    /// backbone.
+    /// Costs of a detection on an image of this size, whatever the backbone.
     ///
     /// ```
     /// # use burn::module::Module;
@@ -185,15 +213,18 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
     /// config.rpn.anchor_generator.sizes.truncate(1);
     /// config.rpn.anchor_generator.aspect_ratios.truncate(1);
     /// let model = config.init_with_backbone(backbone, &device)?;
-    /// let macs = model.macs((800, 800).into())?;
-    /// assert_eq!(macs.layers[0], ("backbone.conv".to_string(), 50 * 50 * 64 * 3 * 16 * 16));
+    /// let costs = model.costs((800, 800).into())?;
+    /// let conv = &costs.modules[0];
+    /// assert_eq!((&conv.module[..], &conv.part[..]), ("backbone.conv", "backbone"));
+    /// assert_eq!(conv.cost.macs, 50 * 50 * 64 * 3 * 16 * 16);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     /// As [`record`](Self::record).
-    pub fn macs(&self, image_size: Size) -> Result<Macs, DetectError> {
-        Ok(Macs::from_graph(&self.record(image_size)?))
+    pub fn costs(&self, image_size: Size) -> Result<Costs, DetectError> {
+        let graph = self.record(image_size)?;
+        Ok(Costs::from_graph(&graph, &self.backbone.stages()))
     }
 }
 
@@ -202,28 +233,69 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_belong_to_parts() {
-        for (name, part) in [
-            ("backbone.body.bn1.weight", Some(Part::Stem)),
-            ("backbone.body.layer3.1.conv2.weight", Some(Part::Stage(3))),
-            ("backbone.fpn.inner_blocks.0.0.bias", Some(Part::Fpn)),
-            ("rpn.head.cls_logits.bias", Some(Part::Rpn)),
-            ("roi_heads.box_head.fc6.weight", Some(Part::BoxHead)),
+    fn modules_belong_to_layers_and_parts() {
+        let config = FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(3);
+        let costs = config.costs(Size::new(320, 320)).expect("costs");
+        let find = |module: &str| {
+            let found = costs.modules.iter().find(|cost| cost.module == module);
+            let found = found.unwrap_or_else(|| panic!("{module} costs nothing"));
+            (&found.layer[..], &found.part[..], found.cost.parameters)
+        };
+        for (module, layer, part, parameters) in [
             (
-                "roi_heads.box_predictor.cls_score.bias",
-                Some(Part::Predictor),
+                "backbone.body.conv1",
+                "backbone.body.conv1",
+                "stem",
+                64 * 3 * 49,
             ),
-            ("backbone.convs.0.weight", Some(Part::Backbone)),
-            ("optimizer.step", None),
+            ("backbone.body.bn1", "backbone.body.conv1", "stem", 4 * 64),
+            (
+                "backbone.body.layer3.1.conv2",
+                "backbone.body.layer3.1",
+                "layer3",
+                256 * 256 * 9,
+            ),
+            (
+                "backbone.fpn.inner_blocks.0.0",
+                "backbone.fpn.inner_blocks.0",
+                "fpn",
+                256 * 256,
+            ),
+            (
+                "rpn.head.conv.1.0",
+                "rpn.head.conv.1",
+                "rpn",
+                256 * (256 * 9 + 1),
+            ),
+            (
+                "roi_heads.box_head.0.1",
+                "roi_heads.box_head.0",
+                "box head",
+                4 * 256,
+            ),
+            (
+                "roi_heads.box_predictor.cls_score",
+                "roi_heads.box_predictor.cls_score",
+                "predictor",
+                3 * 1025,
+            ),
         ] {
-            assert_eq!(Part::of(name), part, "{name}");
+            assert_eq!(find(module), (layer, part, parameters), "{module}");
         }
+        let sum = |sums: Vec<(&str, Cost)>| sums.iter().map(|(_, cost)| cost.macs).sum::<u64>();
+        assert_eq!(sum(costs.parts()), costs.total().macs);
+        assert_eq!(sum(costs.layers()), costs.total().macs);
     }
 
     #[test]
     fn what_is_removed_costs_nothing() {
+        fn part(costs: &Costs, name: &str) -> Option<u64> {
+            let parts = costs.parts();
+            let found = parts.iter().find(|(part, _)| *part == name);
+            found.map(|(_, cost)| cost.macs)
+        }
         let mut config = FasterRcnnConfig::default();
-        let whole = config.macs(Size::new(800, 1088)).expect("a count");
+        let whole = config.costs(Size::new(800, 1088)).expect("costs");
         assert_eq!(
             (whole.padded_size, whole.rois),
             (Size::new(800, 1088), 1000)
@@ -236,20 +308,20 @@ mod tests {
         ];
         let operations = texts.map(|text| text.parse().expect("an operation"));
         config = config.operated(&operations).expect("a configuration");
-        let cut = config.macs(Size::new(800, 1088)).expect("a count");
-        assert_eq!(cut.of(Part::Stage(3)), whole.of(Part::Stage(3)));
-        assert_eq!(cut.of(Part::Stage(4)), 0);
-        assert_eq!(cut.of(Part::BoxHead), 0);
-        assert_eq!(cut.of(Part::Predictor), 1000 * 91 * 256 * 49);
+        let cut = config.costs(Size::new(800, 1088)).expect("costs");
+        assert_eq!(part(&cut, "layer3"), part(&whole, "layer3"));
+        assert_eq!(part(&cut, "layer4"), None);
+        assert_eq!(part(&cut, "box head"), None);
+        assert_eq!(part(&cut, "predictor"), Some(1000 * 91 * 256 * 49));
         // A tiny image has fewer proposals than are asked for, and is padded.
         config.transform.min_size = vec![16];
-        let tiny = config.macs(Size::new(16, 20)).expect("a count");
+        let tiny = config.costs(Size::new(16, 20)).expect("costs");
         assert_eq!(tiny.padded_size, Size::new(32, 32));
         assert_eq!(tiny.rois, (64 + 16 + 4 + 1) * 3);
-        assert!(FasterRcnnConfig::custom(2).macs(Size::new(8, 8)).is_err());
+        assert!(FasterRcnnConfig::custom(2).costs(Size::new(8, 8)).is_err());
         config.transform.min_size = vec![1 << 24];
         config.transform.max_size = 1 << 24;
-        let huge = config.macs(Size::new(16, 20)).unwrap_err().to_string();
+        let huge = config.costs(Size::new(16, 20)).unwrap_err().to_string();
         assert!(
             huge.contains("image_size = Size { height: 16, width: 20 }"),
             "{huge}"

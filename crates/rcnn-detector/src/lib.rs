@@ -6,7 +6,7 @@
 
 mod config;
 #[cfg(feature = "record")]
-mod cost;
+pub mod cost;
 mod error;
 mod faster_rcnn;
 mod losses;
@@ -17,8 +17,6 @@ mod surgery;
 mod transform;
 
 pub use config::{FasterRcnnConfig, UnknownModel};
-#[cfg(feature = "record")]
-pub use cost::{Macs, Part};
 pub use error::{ConfigError, DetectError};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
 pub use precision::PrecisionError;

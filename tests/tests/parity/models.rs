@@ -349,10 +349,11 @@ fn macs() {
             _ => panic!("no case {name}"),
         };
         let size = serde_json::from_value(case["image_size"].clone()).expect("two numbers");
-        let found = config.macs(size).expect("a count");
+        let found = config.costs(size).expect("costs");
         assert_eq!(found.padded_size, size, "{name}");
         assert_eq!(Some(found.rois as u64), case["rois"].as_u64(), "{name}");
-        let parts = found.parts().map(|(part, macs)| (part.to_string(), macs));
+        let parts = found.parts().into_iter();
+        let parts = parts.map(|(part, cost)| (part.to_string(), cost.macs));
         let found: BTreeMap<String, u64> = parts.collect();
         let expected: BTreeMap<String, u64> =
             serde_json::from_value(case["macs"].clone()).expect("counts");

@@ -271,7 +271,7 @@ fn every_value_that_makes_no_sense_is_refused_by_name() {
         let made = config.init::<Flex>(&Default::default());
         assert_eq!(made.err(), Some(error), "{field} = {value}");
         assert!(
-            config.macs(Size::new(480, 640)).is_err(),
+            config.costs(Size::new(480, 640)).is_err(),
             "{field} = {value}"
         );
     }
