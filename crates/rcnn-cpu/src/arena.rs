@@ -31,7 +31,7 @@ struct Idle {
     limit: usize,
 }
 
-/// Has at most so many bytes of idle memory kept for the operations to come, and frees what is beyond.
+/// Limits the idle memory that is kept for the operations to come, in bytes, and frees what is beyond.
 /// With 0, every operation takes its memory from the system.
 pub fn set_limit(bytes: usize) {
     let mut idle = Idle::lock();

@@ -95,7 +95,7 @@ impl Conv2d {
     }
 
     /// Floats of the output with its channels last.
-    fn pixels_len(&self) -> usize {
+    fn channels_last_len(&self) -> usize {
         channels_last::len(self.output_shape())
     }
 
@@ -123,8 +123,8 @@ pub enum Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// The input of a convolution as pixels, in `scratch` if it is not.
-    fn pixels(self, conv: &Conv2d, scratch: &'a mut Scratch) -> &'a [ChannelBlock] {
+    /// The input of a convolution with its channels last, in `scratch` if it has another layout.
+    fn channels_last(self, conv: &Conv2d, scratch: &'a mut Scratch) -> &'a [ChannelBlock] {
         match self {
             Self::ChannelsLast(blocks) => blocks,
             Self::Planes(planes) => {
@@ -191,20 +191,24 @@ pub fn forward(conv: &Conv2d, x: Image<'_>, w: &Weights, epilogue: &Epilogue<'_>
         Image::Planes(x) => assert_eq!(x.len(), conv.input_len()),
         Image::ChannelsLast(x) => assert!(x.len() >= conv.batch * conv.in_plane() * blocks),
     }
-    epilogue.check(conv.out_channels, conv.pixels_len());
+    epilogue.check(conv.out_channels, conv.channels_last_len());
     if conv.is_empty() {
-        return Floats::zeros(conv.pixels_len());
+        return Floats::zeros(conv.channels_last_len());
     }
     let epilogue = &epilogue.by_block(conv.out_channels.div_ceil(BLOCK));
     let mut turned = Scratch::empty();
     match &w.0 {
-        Method::Winograd(w) => winograd::forward(conv, x.pixels(conv, &mut turned), w, epilogue),
-        Method::Depthwise(w) => depthwise::forward(conv, x.pixels(conv, &mut turned), w, epilogue),
+        Method::Winograd(w) => {
+            winograd::forward(conv, x.channels_last(conv, &mut turned), w, epilogue)
+        }
+        Method::Depthwise(w) => {
+            depthwise::forward(conv, x.channels_last(conv, &mut turned), w, epilogue)
+        }
         Method::Direct(w) => {
             // A group's channels lie side by side, but for few.
             let by_group = conv.groups > 1 && conv.in_channels >= BLOCK;
             let x = match by_group {
-                true => Image::ChannelsLast(x.pixels(conv, &mut turned)),
+                true => Image::ChannelsLast(x.channels_last(conv, &mut turned)),
                 false => x,
             };
             direct::forward(conv, x, w, epilogue)
@@ -257,7 +261,7 @@ pub fn weight_grad(conv: &Conv2d, x: &[f32], grad: &[f32]) -> Vec<f32> {
     }
 }
 
-/// The gradient of the bias, given that of the output, in planes of so many pixels.
+/// The gradient of the bias, given that of the output, in planes of `plane` pixels.
 pub fn bias_grad(grad: &[f32], channels: usize, plane: usize) -> Vec<f32> {
     let images = grad.len() / (channels * plane).max(1);
     (0..channels)

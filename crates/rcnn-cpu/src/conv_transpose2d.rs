@@ -68,7 +68,7 @@ impl ConvTranspose2d {
         ]
     }
 
-    /// Taps along an axis that pixels of a phase meet: of the kernel every so many.
+    /// Taps along an axis that pixels of a phase meet: every `stride`-th of the kernel.
     fn taps(&self, axis: usize, phase: usize) -> impl Iterator<Item = usize> + Clone {
         (phase..self.kernel[axis]).step_by(self.stride[axis])
     }

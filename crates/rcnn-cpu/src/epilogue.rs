@@ -80,7 +80,7 @@ impl Epilogue<'_> {
         activation: Activation::None,
     };
 
-    /// Panics unless this is for an output of so many channels and floats. Whether the residual has
+    /// Panics unless this is for an output of that many channels and floats. Whether the residual has
     /// the `sources` shows when it is read.
     pub(crate) fn check(&self, channels: usize, len: usize) {
         let mut per_channel = [self.scale, self.shift].into_iter().flatten();
@@ -89,7 +89,7 @@ impl Epilogue<'_> {
         assert!(self.residual.is_none_or(whole));
     }
 
-    /// For pixels of so many blocks.
+    /// For pixels of that many blocks.
     pub(crate) fn by_block(&self, blocks: usize) -> BlockEpilogue<'_> {
         let Self {
             scale,
@@ -149,7 +149,7 @@ impl BlockEpilogue<'_> {
         (!self.factors.is_empty()).then(|| &self.factors[first..first + count])
     }
 
-    /// Where the residual has what belongs to a block of a pixel of the output, of so many blocks.
+    /// Where the residual has what belongs to a block of a pixel of the output, which has `blocks`.
     #[inline(always)]
     pub(crate) fn source(&self, pixel: usize, block: usize, blocks: usize) -> usize {
         let pixel = self.sources.map_or(pixel, |sources| sources[pixel]);

@@ -68,7 +68,7 @@ pub(crate) fn tile_bytes(arch: Arch) -> usize {
 /// Where the parts of rows start in a slice.
 #[derive(Clone, Copy)]
 pub(crate) enum Starts<'a> {
-    /// Rows that are whole, the first at the beginning and each so many floats after the one before.
+    /// Rows that are whole, the first at the beginning and each this many floats after the one before.
     Even(usize),
     /// The first part of each row, then the second part of each; [`ZEROS`](Self::ZEROS) for zeros.
     Table(&'a [usize]),

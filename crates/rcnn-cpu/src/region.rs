@@ -35,7 +35,7 @@ impl<'a, T> Region<'a, T> {
         Self::new(slice, sizes, [rows * columns, columns])
     }
 
-    /// Planes and rows that start every so many elements of a slice; panics if they overlap or are not
+    /// Planes and rows of a slice that start `strides` elements apart; panics if they overlap or are not
     /// all there.
     pub(crate) fn new(slice: &'a mut [T], sizes: [usize; 3], strides: [usize; 2]) -> Self {
         let [planes, rows, columns] = sizes;

@@ -125,7 +125,7 @@ static CHOSEN: AtomicU8 = AtomicU8::new(0);
 /// The instruction set that kernels use: the one last given to [`set_instruction_set`], else the one
 /// that the environment variable `RCNN_SIMD` names, else the widest that the processor has.
 ///
-/// A value of the variable that can't be used counts as none, for a kernel has no way to report it;
+/// An invalid value of the variable counts as none, for a kernel has no way to report it;
 /// [`InstructionSet::from_environment`] does.
 pub fn instruction_set() -> InstructionSet {
     if let Some(chosen) = CHOSEN.load(Ordering::Relaxed).checked_sub(1) {

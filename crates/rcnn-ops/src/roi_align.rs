@@ -199,9 +199,9 @@ pub fn backward<B: DetectionBackend>(
         let grad = grad
             .reshape([k * out_h, 1, out_w, 1, c])
             .expand([bins, taps_y, out_w, taps_x, c]);
-        let spread = grad * weight.unsqueeze_dim(4);
-        let spread = spread.reshape([bins * taps_y * out_w * taps_x, c]);
-        pixels = pixels.select_assign(0, index, spread, IndexingUpdateOp::Add);
+        let scattered = grad * weight.unsqueeze_dim(4);
+        let scattered = scattered.reshape([bins * taps_y * out_w * taps_x, c]);
+        pixels = pixels.select_assign(0, index, scattered, IndexingUpdateOp::Add);
         start += k;
     }
     let grad = pixels.reshape([n, h, w, c]).permute([0, 3, 1, 2]);

@@ -61,7 +61,7 @@ pub(crate) fn forward(
     epilogue: &BlockEpilogue<'_>,
 ) -> Floats {
     let (blocks, out_h) = (conv.groups.div_ceil(BLOCK), conv.out_height());
-    let mut output = Floats::new(conv.pixels_len());
+    let mut output = Floats::new(conv.channels_last_len());
     let rows = output
         .blocks_mut()
         .par_chunks_mut(conv.out_width() * blocks);

@@ -255,7 +255,7 @@ fn convolve(source: &Source<'_>, w: &Weights, epilogue: &BlockEpilogue<'_>) -> F
     };
     let pointwise = [conv.kernel, conv.stride] == [[1, 1]; 2] && conv.padding == [0, 0];
     let zeros = vec![0.0f32; most];
-    let mut output = Floats::new(conv.pixels_len());
+    let mut output = Floats::new(conv.channels_last_len());
     let streams = Streaming::pays(rows * blocks);
     let whole = Region::whole(output.blocks_mut(), [1, rows, blocks]);
     let mut tasks = Vec::new();

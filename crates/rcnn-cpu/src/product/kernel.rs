@@ -355,7 +355,7 @@ fn add<V: Vectors>(vectors: V, block: &mut V::Block, other: &[f32; BLOCK]) {
     }
 }
 
-/// Weights to bring into cache for later, so many bytes with each input.
+/// Weights to bring into cache for later, `step` bytes with each input.
 #[derive(Clone, Copy)]
 struct Next {
     at: *const ChannelBlock,

@@ -39,7 +39,7 @@ pub(crate) fn forward(
     let most = bytes / (POINTS * input.blocks() * size_of::<ChannelBlock>());
     let most = (most / ROWS * ROWS).max(ROWS);
     let equal = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(ROWS);
-    let mut filled = Floats::new(conv.pixels_len());
+    let mut filled = Floats::new(conv.channels_last_len());
     let blocks = filled.blocks_mut();
     let streams = Streaming::pays(blocks.len());
     let chunks: Vec<_> = output.tile_chunks(blocks, equal).collect();
