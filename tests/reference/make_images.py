@@ -52,6 +52,30 @@ def tiff16(samples, order):
     return head + data + struct.pack(order + "H", len(tags)) + entries + bytes(4) + struct.pack(order + "3H", 16, 16, 16)
 
 
+def tiff8(samples, bits=8, photometric=1, extra=None, planar=False):
+    """An uncompressed TIFF of samples (H, W, C) of up to 8 bits, of a kind that Pillow does not write."""
+    channels = samples.shape[2]
+    data = samples.transpose(2, 0, 1).tobytes() if planar else samples.tobytes()
+    if bits < 8:
+        spread = (samples.reshape(H, W, 1) >> np.arange(bits)[::-1]) & 1
+        data = np.packbits(spread.reshape(H, -1), axis=1).tobytes()
+    planes = channels if planar else 1
+    after = 8 + len(data)
+    deep = b"".join(struct.pack("<H", bits) for _ in range(channels))
+    strips = b"".join(struct.pack("<I", 8 + i * (len(data) // planes)) for i in range(planes))
+    counts = struct.pack("<I", len(data) // planes) * planes
+    tags = [(256, 4, 1, W), (257, 4, 1, H), (258, 3, channels, deep), (259, 3, 1, 1), (262, 3, 1, photometric),
+            (273, 4, planes, strips), (277, 3, 1, channels), (278, 4, 1, H), (279, 4, planes, counts),
+            (284, 3, 1, 2 if planar else 1)] + ([(338, 3, 1, extra)] if extra is not None else [])
+    head, tail = struct.pack("<H", len(tags)), b""
+    for tag, kind, count, value in tags:
+        value = struct.pack("<H" if kind == 3 else "<I", value) if isinstance(value, int) else value
+        if len(value) > 4:
+            tail, value = tail + value, struct.pack("<I", after + 6 + 12 * len(tags) + len(tail))
+        head += struct.pack("<HHI", tag, kind, count) + value.ljust(4, b"\0")
+    return b"II*\0" + struct.pack("<I", after) + data + head + bytes(4) + tail
+
+
 def gif(palette, left, top, width, height, indices, transparent=None):
     """A GIF whose first frame covers part of a 5 x 4 canvas; `palette` is local and has four colours."""
     bits = "".join(f"{code:03b}"[::-1] for index in indices for code in (4, index)) + "001" + "101"
@@ -121,6 +145,13 @@ def kinds():
     xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta tiff:Orientation=\"6\"/>"
     yield "xmp.jpg", b"".join([first, b"\xff\xe1" + struct.pack(">H", 2 + len(xmp)) + xmp, *rest])
 
+    for number in (0, 9):  # none of the eight, and another in the XMP
+        exif = Image.Exif()
+        exif[0x0112] = number
+        parts = jpeg_parts(saved(rgb, format="JPEG", quality=75, exif=exif))
+        parts.insert(1, b"\xff\xe1" + struct.pack(">H", 2 + len(xmp)) + xmp)
+        yield f"no_orientation{number}.jpg", b"".join(parts)
+
     yield "rgb.png", saved(rgb, format="PNG")
     yield "rgba.png", saved(rgba, format="PNG")
     yield "grey.png", saved(grey, format="PNG")
@@ -155,6 +186,14 @@ def kinds():
     yield "rgb16.tiff", tiff16(colour16, "<")
     yield "rgb16_be.tiff", tiff16(colour16, ">")
     yield "grey16.tiff", tiff16(grey16, "<"), high_byte
+
+    yield "grey_alpha.tiff", saved(grey_alpha, format="TIFF")
+    yield "grey_extra.tiff", tiff8(ramps(2), extra=0)
+    yield "palette_alpha.tiff", saved(colours.convert("PA"), format="TIFF", compression="tiff_lzw")
+    yield "infrared.tiff", tiff8(ramps(4), photometric=2, extra=0)
+    yield "planar.tiff", tiff8(ramps(3), photometric=2, planar=True)
+    yield "grey4.tiff", tiff8(ramps(1, 15), bits=4)
+    yield "grey2.tiff", tiff8(ramps(1, 3), bits=2)
 
     yield "palette.gif", saved(palette, format="GIF")
     yield "animated.gif", saved(palette, format="GIF", save_all=True, append_images=[palette.rotate(180)])
@@ -198,5 +237,7 @@ for name, data, *useful in kinds():
     expect(name, useful[0] if useful else rgb)
 for name, data in oriented():
     (OUT / name).write_bytes(data)
+# Five bands are no picture, as Pillow says too.
+(OUT / "bands.tiff").write_bytes(tiff8(ramps(5)))
 # Float samples have no agreed white: an error is expected.
 Image.fromarray(ramps(1).squeeze().astype(np.float32)).save(OUT / "float.tiff")

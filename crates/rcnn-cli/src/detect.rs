@@ -81,6 +81,9 @@ pub(crate) struct DetectArgs {
     /// Pictures: files, folders or patterns
     #[arg(required = true, value_name = "IMAGE|DIR|GLOB")]
     images: Vec<String>,
+    /// Look in the folders of folders too
+    #[arg(long, short)]
+    recursive: bool,
 }
 
 /// A number from 0 to 1, for clap.
@@ -92,7 +95,7 @@ pub(crate) fn unit<F: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<F, 
 }
 
 pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
-    let images = inputs::expand(&args.images)?;
+    let images = inputs::expand(&args.images, args.recursive)?;
     let files = args.model.files().chain([Path::new(&args.weights)]);
     let guard = Guard::new(
         args.overwrite,

@@ -1,4 +1,4 @@
-//! What the decoders of the `image` crate do not report of a file, read from its bytes.
+//! What decoders do not report of a file, read from its bytes.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -96,29 +96,77 @@ pub(crate) fn gif_fill(bytes: &[u8]) -> Option<[u8; 3]> {
     }
 }
 
-/// Turns an 8-bit palette TIFF, which `image` does not read, into a grey one of its indices.
-pub(crate) fn tiff_palette(bytes: &mut [u8]) -> Option<Vec<[u8; 3]>> {
-    let (little, read) = match bytes.first_chunk()? {
-        b"II*\0" => (true, &*bytes),
-        b"MM\0*" => (false, &*bytes),
-        _ => return None,
-    };
-    let number = |at: usize, length: usize| {
-        let field = read.get(at..at.checked_add(length)?)?;
+/// The first directory of a TIFF file, which EXIF data are too.
+struct Directory<'a> {
+    bytes: &'a [u8],
+    is_little_endian: bool,
+}
+
+impl<'a> Directory<'a> {
+    fn new(bytes: &'a [u8]) -> Option<Self> {
+        let is_little_endian = match bytes.first_chunk()? {
+            b"II*\0" => true,
+            b"MM\0*" => false,
+            _ => return None,
+        };
+        Some(Self {
+            bytes,
+            is_little_endian,
+        })
+    }
+
+    fn number(&self, at: usize, length: usize) -> Option<usize> {
+        let field = self.bytes.get(at..at.checked_add(length)?)?;
         let join = |sum, &byte| sum << 8 | usize::from(byte);
-        Some(if little {
+        Some(if self.is_little_endian {
             field.iter().rev().fold(0, join)
         } else {
             field.iter().fold(0, join)
         })
+    }
+
+    /// Tags, and where their entries are.
+    fn entries(&self) -> impl Iterator<Item = (usize, usize)> {
+        let start = self.number(4, 4);
+        let count = start.and_then(|start| self.number(start, 2));
+        let entries = 0..count.unwrap_or(0);
+        entries.map_while(move |i| {
+            let at = start? + 2 + 12 * i;
+            Some((self.number(at, 2)?, at))
+        })
+    }
+}
+
+/// The orientation in EXIF data. A number that means none is one: Pillow then looks no further either.
+pub(crate) fn exif_orientation(exif: &[u8]) -> Option<Orientation> {
+    let directory = Directory::new(exif.strip_prefix(b"Exif\0\0").unwrap_or(exif))?;
+    let (_, at) = directory.entries().find(|&(tag, _)| tag == 0x112)?;
+    let length = match directory.number(at + 2, 2)? {
+        1 => 1,
+        4 => 4,
+        _ => 2,
     };
-    let directory = number(4, 4)?;
+    let number = u8::try_from(directory.number(at + 8, length)?).ok();
+    Some(
+        number
+            .and_then(Orientation::from_exif)
+            .unwrap_or(Orientation::NoTransforms),
+    )
+}
+
+/// The colours of the indices of an 8-bit palette.
+pub(crate) type TiffPalette = Vec<[u8; 3]>;
+
+/// Turns an 8-bit palette TIFF, which `tiff` does not read, into a grey one of its indices.
+pub(crate) fn tiff_palette(bytes: &mut [u8]) -> Option<TiffPalette> {
+    let directory = Directory::new(bytes)?;
+    let number = |at, length| directory.number(at, length);
     let (mut bits, mut photometric, mut colours) = (1, None, None);
-    for entry in (0..number(directory, 2)?).map(|i| directory + 2 + 12 * i) {
-        match number(entry, 2)? {
-            258 => bits = number(entry + 8, 2)?,
-            262 if number(entry + 8, 2)? == 3 => photometric = Some(entry + 8),
-            320 if number(entry + 4, 4)? == 3 * 256 => colours = Some(number(entry + 8, 4)?),
+    for (tag, at) in directory.entries() {
+        match tag {
+            258 => bits = number(at + 8, 2)?,
+            262 if number(at + 8, 2)? == 3 => photometric = Some(at + 8),
+            320 if number(at + 4, 4)? == 3 * 256 => colours = Some(number(at + 8, 4)?),
             _ => {}
         }
     }
@@ -129,7 +177,12 @@ pub(crate) fn tiff_palette(bytes: &mut [u8]) -> Option<Vec<[u8; 3]>> {
     let palette = (0..256)
         .map(|i| Some([plane(i, 0)?, plane(i, 1)?, plane(i, 2)?]))
         .collect::<Option<_>>()?;
-    bytes[photometric..photometric + 2].copy_from_slice(if little { &[1, 0] } else { &[0, 1] });
+    let grey = if directory.is_little_endian {
+        [1, 0]
+    } else {
+        [0, 1]
+    };
+    bytes[photometric..photometric + 2].copy_from_slice(&grey);
     Some(palette)
 }
 

@@ -8,9 +8,9 @@ use libjpeg_turbo_rs::{
     ComponentInfo, DecodeWarning, Decoder, Encoder, JpegError, PixelFormat, Subsampling,
 };
 
-use crate::ImageError;
-use crate::container::{jpeg_header_end, xmp_orientation};
+use crate::container::{exif_orientation, jpeg_header_end, xmp_orientation};
 use crate::read::{MAX_BYTES, Source};
+use crate::{ImageError, cmyk};
 
 /// A JPEG file up to its pixels: all of what [`Jpeg::open`] needs for the size, however many scans
 /// would follow.
@@ -52,7 +52,7 @@ impl<'a> Jpeg<'a> {
     /// How the pixels are to be turned.
     pub(crate) fn orientation(&self) -> Option<Orientation> {
         let exif = self.decoder.exif_data();
-        exif.and_then(Orientation::from_exif_chunk)
+        exif.and_then(exif_orientation)
             .or_else(|| xmp_orientation(self.decoder.xmp_data()?))
     }
 
@@ -74,7 +74,13 @@ impl<'a> Jpeg<'a> {
             }
         }
         Ok(match cmyk {
-            true => rgb_of_inverted_cmyk(&image.data),
+            // As programs of Adobe write it, which Pillow takes all CMYK in JPEG for: 255 is no ink.
+            true => {
+                let (inks, _) = image.data.as_chunks();
+                inks.iter()
+                    .flat_map(|inks: &[u8; 4]| cmyk::to_rgb(inks.map(|v| 255 - v)))
+                    .collect()
+            }
             false => image.data,
         })
     }
@@ -88,20 +94,6 @@ fn is_usual_cmyk(channels: &[ComponentInfo]) -> bool {
         (channel.horizontal_sampling, channel.vertical_sampling)
     });
     c == k && m == y && c.0.is_multiple_of(m.0) && c.1.is_multiple_of(m.1)
-}
-
-/// RGB of the CMYK that programs of Adobe write, which Pillow takes all CMYK in JPEG for: 255 is no
-/// ink.
-fn rgb_of_inverted_cmyk(samples: &[u8]) -> Vec<u8> {
-    let (pixels, _) = samples.as_chunks::<4>();
-    let ink = |c: u8, k: u8| {
-        let product = u32::from(255 - c) * u32::from(k) + 128;
-        k - ((product + (product >> 8)) >> 8) as u8
-    };
-    pixels
-        .iter()
-        .flat_map(|&[c, m, y, k]| [ink(c, k), ink(m, k), ink(y, k)])
-        .collect()
 }
 
 fn error(source: &Source, error: JpegError) -> ImageError {

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+mod cmyk;
 mod container;
 #[cfg(feature = "draw")]
 pub mod draw;
@@ -15,6 +16,7 @@ mod read;
 pub mod sheet;
 #[cfg(test)]
 mod tests;
+mod tiff;
 mod write;
 
 pub use error::{ImageError, ImageErrorKind};
@@ -27,10 +29,25 @@ pub const EXTENSIONS: [&str; 9] = [
     "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "jfif",
 ];
 
+/// Those of images in formats that are not read.
+const UNREAD_EXTENSIONS: [&str; 18] = [
+    "heic", "heif", "avif", "jxl", "jp2", "j2k", "psd", "dng", "cr2", "cr3", "nef", "arw", "raf",
+    "ppm", "pgm", "exr", "dcm", "svs",
+];
+
 /// Whether a file's name is that of an image: it has one of [`EXTENSIONS`], and is not one of the
 /// `._` files that macOS leaves in archives.
 pub fn has_image_name(path: &Path) -> bool {
+    has_extension(path, &EXTENSIONS)
+}
+
+/// Whether a file's name is that of an image in a format that is not read, such as HEIC.
+pub fn has_unread_image_name(path: &Path) -> bool {
+    has_extension(path, &UNREAD_EXTENSIONS)
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) && !name.starts_with("._")
+    extension.is_some_and(|e| extensions.contains(&e.as_str())) && !name.starts_with("._")
 }

@@ -21,9 +21,11 @@ use image::{
 use rcnn_files::Content;
 
 use crate::container::{
-    gif_fill, jpeg_ends, jpeg_header_end, png_exif, tiff_palette, webp_ends, xmp_orientation,
+    exif_orientation, gif_fill, jpeg_ends, jpeg_header_end, png_exif, tiff_palette, webp_ends,
+    xmp_orientation,
 };
 use crate::jpeg::{self, Jpeg};
+use crate::tiff::Tiff;
 use crate::{ImageError, ImageErrorKind};
 
 /// The largest image read, in pixels.
@@ -75,18 +77,15 @@ pub fn upright_size(path: impl AsRef<Path>) -> Result<(u32, u32), ImageError> {
                 Ok(upright(jpeg.size(), jpeg.orientation()))
             })
         }
-        _ => {
-            let size = source.guard(|| source.size(BufReader::new(&file)));
-            if size.is_ok() || format != ImageFormat::Tiff {
-                return size;
-            }
-            // Palettes, which its decoder does not read, take the whole file.
-            bytes.clear();
+        ImageFormat::Tiff => source.guard(|| {
             file.rewind().map_err(io_error(path))?;
-            file.read_to_end(&mut bytes).map_err(io_error(path))?;
-            tiff_palette(&mut bytes)
-                .map_or(size, |_| source.guard(|| source.size(Cursor::new(&bytes))))
-        }
+            let mut tiff = Tiff::open(&source, BufReader::new(&file))?;
+            Ok(upright(tiff.size(), tiff.orientation()))
+        }),
+        _ => source.guard(|| {
+            let (decoder, orientation) = source.decoder(BufReader::new(&file))?;
+            Ok(upright(decoder.dimensions(), orientation))
+        }),
     }
 }
 
@@ -168,13 +167,11 @@ impl Source<'_> {
         let (width, height) = decoder.dimensions();
         self.check_size(width, height)?;
         // An image is worth more than its metadata: what cannot be read of those is ignored.
-        let orientation = match self.format {
-            ImageFormat::Tiff => decoder.orientation().ok(),
-            ImageFormat::Png => late_exif.and_then(|exif| Orientation::from_exif_chunk(&exif)),
-            _ => decoder.exif_metadata().ok().flatten().and_then(|exif| {
-                Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif))
-            }),
+        let exif = match self.format {
+            ImageFormat::Png => late_exif,
+            _ => decoder.exif_metadata().ok().flatten(),
         };
+        let orientation = exif.and_then(|exif| exif_orientation(&exif));
         let orientation =
             orientation.or_else(|| xmp_orientation(&decoder.xmp_metadata().ok().flatten()?));
         Ok((decoder, orientation))
@@ -186,12 +183,6 @@ impl Source<'_> {
             1..=MAX_PIXELS => Ok(()),
             _ => Err(ImageErrorKind::TooLarge { width, height }.at(self.path)),
         }
-    }
-
-    /// Width and height once the image is upright.
-    fn size(&self, reader: impl BufRead + Seek) -> Result<(u32, u32), ImageError> {
-        let (decoder, orientation) = self.decoder(reader)?;
-        Ok(upright(decoder.dimensions(), orientation))
     }
 
     fn error(&self, error: image::ImageError) -> ImageError {
@@ -244,6 +235,12 @@ fn decode_with(source: &Source, bytes: &mut [u8]) -> Result<RgbImage, ImageError
             let jpeg = Jpeg::open(source, bytes)?;
             (jpeg.size(), jpeg.orientation(), jpeg.pixels()?)
         }
+        ImageFormat::Tiff => {
+            let palette = tiff_palette(bytes);
+            let mut tiff = Tiff::open(source, Cursor::new(&*bytes))?;
+            let orientation = tiff.orientation();
+            (tiff.size(), orientation, tiff.pixels(palette.as_ref())?)
+        }
         _ => decode_pixels(source, bytes)?,
     };
     let mut picture = DynamicImage::from(
@@ -256,21 +253,14 @@ fn decode_with(source: &Source, bytes: &mut [u8]) -> Result<RgbImage, ImageError
 /// Size and RGB pixels as they are stored, and how these are to be turned.
 type Stored = ((u32, u32), Option<Orientation>, Vec<u8>);
 
-fn decode_pixels(source: &Source, bytes: &mut [u8]) -> Result<Stored, ImageError> {
-    let palette = match source.format {
-        ImageFormat::Tiff => tiff_palette(bytes),
-        _ => None,
-    };
-    let (decoder, orientation) = source.decoder(Cursor::new(&*bytes))?;
+fn decode_pixels(source: &Source, bytes: &[u8]) -> Result<Stored, ImageError> {
+    let (decoder, orientation) = source.decoder(Cursor::new(bytes))?;
     let size = decoder.dimensions();
     let decoded = DynamicImage::from_decoder(decoder).map_err(|e| source.error(e))?;
     let high = |v: u16| (v >> 8) as u8;
     let pixels = match decoded {
         DynamicImage::ImageRgb8(i) => i.into_raw(),
-        DynamicImage::ImageLuma8(i) => match palette {
-            Some(palette) => i.iter().flat_map(|&v| palette[usize::from(v)]).collect(),
-            None => rgb(&i, 1, |v| v),
-        },
+        DynamicImage::ImageLuma8(i) => rgb(&i, 1, |v| v),
         DynamicImage::ImageLumaA8(i) => rgb(&i, 2, |v| v),
         DynamicImage::ImageRgba8(mut i) => {
             if source.format == ImageFormat::Gif

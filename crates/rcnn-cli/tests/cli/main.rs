@@ -255,6 +255,55 @@ fn pictures_are_drawn() {
 }
 
 #[test]
+fn a_folder_of_folders_is_looked_through_when_asked() {
+    for name in [
+        "tree/day1/a.png",
+        "tree/day2/more/a.png",
+        "tree/.cache/a.png",
+    ] {
+        fs::create_dir_all(path(name).parent().expect("a folder")).expect("a folder");
+        fs::copy(path("pictures/a.png"), path(name)).expect("a copy");
+    }
+    let flat = detect(&["tree"]);
+    assert_fails(
+        &flat,
+        1,
+        "2 folders in it were not looked in (rcnn detect --recursive)",
+    );
+    let found = json(&detect(&["--recursive", "--format", "json", "tree"]));
+    let images: Vec<_> = found.as_array().expect("an array").iter().collect();
+    let names = images
+        .iter()
+        .map(|image| image["image"].as_str().expect("text"));
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        ["tree/day1/a.png", "tree/day2/more/a.png"]
+    );
+}
+
+/// A telephone's pictures were left out without a word.
+#[test]
+fn pictures_of_formats_that_are_not_read_are_mentioned() {
+    fs::create_dir_all(path("phone")).expect("a folder");
+    for name in ["IMG_1.HEIC", "IMG_2.heic", "notes.txt"] {
+        fs::write(path("phone").join(name), "").expect("a file");
+    }
+    let none = detect(&["phone"]);
+    assert_fails(
+        &none,
+        1,
+        "2 pictures are of formats that are not read, such as phone/IMG_1.HEIC",
+    );
+    fs::copy(path("pictures/a.png"), path("phone/a.png")).expect("a copy");
+    let some = detect(&["phone"]);
+    let errors = String::from_utf8_lossy(&some.stderr);
+    assert!(
+        some.status.success() && errors.contains("note: phone: 2 pictures"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn odd_shapes_are_ordinary() {
     let found = json(&detect(&["--format", "json", "dot.png", "line.png"]));
     assert_eq!(found.as_array().map(Vec::len), Some(2));
