@@ -8,7 +8,8 @@ use clap::{Args, Subcommand};
 use rcnn_burn::weights::Weights;
 use rcnn_data::check::{AnchorSpec, check};
 use rcnn_data::convert::{Pictures, convert};
-use rcnn_data::{Dataset, Fields, Format, ReadOptions};
+use rcnn_data::{DataError, Dataset, Fields, Format, ProblemKind, ReadOptions, Reading};
+use rcnn_types::UNUSED;
 
 use crate::Outcome;
 use crate::preview::{self, PreviewArgs};
@@ -109,7 +110,7 @@ pub(crate) struct DatasetArgs {
     pub(crate) read: ReadArgs,
     /// Leave out boxes and files that are invalid, and say how many
     #[arg(long)]
-    skip_invalid: bool,
+    pub(crate) skip_invalid: bool,
 }
 
 impl DatasetArgs {
@@ -135,15 +136,66 @@ pub(crate) fn files_of(dataset: &Dataset) -> impl Iterator<Item = &Path> {
 /// allowed.
 fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Dataset> {
     let reading = rcnn_data::read(root, options)?;
+    if let Some(names) = &options.class_names {
+        check_names(names, &reading, skip_invalid)?;
+    }
     let skipped = reading.problems.invalid();
     if let Some(notes) = reading.problems.notes() {
         eprintln!("{}: {notes}; `rcnn data check` has more", root.display());
     }
-    let dataset = reading.accept(skip_invalid)?;
+    let dataset = reading
+        .accept(skip_invalid)
+        .map_err(|error| match help(&error) {
+            Some(help) => anyhow::Error::from(error).context(help),
+            None => error.into(),
+        })?;
     if skipped > 0 {
         eprintln!("{skipped} invalid boxes or files left out");
     }
     Ok(dataset)
+}
+
+/// The options that help with invalid data.
+pub(crate) fn help(error: &DataError) -> Option<&'static str> {
+    let DataError::Invalid { problems } = error else {
+        return None;
+    };
+    let outside = problems.counts().contains_key(&ProblemKind::OutsideImage);
+    Some(match outside {
+        true => {
+            "invalid data (--clip cuts boxes to their image, --skip-invalid leaves out all that is invalid)"
+        }
+        false => "invalid data (--skip-invalid leaves out all that is invalid)",
+    })
+}
+
+/// Whether a model knows the classes of the data.
+fn check_names(names: &[String], reading: &Reading, skip_invalid: bool) -> Result<()> {
+    let own = &reading.own_classes;
+    let unknown = own.iter().filter(|name| !names.contains(name));
+    let unknown: Vec<&str> = unknown.map(String::as_str).collect();
+    let kind = ProblemKind::UnknownLabel;
+    if unknown.is_empty() || !reading.problems.counts().contains_key(&kind) {
+        return Ok(());
+    }
+    let known = names.iter().skip(1).filter(|name| *name != UNUSED);
+    let known: Vec<&str> = known.map(String::as_str).collect();
+    let message = format!(
+        "the model's classes are {}; those of the data are {}: the model does not know {}",
+        known.join(", "),
+        own.join(", "),
+        unknown.join(", ")
+    );
+    if unknown.len() == own.len() {
+        bail!("{message} (--labels names the model's classes)");
+    }
+    if !skip_invalid {
+        bail!(
+            "{message} (--labels names the model's classes, --skip-invalid leaves the others out)"
+        );
+    }
+    eprintln!("{message}");
+    Ok(())
 }
 
 /// Reads the data that a model is tried on, with the model's labels, and the names of the classes:

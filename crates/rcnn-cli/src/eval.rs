@@ -1,17 +1,18 @@
 //! `rcnn eval`: how good a detector is on labelled pictures.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use image::RgbImage;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::Weights;
 use rcnn_data::{Dataset, Sample};
-use rcnn_eval::{Tile, evaluate};
+use rcnn_eval::{MAX_DETS, Tile, evaluate_most};
 use rcnn_types::ImageInstances;
 
 use crate::Outcome;
@@ -47,6 +48,9 @@ pub(crate) struct EvalArgs {
     /// Images computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
     batch_size: usize,
+    /// Best detections of each class that count in an image; the model makes as many
+    #[arg(long, value_name = "N", default_value_t = MAX_DETS, value_parser = positive)]
+    max_dets: usize,
     /// What to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -72,8 +76,12 @@ const TEXTS: [&str; 2] = ["evaluation.json", "detections.json"];
 const PICTURES: [&str; 3] = ["curves.png", "confusion.png", "worst.png"];
 
 pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
-    let weights = args.model.open(&args.weights)?;
-    let (dataset, names) = data::open_for(&weights, &args.dataset)?;
+    let mut weights = args.model.open(&args.weights)?;
+    if args.max_dets > MAX_DETS {
+        let most = &mut weights.config.roi_heads.detections_per_img;
+        *most = args.max_dets.max(*most);
+    }
+    let (mut dataset, names) = data::open_for(&weights, &args.dataset)?;
     if let Some(folder) = &args.output {
         let weights = [Path::new(&args.weights)];
         let inputs = files_of(&dataset).chain(args.model.files()).chain(weights);
@@ -81,7 +89,6 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         check_report(folder, &PICTURES, &TEXTS, &guard)?;
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    let truth: Vec<_> = dataset.samples.iter().map(Sample::ground_truth).collect();
     let device = args.device.clone();
     let job = Find {
         weights,
@@ -89,7 +96,21 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         args: &args,
     };
     let found = run_on(&[device], job)?;
-    let evaluation = evaluate(&truth, &found, &names)?;
+    let all = dataset.samples.len();
+    let was_read: HashSet<u64> = found.iter().map(|image| image.image_id).collect();
+    dataset
+        .samples
+        .retain(|sample| was_read.contains(&sample.image_id));
+    if dataset.samples.is_empty() {
+        bail!("none of the pictures could be read");
+    }
+    say_what_is_missing(&dataset, args.max_dets);
+    let truth: Vec<_> = dataset.samples.iter().map(Sample::ground_truth).collect();
+    let evaluation = evaluate_most(&truth, &found, &names, args.max_dets)?;
+    let outcome = match all - dataset.samples.len() {
+        0 => Outcome::Done,
+        _ => Outcome::SomeFailed,
+    };
     let json = serde_json::to_string_pretty(&evaluation)?;
 
     let mut out = std::io::stdout().lock();
@@ -98,13 +119,20 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         Format::Json => writeln!(out, "{json}")?,
     }
     let Some(folder) = &args.output else {
-        return Ok(Outcome::Done);
+        return Ok(outcome);
     };
     let text = |name: &str, text: &str| files::write_text(&folder.join(name), text);
     let picture =
         |name: &str, picture: RgbImage| files::write_picture(&folder.join(name), &picture);
     text("evaluation.json", &json)?;
-    text("detections.json", &rcnn_eval::results::write(&found))?;
+    let results = rcnn_eval::results::write(&found, &dataset.category_ids);
+    if dataset.renumbered {
+        eprintln!(
+            "detections.json: the images are numbered anew, as their ids are no numbers or several annotation \
+             files have the same (--split takes one file)"
+        );
+    }
+    text("detections.json", &results)?;
     picture("curves.png", rcnn_eval::draw_curves(&evaluation))?;
     picture(
         "confusion.png",
@@ -123,7 +151,25 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     if !tiles.is_empty() {
         picture("worst.png", rcnn_eval::contact_sheet(&tiles))?;
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
+}
+
+fn say_what_is_missing(dataset: &Dataset, max_dets: usize) {
+    if dataset.boxes() == 0 {
+        eprintln!("none of the images has a box: there is no average precision");
+        return;
+    }
+    let missing = dataset.classes_without_boxes();
+    if !missing.is_empty() {
+        eprintln!("no box of {}", missing.join(", "));
+    }
+    let (images, most) = dataset.crowded_images(max_dets);
+    if images > 0 {
+        eprintln!(
+            "{images} images have more than {max_dets} objects of a class, up to {most}, of which the best \
+             {max_dets} detections count (--max-dets)"
+        );
+    }
 }
 
 struct Find<'a> {
@@ -141,19 +187,33 @@ impl Job for Find<'_> {
         let model = model.cast(self.args.dtype.into())?;
         let progress = progress_bar(self.dataset.samples.len(), "images");
         let mut all = Vec::new();
-        for samples in self.dataset.samples.chunks(self.args.batch_size) {
-            let images = samples
-                .iter()
-                .map(|sample| Ok(to_tensor::<B>(&open_rgb(&sample.image)?, device)))
-                .collect::<Result<Vec<_>>>()?;
-            for (sample, found) in samples.iter().zip(model.detect(&images)?) {
+        let skip = self.args.dataset.skip_invalid;
+        for chunk in self.dataset.samples.chunks(self.args.batch_size) {
+            let (mut samples, mut images) = (Vec::new(), Vec::new());
+            for sample in chunk {
+                match open_rgb(&sample.image) {
+                    Ok(image) => {
+                        samples.push(sample);
+                        images.push(to_tensor::<B>(&image, device));
+                    }
+                    Err(error) if skip => {
+                        progress.suspend(|| eprintln!("left out: {error}"));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let found = match images.is_empty() {
+                true => Vec::new(),
+                false => model.detect(&images)?,
+            };
+            for (sample, found) in samples.into_iter().zip(found) {
                 all.push(ImageInstances {
                     image_id: sample.image_id,
                     instances: found,
                     ..Default::default()
                 });
             }
-            progress.inc(samples.len() as u64);
+            progress.inc(chunk.len() as u64);
         }
         progress.finish_and_clear();
         Ok(all)

@@ -9,6 +9,7 @@ use clap::Args;
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, published};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_types::parse_class_names;
 
 /// Name of the detector that is part of the program: blood cells, trained by this project.
 pub(crate) const BUILT_IN: &str = "blood-cells";
@@ -139,7 +140,9 @@ impl ModelArgs {
             weights.config.transform.max_size = max_size;
         }
         if let Some(file) = &self.labels {
-            weights.config.class_names = read_labels(file, weights.config.num_classes)?;
+            let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            let names = parse_class_names(&text, weights.config.num_classes);
+            weights.config.class_names = names.with_context(|| file.display().to_string())?;
         }
         Ok(weights)
     }
@@ -203,26 +206,6 @@ fn fetch(published: &published::Published) -> Result<PathBuf> {
 fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).with_context(|| format!("{}: no JSON object", path.display()))
-}
-
-fn read_labels(path: &Path, num_classes: usize) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let mut names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
-    while names.last().is_some_and(String::is_empty) {
-        names.pop();
-    }
-    if names.len() + 1 == num_classes {
-        names.insert(0, "__background__".to_string());
-    }
-    if names.len() != num_classes {
-        bail!(
-            "{}: {} names, but the model has {} classes besides the background",
-            path.display(),
-            names.len(),
-            num_classes - 1
-        );
-    }
-    Ok(names)
 }
 
 /// Prints the weights that go by a name.

@@ -17,9 +17,9 @@ use serde_json::json;
 use crate::Outcome;
 use crate::augment_args::AugmentArgs;
 use crate::backend::{DeviceName, Job, default_device, run_on};
-use crate::files;
 use crate::overwrite::is_same_file;
 use crate::source::{positive, resolve};
+use crate::{data, files};
 
 /// Train a detector on labelled pictures
 ///
@@ -70,18 +70,24 @@ pub(crate) struct TrainArgs {
     /// Go on although the data have changed since the run began
     #[arg(long, requires = "resume")]
     accept_changed_data: bool,
-    /// Part of the data to train on [default: train or trainval]
+    /// Part of the data to train on, or all [default: train or trainval]
     #[arg(long, value_name = "NAME")]
     train_split: Option<String>,
-    /// Part of the data to validate on [default: val, valid or test]
+    /// Part of the data to validate on, or all [default: val, valid or test]
     #[arg(long, value_name = "NAME")]
     valid_split: Option<String>,
+    /// Cut boxes that reach beyond their image to it, and say how many
+    #[arg(long)]
+    clip: bool,
     /// Leave out boxes and files that are invalid, and say how many
     #[arg(long)]
     skip_invalid: bool,
     /// Detector to start from: a file, or the name of published weights
     #[arg(long, short, value_name = "FILE|NAME")]
     weights: Option<String>,
+    /// Names of the classes of --weights that carry none, one a line
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
     /// Image classifier or detector whose backbone to start from: a file, or a name
     #[arg(long, value_name = "FILE|NAME")]
     backbone_weights: Option<String>,
@@ -195,6 +201,10 @@ fn explained(error: anyhow::Error, run: &Run, args: &TrainArgs) -> anyhow::Error
         Some(TrainError::DataChanged { .. }) => {
             error.context("the run would not end as it began; --accept-changed-data goes on")
         }
+        Some(TrainError::Data(data)) => match data::help(data) {
+            Some(help) => error.context(help),
+            None => error,
+        },
         // It would come to the same end.
         Some(TrainError::NotFinite { .. } | TrainError::Again { .. }) => error,
         _ if args.resume => error,
@@ -268,6 +278,9 @@ fn read(file: &Path) -> Result<TrainConfig> {
     if !config.data.as_os_str().is_empty() {
         config.data = folder.join(&config.data);
     }
+    if let Some(labels) = &mut config.labels {
+        *labels = folder.join(&*labels);
+    }
     let paths = [&mut config.weights, &mut config.backbone_weights];
     for path in paths.into_iter().flatten() {
         let beside = folder.join(&*path);
@@ -332,7 +345,11 @@ impl TrainArgs {
             config.learning_rate_factors = self.learning_rate_factor.clone();
         }
         self.augment.apply(&mut config.augmentation);
+        config.clip |= self.clip;
         config.skip_invalid |= self.skip_invalid;
+        if let Some(labels) = &self.labels {
+            config.labels = Some(std::path::absolute(labels)?);
+        }
         set(&mut config.epochs, &self.epochs);
         set(&mut config.batch_size, &self.batch_size);
         set(&mut config.accumulation, &self.accumulation);

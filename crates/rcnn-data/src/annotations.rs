@@ -19,6 +19,8 @@ pub(crate) struct Annotations {
     pub(crate) category_extras: Vec<Extras>,
     pub(crate) extras: Extras,
     pub(crate) images: Vec<AnnotatedImage>,
+    /// Whether the images have lost the ids of their files.
+    pub(crate) renumbered: bool,
     /// Indices of images.
     pub(crate) splits: BTreeMap<String, Vec<usize>>,
     pub(crate) problems: Problems,
@@ -34,6 +36,8 @@ pub(crate) struct AnnotatedImage {
     /// The size by the label file.
     pub(crate) stated: Option<Size>,
     pub(crate) labels: Option<PathBuf>,
+    /// Where they were looked for.
+    pub(crate) expected_labels: Option<PathBuf>,
     pub(crate) extras: Extras,
     pub(crate) objects: Vec<AnnotatedObject>,
 }

@@ -109,7 +109,9 @@ pub struct AnchorFit {
 ///
 /// The seed is that of the clustering which finds the suggested anchors.
 pub fn check(reading: &Reading, anchors: &AnchorSpec, seed: u64) -> Report {
-    let Reading { dataset, problems } = reading;
+    let Reading {
+        dataset, problems, ..
+    } = reading;
     let objects = || dataset.samples.iter().flat_map(Sample::objects);
     let boxes: Vec<BBox> = objects().map(|object| object.bbox).collect();
     let spread = |value: fn(&BBox) -> f32| Spread::from_values(boxes.iter().map(value));

@@ -184,6 +184,7 @@ impl Reader {
                 id,
                 stated: whole(image.height).zip(whole(image.width)).map(Size::from),
                 labels: Some(path.into()),
+                expected_labels: None,
                 extras: image.extras,
                 objects: Vec::new(),
             });
@@ -287,7 +288,8 @@ impl Reader {
         // Files may number their images each for itself.
         let mut seen = HashSet::new();
         let mut all = self.images.iter().map(|image| image.id);
-        if !all.all(|id| id.is_some() && seen.insert(id)) {
+        let renumbered = !all.all(|id| id.is_some() && seen.insert(id));
+        if renumbered {
             self.images.iter_mut().for_each(|image| image.id = None);
         }
         let category_ids: Option<Vec<u64>> = self.categories.keys().map(Id::number).collect();
@@ -299,6 +301,7 @@ impl Reader {
             category_extras,
             extras: self.extras,
             images: self.images,
+            renumbered,
             splits: self.splits,
             problems: self.problems,
         }

@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rcnn_types::{ImageInstances, Instance, Instances, Size, Skeleton};
+pub use rcnn_types::BACKGROUND;
+use rcnn_types::{ImageInstances, Instance, Instances, Size, Skeleton, UNUSED};
 
 use crate::detect_format::{Format, Layout};
 use crate::error::DataError;
 use crate::extras::Extras;
 use crate::problems::{ProblemKind, Problems};
 use crate::{coco, voc, yolo};
-
-/// The name of class 0, which no box has.
-pub const BACKGROUND: &str = "__background__";
 
 /// Images with their boxes. Pictures stay on disk.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +22,8 @@ pub struct Dataset {
     /// Names by label; the first is [`BACKGROUND`]. COCO's are in order of their ids, YOLO's in
     /// order of their numbers, VOC's by name.
     pub class_names: Vec<String>,
-    /// The data's own number of each label: COCO's category ids, else the labels themselves.
+    /// The data's own number of each label: COCO's category ids, else the labels themselves. Classes that
+    /// COCO data do not have get numbers above theirs.
     pub category_ids: Vec<u64>,
     /// The keypoints of each label's objects; empty if those are not read or not known.
     pub skeletons: Vec<Skeleton>,
@@ -34,6 +33,8 @@ pub struct Dataset {
     pub extras: Extras,
     /// The images.
     pub samples: Vec<Sample>,
+    /// Whether COCO's images are numbered anew, as their ids are no numbers, or several files have the same.
+    pub renumbered: bool,
     /// Indices of the samples in each split; splits may overlap (VOC's `trainval`).
     pub splits: BTreeMap<String, Vec<usize>>,
 }
@@ -139,6 +140,9 @@ pub struct Reading {
     pub dataset: Dataset,
     /// What can't be used and was left out, and what is worth a note.
     pub problems: Problems,
+    /// Names of the classes that the data have, without the background; others than those of `dataset` if
+    /// the caller gave names.
+    pub own_classes: Vec<String>,
 }
 
 impl Reading {
@@ -147,7 +151,9 @@ impl Reading {
     /// # Errors
     /// [`DataError::Invalid`] naming files and boxes; in any case if no image is left.
     pub fn accept(self, skip_invalid: bool) -> Result<Dataset, DataError> {
-        let Self { dataset, problems } = self;
+        let Self {
+            dataset, problems, ..
+        } = self;
         let refused = !skip_invalid && problems.invalid() > 0;
         if refused || dataset.samples.is_empty() {
             return Err(DataError::Invalid { problems });
@@ -217,6 +223,7 @@ impl Dataset {
             category_extras: self.category_extras.clone(),
             extras: self.extras.clone(),
             samples: samples.collect(),
+            renumbered: self.renumbered,
             splits: BTreeMap::new(),
         }
     }
@@ -224,5 +231,28 @@ impl Dataset {
     /// The number of boxes, crowds not counted.
     pub fn boxes(&self) -> usize {
         self.samples.iter().map(|s| s.objects().count()).sum()
+    }
+
+    /// The classes without a box, in order of their labels.
+    pub fn classes_without_boxes(&self) -> Vec<&str> {
+        let mut is_empty = vec![true; self.class_names.len()];
+        let objects = self.samples.iter().flat_map(Sample::objects);
+        objects.for_each(|object| is_empty[object.label] = false);
+        let names = self.class_names.iter().zip(is_empty).skip(1);
+        let empty = names.filter(|(name, is_empty)| *is_empty && *name != UNUSED);
+        empty.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The number of images that have more boxes of a class than `most`, and the most that one has.
+    pub fn crowded_images(&self, most: usize) -> (usize, usize) {
+        let boxes_of_a_class = self.samples.iter().map(|sample| {
+            let mut counts = vec![0; self.class_names.len()];
+            sample
+                .objects()
+                .for_each(|object| counts[object.label] += 1);
+            counts.into_iter().max().unwrap_or(0)
+        });
+        let more = boxes_of_a_class.filter(|boxes| *boxes > most);
+        more.fold((0, 0), |(images, max), boxes| (images + 1, boxes.max(max)))
     }
 }

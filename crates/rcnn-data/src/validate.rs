@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use rcnn_image::{ImageErrorKind, upright_size};
 use rcnn_types::boxes::box_area;
-use rcnn_types::{BBox, Instances, Keypoints, Mask, Size, Skeleton};
+use rcnn_types::{BBox, Instances, Keypoints, Mask, Size, Skeleton, UNUSED};
 
 use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
 use crate::dataset::{BACKGROUND, Dataset, Fields, ReadOptions, Reading, Sample, Source};
@@ -66,9 +66,14 @@ impl Annotations {
             category_ids: classes.ids,
             extras: self.extras,
             samples,
+            renumbered: self.renumbered,
             splits: splits.collect(),
         };
-        Ok(Reading { dataset, problems })
+        Ok(Reading {
+            dataset,
+            problems,
+            own_classes: self.class_names,
+        })
     }
 }
 
@@ -104,7 +109,7 @@ impl Classes {
         let used = given.unwrap_or_else(|| own.clone());
         let mut by_name = HashMap::new();
         for (i, name) in used.iter().enumerate() {
-            if by_name.insert(name.as_str(), i + 1).is_some() {
+            if name != UNUSED && by_name.insert(name.as_str(), i + 1).is_some() {
                 let reason = format!("two classes are called `{name}`");
                 return Err(DataError::malformed(root, reason));
             }
@@ -114,8 +119,15 @@ impl Classes {
             .map(|name| by_name.get(name.as_str()).copied())
             .collect();
         let mut ids: Vec<u64> = (0..=used.len() as u64).collect();
-        if options.class_names.is_none() && annotations.category_ids.len() == own.len() {
-            ids.splice(1.., annotations.category_ids.iter().copied());
+        if let Some(highest) = annotations.category_ids.iter().max() {
+            let own_ids = labels.iter().zip(&annotations.category_ids);
+            let own_ids = own_ids.filter_map(|(label, id)| Some(((*label)?, *id)));
+            let own_ids: HashMap<usize, u64> = own_ids.collect();
+            let mut free = highest.saturating_add(1)..;
+            for (label, id) in ids.iter_mut().enumerate().skip(1) {
+                let own = own_ids.get(&label).copied();
+                *id = own.or_else(|| free.next()).unwrap_or(*id);
+            }
         }
         let background = BACKGROUND.to_string();
         let names = std::iter::once(background).chain(used).collect();
@@ -177,7 +189,11 @@ impl AnnotatedImage {
         };
         let labels = self.labels.as_deref().unwrap_or(&self.path);
         if self.labels.is_none() {
-            problems.push(Kind::UnlabelledImage, &self.path, None, "no label file");
+            let message = match &self.expected_labels {
+                Some(file) => format!("no label file {}", file.display()),
+                None => "no label file".into(),
+            };
+            problems.push(Kind::UnlabelledImage, &self.path, None, message);
         }
         if let Some(stated) = self.stated.filter(|stated| *stated != size) {
             let message = format!(

@@ -84,7 +84,7 @@ pub(crate) fn read(layout: &Layout, options: &ReadOptions) -> Result<Annotations
     };
     let mut images = Vec::new();
     let mut places = HashMap::new();
-    for stem in all {
+    for (stem, id) in all.into_iter().zip(1..) {
         let labels = annotations.get(stem);
         let annotation = match (parsed.get(stem), labels) {
             (Some(Err(reason)), Some(path)) => {
@@ -110,9 +110,10 @@ pub(crate) fn read(layout: &Layout, options: &ReadOptions) -> Result<Annotations
                 .unwrap_or(layout.root.clone()),
             path,
             looked_in: None,
-            id: None,
+            id: Some(id),
             stated: annotation.size,
             labels: labels.cloned(),
+            expected_labels: None,
             extras: Extras::default(),
             objects: annotation.objects(&classes, options.fields.extras),
         });

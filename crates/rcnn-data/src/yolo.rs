@@ -95,7 +95,8 @@ pub(crate) fn read(
     };
     let pictures = listing.pictures.into_par_iter().zip(label_files);
     let read: Vec<Result<AnnotatedImage, (PathBuf, String)>> = pictures
-        .map(|(picture, labels)| image(picture, labels, &lines))
+        .enumerate()
+        .map(|(i, (picture, labels))| image(i as u64 + 1, picture, labels, &lines))
         .collect();
     let mut images = Vec::new();
     let mut kept = Vec::new();
@@ -187,6 +188,7 @@ fn tell_orphans(owned: &[Option<PathBuf>], problems: &mut Problems) {
 
 /// A picture with the content of its label file, or what is wrong with that file.
 fn image(
+    id: u64,
     picture: Picture,
     labels: Option<PathBuf>,
     lines: &Lines,
@@ -200,10 +202,11 @@ fn image(
         None => Vec::new(),
     };
     Ok(AnnotatedImage {
+        expected_labels: Some(labels::expected(&picture.path)),
         path: picture.path,
         named_by: picture.named_by,
         looked_in: picture.looked_in,
-        id: None,
+        id: Some(id),
         stated: None,
         labels,
         extras: Extras::default(),

@@ -33,10 +33,15 @@ pub(crate) enum MatchResult {
 pub(crate) struct Engine {
     truth: Arc<COCO>,
     found: Arc<COCO>,
+    max_dets: usize,
 }
 
 impl Engine {
-    pub(crate) fn new(samples: &[Sample], class_names: &[String]) -> Result<Self, EvalError> {
+    pub(crate) fn new(
+        samples: &[Sample],
+        class_names: &[String],
+        max_dets: usize,
+    ) -> Result<Self, EvalError> {
         let images = samples.iter().map(|sample| Image {
             id: sample.image.image_id,
             file_name: sample.image.file_name.clone(),
@@ -63,11 +68,14 @@ impl Engine {
         Ok(Self {
             truth: Arc::new(truth),
             found: Arc::new(found),
+            max_dets,
         })
     }
 
     fn evaluator(&self) -> COCOeval {
-        COCOeval::new(self.truth.clone(), self.found.clone(), IouType::Bbox)
+        let mut evaluator = COCOeval::new(self.truth.clone(), self.found.clone(), IouType::Bbox);
+        evaluator.params.max_dets = [1, 10, self.max_dets].map(|n| n.min(self.max_dets)).into();
+        evaluator
     }
 
     /// COCO's summary and the numbers of each class from label 1 on.

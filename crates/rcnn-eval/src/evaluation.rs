@@ -3,12 +3,12 @@
 use rcnn_types::ImageInstances;
 use serde::Serialize;
 
-use crate::EvalError;
 use crate::confusion::Confusion;
 use crate::curves::{BestF1, Curve};
 use crate::engine::Engine;
 use crate::input::pair;
 use crate::worst::{ImageErrors, errors};
+use crate::{EvalError, MAX_DETS};
 
 /// The score from which on the detections of a class without a best threshold count in confusion
 /// and errors.
@@ -29,6 +29,8 @@ pub struct Evaluation {
     pub objects: usize,
     /// The number of detections.
     pub detections: usize,
+    /// The best detections of each class that count in an image.
+    pub max_dets: usize,
     /// Each class but the background, by label.
     pub per_class: Vec<ClassEvaluation>,
     /// Which class is taken for which.
@@ -71,7 +73,7 @@ pub struct Summary {
     /// The same with the best 10 detections.
     #[serde(rename = "AR10")]
     pub ar10: Option<f64>,
-    /// The same with the best 100 detections.
+    /// The same with the best 100 detections, or as many as [`Evaluation::max_dets`] says.
     #[serde(rename = "AR100")]
     pub ar100: Option<f64>,
     /// `ar100` of objects up to 32² pixels.
@@ -145,8 +147,23 @@ pub fn evaluate(
     detections: &[ImageInstances],
     class_names: &[String],
 ) -> Result<Evaluation, EvalError> {
+    evaluate_most(ground_truth, detections, class_names, MAX_DETS)
+}
+
+/// [`evaluate`] with another number of detections of each class that count in an image than COCO's
+/// [`MAX_DETS`]: `maxDets` of pycocotools, at least 1.
+///
+/// # Errors
+///
+/// As [`evaluate`].
+pub fn evaluate_most(
+    ground_truth: &[ImageInstances],
+    detections: &[ImageInstances],
+    class_names: &[String],
+    max_dets: usize,
+) -> Result<Evaluation, EvalError> {
     let samples = pair(ground_truth, detections, class_names.len())?;
-    let engine = Engine::new(&samples, class_names)?;
+    let engine = Engine::new(&samples, class_names, max_dets)?;
     let (summary, numbers) = engine.numbers()?;
     let matches = engine.matches(&samples)?;
 
@@ -179,6 +196,7 @@ pub fn evaluate(
         images: samples.len(),
         objects: curves.iter().map(|curve| curve.objects).sum(),
         detections: counts.iter().sum(),
+        max_dets,
         confusion: Confusion::count(&errors, class_names, thresholds),
         per_class,
         curves,

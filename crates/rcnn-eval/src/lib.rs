@@ -46,10 +46,13 @@ mod worst;
 pub use confusion::{Confusion, draw_confusion};
 pub use curves::{BestF1, Curve, CurvePoint, draw_curves};
 pub use error::EvalError;
-pub use evaluation::{ClassEvaluation, Evaluation, Summary, evaluate};
+pub use evaluation::{ClassEvaluation, Evaluation, Summary, evaluate, evaluate_most};
 pub use input::validate;
 pub use plots::{Plot, draw_plots};
 pub use worst::{ImageErrors, Mark, Tile, contact_sheet};
+
+/// The best detections of each class that COCO counts in an image.
+pub const MAX_DETS: usize = 100;
 
 /// The IoU from which on a detection is a true positive in curves, best thresholds, confusion and errors.
 pub const MATCH_IOU: f64 = 0.5;

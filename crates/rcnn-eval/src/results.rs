@@ -7,13 +7,15 @@ use rcnn_types::{CocoResult, ImageInstances};
 
 use crate::EvalError;
 
-/// The detections of images as JSON.
-pub fn write(detections: &[ImageInstances]) -> String {
+/// The detections of images as JSON. `category_ids` are the numbers that the annotation file gives the classes, by label;
+/// without one, the label itself is written.
+pub fn write(detections: &[ImageInstances], category_ids: &[u64]) -> String {
+    let category = |label: usize| category_ids.get(label).map_or(label, |id| *id as usize);
     let results: Vec<CocoResult> = detections
         .iter()
         .flat_map(|image| {
             let found = image.instances.iter();
-            found.map(|o| CocoResult::new(image.image_id, o.bbox, o.label, o.score))
+            found.map(|o| CocoResult::new(image.image_id, o.bbox, category(o.label), o.score))
         })
         .collect();
     let lines = results.iter().map(|result| {

@@ -15,6 +15,7 @@ impl fmt::Display for Evaluation {
             count(self.detections, "detection")
         )?;
         let s = &self.summary;
+        let most = format!("AR{}", self.max_dets);
         for row in [
             [("AP", s.ap), ("AP50", s.ap50), ("AP75", s.ap75)],
             [
@@ -22,7 +23,7 @@ impl fmt::Display for Evaluation {
                 ("APm", s.ap_medium),
                 ("APl", s.ap_large),
             ],
-            [("AR1", s.ar1), ("AR10", s.ar10), ("AR100", s.ar100)],
+            [("AR1", s.ar1), ("AR10", s.ar10), (&most, s.ar100)],
             [
                 ("ARs", s.ar_small),
                 ("ARm", s.ar_medium),

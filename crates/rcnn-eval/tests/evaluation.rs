@@ -228,7 +228,7 @@ fn enormous_boxes_are_ordinary() {
 fn results_survive_writing_and_reading() {
     let mut detections = vec![found(3, &[1, 2], &[0.1, 0.3]), found(1, &[9], &[1.0 / 3.0])];
     detections[0].instances.boxes[1] = [0.1, 1.0 / 3.0, 99.7, 1234.567];
-    let json = results::write(&detections);
+    let json = results::write(&detections, &[]);
     assert_eq!(results::read(&json).unwrap(), detections);
     assert!(results::read("[]").unwrap().is_empty());
     for bad in [

@@ -47,24 +47,32 @@ use crate::{LearningRateFactor, ScheduleConfig, TrainError};
 pub struct TrainConfig {
     /// Folder of the data (COCO, Pascal VOC or YOLO), or its COCO `.json` or YOLO `.yaml` file.
     pub data: PathBuf,
-    /// Part of the data to train on; if not given, `train` or `trainval`.
+    /// Part of the data to train on; if not given, `train` or `trainval`. `all` is everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_split: Option<String>,
-    /// Part of the data to validate on; if not given, `val`, `valid` or `test`. Data without splits
-    /// are split by chance, a tenth for validation.
+    /// Part of the data to validate on; if not given, `val`, `valid` or `test`. `all` is everything. Data
+    /// without splits are split by chance, a tenth for validation; of less than five images all are trained
+    /// and validated on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_split: Option<String>,
+    /// Whether boxes that reach beyond their image are cut to it instead of being invalid.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub clip: bool,
     /// Whether invalid boxes and files are left out instead of refused.
     pub skip_invalid: bool,
     /// A detector to start from. What fits the data's classes is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
+    /// File with the names of the classes of `weights`, one a line, where they carry none. Without names,
+    /// as many classes as the data have are taken for those of the data, in their order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
     /// An image classifier or a detector whose body is to start from, with frozen batch norms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone_weights: Option<PathBuf>,
     /// Passes over the training data.
     pub epochs: usize,
-    /// Images of a step.
+    /// Images of a step; all, if there are fewer.
     pub batch_size: usize,
     /// Steps whose gradients are averaged before the parameters move.
     pub accumulation: usize,
@@ -136,8 +144,10 @@ impl Default for TrainConfig {
             data: PathBuf::new(),
             train_split: None,
             valid_split: None,
+            clip: false,
             skip_invalid: false,
             weights: None,
+            labels: None,
             backbone_weights: None,
             epochs: 10,
             batch_size: 4,
@@ -228,6 +238,12 @@ impl TrainConfig {
             &self.backbone_weights,
             "nothing, as `weights` already start the whole detector",
         )?;
+        require(
+            self.labels.is_none() || self.weights.is_some(),
+            "labels",
+            &self.labels,
+            "nothing without `weights`, whose classes they name",
+        )?;
         Ok(self.augmentation.validate()?)
     }
 
@@ -274,9 +290,13 @@ impl TrainConfig {
     pub(crate) fn absolute(mut self) -> std::io::Result<Self> {
         let absolute = |path: &Path| std::path::absolute(path);
         self.data = absolute(&self.data)?;
-        for path in [&mut self.weights, &mut self.backbone_weights]
-            .into_iter()
-            .flatten()
+        for path in [
+            &mut self.weights,
+            &mut self.labels,
+            &mut self.backbone_weights,
+        ]
+        .into_iter()
+        .flatten()
         {
             *path = absolute(path)?;
         }

@@ -4,11 +4,18 @@ use rcnn_burn::FasterRcnnConfig;
 use rcnn_data::{Dataset, Fields, Fractions, ReadOptions, random_split, read};
 
 use crate::{TrainConfig, TrainError};
+use rcnn_eval::MAX_DETS;
 
 pub(crate) struct Splits {
     pub(crate) train: Dataset,
     pub(crate) valid: Dataset,
 }
+
+/// Fewer images than these are not split.
+const MIN_TO_SPLIT: usize = 5;
+
+/// The name that any data have for everything.
+const ALL: &str = "all";
 
 impl Splits {
     /// Reads the data. If the model has the same classes in another order, they get its labels.
@@ -19,79 +26,116 @@ impl Splits {
         let read = |class_names| {
             let options = ReadOptions {
                 class_names,
+                clip: config.clip,
                 fields: Fields::NONE,
                 ..Default::default()
             };
             let reading = read(&config.data, &options)?;
-            let skipped = reading.problems.invalid();
-            Ok::<_, TrainError>((reading.accept(config.skip_invalid)?, skipped))
+            let problems = reading.problems.clone();
+            Ok::<_, TrainError>((reading.accept(config.skip_invalid)?, problems))
         };
-        let (mut data, mut skipped) = read(None)?;
+        let (mut data, problems) = read(None)?;
         if let Some(model) = model
             && model.class_names != data.class_names
             && sorted(&model.class_names) == sorted(&data.class_names)
         {
-            (data, skipped) = read(Some(model.class_names.clone()))?;
+            (data, _) = read(Some(model.class_names.clone()))?;
         }
-        if skipped > 0 {
-            tracing::info!("{skipped} invalid boxes or files left out");
+        if let Some(notes) = problems.notes() {
+            tracing::warn!("{}: {notes}", config.data.display());
         }
-        if data.splits.len() < 2 && config.train_split.is_none() && config.valid_split.is_none() {
-            tracing::info!("the data have no splits: a tenth, chosen by chance, validates");
-            let fractions = Fractions {
-                val: 0.1,
-                test: 0.0,
-            };
-            random_split(&mut data, fractions, config.seed)?;
+        if problems.invalid() > 0 {
+            tracing::warn!("{} invalid boxes or files left out", problems.invalid());
         }
-        let train = split(
-            &data,
-            &config.train_split,
-            "train_split",
-            &["train", "trainval"],
-        )?;
-        let valid = split(
-            &data,
-            &config.valid_split,
-            "valid_split",
-            &["val", "valid", "validation", "test"],
-        )?;
+        let (train_split, valid_split) = names(config, &mut data)?;
+        let train = split(&data, &train_split, "train_split")?;
+        let valid = split(&data, &valid_split, "valid_split")?;
+        if train.boxes() == 0 {
+            return Err(TrainError::NoObjects {
+                path: config.data.clone(),
+                images: train.samples.len(),
+                problems,
+            });
+        }
         tracing::info!(
-            "{} images to train on, {} to validate on, {} classes: {}",
+            "{} images to train on ({train_split}), {} to validate on ({valid_split}), {} classes: {}",
             train.samples.len(),
             valid.samples.len(),
             data.class_names.len() - 1,
             data.class_names[1..].join(", ")
         );
+        say_what_is_missing(&train, &train_split);
+        say_what_is_missing(&valid, &valid_split);
         Ok(Self { train, valid })
     }
 }
 
-fn split(
-    data: &Dataset,
-    given: &Option<String>,
-    field: &str,
-    usual: &[&str],
-) -> Result<Dataset, TrainError> {
-    let name = match given {
-        Some(name) => name.as_str(),
-        None => usual
-            .iter()
-            .copied()
-            .find(|name| data.splits.contains_key(*name))
-            .ok_or_else(|| {
-                let known: Vec<&str> = data.splits.keys().map(String::as_str).collect();
-                let known = known.join(", ");
-                TrainError::Config(format!("{field}: name one of the data's splits: {known}"))
-            })?,
+/// The splits to train and to validate on. Data without splits get some.
+fn names(config: &TrainConfig, data: &mut Dataset) -> Result<(String, String), TrainError> {
+    let is_free = config.train_split.is_none() && config.valid_split.is_none();
+    if is_free && data.splits.len() < 2 {
+        let images = data.samples.len();
+        if images < MIN_TO_SPLIT {
+            tracing::warn!(
+                "the data have no splits and {images} images, too few to set some apart: all are \
+                 trained and validated on"
+            );
+            return Ok((ALL.into(), ALL.into()));
+        }
+        tracing::info!("the data have no splits: a tenth, chosen by chance, validates");
+        let fractions = Fractions {
+            val: 0.1,
+            test: 0.0,
+        };
+        random_split(data, fractions, config.seed)?;
+    }
+    let choose = |given: &Option<String>, field: &str, usual: &[&str]| {
+        let is_there = |name: &&&str| data.splits.contains_key(**name);
+        let usual = || usual.iter().find(is_there).map(|name| name.to_string());
+        given.clone().or_else(usual).ok_or_else(|| {
+            let known: Vec<&str> = data.splits.keys().map(String::as_str).collect();
+            let known = [&known[..], &[ALL]].concat().join(", ");
+            TrainError::Config(format!("{field}: name one of the data's splits: {known}"))
+        })
     };
-    let split = data.split(name)?;
+    let train = choose(&config.train_split, "train_split", &["train", "trainval"])?;
+    let usual = ["val", "valid", "validation", "test"];
+    let valid = choose(&config.valid_split, "valid_split", &usual)?;
+    Ok((train, valid))
+}
+
+fn split(data: &Dataset, name: &str, field: &str) -> Result<Dataset, TrainError> {
+    let split = match data.splits.contains_key(name) || name != ALL {
+        true => data.split(name)?,
+        false => data.clone(),
+    };
     if split.samples.is_empty() {
         return Err(TrainError::Config(format!(
             "{field} = {name:?}: it has no images"
         )));
     }
     Ok(split)
+}
+
+fn say_what_is_missing(data: &Dataset, split: &str) {
+    if data.boxes() == 0 {
+        tracing::warn!(
+            "{split}: none of the images has a box, so that there is no AP, and best.bpk is the model of \
+             the first epoch"
+        );
+        return;
+    }
+    let missing = data.classes_without_boxes();
+    if !missing.is_empty() {
+        tracing::warn!("{split}: no box of {}", missing.join(", "));
+    }
+    let (images, most) = data.crowded_images(MAX_DETS);
+    if images > 0 {
+        tracing::warn!(
+            "{split}: {images} images have more than {MAX_DETS} objects of a class, up to {most}; AP counts \
+             the best {MAX_DETS} detections"
+        );
+    }
 }
 
 fn sorted(names: &[String]) -> Vec<&String> {

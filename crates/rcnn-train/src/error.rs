@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use rcnn_burn::freeze::FreezeError;
 use rcnn_burn::weights::WeightsError;
 use rcnn_burn::{ConfigError, DetectError};
-use rcnn_data::{AugmentationError, DataError, LoadError};
+use rcnn_data::{AugmentationError, DataError, LoadError, Problems};
 use rcnn_eval::EvalError;
 use rcnn_files::LockError;
+use rcnn_types::ClassNamesError;
 use rcnn_types::validate::InvalidField;
 
 /// A run that can't start or go on. What was saved before stays.
@@ -92,6 +93,27 @@ pub enum TrainError {
         path: PathBuf,
         /// What is different, in words.
         changes: Vec<String>,
+    },
+    /// There is nothing to learn.
+    #[error(
+        "{}: none of the {images} images to train on has a box\n{problems}",
+        path.display()
+    )]
+    NoObjects {
+        /// The data.
+        path: PathBuf,
+        /// Images to train on.
+        images: usize,
+        /// What is wrong with the data, such as labels that were not found.
+        problems: Problems,
+    },
+    /// The names of the classes do not fit the weights.
+    #[error("{}: {error}", path.display())]
+    ClassNames {
+        /// The file of names.
+        path: PathBuf,
+        /// What is wrong.
+        error: ClassNamesError,
     },
     /// A file of the run or a checkpoint is damaged.
     #[error("{}: damaged: {reason}", path.display())]

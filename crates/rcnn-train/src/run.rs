@@ -23,6 +23,7 @@ use rcnn_burn::weights::{Weights, load_backbone};
 use rcnn_burn::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_data::{Augmentation, Loader, LoaderOptions};
 use rcnn_files::{FolderLock, remove_leftovers};
+use rcnn_types::parse_class_names;
 
 use crate::batches::Batches;
 use crate::checkpoint::{self, WholeFileRecorder, write_whole};
@@ -170,12 +171,7 @@ impl Run {
         devices: &[B::Device],
         progress: Progress,
     ) -> Result<Report, TrainError> {
-        let weights = self
-            .config
-            .weights
-            .as_ref()
-            .map(Weights::open)
-            .transpose()?;
+        let weights = self.weights()?;
         let data = Splits::read(&self.config, weights.as_ref().map(|w| &w.config))?;
         let device = devices.first().cloned().unwrap_or_default();
         B::seed(&device, self.config.seed);
@@ -207,6 +203,23 @@ impl Run {
             );
         }
         self.fit(model, rules, data, devices, progress)
+    }
+
+    /// The weights to start from, with the names that the configuration gives their classes.
+    fn weights(&self) -> Result<Option<Weights>, TrainError> {
+        let Some(path) = &self.config.weights else {
+            return Ok(None);
+        };
+        let mut weights = Weights::open(path)?;
+        if let Some(path) = &self.config.labels {
+            let text = fs::read_to_string(path).map_err(TrainError::io(path))?;
+            let names = parse_class_names(&text, weights.config.num_classes);
+            weights.config.class_names = names.map_err(|error| TrainError::ClassNames {
+                path: path.clone(),
+                error,
+            })?;
+        }
+        Ok(Some(weights))
     }
 
     /// Trains a detector of your own, such as one with a custom backbone; as [`train`](Self::train)
@@ -251,11 +264,24 @@ impl Run {
                 classes.len()
             )));
         }
-        let (images, batch_size) = (data.train.samples.len(), self.config.batch_size);
-        if images / batch_size < devices.len().max(1) {
+        let (images, count) = (data.train.samples.len(), devices.len().max(1));
+        if images < count {
             return Err(TrainError::Config(format!(
-                "batch_size = {batch_size}: the {images} training images are less than a batch for \
-                 each device"
+                "{images} training images are too few for {count} devices"
+            )));
+        }
+        let batch_size = self.config.batch_size.min(images / count);
+        if batch_size < self.config.batch_size {
+            tracing::warn!(
+                "batch_size = {}: with {images} training images, steps are of {batch_size}",
+                self.config.batch_size
+            );
+        }
+        let steps = images / batch_size / count;
+        if self.config.accumulation > steps {
+            return Err(TrainError::Config(format!(
+                "accumulation = {}: an epoch has {steps} steps, so that the parameters would never move",
+                self.config.accumulation
             )));
         }
         let freezing = Freezing::new(&model, &rules, &self.config.learning_rate_factors)?;
@@ -290,6 +316,7 @@ impl Run {
         let training = Training {
             run: self,
             start,
+            batch_size,
             session,
             data,
             devices,
@@ -420,7 +447,19 @@ fn start_from<B: Backend>(
     device: &B::Device,
 ) -> Result<StandardFasterRcnn<B>, TrainError> {
     let known = &weights.config.class_names;
+    let names = |of: &[String]| of.get(1..).unwrap_or_default().join(", ");
+    let (file, now) = (weights.path.display(), names(&config.class_names));
+    if known.is_empty() && weights.config.num_classes == config.num_classes {
+        tracing::warn!(
+            "{file}: the weights carry no class names; their classes are taken for the data's, in this \
+             order: {now} (`labels` gives others)"
+        );
+    }
     if !known.is_empty() && *known != config.class_names {
+        let before = names(known);
+        tracing::warn!(
+            "{file}: the classes are {before}, those of the data {now}: the predictor starts anew"
+        );
         let kept = |name: &String| !name.starts_with("roi_heads.box_predictor.");
         weights.tensors.retain(|name, _| kept(name));
     }
@@ -437,6 +476,7 @@ struct Training<'a, B: Backend> {
     run: &'a Run,
     /// Epoch to go on after.
     start: Option<usize>,
+    batch_size: usize,
     session: Arc<Session>,
     data: Splits,
     devices: &'a [B::Device],
@@ -454,7 +494,7 @@ impl<B: DetectionBackend> Training<'_, B> {
         let (run, session) = (self.run, self.session);
         let config = &run.config;
         let options = LoaderOptions {
-            batch_size: config.batch_size,
+            batch_size: self.batch_size,
             shuffle: true,
             drop_last: true,
             seed: config.seed,

@@ -4,6 +4,7 @@
 //! detections.
 
 pub mod boxes;
+mod class_names;
 mod coco_result;
 mod instances;
 mod keypoints;
@@ -12,6 +13,7 @@ mod size;
 pub mod validate;
 
 pub use boxes::BBox;
+pub use class_names::{BACKGROUND, ClassNamesError, UNUSED, parse_class_names};
 pub use coco_result::CocoResult;
 pub use instances::{ImageInstances, Instance, Instances};
 pub use keypoints::{Keypoints, Skeleton};

@@ -4,6 +4,7 @@ mod analyze;
 mod config;
 mod datasets;
 mod devices;
+mod eval;
 mod overwrite;
 mod simd;
 mod train;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
 
+use rcnn_burn::weights::{Precision, Weights};
+
 use super::{FOLDER, assert_fails, json, path, rcnn, stdout};
 
 const RUN: &str = r#"
@@ -152,4 +154,93 @@ fn the_detector_that_comes_along_finds_cells() {
     assert!(count("RBC") >= 8 && count("WBC") >= 1, "{found}");
     let inspected = stdout(&rcnn(&["inspect", "blood-cells"]));
     assert!(inspected.contains("Platelets"), "{inspected}");
+}
+
+#[test]
+fn what_the_data_lack_is_said_in_training() {
+    blobs();
+    let root = path("lacking");
+    for folder in ["images", "labels"] {
+        fs::create_dir_all(root.join(folder)).expect("a folder");
+    }
+    for i in 0..3 {
+        let picture = format!("blobs/images/train/{i}.png");
+        fs::copy(path(&picture), root.join(format!("images/{i}.png"))).expect("a copy");
+    }
+    fs::write(root.join("labels/0.txt"), "0 0.2 0.5 0.5 0.375\n").expect("a file");
+    fs::write(root.join("labels/1.txt"), "0 0.5 0.5 0.375 0.375\n").expect("a file");
+    fs::write(root.join("classes.txt"), "blob\nblot\n").expect("a file");
+    let args = [
+        "train",
+        "--data",
+        "lacking",
+        "--arch",
+        "resnet18",
+        "--min-size",
+        "32",
+    ];
+    let rest = [
+        "--max-size",
+        "32",
+        "--epochs",
+        "1",
+        "--progress",
+        "lines",
+        "--out",
+    ];
+    let train = |more: &[&str]| rcnn(&[&args[..], &rest, more].concat());
+    let refused = train(&["lacking-run"]);
+    assert_fails(&refused, 1, "--clip cuts boxes to their image");
+    let trained = train(&["lacking-run", "--clip"]);
+    stdout(&trained);
+    let told = String::from_utf8_lossy(&trained.stderr);
+    for says in [
+        "boxes cut to the image: 1",
+        "images without labels, taken for background: 1",
+        "3 images, too few to set some apart: all are trained and validated on",
+        "batch_size = 4: with 3 training images, steps are of 3",
+        "all: no box of blot",
+    ] {
+        assert!(told.contains(says), "`{says}` is not in: {told}");
+    }
+}
+
+#[test]
+fn classes_of_weights_without_names_are_said() {
+    blobs();
+    let file = path("nameless.bpk");
+    let mut weights = Weights::open(path("model.bpk")).expect("a model");
+    weights.config.class_names = Vec::new();
+    weights
+        .write_burnpack(&file, Precision::F32)
+        .expect("written");
+    fs::write(
+        path("blobs/three.yaml"),
+        "train: images/train\nnames: [blob, blot, blub]\n",
+    )
+    .expect("a file");
+    let args = [
+        "train",
+        "--data",
+        "blobs/three.yaml",
+        "--train-split",
+        "train",
+        "--valid-split",
+        "train",
+    ];
+    let rest = [
+        "--epochs",
+        "1",
+        "--batch-size",
+        "6",
+        "--out",
+        "nameless",
+        "--weights",
+        "nameless.bpk",
+    ];
+    let trained = rcnn(&[&args[..], &rest].concat());
+    stdout(&trained);
+    let told = String::from_utf8_lossy(&trained.stderr);
+    let says = "the weights carry no class names; their classes are taken for the data's, in this order: blob, blot, blub";
+    assert!(told.contains(says), "{told}");
 }

@@ -75,6 +75,7 @@ fn coco_of_several_files() {
     folder.file("annotations/captions_val2017.json", "not for boxes");
     let reading = folder.read().unwrap();
     assert_eq!(told(&reading), []);
+    assert!(reading.dataset.renumbered);
     let dataset = reading.dataset;
     assert_eq!(dataset.splits["train2017"], [0, 1]);
     assert_eq!(dataset.splits["val2017"], [2]);
@@ -151,4 +152,38 @@ fn json_of_another_shape() {
         assert!(error.contains(expected), "{json}: {error}");
         assert!(error.contains("instances_train2017.json"), "{error}");
     }
+}
+
+#[test]
+fn category_ids_are_those_of_the_file_whatever_the_order_of_the_classes() {
+    let folder = Folder::new();
+    folder.picture("a.png", 64, 48);
+    folder.picture("b.png", 64, 48);
+    let boxes = (0..5).map(|i| {
+        format!(r#"{{"id": {i}, "image_id": 9, "category_id": 3, "bbox": [{i}, 1, 9, 9]}}"#)
+    });
+    let boxes = boxes.collect::<Vec<_>>().join(",");
+    folder.file(
+        "train.json",
+        format!(
+            r#"{{"images": [{{"id": 9, "file_name": "a.png"}}, {{"id": 4, "file_name": "b.png"}}],
+                "annotations": [{boxes}],
+                "categories": [{{"id": 3, "name": "RBC"}}, {{"id": 0, "name": "WBC"}}]}}"#
+        ),
+    );
+    let names = ["__background__", "Platelets", "WBC", "N/A", "RBC", "N/A"];
+    let options = ReadOptions {
+        class_names: Some(names.map(String::from).into()),
+        ..ReadOptions::default()
+    };
+    let reading = rcnn_data::read(folder.path(), &options).unwrap();
+    assert_eq!(reading.own_classes, ["WBC", "RBC"]);
+    let dataset = reading.dataset;
+    // The other classes have numbers that the file does not use.
+    assert_eq!(dataset.category_ids[1..], [4, 0, 5, 3, 6]);
+    let ids: Vec<u64> = dataset.samples.iter().map(|s| s.image_id).collect();
+    assert_eq!(ids, [9, 4]);
+    assert_eq!(dataset.classes_without_boxes(), ["Platelets", "WBC"]);
+    assert_eq!(dataset.crowded_images(5), (0, 0));
+    assert_eq!(dataset.crowded_images(4), (1, 5));
 }

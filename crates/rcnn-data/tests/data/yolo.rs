@@ -138,3 +138,24 @@ fn lists_of_pictures() {
     assert_eq!(told(&reading), expected);
     assert_eq!(reading.dataset.samples.len(), 2);
 }
+
+/// A label file that could not be read shifted the numbers of the images after it.
+#[test]
+fn images_keep_their_numbers_without_one_of_them() {
+    let folder = yolo();
+    let numbers = |folder: &Folder| -> Vec<(String, u64)> {
+        let samples = folder.read().unwrap().dataset.samples;
+        let name = |s: &rcnn_data::Sample| s.image.file_name().unwrap().to_string_lossy().into();
+        samples.iter().map(|s| (name(s), s.image_id)).collect()
+    };
+    let mut before = numbers(&folder);
+    folder.file("labels/train/a.txt", b"0 0.5 \xff");
+    before.remove(0);
+    assert_eq!(numbers(&folder), before);
+
+    let folder = crate::common::voc();
+    let mut before = numbers(&folder);
+    folder.file("Annotations/a.xml", "<annotation>");
+    before.remove(0);
+    assert_eq!(numbers(&folder), before);
+}
