@@ -145,7 +145,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
             .iter()
             .find(|s| s.image_id == errors.image_id);
         if let Some(sample) = sample {
-            tiles.push(Tile::of_errors(&open_rgb(&sample.image)?, errors));
+            tiles.push(Tile::from_errors(&open_rgb(&sample.image)?, errors));
         }
     }
     if !tiles.is_empty() {

@@ -8,7 +8,7 @@ use image::RgbImage;
 use rcnn_files::write_whole;
 
 /// Writes a text file.
-#[cfg(feature = "train")]
+#[cfg(feature = "data")]
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
     Ok(write_whole(path, |file| file.write_all(text.as_bytes()))?)
 }

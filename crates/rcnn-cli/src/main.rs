@@ -1,16 +1,16 @@
 //! The `rcnn` command: a thin front over the `rcnn-burn` library.
 
-#[cfg(feature = "train")]
+#[cfg(feature = "data")]
 mod analyze;
-#[cfg(feature = "train")]
+#[cfg(feature = "data")]
 mod augment_args;
 mod backend;
 mod convert;
 mod cost;
-#[cfg(feature = "train")]
+#[cfg(feature = "data")]
 mod data;
 mod detect;
-#[cfg(feature = "train")]
+#[cfg(feature = "data")]
 mod eval;
 mod events;
 mod files;
@@ -18,7 +18,7 @@ mod inputs;
 mod inspect;
 mod output;
 mod overwrite;
-#[cfg(feature = "train")]
+#[cfg(feature = "data")]
 mod preview;
 mod progress;
 mod source;
@@ -50,14 +50,14 @@ enum Command {
     Detect(detect::DetectArgs),
     #[cfg(feature = "train")]
     Train(train::TrainArgs),
-    #[cfg(feature = "train")]
+    #[cfg(feature = "data")]
     Eval(eval::EvalArgs),
-    #[cfg(feature = "train")]
+    #[cfg(feature = "data")]
     Data(data::DataArgs),
     Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
     Surgery(surgery::SurgeryArgs),
-    #[cfg(feature = "train")]
+    #[cfg(feature = "data")]
     Analyze(analyze::AnalyzeArgs),
     /// List the devices that this binary can compute on
     Devices,
@@ -94,12 +94,16 @@ fn usage_error(error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand) else {
         return error;
     };
-    if cfg!(feature = "train") || !["train", "eval", "data", "analyze"].contains(&command.as_str())
-    {
+    let (feature, has) = match command.as_str() {
+        "train" => ("train", cfg!(feature = "train")),
+        "eval" | "data" | "analyze" => ("data", cfg!(feature = "data")),
+        _ => return error,
+    };
+    if has {
         return error;
     }
     let message = format!(
-        "`rcnn {command}` is not in this build: build rcnn-cli with its feature `train`, which is \
+        "`rcnn {command}` is not in this build: build rcnn-cli with its feature `{feature}`, which is \
          on by default"
     );
     Cli::command().error(ErrorKind::InvalidSubcommand, message)
@@ -120,14 +124,14 @@ fn run(command: Command) -> Result<Outcome> {
         Command::Detect(args) => detect::run(args),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(args),
-        #[cfg(feature = "train")]
+        #[cfg(feature = "data")]
         Command::Eval(args) => eval::run(args),
-        #[cfg(feature = "train")]
+        #[cfg(feature = "data")]
         Command::Data(args) => data::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Surgery(args) => surgery::run(args),
-        #[cfg(feature = "train")]
+        #[cfg(feature = "data")]
         Command::Analyze(args) => analyze::run(args),
         Command::Devices => backend::print_devices().map(|()| Outcome::Done),
         Command::Weights => source::list().map(|()| Outcome::Done),

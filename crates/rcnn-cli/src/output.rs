@@ -112,8 +112,7 @@ impl Printer {
             }
             Format::Coco => {
                 for object in found.iter() {
-                    let (bbox, label, score) = (object.bbox, object.label, object.score);
-                    let result = CocoResult::new(image_id, bbox, label, score);
+                    let result = CocoResult::new(image_id, &object);
                     let file_name = &name;
                     self.item(&mut out, &CocoRecord { result, file_name })?;
                 }

@@ -85,7 +85,7 @@ impl Guard {
 
 /// Checks the files of a report. Its texts, which do not say who wrote them, are taken for our own
 /// where its first picture is.
-#[cfg(feature = "train")]
+#[cfg(feature = "data")]
 pub(crate) fn check_report(
     folder: &Path,
     pictures: &[&str],

@@ -220,6 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn crowds_are_not_trained_on() {
+        let model = model(&[64]);
+        let (images, plain) = (images(), targets());
+        let mut crowded = plain.clone();
+        crowded[0].append(Instances {
+            crowd: Some(vec![true]),
+            ..Instances::new(vec![[30.0, 10.0, 58.0, 40.0]], vec![2])
+        });
+        let [with, without] = [crowded, plain].map(|targets| {
+            let losses = model.losses(&images, &targets, &mut Sampling::First);
+            losses.expect("images").values()
+        });
+        assert_eq!(with, without);
+    }
+
+    #[test]
     fn images_train_at_their_own_min_size() {
         let mut model = model(&[64, 96]);
         let (images, targets) = (images(), targets());

@@ -15,7 +15,10 @@ pub fn write(detections: &[ImageInstances], category_ids: &[u64]) -> String {
         .iter()
         .flat_map(|image| {
             let found = image.instances.iter();
-            found.map(|o| CocoResult::new(image.image_id, o.bbox, category(o.label), o.score))
+            found.map(|object| CocoResult {
+                category_id: category(object.label),
+                ..CocoResult::new(image.image_id, &object)
+            })
         })
         .collect();
     let lines = results.iter().map(|result| {

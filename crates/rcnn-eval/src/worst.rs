@@ -125,7 +125,7 @@ const FOUND: Rgb<u8> = Rgb([0, 150, 110]);
 impl Tile {
     /// An image with its errors marked; the notes count false positives, missed and found objects,
     /// each in the colour of its marks.
-    pub fn of_errors(image: &RgbImage, errors: &ImageErrors) -> Self {
+    pub fn from_errors(image: &RgbImage, errors: &ImageErrors) -> Self {
         let mut canvas = Canvas(shrink(image, PICTURE));
         let scale = |small: u32, large: u32| f64::from(small) / f64::from(large.max(1));
         let across = scale(canvas.0.width(), image.width());

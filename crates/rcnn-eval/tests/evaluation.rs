@@ -220,7 +220,7 @@ fn enormous_boxes_are_ordinary() {
     let evaluation = evaluate(&[image], &[detections], &names(3)).unwrap();
     let numbers = serde_json::to_value(&evaluation).unwrap();
     assert!(numbers["AP"].is_null() && numbers["confusion"]["counts"][1][0] == 1);
-    let tile = Tile::of_errors(&RgbImage::new(640, 480), &evaluation.errors[0]);
+    let tile = Tile::from_errors(&RgbImage::new(640, 480), &evaluation.errors[0]);
     assert!(!contact_sheet(&[tile]).is_empty());
 }
 
@@ -263,7 +263,7 @@ fn pictures_of_many_classes_and_of_odd_sizes() {
     let errors = &evaluation.errors[0];
     for (width, height) in [(1, 1), (5000, 2), (2, 3000), (640, 480), (0, 0)] {
         let picture = RgbImage::from_pixel(width, height, Rgb([90; 3]));
-        let mut tile = Tile::of_errors(&picture, errors);
+        let mut tile = Tile::from_errors(&picture, errors);
         tile.title = "a very long name of a file ".repeat(20);
         let sheet = contact_sheet(&vec![tile; 5]);
         assert!(sheet.width() < 2000 && sheet.height() < 1000);

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Instance;
+
 /// A detection in COCO's results format, as pycocotools' `loadRes` reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CocoResult {
@@ -16,15 +18,15 @@ pub struct CocoResult {
 }
 
 impl CocoResult {
-    /// From left, top, right and bottom in pixels.
-    pub fn new(image_id: u64, bounds: [f32; 4], label: usize, score: f32) -> Self {
+    /// From an object detected in an image.
+    pub fn new(image_id: u64, object: &Instance) -> Self {
         // Single-precision decimals would be other numbers to pycocotools, which reads doubles.
-        let [x1, y1, x2, y2] = bounds.map(f64::from);
+        let [x1, y1, x2, y2] = object.bbox.map(f64::from);
         Self {
             image_id,
-            category_id: label,
+            category_id: object.label,
             bbox: [x1, y1, x2 - x1, y2 - y1],
-            score: score.into(),
+            score: object.score.into(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rcnn_types::{Mask, Size};
+use rcnn_types::{Keypoints, Mask, Size};
 use serde::Serialize;
 
 use super::Output;
@@ -42,6 +42,8 @@ struct Annotation<'a> {
     segmentation: Option<Segmentation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keypoints: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_keypoints: Option<usize>,
     #[serde(flatten)]
     extras: &'a Extras,
 }
@@ -138,6 +140,7 @@ fn content<'a>(output: &'a Output, indices: &[usize]) -> File<'a> {
                 area: decimal(object.area),
                 iscrowd: object.is_crowd.into(),
                 segmentation: segmentation.then(|| Segmentation::new(object.mask)),
+                num_keypoints: keypoints.map(Keypoints::labelled),
                 keypoints: keypoints
                     .map(|all| all.0.iter().flatten().copied().map(decimal).collect()),
                 extras,
