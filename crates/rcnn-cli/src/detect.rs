@@ -18,7 +18,7 @@ use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
 use crate::inputs;
-use crate::output::{ClassNames, Format, PictureFolder, Printer, image_ids};
+use crate::output::{ClassNames, Format, PictureFolder, Printer, image_ids, tell_illegible};
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::progress::progress_bar;
 use crate::source::{BUILT_IN, ModelArgs, positive};
@@ -109,6 +109,9 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
     let mut weights = args.model.open(&args.weights)?;
     args.apply(&mut weights.config);
     let classes = args.wanted_classes(&weights.config)?;
+    if folder.is_some() {
+        tell_illegible(&weights.config.class_names);
+    }
     let printer = Printer::new(args.format, ClassNames(weights.config.class_names.clone()));
     let device = args.device.clone();
     run_on(

@@ -19,6 +19,7 @@ use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
 use crate::data::{self, DatasetArgs, files_of};
 use crate::files;
+use crate::output::tell_illegible;
 use crate::overwrite::{Guard, OverwriteArgs, check_report};
 use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
@@ -87,6 +88,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         let inputs = files_of(&dataset).chain(args.model.files()).chain(weights);
         let guard = Guard::new(args.overwrite, inputs);
         check_report(folder, &PICTURES, &TEXTS, &guard)?;
+        tell_illegible(&names);
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     let device = args.device.clone();

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use image::RgbImage;
-use rcnn_image::draw::{Label, draw_labels};
-use rcnn_types::{BBox, CocoResult, Instances};
+use rcnn_image::draw::{Label, draw_labels, is_legible, legible};
+use rcnn_types::{BBox, CocoResult, Instances, pad_to_columns, text_columns};
 use serde::Serialize;
 
 use crate::files;
@@ -151,7 +151,7 @@ impl Printer {
         let widest = found
             .labels
             .iter()
-            .map(|&l| self.names.get(l).chars().count())
+            .map(|&l| text_columns(&self.names.get(l)))
             .max();
         let widest = widest.unwrap_or(0).max(5);
         writeln!(
@@ -160,8 +160,9 @@ impl Printer {
             "class", "score", "x1", "y1", "x2", "y2"
         )?;
         for object in found.iter() {
-            let (class, score) = (self.names.get(object.label), object.score);
-            write!(out, "  {class:widest$}  {score:>6.3}")?;
+            let class = pad_to_columns(&self.names.get(object.label), widest);
+            let score = object.score;
+            write!(out, "  {class}  {score:>6.3}")?;
             object
                 .bbox
                 .iter()
@@ -186,7 +187,10 @@ impl Printer {
     pub(crate) fn draw(&self, image: &mut RgbImage, found: &Instances) {
         let texts: Vec<String> = found
             .iter()
-            .map(|object| format!("{} {:.2}", self.names.get(object.label), object.score))
+            .map(|object| {
+                let name = self.names.get(object.label);
+                format!("{} {:.2}", legible(&name, object.label), object.score)
+            })
             .collect();
         let labels: Vec<Label> = found
             .iter()
@@ -198,6 +202,21 @@ impl Printer {
             })
             .collect();
         draw_labels(image, &labels);
+    }
+}
+
+/// Says which class names will be numbers on pictures, as the font lacks their letters.
+pub(crate) fn tell_illegible(names: &[String]) {
+    let numbered = names
+        .iter()
+        .enumerate()
+        .filter(|(_, name)| !is_legible(name));
+    let numbered: Vec<String> = numbered
+        .map(|(label, name)| format!("{label} {name}"))
+        .collect();
+    if !numbered.is_empty() {
+        let numbered = numbered.join(", ");
+        eprintln!("no letters for these class names, which are numbers on pictures: {numbered}");
     }
 }
 

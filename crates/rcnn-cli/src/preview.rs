@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use image::RgbImage;
 use rcnn_data::{Augmentation, Example, Loader, LoaderOptions};
-use rcnn_image::draw::{Label, WHITE, draw_labels};
+use rcnn_image::draw::{Label, WHITE, draw_labels, legible};
 use rcnn_image::sheet::{Grid, shrink};
 use rcnn_types::Size;
 
@@ -16,7 +16,7 @@ use crate::Outcome;
 use crate::augment_args::AugmentArgs;
 use crate::data::{DatasetArgs, files_of};
 use crate::files;
-use crate::output::PictureFolder;
+use crate::output::{PictureFolder, tell_illegible};
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::positive;
 
@@ -74,6 +74,11 @@ pub(crate) fn run(args: PreviewArgs) -> Result<Outcome> {
         Some(PictureFolder::create(&args.output, sources, &guard)?)
     };
 
+    tell_illegible(&dataset.class_names);
+    let names = dataset.class_names.iter().enumerate();
+    let names: Vec<String> = names
+        .map(|(label, name)| legible(name, label).into())
+        .collect();
     let mut out = std::io::stdout().lock();
     let (mut cells, mut failed) = (Vec::new(), 0);
     let examples = loader.epoch(0).flatten().take(args.count);
@@ -88,10 +93,9 @@ pub(crate) fn run(args: PreviewArgs) -> Result<Outcome> {
         };
         let path = &dataset.samples[example.index].image;
         writeln!(out, "{}  {}", path.display(), described(&example))?;
-        let names = &dataset.class_names;
         match &folder {
-            Some(folder) => folder.write(place, &drawn(&example, example.image.clone(), names))?,
-            None => cells.push(drawn(&example, shrink(&example.image, SHEET.cell), names)),
+            Some(folder) => folder.write(place, &drawn(&example, example.image.clone(), &names))?,
+            None => cells.push(drawn(&example, shrink(&example.image, SHEET.cell), &names)),
         }
     }
     if failed == args.count.min(dataset.samples.len()) {

@@ -1,7 +1,7 @@
 //! The confusion matrix: which class is taken for which.
 
 use image::{Rgb, RgbImage};
-use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit, text_width};
+use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit, legible, text_width};
 use serde::Serialize;
 
 use crate::MATCH_IOU;
@@ -92,7 +92,7 @@ pub fn draw_confusion(confusion: &Confusion) -> RgbImage {
     let size = (cell as f32 * 0.3).clamp(12.0, 15.0);
     let names: Vec<String> = labels
         .iter()
-        .map(|&label| fit(&confusion.classes[label], size, 190.0))
+        .map(|&label| fit(&legible(&confusion.classes[label], label), size, 190.0))
         .collect();
     let widths = names.iter().map(|name| text_width(name, size));
     let room = widths.fold(40.0, f32::max).ceil() as i64;

@@ -1,7 +1,7 @@
 //! Precision-recall curves, and the score thresholds with the best F1.
 
 use image::{Rgb, RgbImage};
-use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit};
+use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit, legible};
 use serde::Serialize;
 
 use crate::engine::MatchResult;
@@ -207,7 +207,7 @@ fn plot(canvas: &mut Canvas, corner: [i64; 2], class: &ClassEvaluation, curve: &
         canvas.line(ends[0], ends[1], 2.2, LINE);
     }
 
-    let title = fit(&class.name, 17.0, side);
+    let title = fit(&legible(&class.name, class.label), 17.0, side);
     canvas.text([x, y - 40.0], Align::Left, &title, 17.0, BLACK);
     let ap50 = class.ap50.unwrap_or(0.0);
     let note = format!("AP50 {ap50:.3} · {}", count(class.objects, "object"));

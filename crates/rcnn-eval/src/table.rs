@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use rcnn_types::{pad_to_columns, text_columns};
+
 use crate::Evaluation;
 
 impl fmt::Display for Evaluation {
@@ -37,7 +39,7 @@ impl fmt::Display for Evaluation {
         // COCO's labels have gaps, which say nothing.
         let classes = self.per_class.iter();
         let classes = classes.filter(|class| class.objects + class.detections > 0);
-        let widths = classes.clone().map(|class| class.name.chars().count());
+        let widths = classes.clone().map(|class| text_columns(&class.name));
         let width = widths.max().unwrap_or(0).max(5);
         writeln!(
             out,
@@ -48,8 +50,8 @@ impl fmt::Display for Evaluation {
             let best = class.best_f1.as_ref();
             writeln!(
                 out,
-                "  {:width$}  {:>7}  {:>10}  {:>6}  {:>6}  {:>6}  {:>7}  {:>8}",
-                class.name,
+                "  {}  {:>7}  {:>10}  {:>6}  {:>6}  {:>6}  {:>7}  {:>8}",
+                pad_to_columns(&class.name, width),
                 class.objects,
                 class.detections,
                 fraction(class.ap),

@@ -2,7 +2,7 @@
 
 use image::imageops::replace;
 use image::{Rgb, RgbImage};
-use rcnn_image::draw::{Align, BLACK, Canvas, PALE, WHITE, fit, text_width};
+use rcnn_image::draw::{Align, BLACK, Canvas, PALE, WHITE, fit, legible, text_width};
 use rcnn_image::sheet::{Grid, shrink};
 use rcnn_types::BBox;
 
@@ -152,7 +152,7 @@ impl Tile {
             notes.map(|(marks, colour, _, what)| (*colour, format!("{} {what}", marks.len())));
         Self {
             picture: canvas.0,
-            title: errors.file_name.clone(),
+            title: legible(&errors.file_name, errors.image_id).into_owned(),
             notes: notes.collect(),
         }
     }

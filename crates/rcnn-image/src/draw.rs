@@ -5,5 +5,5 @@ mod labels;
 #[cfg(test)]
 mod tests;
 
-pub use canvas::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit, text_width};
+pub use canvas::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit, is_legible, legible, text_width};
 pub use labels::{Label, draw_labels};

@@ -6,6 +6,7 @@
 pub mod boxes;
 mod class_names;
 mod coco_result;
+mod columns;
 mod instances;
 mod keypoints;
 mod mask;
@@ -15,6 +16,7 @@ pub mod validate;
 pub use boxes::BBox;
 pub use class_names::{BACKGROUND, ClassNamesError, UNUSED, parse_class_names};
 pub use coco_result::CocoResult;
+pub use columns::{pad_to_columns, text_columns};
 pub use instances::{ImageInstances, Instance, Instances};
 pub use keypoints::{Keypoints, Skeleton};
 pub use mask::{Mask, MaskError};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use rcnn_types::{pad_to_columns, text_columns};
+
 use super::{AnchorFit, Coverage, Report, Spread};
 
 /// How many sizes of images are listed.
@@ -39,7 +41,7 @@ impl fmt::Display for Report {
         };
         writeln!(f, "image sizes: {}{more}", sizes.join(", "))?;
 
-        let widest = self.classes.iter().map(|class| class.name.chars().count());
+        let widest = self.classes.iter().map(|class| text_columns(&class.name));
         let widest = widest.max().unwrap_or(0).max(5);
         writeln!(
             f,
@@ -50,8 +52,10 @@ impl fmt::Display for Report {
             let share = 100.0 * class.boxes as f64 / self.boxes.max(1) as f64;
             writeln!(
                 f,
-                "{:widest$}  {:>8}  {share:>5.1}%  {:>8}",
-                class.name, class.boxes, class.images
+                "{}  {:>8}  {share:>5.1}%  {:>8}",
+                pad_to_columns(&class.name, widest),
+                class.boxes,
+                class.images
             )?;
         }
 
@@ -104,7 +108,7 @@ impl fmt::Display for AnchorFit {
             "anchors: sizes {:?}, height/width {:?}, images resized to {} (at most {})",
             anchors.sizes, anchors.aspect_ratios, anchors.min_size, anchors.max_size
         )?;
-        let widest = self.classes.keys().map(|name| name.chars().count());
+        let widest = self.classes.keys().map(|name| text_columns(name));
         let widest = widest.max().unwrap_or(0).max(5);
         writeln!(
             f,
@@ -120,10 +124,11 @@ impl fmt::Display for AnchorFit {
                 at_70,
                 mean_iou,
             } = coverage;
+            let name = pad_to_columns(name, widest);
             let (at_50, at_70) = (100.0 * at_50, 100.0 * at_70);
             writeln!(
                 f,
-                "{name:widest$}  {boxes:>8}  {at_50:>9.1}%  {at_70:>9.1}%  {mean_iou:>9.3}"
+                "{name}  {boxes:>8}  {at_50:>9.1}%  {at_70:>9.1}%  {mean_iou:>9.3}"
             )?;
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Draws lines, areas and text on a picture.
 
+use std::borrow::Cow;
+use std::fmt::Display;
 use std::sync::LazyLock;
 
 use ab_glyph::{Font, FontRef, PxScaleFont, ScaleFont, point};
@@ -156,6 +158,21 @@ pub(super) fn line_height(size: f32) -> f32 {
 pub fn text_width(text: &str, size: f32) -> f32 {
     let font = scaled(size);
     text.chars().map(|c| font.h_advance(font.glyph_id(c))).sum()
+}
+
+/// Whether there is a glyph for each letter of a text.
+pub fn is_legible(text: &str) -> bool {
+    let font: &FontRef = &FONT;
+    let mut letters = text.chars().filter(|c| !c.is_whitespace());
+    letters.all(|letter| font.glyph_id(letter).0 != 0)
+}
+
+/// A text, or a number in its place where the font lacks letters of it: Chinese, for instance.
+pub fn legible(text: &str, number: impl Display) -> Cow<'_, str> {
+    match is_legible(text) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(number.to_string()),
+    }
 }
 
 /// The text, or as much of its beginning as fits into `width` pixels, with an ellipsis.

@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 
 use super::labels::{PALETTE, Rect, Style, colour, contrast};
-use super::{Label, draw_labels};
+use super::{Label, draw_labels, legible};
 
 const BLANK: Rgb<u8> = Rgb([200, 180, 190]);
 
@@ -159,4 +159,15 @@ fn classes_differ_and_texts_contrast() {
         (contrast(colour(1)), contrast(colour(2))),
         ([255; 3], [0; 3])
     );
+}
+
+/// Names in scripts that the font lacks were drawn as boxes, all the same.
+#[test]
+fn names_without_glyphs_are_numbers() {
+    for name in ["RBC", "Küche 2", "клетка", "κύτταρο", "a–b…", ""] {
+        assert_eq!(legible(name, 3), name);
+    }
+    for name in ["血小板", "적혈구", "赤血球 A", "خلية", "🙂"] {
+        assert_eq!(legible(name, 3), "3", "{name}");
+    }
 }
