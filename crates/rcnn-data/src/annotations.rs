@@ -42,6 +42,7 @@ pub(crate) struct AnnotatedImage {
     pub(crate) objects: Vec<AnnotatedObject>,
 }
 
+#[derive(Clone)]
 pub(crate) struct AnnotatedObject {
     pub(crate) number: u64,
     /// An index of `class_names`, or what stands there instead.
@@ -52,6 +53,8 @@ pub(crate) struct AnnotatedObject {
     pub(crate) area: Option<f32>,
     /// The corners of its mask in shares of the image, `x, y, x, y, ...`; empty if it has none.
     pub(crate) polygon: Vec<f64>,
+    /// `[x, y, visibility]` of its keypoints, x and y in shares of the image; empty if it has none.
+    pub(crate) keypoints: Vec<[f64; 3]>,
     pub(crate) extras: Extras,
 }
 
@@ -64,16 +67,26 @@ pub(crate) enum Bounds {
 }
 
 impl AnnotatedObject {
-    /// The extras, the polygon among them as a mask in pixels.
+    /// The extras, the polygon and the keypoints among them in pixels, as COCO has them.
     pub(crate) fn extras_in_pixels(&self, size: Size) -> Extras {
         let mut extras = self.extras.clone();
+        // Without the noise of binary fractions.
+        let pixels = |share: f64, side: usize| (share * side as f64 * 1e6).round() / 1e6;
+        let list = |numbers: Vec<f64>| {
+            let numbers: Vec<String> = numbers.iter().map(f64::to_string).collect();
+            format!("[{}]", numbers.join(", "))
+        };
         if !self.polygon.is_empty() {
             let sides = [size.width, size.height].into_iter().cycle();
             let corners = self.polygon.iter().zip(sides);
-            // Without the noise of binary fractions.
-            let pixels = |(share, side): (&f64, usize)| (share * side as f64 * 1e6).round() / 1e6;
-            let corners: Vec<String> = corners.map(|c| pixels(c).to_string()).collect();
-            extras.push("segmentation", format!("[[{}]]", corners.join(", ")));
+            let corners = corners.map(|(share, side)| pixels(*share, side));
+            extras.push("segmentation", format!("[{}]", list(corners.collect())));
+        }
+        if !self.keypoints.is_empty() {
+            let points = self.keypoints.iter();
+            let points =
+                points.flat_map(|[x, y, v]| [pixels(*x, size.width), pixels(*y, size.height), *v]);
+            extras.push("keypoints", list(points.collect()));
         }
         extras
     }

@@ -319,6 +319,7 @@ impl Annotation {
             crowd: self.is_crowd,
             area: self.area.map(|area| area as f32),
             polygon: Vec::new(),
+            keypoints: Vec::new(),
             extras: self.extras,
         };
         (self.category_id, object)

@@ -36,6 +36,14 @@ impl Extras {
         self.0.push((name.into(), json));
     }
 
+    /// Changes the value of a member that is there.
+    pub(crate) fn set(&mut self, name: &str, json: String) {
+        let member = self.0.iter_mut().find(|(known, _)| known == name);
+        if let Some((_, value)) = member {
+            *value = json;
+        }
+    }
+
     /// The value of a member, in JSON.
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut members = self.iter();

@@ -38,6 +38,7 @@ mod shapes;
 mod split;
 mod text;
 mod tree;
+mod turn;
 mod validate;
 mod voc;
 mod yolo;

@@ -36,6 +36,8 @@ pub enum ProblemKind {
     BadKeypoints,
     /// Note: an image of another size than the label file states; the image's counts.
     SizeMismatch,
+    /// Note: an image whose labels were made without heeding its orientation, and are turned with it.
+    TurnedLabels,
     /// Note: a box that was cut to the image.
     Clipped,
     /// Note: a box that the image has twice, with the same label.
@@ -74,6 +76,9 @@ impl ProblemKind {
             Self::BadMask => "masks that can't be read",
             Self::BadKeypoints => "keypoints that can't be read",
             Self::SizeMismatch => "images of another size than their labels state",
+            Self::TurnedLabels => {
+                "images labelled as they are stored, their labels turned with them"
+            }
             Self::Clipped => "boxes cut to the image",
             Self::DuplicateBox => "duplicate boxes",
             Self::DuplicateImage => "images listed twice",

@@ -32,15 +32,21 @@ pub(crate) fn mask(json: &str, size: Size) -> Result<Mask, String> {
             false => Ok(Mask::from_polygons(&polygons, size)),
         };
     }
-    let rle: Rle = parse("segmentation", json)?;
-    if rle.size != size {
-        let (found, wanted) = (rle.size, size);
+    let mask = run_lengths(json)?;
+    if mask.size() != size {
+        let (found, wanted) = (mask.size(), size);
         return Err(format!(
             "the mask is {}x{}, but the image {}x{}",
             found.width, found.height, wanted.width, wanted.height
         ));
     }
-    let mask = match rle.counts {
+    Ok(mask)
+}
+
+/// The mask of run lengths, of whatever size.
+pub(crate) fn run_lengths(json: &str) -> Result<Mask, String> {
+    let Rle { size, counts } = parse("segmentation", json)?;
+    let mask = match counts {
         Counts::Plain(counts) => Mask::from_counts(counts, size),
         Counts::Compressed(text) => Mask::from_compressed(&text, size),
     };

@@ -1,11 +1,12 @@
 //! From the content of label files to a data set: boxes, classes, masks and keypoints are validated here.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
 use rayon::prelude::*;
-use rcnn_image::{ImageErrorKind, upright_size};
+use rcnn_image::{Header, ImageErrorKind};
 use rcnn_types::boxes::box_area;
 use rcnn_types::{BBox, Instances, Keypoints, Mask, Size, Skeleton, UNUSED};
 
@@ -16,6 +17,7 @@ use crate::error::DataError;
 use crate::extras::Extras;
 use crate::problems::{ProblemKind as Kind, Problems};
 use crate::shapes;
+use crate::turn::Turn;
 
 /// How far a box may reach beyond the image without being outside, in pixels: labels count from 0
 /// or from 1, and relative ones are rounded.
@@ -171,8 +173,8 @@ impl AnnotatedImage {
         options: &ReadOptions,
         problems: &mut Problems,
     ) -> Option<Sample> {
-        let size = match upright_size(&self.path) {
-            Ok(dimensions) => Size::from_dimensions(dimensions),
+        let header = match Header::read(&self.path) {
+            Ok(header) => header,
             Err(error) if is_missing(&error.kind) => {
                 let mut message = format!("no such file; {} names it", self.named_by.display());
                 if let Some(tried) = &self.looked_in {
@@ -187,6 +189,7 @@ impl AnnotatedImage {
                 return None;
             }
         };
+        let size = Size::from_dimensions(header.upright_size());
         let labels = self.labels.as_deref().unwrap_or(&self.path);
         if self.labels.is_none() {
             let message = match &self.expected_labels {
@@ -195,7 +198,11 @@ impl AnnotatedImage {
             };
             problems.push(Kind::UnlabelledImage, &self.path, None, message);
         }
-        if let Some(stated) = self.stated.filter(|stated| *stated != size) {
+        let turn = self.stated.and_then(|stated| Turn::new(&header, stated));
+        if turn.is_some() {
+            let message = format!("labelled as {} is stored", self.path.display());
+            problems.push(Kind::TurnedLabels, labels, None, message);
+        } else if let Some(stated) = self.stated.filter(|stated| *stated != size) {
             let message = format!(
                 "{} is {}x{}, not {}x{} as stated",
                 self.path.display(),
@@ -209,6 +216,10 @@ impl AnnotatedImage {
         let mut objects = Objects::default();
         let mut seen = HashMap::new();
         for object in &self.objects {
+            let object = &match &turn {
+                Some(turn) => Cow::Owned(turn.object(object)),
+                None => Cow::Borrowed(object),
+            };
             let number = Some(object.number);
             let mut tell = |(kind, message)| problems.push(kind, labels, number, message);
             let bounds = validate_bounds(&object.bounds, size, options.clip);

@@ -304,6 +304,7 @@ impl Annotation {
             crowd: false,
             area: None,
             polygon: Vec::new(),
+            keypoints: Vec::new(),
             extras: match extras {
                 true => object.extras.clone(),
                 false => Extras::default(),

@@ -90,8 +90,9 @@ pub(crate) fn read(
     }
     let lines = Lines {
         classes: class_names.len(),
-        keypoint_numbers: config.keypoint_numbers,
+        keypoint_shape: config.keypoint_shape,
         polygons: options.fields.masks || options.fields.extras,
+        keypoints: options.fields.keypoints || options.fields.extras,
     };
     let pictures = listing.pictures.into_par_iter().zip(label_files);
     let read: Vec<Result<AnnotatedImage, (PathBuf, String)>> = pictures
@@ -217,9 +218,10 @@ fn image(
 /// How the lines of label files are read.
 struct Lines {
     classes: usize,
-    /// How many numbers of keypoints are behind a box.
-    keypoint_numbers: usize,
+    /// How many keypoints are behind a box, and the numbers of each; zeros if none are.
+    keypoint_shape: [usize; 2],
     polygons: bool,
+    keypoints: bool,
 }
 
 impl Lines {
@@ -239,17 +241,19 @@ impl Lines {
         let numbers: Result<Vec<f64>, String> = words
             .map(|word| word.parse().map_err(|_| format!("`{word}` is no number")))
             .collect();
-        let mut polygon = Vec::new();
+        let (mut polygon, mut keypoints) = (Vec::new(), Vec::new());
+        let [points, each] = self.keypoint_shape;
         let bounds = numbers.and_then(|numbers| match numbers[..] {
-            [x, y, w, h, ref keypoints @ ..]
-                if keypoints.is_empty() || keypoints.len() == self.keypoint_numbers =>
-            {
+            [x, y, w, h, ref rest @ ..] if rest.is_empty() || rest.len() == points * each => {
+                if self.keypoints && !rest.is_empty() {
+                    keypoints = rest.chunks_exact(each).map(keypoint).collect();
+                }
                 Ok([x - w / 2.0, y - h / 2.0, x + w / 2.0, y + h / 2.0])
             }
-            ref other if self.keypoint_numbers > 0 => {
-                let (found, points) = (other.len(), self.keypoint_numbers);
+            ref other if points > 0 => {
+                let (found, more) = (other.len(), points * each);
                 Err(format!(
-                    "{found} numbers instead of 4 and {points} of keypoints"
+                    "{found} numbers instead of 4 and {more} of keypoints"
                 ))
             }
             ref points if points.len() >= 6 && points.len() % 2 == 0 => {
@@ -275,8 +279,20 @@ impl Lines {
             crowd: false,
             area: None,
             polygon,
+            keypoints,
             extras: Extras::default(),
         }
+    }
+}
+
+/// x, y and COCO's visibility of a keypoint that has two or three numbers. Where they do not tell, one
+/// that is not at 0, 0 is visible.
+fn keypoint(numbers: &[f64]) -> [f64; 3] {
+    let [x, y] = [numbers[0], numbers[1]];
+    let given = numbers.get(2).copied();
+    match given.unwrap_or(if x > 0.0 || y > 0.0 { 2.0 } else { 0.0 }) {
+        visibility if visibility > 0.0 => [x, y, visibility],
+        _ => [0.0; 3],
     }
 }
 

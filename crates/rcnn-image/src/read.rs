@@ -52,41 +52,75 @@ pub fn open_rgb(path: impl AsRef<Path>) -> Result<RgbImage, ImageError> {
     decode(path, bytes, format)
 }
 
-/// The width and height in pixels of what [`open_rgb`] gives, without decoding the pixels.
-///
-/// Damage in the pixels goes unnoticed.
+/// What a file says of its image before the pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Width and height in pixels as they are stored.
+    pub stored: (u32, u32),
+    /// How [`open_rgb`] turns what is stored.
+    pub orientation: Orientation,
+}
+
+impl Header {
+    /// Reads it, without decoding the pixels, in which damage goes unnoticed.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or does not begin as an image of a supported kind.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, ImageError> {
+        let path = path.as_ref();
+        let (mut file, mut bytes, format) = open(path)?;
+        let source = Source { path, format };
+        match format {
+            ImageFormat::Jpeg => {
+                while jpeg_header_end(&bytes).is_none() {
+                    let more = bytes.len().max(16 << 10) as u64;
+                    let read = file.by_ref().take(more).read_to_end(&mut bytes);
+                    if read.map_err(io_error(path))? == 0 {
+                        return Err(source.truncated());
+                    }
+                }
+                source.guard(|| {
+                    let header = jpeg::header(&bytes).ok_or_else(|| source.truncated())?;
+                    let jpeg = Jpeg::open(&source, &header)?;
+                    Ok(Self::new(jpeg.size(), jpeg.orientation()))
+                })
+            }
+            ImageFormat::Tiff => source.guard(|| {
+                file.rewind().map_err(io_error(path))?;
+                let mut tiff = Tiff::open(&source, BufReader::new(&file))?;
+                Ok(Self::new(tiff.size(), tiff.orientation()))
+            }),
+            _ => source.guard(|| {
+                let (decoder, orientation) = source.decoder(BufReader::new(&file))?;
+                Ok(Self::new(decoder.dimensions(), orientation))
+            }),
+        }
+    }
+
+    fn new(stored: (u32, u32), orientation: Option<Orientation>) -> Self {
+        Self {
+            stored,
+            orientation: orientation.unwrap_or(Orientation::NoTransforms),
+        }
+    }
+
+    /// Width and height in pixels of what [`open_rgb`] gives.
+    pub fn upright_size(&self) -> (u32, u32) {
+        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        let (width, height) = self.stored;
+        match self.orientation {
+            Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH => (height, width),
+            _ => (width, height),
+        }
+    }
+}
+
+/// The width and height in pixels of what [`open_rgb`] gives, as [`Header::read`] finds them.
 ///
 /// # Errors
-/// When the file cannot be read, or does not begin as an image of a supported kind.
+/// As [`Header::read`].
 pub fn upright_size(path: impl AsRef<Path>) -> Result<(u32, u32), ImageError> {
-    let path = path.as_ref();
-    let (mut file, mut bytes, format) = open(path)?;
-    let source = Source { path, format };
-    match format {
-        ImageFormat::Jpeg => {
-            while jpeg_header_end(&bytes).is_none() {
-                let more = bytes.len().max(16 << 10) as u64;
-                let read = file.by_ref().take(more).read_to_end(&mut bytes);
-                if read.map_err(io_error(path))? == 0 {
-                    return Err(source.truncated());
-                }
-            }
-            source.guard(|| {
-                let header = jpeg::header(&bytes).ok_or_else(|| source.truncated())?;
-                let jpeg = Jpeg::open(&source, &header)?;
-                Ok(upright(jpeg.size(), jpeg.orientation()))
-            })
-        }
-        ImageFormat::Tiff => source.guard(|| {
-            file.rewind().map_err(io_error(path))?;
-            let mut tiff = Tiff::open(&source, BufReader::new(&file))?;
-            Ok(upright(tiff.size(), tiff.orientation()))
-        }),
-        _ => source.guard(|| {
-            let (decoder, orientation) = source.decoder(BufReader::new(&file))?;
-            Ok(upright(decoder.dimensions(), orientation))
-        }),
-    }
+    Ok(Header::read(path)?.upright_size())
 }
 
 /// Opens a file and recognises its format by its first bytes, which are returned too.
@@ -279,15 +313,6 @@ fn decode_pixels(source: &Source, bytes: &[u8]) -> Result<Stored, ImageError> {
         _ => return Err(source.unsupported("float samples, which have no agreed white")),
     };
     Ok((size, orientation, pixels))
-}
-
-/// Width and height of what is stored, once it is upright.
-fn upright((width, height): (u32, u32), orientation: Option<Orientation>) -> (u32, u32) {
-    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    match orientation {
-        Some(Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH) => (height, width),
-        _ => (width, height),
-    }
 }
 
 /// The colour part of interleaved samples.

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::value::{Id, Value, quote_not_finite};
 use crate::extras::Extras;
+use crate::shapes;
 
 /// The entries that can be read, and the others.
 #[derive(Default)]
@@ -221,11 +222,11 @@ impl Category {
     }
 }
 
-/// The `bbox` of an annotation, or the box around its polygons where it has none.
+/// The `bbox` of an annotation, or the box around its mask where it has none.
 fn bbox(value: &Value, annotation: &RawValue) -> Result<[f64; 4], String> {
     let values = match value {
         Value::List(values) if !values.is_empty() => values,
-        Value::Null | Value::List(_) => return around_polygons(annotation).ok_or("no bbox".into()),
+        Value::Null | Value::List(_) => return around_mask(annotation).ok_or("no bbox".into()),
         _ => return Err("bbox is no list of numbers".into()),
     };
     let numbers: Option<Vec<f64>> = values.iter().map(Value::number).collect();
@@ -236,16 +237,19 @@ fn bbox(value: &Value, annotation: &RawValue) -> Result<[f64; 4], String> {
     }
 }
 
-/// Left, top, width and height of what the polygons of an annotation cover.
-fn around_polygons(annotation: &RawValue) -> Option<[f64; 4]> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Shape {
-        segmentation: Value,
+/// Left, top, width and height of what the polygons or run lengths of an annotation cover.
+fn around_mask(annotation: &RawValue) -> Option<[f64; 4]> {
+    #[derive(Deserialize)]
+    struct Shape<'a> {
+        #[serde(borrow)]
+        segmentation: &'a RawValue,
     }
     let shape: Shape = fields(annotation).ok()?;
-    let Value::List(polygons) = shape.segmentation else {
-        return None;
+    let json = shape.segmentation.get();
+    let Value::List(polygons) = serde_json::from_str(json).ok()? else {
+        let mask = shapes::run_lengths(json).ok()?;
+        let [x1, y1, x2, y2] = mask.bounds().map(f64::from);
+        return (mask.area() > 0).then_some([x1, y1, x2 - x1, y2 - y1]);
     };
     let [mut low, mut high] = [[f64::INFINITY; 2], [f64::NEG_INFINITY; 2]];
     for polygon in &polygons {

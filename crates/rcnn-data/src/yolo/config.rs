@@ -30,8 +30,8 @@ pub(super) struct Config {
     pub(super) names: Option<Vec<String>>,
     /// The number of classes, where it is stated.
     pub(super) classes: Option<usize>,
-    /// How many numbers of keypoints are behind a box.
-    pub(super) keypoint_numbers: usize,
+    /// How many keypoints are behind a box, and the numbers of each; zeros if none are.
+    pub(super) keypoint_shape: [usize; 2],
     /// Folders of pictures, or text files that list some.
     pub(super) splits: BTreeMap<String, Vec<PathBuf>>,
     /// Whether the one split is just everything.
@@ -99,7 +99,7 @@ impl Config {
             base,
             names,
             classes: count(&yaml["nc"]),
-            keypoint_numbers: keypoint_numbers(&yaml["kpt_shape"]).map_err(|e| malformed(&e))?,
+            keypoint_shape: keypoint_shape(&yaml["kpt_shape"]).map_err(|e| malformed(&e))?,
             splits,
             unsplit: false,
         })
@@ -159,16 +159,16 @@ fn count(yaml: &Yaml) -> Option<usize> {
     number.or(text)
 }
 
-/// How many numbers `[points, 2]` or `[points, 3]` are.
-fn keypoint_numbers(yaml: &Yaml) -> Result<usize, String> {
+/// `[points, 2]` or `[points, 3]`.
+fn keypoint_shape(yaml: &Yaml) -> Result<[usize; 2], String> {
     if yaml.is_badvalue() || yaml.is_null() {
-        return Ok(0);
+        return Ok([0, 0]);
     }
     let shape: Option<Vec<usize>> = yaml
         .as_vec()
         .and_then(|all| all.iter().map(count).collect());
     match shape.as_deref() {
-        Some(&[points @ 1..=1000, numbers @ 2..=3]) => Ok(points * numbers),
+        Some(&[points @ 1..=1000, each @ 2..=3]) => Ok([points, each]),
         _ => Err("`kpt_shape` is not [points, 2] or [points, 3]".into()),
     }
 }

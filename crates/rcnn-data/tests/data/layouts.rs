@@ -637,6 +637,13 @@ fn pose_labels_are_boxes_and_points() {
             .contains("6 numbers instead of 4 and 6 of keypoints")
     );
     assert_eq!(reading.dataset.boxes(), 2);
+    let keypoints = reading.dataset.samples[0]
+        .instances
+        .keypoints
+        .as_ref()
+        .unwrap();
+    assert!(keypoints[0].0.is_empty());
+    assert_eq!(keypoints[1].0, [[320.0, 240.0, 2.0], [0.0; 3]]);
     folder.file("data.yaml", yaml("[17]"));
     let error = folder.read().unwrap_err().to_string();
     assert!(error.contains("`kpt_shape` is not"), "{error}");

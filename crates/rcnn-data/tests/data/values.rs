@@ -3,7 +3,7 @@
 use rcnn_data::{DataError, Dataset, ProblemKind as Kind, Reading};
 use serde_json::{Value, json};
 
-use crate::common::{Folder, told};
+use crate::common::{Folder, told, voc_xml};
 
 /// Image 7, `a.png` of 64x48, with an ordinary object of category 1 and others.
 fn coco(others: &[Value]) -> Value {
@@ -242,6 +242,84 @@ fn polygons_without_a_box() {
             [(Kind::BadBox, "train.json".into(), Some(2))]
         );
     }
+}
+
+#[test]
+fn run_lengths_without_a_box() {
+    let counts = [48 * 10 + 5, 20, 28, 20, 64 * 48 - 48 * 10 - 5 - 68];
+    let rle = json!({"size": [48, 64], "counts": counts});
+    let other = json!({"id": 2, "image_id": 7, "category_id": 1, "segmentation": rle});
+    assert_eq!(boxes(&clean(&coco(&[other])))[1], [10.0, 5.0, 12.0, 25.0]);
+}
+
+/// A JPEG of that size whose EXIF says that it lies on its side: orientation 6.
+fn lying_picture(folder: &Folder, name: &str, width: u32, height: u32) {
+    let path = folder.picture(name, width, height);
+    let mut jpeg = std::fs::read(&path).unwrap();
+    let exif =
+        b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    jpeg.splice(2..2, exif.iter().copied());
+    std::fs::write(path, jpeg).unwrap();
+}
+
+/// Boxes lay in other places, or outside, as most tools do not heed the orientation.
+#[test]
+fn labels_of_the_picture_as_it_is_stored_are_turned_with_it() {
+    let folder = Folder::new();
+    lying_picture(&folder, "a.jpg", 64, 48);
+    let mut data = coco(&[]);
+    data["images"][0]["file_name"] = "a.jpg".into();
+    let object = &mut data["annotations"][0];
+    object["bbox"] = json!([50, 5, 10, 20]);
+    object["segmentation"] = json!([[50, 5, 60, 5, 60, 25]]);
+    object["keypoints"] = json!([52, 6, 2, 0, 0, 0]);
+    let mut second = object.clone();
+    second["id"] = 2.into();
+    second["category_id"] = 1.into();
+    let start = 50 * 48 + 5;
+    second["segmentation"] = json!({"size": [48, 64], "counts": [start, 20, 64 * 48 - start - 20]});
+    second["bbox"] = json!([50, 5, 1, 20]);
+    data["annotations"].as_array_mut().unwrap().push(second);
+    folder.file("train.json", data.to_string());
+    let reading = folder.read().unwrap();
+    assert_eq!(
+        told(&reading),
+        [(Kind::TurnedLabels, "train.json".into(), None)]
+    );
+    let sample = &reading.accept(false).unwrap().samples[0];
+    assert_eq!((sample.size.width, sample.size.height), (48, 64));
+    let objects = &sample.instances;
+    assert_eq!(
+        objects.boxes,
+        [[23.0, 50.0, 43.0, 60.0], [23.0, 50.0, 43.0, 51.0]]
+    );
+    let masks = objects.masks.as_ref().unwrap();
+    assert_eq!(masks[1].bounds(), objects.boxes[1]);
+    let bounds = masks[0].bounds();
+    assert!(
+        bounds[0] >= 23.0 && bounds[2] <= 43.0 && bounds[3] > 58.0,
+        "{bounds:?}"
+    );
+    assert_eq!(
+        objects.keypoints.as_ref().unwrap()[0].0,
+        [[42.0, 52.0, 2.0], [0.0; 3]]
+    );
+
+    // Those of the upright picture stay, and VOC states a size too.
+    data["images"][0]["width"] = 48.into();
+    data["images"][0]["height"] = 64.into();
+    data["annotations"] =
+        json!([{"id": 1, "image_id": 7, "category_id": 1, "bbox": [23, 50, 20, 10]}]);
+    folder.file("train.json", data.to_string());
+    let upright = folder.read().unwrap();
+    assert_eq!(told(&upright), []);
+    assert_eq!(boxes(&upright.dataset), [[23.0, 50.0, 43.0, 60.0]]);
+    let folder = Folder::new();
+    lying_picture(&folder, "a.jpg", 64, 48);
+    folder.file("a.xml", voc_xml(&[("RBC", ["50", "5", "60", "25"])]));
+    let reading = folder.read().unwrap();
+    assert_eq!(told(&reading), [(Kind::TurnedLabels, "a.xml".into(), None)]);
+    assert_eq!(boxes(&reading.dataset), [[23.0, 50.0, 43.0, 60.0]]);
 }
 
 /// Roboflow's exports begin with a category that groups the others.
