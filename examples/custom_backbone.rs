@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Saved and opened again: the backbone is made by hand, the rest is in the file.
     let file = std::env::temp_dir().join("custom_backbone.bpk");
-    Weights::of_model(&model).write_burnpack(&file, Precision::F32)?;
+    Weights::from_model(&model).write_burnpack(&file, Precision::F32)?;
     let weights = Weights::open(&file)?;
     let mut again = weights
         .config

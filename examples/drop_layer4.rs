@@ -1,8 +1,9 @@
 //! Takes the last stage out of a detector's body, finds objects without it, and saves what is left:
 //! `cargo run --release --example drop_layer4 -- WEIGHTS PICTURE OUT.bpk`.
 
+use rcnn_burn::surgery::Operation;
 use rcnn_burn::weights::{Precision, Weights};
-use rcnn_burn::{Flex, Operation, Size, image};
+use rcnn_burn::{Flex, Size, image};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -13,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let whole = Weights::open(weights)?;
     // Its level of the pyramid goes too; anchors and pooling follow.
     let (cut, report) =
-        whole.operated::<Flex>(&[Operation::DropStage("layer4".into())], &device)?;
+        whole.with_surgery::<Flex>(&[Operation::DropStage("layer4".into())], &device)?;
     print!("{report}");
     let picture = image::open_rgb(picture)?;
     let pictures = [image::to_tensor(&picture, &device)];

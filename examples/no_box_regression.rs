@@ -1,8 +1,9 @@
 //! A detector that takes its proposals as boxes: only classes are left to the second stage.
 //! `cargo run --release --example no_box_regression -- WEIGHTS PICTURE OUT.bpk`.
 
+use rcnn_burn::surgery::Operation;
 use rcnn_burn::weights::{Precision, Weights};
-use rcnn_burn::{Flex, Instance, Operation, image};
+use rcnn_burn::{Flex, Instance, image};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -11,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let device = Default::default();
     let whole = Weights::open(weights)?;
-    let (cut, _) = whole.operated::<Flex>(&[Operation::NoBoxRegression], &device)?;
+    let (cut, _) = whole.with_surgery::<Flex>(&[Operation::NoBoxRegression], &device)?;
     cut.write_burnpack(out, Precision::F32)?;
     // Opened again, it is a model like any other.
     let model = Weights::open(out)?.load::<Flex>(&device)?;

@@ -6,8 +6,9 @@ use burn::module::AutodiffModule;
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use rand::{SeedableRng, rngs::StdRng};
 use rcnn_burn::ops::Subsample;
+use rcnn_burn::surgery::Operation;
 use rcnn_burn::weights::{Precision, Weights};
-use rcnn_burn::{Flex, Instances, Operation, StandardFasterRcnn, image};
+use rcnn_burn::{Flex, Instances, StandardFasterRcnn, image};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -16,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let device = Default::default();
     let head = Operation::BoxHead("fc:1024".parse()?);
-    let (cut, report) = Weights::open(weights)?.operated::<Flex>(&[head], &device)?;
+    let (cut, report) = Weights::open(weights)?.with_surgery::<Flex>(&[head], &device)?;
     // As wide as before, it starts from the first of the two layers that were there.
     print!("{report}");
     let mut model: StandardFasterRcnn<Autodiff<Flex>> = cut.load(&device)?;
@@ -31,6 +32,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("loss {:.3}", loss.clone().into_scalar());
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
     model = SgdConfig::new().init().step(1e-3, model, gradients);
-    Weights::of_model(&model.valid()).write_burnpack(out, Precision::F32)?;
+    Weights::from_model(&model.valid()).write_burnpack(out, Precision::F32)?;
     Ok(())
 }

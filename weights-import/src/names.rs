@@ -1,24 +1,15 @@
 //! From the names in a checkpoint to those that torchvision's modules have today.
 
 use indexmap::IndexMap;
+use rcnn_backbone::BackboneConfig;
 
 use crate::{Checkpoint, CheckpointError, StoredTensor};
 
 /// The parts of a detector, which its tensors' names begin with.
 const DETECTOR: &[&str] = &["backbone", "rpn", "roi_heads"];
 
-/// Those of an image classifier, whose weights a backbone can start from.
-const CLASSIFIER: &[&str] = &[
-    "conv1",
-    "bn1",
-    "layer1",
-    "layer2",
-    "layer3",
-    "layer4",
-    "fc",
-    "features",
-    "classifier",
-];
+/// The parts of image classifiers of other architectures than the project's, which are recognised too.
+const OTHER_CLASSIFIERS: [&str; 2] = ["features", "classifier"];
 
 /// What a module calls its tensors. Those of an optimizer's state have other names, behind the same prefixes.
 const TENSORS: [&str; 5] = [
@@ -60,7 +51,8 @@ pub fn torchvision_names(
 pub(crate) fn models(checkpoint: &Checkpoint) -> Vec<String> {
     let mut models = with_parts(checkpoint, DETECTOR, 1);
     if models.is_empty() {
-        models = with_parts(checkpoint, CLASSIFIER, 2);
+        let classifiers = [BackboneConfig::classifier_modules(), &OTHER_CLASSIFIERS].concat();
+        models = with_parts(checkpoint, &classifiers, 2);
     }
     match models.iter().position(|prefix| prefix.is_empty()) {
         Some(bare) => vec![models.swap_remove(bare)],

@@ -127,7 +127,7 @@ mod tests {
     /// Opens a file, its published weights being looked for in `table`.
     fn open(path: PathBuf, table: &'static [Published]) -> Weights {
         let checkpoint = Checkpoint::open(path).unwrap();
-        let mut weights = Weights::of_checkpoint(&checkpoint).unwrap();
+        let mut weights = Weights::from_checkpoint(&checkpoint).unwrap();
         weights.origin = adopt_published(&mut weights.config, &checkpoint, table).unwrap();
         weights
     }

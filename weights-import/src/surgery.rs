@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::fmt;
 
 use burn::tensor::backend::Backend;
-use rcnn_detector::{FasterRcnnConfig, Operation};
+use rcnn_detector::FasterRcnnConfig;
+use rcnn_detector::surgery::Operation;
 use rcnn_roi::BoxHeadConfig;
 
 use crate::state_dict::{lines, snapshot, state_dict_entry};
@@ -50,13 +51,13 @@ impl Weights {
     /// # Errors
     /// When an operation can't be, with the reason and what to do instead, or the weights do not fit
     /// their own configuration.
-    pub fn operated<B: Backend>(
+    pub fn with_surgery<B: Backend>(
         &self,
         operations: &[Operation],
         device: &B::Device,
     ) -> Result<(Self, SurgeryReport), WeightsError> {
         let config =
-            (self.config.operated(operations)).map_err(|reason| WeightsError::Surgery {
+            (self.config.with_surgery(operations)).map_err(|reason| WeightsError::Surgery {
                 path: self.path.clone(),
                 reason,
             })?;

@@ -8,7 +8,8 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn_store::TensorSnapshotError;
 use rcnn_backbone::{AnyBackbone, Backbone, Shapes, Stage};
-use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn, SurgeryError};
+use rcnn_detector::surgery::SurgeryError;
+use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_files::WriteError;
 use rcnn_ops::DetectionBackend;
 use tempfile::NamedTempFile;
@@ -128,14 +129,14 @@ impl Weights {
     /// # Errors
     /// When the file is unreadable or its network unknown; the error says what was seen.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
-        Self::of_checkpoint(&Checkpoint::open(path)?)
+        Self::from_checkpoint(&Checkpoint::open(path)?)
     }
 
     /// As [`open`](Self::open), of a checkpoint that is open already.
     ///
     /// # Errors
     /// When its network is unknown; the error says what was seen.
-    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, WeightsError> {
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, WeightsError> {
         let path = &checkpoint.path;
         let tensors = torchvision_names(checkpoint)?;
         let (config, origin) = match checkpoint.metadata.get(CONFIG_KEY) {
@@ -167,14 +168,14 @@ impl Weights {
         path: impl AsRef<Path>,
         config: FasterRcnnConfig,
     ) -> Result<Self, WeightsError> {
-        Self::of_checkpoint_with(&Checkpoint::open(path)?, config)
+        Self::from_checkpoint_with(&Checkpoint::open(path)?, config)
     }
 
     /// As [`open_with`](Self::open_with), of a checkpoint that is open already.
     ///
     /// # Errors
     /// When it holds several models.
-    pub fn of_checkpoint_with(
+    pub fn from_checkpoint_with(
         checkpoint: &Checkpoint,
         config: FasterRcnnConfig,
     ) -> Result<Self, WeightsError> {
@@ -188,7 +189,7 @@ impl Weights {
     }
 
     /// The weights of a model in memory.
-    pub fn of_model<B: DetectionBackend, N: Backbone<B>>(model: &FasterRcnn<B, N>) -> Self {
+    pub fn from_model<B: DetectionBackend, N: Backbone<B>>(model: &FasterRcnn<B, N>) -> Self {
         Self {
             path: PathBuf::new(),
             config: model.config(),

@@ -8,7 +8,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Distribution, Tensor, TensorData, backend::AutodiffBackend};
 use rand::rngs::StdRng;
 use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
-use rcnn_detector::{FasterRcnnConfig, Operation, StandardFasterRcnn};
+use rcnn_detector::surgery::Operation;
+use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::Subsample;
 use rcnn_ops::backend_types::{Flex, FlexDevice};
 use rcnn_roi::BoxHeadConfig;
@@ -34,7 +35,7 @@ fn weights() -> Weights {
     config.roi_heads.detections_per_img = 20;
     config.transform.min_size = vec![64];
     config.class_names = ["__background__", "a", "b", "c"].map(String::from).into();
-    Weights::of_model(&config.init::<Flex>(&DEVICE).expect("a model"))
+    Weights::from_model(&config.init::<Flex>(&DEVICE).expect("a model"))
 }
 
 fn operated(weights: &Weights, texts: &[&str]) -> (Weights, SurgeryReport) {
@@ -42,7 +43,7 @@ fn operated(weights: &Weights, texts: &[&str]) -> (Weights, SurgeryReport) {
         .map(|text| text.parse().expect("an operation"))
         .collect();
     weights
-        .operated::<Flex>(&operations, &DEVICE)
+        .with_surgery::<Flex>(&operations, &DEVICE)
         .unwrap_or_else(|error| panic!("{texts:?}: {error}"))
 }
 
@@ -298,7 +299,7 @@ fn refusals_name_the_reason() {
     let mut whole = weights();
     let refuse = |weights: &Weights, text: &str| {
         let operation = text.parse().expect("an operation");
-        let error = weights.operated::<Flex>(&[operation], &DEVICE);
+        let error = weights.with_surgery::<Flex>(&[operation], &DEVICE);
         match error {
             Ok(_) => panic!("{text} was not refused"),
             Err(error) => error.to_string(),

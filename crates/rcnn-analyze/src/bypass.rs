@@ -3,7 +3,8 @@
 use rcnn_burn::backbone::{Backbone, BlockState, ConvNorm};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::roi::{BoxHead, BoxHeadConfig, BoxHeadLayer};
-use rcnn_burn::{FasterRcnnConfig, Operation, StandardFasterRcnn};
+use rcnn_burn::surgery::Operation;
+use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 
 /// A layer that can be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +114,7 @@ impl Bypass {
             Self::BoxRegression => "no-box-regression".to_string(),
         };
         let parsed: Operation = operation.parse().ok()?;
-        config.operated(&[parsed]).ok()?;
+        config.with_surgery(&[parsed]).ok()?;
         Some(format!("--{operation}"))
     }
 }

@@ -3,9 +3,10 @@
 use image::{Rgb, RgbImage};
 use rcnn_analyze::{Analysis, AnalyzeError, Sample, analyze, draw_chart, feature_maps};
 use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_burn::surgery::Operation;
 use rcnn_burn::types::ImageInstances;
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Instances, Operation, Size};
+use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Instances, Size};
 
 /// A model of random weights with a box head such as `fc:16,fc:16`.
 fn weights(box_head: &str) -> Weights {
@@ -25,7 +26,7 @@ fn weights(box_head: &str) -> Weights {
     config.rpn.post_nms_top_n_test = 50;
     config.roi_heads.box_head = box_head.parse().expect("a box head");
     config.transform.min_size = vec![64];
-    Weights::of_model(&config.init::<Flex>(&device).expect("a model"))
+    Weights::from_model(&config.init::<Flex>(&device).expect("a model"))
 }
 
 /// Two pictures with a bright square, the second one of another shape.
@@ -92,7 +93,7 @@ fn a_layer_left_out_is_as_if_it_were_removed() {
             };
             options.push(option);
             let operation: Operation = option[2..].parse().expect("an operation");
-            let operated = weights.operated::<Flex>(&[operation], &Default::default());
+            let operated = weights.with_surgery::<Flex>(&[operation], &Default::default());
             let (removed, report) = operated.expect("the layer goes");
             assert!(report.to_string().contains("kept"), "{report}");
             let other = analyzed(&removed, &samples).quality.expect("labels");

@@ -118,9 +118,7 @@ impl BackboneConfig {
     /// # Errors
     /// Says what was seen that does not fit the architecture.
     pub fn recognize(backbone: &Shapes) -> Option<Result<Self, String>> {
-        let resnet =
-            || ResNetFpnConfig::recognize(backbone).map(|config| config.map(Self::ResnetFpn));
-        resnet()
+        ResNetFpnConfig::recognize(backbone).map(|config| config.map(Self::ResnetFpn))
     }
 
     /// Recognises the image classifier of an architecture, and gives its name; nothing where no architecture
@@ -130,6 +128,11 @@ impl BackboneConfig {
     /// As [`recognize`](Self::recognize).
     pub fn recognize_classifier(classifier: &Shapes) -> Option<Result<&'static str, String>> {
         resnet::recognize_classifier(classifier)
+    }
+
+    /// The parts of the image classifiers of all architectures, which their tensors' names begin with.
+    pub fn classifier_modules() -> &'static [&'static str] {
+        &resnet::CLASSIFIER_MODULES
     }
 
     /// Makes the module with random weights; nothing of a custom backbone.
@@ -226,6 +229,52 @@ impl<B: DetectionBackend> Backbone<B> for AnyBackbone<B> {
     fn config(&self) -> BackboneConfig {
         match self {
             Self::ResNetFpn(backbone) => backbone.config(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_makes_its_own_backbone() {
+        for name in BackboneConfig::names() {
+            for given in [name.to_string(), format!("{name}_fpn")] {
+                let config = BackboneConfig::named(&given).expect("a known name");
+                let network = config.architecture().expect("no custom backbone");
+                assert_eq!((network.name(), network.validate()), (name, Ok(())));
+                let json = serde_json::to_value(&config).expect("plain data");
+                assert_eq!(json["arch"], name, "the command line sets it by this name");
+            }
+        }
+        let unknown = BackboneConfig::named("resnet19").unwrap_err().to_string();
+        assert!(
+            unknown.contains("'resnet19'; known are resnet18, "),
+            "{unknown}"
+        );
+    }
+
+    #[test]
+    fn parameters_of_stages_and_dropped_blocks_are_known() {
+        let mut config = BackboneConfig::default();
+        let network = config.architecture_mut().expect("a ResNet");
+        network.drop_block(3, 1);
+        network.set_levels(&[1, 3], true);
+        let stages = network.stages();
+        let is_dropped = |parameter: &str| {
+            let stage = stages.iter().find(|stage| stage.owns(parameter));
+            stage.map(|stage| stage.is_dropped(parameter))
+        };
+        for (parameter, expected) in [
+            ("body.bn1.weight", Some(false)),
+            ("body.layer1.0.conv1.weight", Some(false)),
+            ("body.layer3.1.conv1.weight", Some(true)),
+            ("body.layer3.10.conv1.weight", Some(false)),
+            ("body.layer4.0.conv1.weight", Some(true)),
+            ("fpn.inner_blocks.0.0.weight", None),
+        ] {
+            assert_eq!(is_dropped(parameter), expected, "{parameter}");
         }
     }
 }

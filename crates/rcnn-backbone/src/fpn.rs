@@ -251,3 +251,40 @@ impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
         levels
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ResNetFpnConfig;
+
+    #[test]
+    fn a_pyramid_over_stages_that_there_are_not_is_refused() {
+        let cut = ResNetFpnConfig {
+            returned_layers: vec![1, 3],
+            dropped_stages: vec![2],
+            ..Default::default()
+        };
+        let stages = cut.body().stages();
+        let error = |returned_stages: &[usize], out_channels| {
+            let config = FpnConfig {
+                returned_stages: returned_stages.to_vec(),
+                out_channels,
+                ..Default::default()
+            };
+            let validated = config.validate(&stages);
+            validated.map_err(|error| error.to_string())
+        };
+        assert_eq!(error(&[1, 3], 256), Ok(()));
+        // Nothing, no order, the stem, a stage that is dropped, one that is cut off, one too many.
+        for returned in [&[][..], &[3, 1], &[0], &[1, 2], &[3, 4], &[5]] {
+            assert_eq!(
+                error(returned, 256),
+                Err(format!(
+                    "returned_stages = {returned:?}: expected one or more of 1 (layer1), 3 (layer3), in \
+                     ascending order"
+                ))
+            );
+        }
+        assert!(error(&[1], 0).is_err_and(|error| error.contains("out_channels = 0")));
+    }
+}

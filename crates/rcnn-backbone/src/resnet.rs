@@ -18,4 +18,4 @@ pub use error::ResNetError;
 pub use stages::ResNetStage;
 
 pub(crate) use published::PUBLISHED;
-pub(crate) use recognize::recognize_classifier;
+pub(crate) use recognize::{CLASSIFIER_MODULES, recognize_classifier};

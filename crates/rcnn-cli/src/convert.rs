@@ -122,7 +122,7 @@ impl Job for Fit {
         let model = self.model.load::<B>(self.weights.clone(), &devices[0])?;
         // Strictly loaded weights are written as they are: bits, counters and all.
         Ok(if self.model.partial {
-            Weights::of_model(&model)
+            Weights::from_model(&model)
         } else {
             self.weights
         })

@@ -47,7 +47,7 @@ enum Format {
 
 pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
     let checkpoint = args.prefix.checkpoint(&args.file)?;
-    let weights = Weights::of_checkpoint(&checkpoint);
+    let weights = Weights::from_checkpoint(&checkpoint);
     let config = weights.as_ref().map(|weights| &weights.config);
     let mut tensors: Vec<(String, StoredTensor)> = checkpoint
         .iter()
@@ -58,7 +58,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
         // Rules are over the names that the model has.
         tensors = torchvision_names(&checkpoint)?;
         let job = Plan {
-            config: Weights::of_checkpoint(&checkpoint)?.config,
+            config: Weights::from_checkpoint(&checkpoint)?.config,
             rules: &args.freeze,
         };
         plan = Some(run_on(&[default_device()], job)?);

@@ -107,14 +107,14 @@ impl ModelArgs {
                     .num_classes
                     .context("--model wants --num-classes too")?;
                 let config = FasterRcnnConfig::named(model, classes).context("--model")?;
-                Weights::of_checkpoint_with(&checkpoint, config)?
+                Weights::from_checkpoint_with(&checkpoint, config)?
             }
-            None => match (Weights::of_checkpoint(&checkpoint), &overrides) {
+            None => match (Weights::from_checkpoint(&checkpoint), &overrides) {
                 // The configuration file may hold what the names do not tell.
                 (Err(WeightsError::Unrecognized { .. }), Some(json))
                     if json.get("backbone").is_some() =>
                 {
-                    Weights::of_checkpoint_with(&checkpoint, FasterRcnnConfig::default())?
+                    Weights::from_checkpoint_with(&checkpoint, FasterRcnnConfig::default())?
                 }
                 (weights, _) => weights?,
             },

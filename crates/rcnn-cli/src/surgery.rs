@@ -9,8 +9,9 @@ use image::{Rgb, RgbImage};
 use rcnn_burn::image::to_tensor;
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::rpn::AnchorGenerator;
+use rcnn_burn::surgery::Operation;
 use rcnn_burn::weights::{SurgeryReport, Weights};
-use rcnn_burn::{Backend, Operation, Size, StandardFasterRcnn};
+use rcnn_burn::{Backend, Size, StandardFasterRcnn};
 use serde_json::Value;
 
 use crate::Outcome;
@@ -154,7 +155,7 @@ pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {
     Guard::new(args.overwrite, inputs).check_named(target.path())?;
     let operations = args.operations.operations()?;
     let input = args.prefix.checkpoint(&args.input)?;
-    let before = Weights::of_checkpoint(&input)?;
+    let before = Weights::from_checkpoint(&input)?;
     let size = args.cost.size;
     let cut = Cut {
         before,
@@ -208,7 +209,7 @@ impl Job for Cut {
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Done> {
         let device = &devices[0];
         <B as Backend>::seed(device, self.seed);
-        let (after, report) = self.before.operated::<B>(&self.operations, device)?;
+        let (after, report) = self.before.with_surgery::<B>(&self.operations, device)?;
         // Read before the file is replaced, which may be the one read from.
         let original = match self.measure {
             Some(_) => Some(self.before.load::<B>(device)?),

@@ -307,7 +307,7 @@ mod tests {
             "no-box-regression",
         ];
         let operations = texts.map(|text| text.parse().expect("an operation"));
-        config = config.operated(&operations).expect("a configuration");
+        config = config.with_surgery(&operations).expect("a configuration");
         let cut = config.costs(Size::new(800, 1088)).expect("costs");
         assert_eq!(part(&cut, "layer3"), part(&whole, "layer3"));
         assert_eq!(part(&cut, "layer4"), None);

@@ -13,14 +13,13 @@ mod losses;
 mod precision;
 #[cfg(feature = "record")]
 mod record;
-mod surgery;
+pub mod surgery;
 mod transform;
 
 pub use config::{FasterRcnnConfig, UnknownModel};
 pub use error::{ConfigError, DetectError};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
 pub use precision::PrecisionError;
-pub use surgery::{Level, Operation, SurgeryError};
 pub use transform::{GeneralizedRcnnTransform, ImageList, MAX_BATCH_PIXELS};
 
 pub use rcnn_ops::Losses;

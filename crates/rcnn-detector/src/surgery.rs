@@ -1,7 +1,8 @@
-//! Removing and replacing layers, as operations on the configuration.
+//! Layers removed and replaced, as operations on the configuration.
 //!
-//! A model is its configuration and its weights: an operation says what the network is to be, and
-//! everything that depends on it follows. Which weights then still fit is the weights' matter.
+//! A model is its configuration and its weights: an [`Operation`] says what the network is to be, and
+//! everything that depends on it follows ([`FasterRcnnConfig::with_surgery`]). Which weights then still fit is
+//! the weights' matter.
 
 mod backbone;
 mod text;
@@ -154,7 +155,7 @@ impl FasterRcnnConfig {
     ///
     /// # Errors
     /// Says which can't be, why, and what to do instead.
-    pub fn operated(&self, operations: &[Operation]) -> Result<Self, SurgeryError> {
+    pub fn with_surgery(&self, operations: &[Operation]) -> Result<Self, SurgeryError> {
         let mut config = self.clone();
         for operation in operations {
             config.apply(operation)?;

@@ -155,7 +155,7 @@ fn nothing_is_tracked_before_the_first_trainable_layer() {
             (vec!["trainable_backbone_layers=5"], [true, true]),
         ] {
             let made = model(norm);
-            let loaded = Weights::of_model(&made).load::<B>(&Default::default());
+            let loaded = Weights::from_model(&made).load::<B>(&Default::default());
             let resumed = from_checkpoint(&made);
             for model in [made, loaded.expect("its own weights"), resumed] {
                 let model = freeze(model, &rules).expect("rules that fit");

@@ -163,7 +163,7 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
     fn end_epoch(&self, epoch: u64) -> Result<[f64; 2], TrainError> {
         let (evaluation, is_best) = self.session.evaluate(epoch)?;
         let folder = &self.session.folder;
-        let weights = Weights::of_model(&self.model);
+        let weights = Weights::from_model(&self.model);
         weights.write_burnpack(folder.join("last.bpk"), Precision::F32)?;
         if is_best {
             weights.write_burnpack(folder.join("best.bpk"), Precision::F32)?;

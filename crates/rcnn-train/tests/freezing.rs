@@ -33,7 +33,7 @@ fn folder() -> TempDir {
     config.class_names = ["__background__", "cell"].map(String::from).into();
     let model = config.init::<Flex>(&Default::default()).expect("a model");
     let file = folder.path().join("start.bpk");
-    let written = Weights::of_model(&model).write_burnpack(file, Precision::F32);
+    let written = Weights::from_model(&model).write_burnpack(file, Precision::F32);
     written.expect("written");
     for split in ["train", "val"] {
         let images = [1, 2].map(|id| format!("{split}{id}.png"));

@@ -344,7 +344,7 @@ fn macs() {
                 };
                 let levels = "levels 0,2,pool".parse().expect("an operation");
                 let config = FasterRcnnConfig::new(backbone, 4);
-                config.operated(&[levels]).expect("a configuration")
+                config.with_surgery(&[levels]).expect("a configuration")
             }
             _ => panic!("no case {name}"),
         };

@@ -44,7 +44,7 @@ fn detect<B: DetectionBackend>(operations: &[&str], device: &B::Device) -> Insta
     <Flex as rcnn_burn::Backend>::seed(&Default::default(), 0);
     let operated = whole
         .expect("weights")
-        .operated::<Flex>(&operations, &Default::default());
+        .with_surgery::<Flex>(&operations, &Default::default());
     let (weights, _) = operated.expect("what is left is a detector");
     let model = weights.load::<B>(device).expect("a model");
     let picture = open_rgb(root.join("assets/blood-cells.jpg")).expect("a picture");

@@ -158,7 +158,7 @@ fn recognition_and_loading_survive_every_cut_and_flipped_byte() {
     let recognized = folder.path().join("recognized.safetensors");
     write_shapes(&recognized, &torch_shapes(&recognizable()));
     let stored = folder.path().join("stored.bpk");
-    let weights = Weights::of_model(&small_model());
+    let weights = Weights::from_model(&small_model());
     weights.write_burnpack(&stored, Precision::F16).unwrap();
     let mut random = random();
     for path in [recognized, stored] {

@@ -182,7 +182,7 @@ fn of_several_models_in_a_file_one_is_to_be_chosen() {
     let both: Vec<_> = under("model.").chain(under("ema.module.")).collect();
     write_shapes(&path, &both);
     let checkpoint = Checkpoint::open(&path).expect("a checkpoint");
-    let error = Weights::of_checkpoint(&checkpoint).expect_err("two models");
+    let error = Weights::from_checkpoint(&checkpoint).expect_err("two models");
     let message = error.to_string();
     assert!(
         message.contains("ema.safetensors")
@@ -193,7 +193,7 @@ fn of_several_models_in_a_file_one_is_to_be_chosen() {
     );
     for prefix in ["model", "ema", "ema.module"] {
         let part = checkpoint.within(prefix).expect("a model");
-        let weights = Weights::of_checkpoint(&part).expect("a detector");
+        let weights = Weights::from_checkpoint(&part).expect("a detector");
         assert_eq!(weights.config, expected, "{prefix}");
     }
     let message = checkpoint.within("swa").expect_err("none").to_string();
@@ -262,7 +262,7 @@ fn says_what_it_does_not_recognize() {
 fn round_trips_change_no_bit() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| folder.path().join(name);
-    let mut original = Weights::of_model(&small_model());
+    let mut original = Weights::from_model(&small_model());
     // A counter has no dimensions and no place in the model, but must survive.
     let counter = "backbone.body.bn1.num_batches_tracked";
     let (name, tensor) = entry(counter, TensorData::new(vec![730i64], [0usize; 0]));
@@ -313,7 +313,7 @@ struct BurnDetector<B: Backend> {
 fn burns_own_store_does_not_get_square_linears_transposed() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.bpk");
-    let weights = Weights::of_model(&small_model());
+    let weights = Weights::from_model(&small_model());
     weights
         .write_burnpack(&path, Precision::F32)
         .expect("written");
@@ -340,7 +340,7 @@ fn burns_own_store_does_not_get_square_linears_transposed() {
 fn burnpacks_of_before_open_with_the_same_bits() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| folder.path().join(name);
-    let weights = Weights::of_model(&small_model());
+    let weights = Weights::from_model(&small_model());
     let write = |name: &str, metadata: &[(&str, &str)]| {
         let mut writer = BurnpackWriter::new(weights.tensors.values().cloned().collect());
         for (key, value) in metadata {
@@ -379,7 +379,7 @@ fn burnpacks_of_before_open_with_the_same_bits() {
 fn f16_halves_the_file_and_loads_as_f32() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| folder.path().join(name);
-    let original = Weights::of_model(&small_model());
+    let original = Weights::from_model(&small_model());
     original
         .write_burnpack(file("a.bpk"), Precision::F32)
         .expect("written");
@@ -403,7 +403,7 @@ fn f16_halves_the_file_and_loads_as_f32() {
 
 #[test]
 fn strict_lists_what_does_not_fit_and_partial_loads_the_rest() {
-    let mut weights = Weights::of_model(&small_model());
+    let mut weights = Weights::from_model(&small_model());
     weights.tensors.shift_remove("rpn.head.cls_logits.bias");
     let (name, tensor) = entry("rpn.head.extra", TensorData::new(vec![1.0f32], [1]));
     weights.tensors.insert(name, tensor);
@@ -444,7 +444,7 @@ fn strict_lists_what_does_not_fit_and_partial_loads_the_rest() {
 fn a_classifier_loads_into_the_backbone_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("resnet18.safetensors");
-    let mut classifier = Weights::of_model(&small_model());
+    let mut classifier = Weights::from_model(&small_model());
     let body = classifier.tensors.iter().filter_map(|(name, tensor)| {
         Some((
             name.strip_prefix("backbone.body.")?.to_string(),
@@ -476,7 +476,7 @@ fn a_classifier_loads_into_the_backbone_alone() {
 #[test]
 fn what_can_not_be_written_leaves_nothing_behind() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut weights = Weights::of_model(&small_model());
+    let mut weights = Weights::from_model(&small_model());
     let nowhere = folder.path().join("no/such/folder/model.bpk");
     let error = weights
         .write_burnpack(&nowhere, Precision::F32)

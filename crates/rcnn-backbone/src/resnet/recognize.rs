@@ -3,6 +3,10 @@
 use super::{ResNetArch, ResNetConfig, ResNetFpnConfig};
 use crate::{FpnConfig, Shapes};
 
+/// The parts of the image classifier.
+pub(crate) const CLASSIFIER_MODULES: [&str; 7] =
+    ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"];
+
 /// The name of the classifier whose tensors these are; nothing where they are no ResNet's.
 pub(crate) fn recognize_classifier(shapes: &Shapes) -> Option<Result<&'static str, String>> {
     let is_resnet = shapes.has("conv1.weight") && shapes.has("layer1.0.conv1.weight");

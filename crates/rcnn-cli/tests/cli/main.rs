@@ -47,7 +47,7 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
         .map(String::from)
         .into();
     let model = config.init::<Flex>(&Default::default()).expect("a model");
-    let weights = Weights::of_model(&model);
+    let weights = Weights::from_model(&model);
     weights
         .write_burnpack(folder.path().join("model.bpk"), Precision::F32)
         .expect("written");

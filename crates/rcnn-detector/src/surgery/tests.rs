@@ -30,7 +30,7 @@ fn usual() -> FasterRcnnConfig {
 
 fn operate(config: &FasterRcnnConfig, texts: &[&str]) -> Result<FasterRcnnConfig, SurgeryError> {
     let operations: Result<Vec<Operation>, _> = texts.iter().map(|text| text.parse()).collect();
-    config.operated(&operations?)
+    config.with_surgery(&operations?)
 }
 
 fn operated(config: &FasterRcnnConfig, texts: &[&str]) -> FasterRcnnConfig {
