@@ -46,6 +46,9 @@ struct CheckArgs {
     /// Most pixels of the longer side
     #[arg(long, value_name = "N", default_value = "1333")]
     max_size: u32,
+    /// Read no more of the pictures than their headers
+    #[arg(long)]
+    quick: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -63,7 +66,7 @@ struct ConvertArgs {
     /// Format to write: coco, voc or yolo
     #[arg(long, value_name = "FORMAT")]
     to: Format,
-    /// Leave out boxes and files that are invalid, and say how many
+    /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
     #[arg(long)]
     skip_invalid: bool,
     /// Link the pictures instead of copying them
@@ -108,7 +111,7 @@ pub(crate) struct DatasetArgs {
     pub(crate) data: PathBuf,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
-    /// Leave out boxes and files that are invalid, and say how many
+    /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
     #[arg(long)]
     pub(crate) skip_invalid: bool,
 }
@@ -118,6 +121,7 @@ impl DatasetArgs {
     pub(crate) fn open(&self, class_names: Option<Vec<String>>) -> Result<Dataset> {
         let options = ReadOptions {
             class_names,
+            decode: self.skip_invalid,
             fields: Fields::NONE,
             ..self.read.options()
         };
@@ -226,6 +230,7 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
     match args.command {
         DataCommand::Check(args) => {
             let options = ReadOptions {
+                decode: !args.quick,
                 fields: Fields::NONE,
                 ..args.read.options()
             };
@@ -250,6 +255,7 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
         }
         DataCommand::Convert(args) => {
             let options = ReadOptions {
+                decode: args.skip_invalid,
                 // Masks and keypoints are kept as their text.
                 fields: Fields {
                     extras: true,

@@ -79,9 +79,12 @@ pub(crate) struct TrainArgs {
     /// Cut boxes that reach beyond their image to it, and say how many
     #[arg(long)]
     clip: bool,
-    /// Leave out boxes and files that are invalid, and say how many
+    /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
     #[arg(long)]
     skip_invalid: bool,
+    /// What the names of the weights begin with in a file that holds those of several models: model_ema
+    #[arg(long, visible_alias = "key", value_name = "NAMES")]
+    prefix: Option<String>,
     /// Detector to start from: a file, or the name of published weights
     #[arg(long, short, value_name = "FILE|NAME")]
     weights: Option<String>,
@@ -349,6 +352,9 @@ impl TrainArgs {
         config.skip_invalid |= self.skip_invalid;
         if let Some(labels) = &self.labels {
             config.labels = Some(std::path::absolute(labels)?);
+        }
+        if self.prefix.is_some() {
+            config.weights_prefix.clone_from(&self.prefix);
         }
         set(&mut config.epochs, &self.epochs);
         set(&mut config.batch_size, &self.batch_size);

@@ -99,6 +99,8 @@ pub struct ReadOptions {
     pub class_names: Option<Vec<String>>,
     /// Cut boxes that reach beyond the image instead of calling them invalid.
     pub clip: bool,
+    /// Decode every picture, which takes time: else damage behind a picture's header shows when it is loaded.
+    pub decode: bool,
     /// What is read of each object besides box, label, area and crowd.
     pub fields: Fields,
 }

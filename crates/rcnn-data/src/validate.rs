@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use rayon::prelude::*;
-use rcnn_image::{Header, ImageErrorKind};
+use rcnn_image::{Header, ImageErrorKind, open_rgb};
 use rcnn_types::boxes::box_area;
 use rcnn_types::{BBox, Instances, Keypoints, Mask, Size, Skeleton, UNUSED};
 
@@ -39,6 +39,7 @@ impl Annotations {
             .map(|(index, image)| {
                 let mut problems = Problems::default();
                 let sample = image.validate(index, &classes, options, &mut problems);
+                let sample = sample.filter(|_| !options.decode || image.decodes(&mut problems));
                 (sample, problems)
             })
             .collect();
@@ -166,6 +167,18 @@ impl Classes {
 }
 
 impl AnnotatedImage {
+    /// Whether the pixels can be read too.
+    fn decodes(&self, problems: &mut Problems) -> bool {
+        match open_rgb(&self.path) {
+            Ok(_) => true,
+            Err(error) => {
+                let message = error.kind.to_string();
+                problems.push(Kind::BrokenImage, &self.path, None, message);
+                false
+            }
+        }
+    }
+
     fn validate(
         &self,
         index: usize,

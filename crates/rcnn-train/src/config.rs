@@ -58,7 +58,7 @@ pub struct TrainConfig {
     /// Whether boxes that reach beyond their image are cut to it instead of being invalid.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub clip: bool,
-    /// Whether invalid boxes and files are left out instead of refused.
+    /// Whether invalid boxes and files are left out instead of refused. All pictures are decoded once to find them.
     pub skip_invalid: bool,
     /// A detector to start from. What fits the data's classes is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +70,9 @@ pub struct TrainConfig {
     /// An image classifier or a detector whose body is to start from, with frozen batch norms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone_weights: Option<PathBuf>,
+    /// What the names of either's tensors begin with, in a file that holds the weights of several models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights_prefix: Option<String>,
     /// Passes over the training data.
     pub epochs: usize,
     /// Images of a step; all, if there are fewer.
@@ -149,6 +152,7 @@ impl Default for TrainConfig {
             weights: None,
             labels: None,
             backbone_weights: None,
+            weights_prefix: None,
             epochs: 10,
             batch_size: 4,
             accumulation: 1,

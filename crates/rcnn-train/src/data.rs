@@ -27,6 +27,7 @@ impl Splits {
             let options = ReadOptions {
                 class_names,
                 clip: config.clip,
+                decode: config.skip_invalid,
                 fields: Fields::NONE,
                 ..Default::default()
             };

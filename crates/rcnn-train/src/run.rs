@@ -19,7 +19,7 @@ use burn_train::{
 use rcnn_burn::backbone::Backbone;
 use rcnn_burn::freeze::{FreezingOptimizer, Rule, with_torchvision_default};
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::weights::{Weights, load_backbone};
+use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, load_backbone_from};
 use rcnn_burn::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_data::{Augmentation, Loader, LoaderOptions};
 use rcnn_files::{FolderLock, remove_leftovers};
@@ -188,7 +188,7 @@ impl Run {
             None => {
                 let mut model = config.init(&device)?;
                 if let Some(path) = &self.config.backbone_weights {
-                    load_backbone(path, &mut model.backbone)?;
+                    load_backbone_from(&self.checkpoint_at(path)?, &mut model.backbone)?;
                     tracing::info!("backbone loaded from {}", path.display());
                 }
                 model
@@ -210,7 +210,7 @@ impl Run {
         let Some(path) = &self.config.weights else {
             return Ok(None);
         };
-        let mut weights = Weights::open(path)?;
+        let mut weights = Weights::from_checkpoint(&self.checkpoint_at(path)?)?;
         if let Some(path) = &self.config.labels {
             let text = fs::read_to_string(path).map_err(TrainError::io(path))?;
             let names = parse_class_names(&text, weights.config.num_classes);
@@ -220,6 +220,18 @@ impl Run {
             })?;
         }
         Ok(Some(weights))
+    }
+
+    /// Opens a checkpoint, the model of the configured prefix alone.
+    fn checkpoint_at(&self, path: &Path) -> Result<Checkpoint, WeightsError> {
+        let checkpoint = Checkpoint::open(path)?;
+        for note in &checkpoint.notes {
+            tracing::info!("{}: left out: {note}", path.display());
+        }
+        Ok(match &self.config.weights_prefix {
+            Some(prefix) => checkpoint.within(prefix)?,
+            None => checkpoint,
+        })
     }
 
     /// Trains a detector of your own, such as one with a custom backbone; as [`train`](Self::train)

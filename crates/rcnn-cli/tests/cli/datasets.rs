@@ -115,3 +115,41 @@ fn class_names_that_the_font_lacks_are_numbers_on_pictures() {
     let plain = detect(&["--output", "drawn_latin"]);
     assert!(!String::from_utf8_lossy(&plain.stderr).contains("numbers"));
 }
+
+#[test]
+fn pictures_that_break_behind_their_headers_are_known_before_they_are_used() {
+    fs::create_dir_all(path("breaks")).expect("a folder");
+    for (from, to) in [("pictures/a.png", "a.png"), ("cut.jpg", "b.jpg")] {
+        fs::copy(path(from), path("breaks").join(to)).expect("a copy");
+    }
+    let annotation = |id| serde_json::json!({"id": id, "image_id": id, "category_id": 1, "bbox": [10, 10, 30, 20]});
+    let labels = serde_json::json!({
+        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.jpg"}],
+        "annotations": [annotation(1), annotation(2)],
+        "categories": [{"id": 1, "name": "RBC"}],
+    });
+    fs::write(path("breaks/train.json"), labels.to_string()).expect("a file");
+
+    let check = |quick: &[&str]| rcnn(&[&["data", "check", "breaks"], quick].concat());
+    let found = check(&[]);
+    assert_eq!(found.status.code(), Some(3));
+    let report = String::from_utf8_lossy(&found.stdout);
+    assert!(
+        report.contains("b.jpg: the JPEG data is cut short"),
+        "{report}"
+    );
+    stdout(&check(&["--quick"]));
+
+    let eval = |skip: &[&str]| {
+        let args = ["eval", "-w", "model.bpk", "--data", "breaks"];
+        rcnn(&[&args, skip].concat())
+    };
+    assert_fails(&eval(&[]), 1, "b.jpg: the JPEG data is cut short");
+    let skipped = eval(&["--skip-invalid"]);
+    stdout(&skipped);
+    let errors = String::from_utf8_lossy(&skipped.stderr);
+    assert!(
+        errors.contains("1 invalid boxes or files left out"),
+        "{errors}"
+    );
+}

@@ -2,7 +2,7 @@
 
 use crate::common::{voc, voc_xml};
 use rcnn_data::check::{AnchorSpec, ClassCount, Shared, check};
-use rcnn_data::{ProblemKind, Reading};
+use rcnn_data::{ProblemKind, ReadOptions, Reading, read};
 use rcnn_types::Instances;
 
 #[test]
@@ -86,4 +86,32 @@ fn nothing_but_background() {
     assert_eq!((report.boxes, report.background_images), (0, 3));
     assert_eq!(report.suggestion, None);
     assert!(!report.to_string().contains("NaN"));
+}
+
+/// Headers alone are read: such a picture passed every check, and ended training when its batch came.
+#[test]
+fn a_picture_that_breaks_behind_its_header_is_found_when_all_are_decoded() {
+    let folder = voc();
+    let whole = folder.read().unwrap();
+    let picture = whole.dataset.samples[0].image.clone();
+    let bytes = std::fs::read(&picture).unwrap();
+    std::fs::write(&picture, &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(folder.read().unwrap().problems.invalid(), 0);
+
+    let options = ReadOptions {
+        decode: true,
+        ..Default::default()
+    };
+    let reading = read(folder.path(), &options).unwrap();
+    let problems: Vec<_> = reading.problems.iter().collect();
+    let [problem] = problems.as_slice() else {
+        panic!("{problems:?}");
+    };
+    assert_eq!(
+        (problem.kind, &problem.file),
+        (ProblemKind::BrokenImage, &picture)
+    );
+    assert!(problem.message.contains("cut short"), "{problem}");
+    let left = reading.accept(true).unwrap();
+    assert_eq!(left.samples.len() + 1, whole.dataset.samples.len());
 }
