@@ -1,6 +1,7 @@
 //! The safetensors format, below [`Checkpoint`](crate::Checkpoint) and [`Weights`]: the length of a header, the header in
 //! JSON, and the data. Names and layouts are torch's.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use burn::tensor::{BoolStore, DType};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use crate::checkpoint::Contents;
 use crate::error::CheckpointError;
@@ -95,12 +98,14 @@ impl Weights {
             };
             infos.push((name.clone(), info));
         }
-        let config = [
-            (CONFIG_KEY.to_string(), self.config_json()),
-            ("format".into(), "pt".into()),
+        let metadata = [
+            (CONFIG_KEY, self.config_json()),
+            ("format", "pt".to_string()),
         ];
-        let header = Metadata::new(Some(config.into()), infos).map_err(io::Error::other)?;
-        let mut header = serde_json::to_vec(&header)?;
+        let mut header = serde_json::to_vec(&Header {
+            metadata: metadata.into(),
+            infos,
+        })?;
         header.resize(header.len().next_multiple_of(8), b' ');
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
@@ -115,6 +120,23 @@ impl Weights {
             file.write_all(data.as_bytes())?;
         }
         Ok(())
+    }
+}
+
+/// The header in a fixed order, so that equal weights make equal files: [`Metadata`] has its texts in a `HashMap`.
+struct Header {
+    metadata: BTreeMap<&'static str, String>,
+    infos: Vec<(String, TensorInfo)>,
+}
+
+impl Serialize for Header {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1 + self.infos.len()))?;
+        map.serialize_entry("__metadata__", &self.metadata)?;
+        for (name, info) in &self.infos {
+            map.serialize_entry(name, info)?;
+        }
+        map.end()
     }
 }
 

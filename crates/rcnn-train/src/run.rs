@@ -43,6 +43,9 @@ use crate::{OptimizerKind, TrainConfig, TrainError};
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
 
+/// Classes that are named in a message.
+const NAMED: usize = 20;
+
 /// What a run that has begun to train writes, and what another one must not replace.
 const RESULTS: [&str; 5] = [
     "metrics.jsonl",
@@ -423,7 +426,6 @@ impl Run {
 fn occupied(folder: &Path) -> Result<(), TrainError> {
     let description = folder.join("run.toml");
     // These begin with the training: what was refused before that is no run.
-    // These begin with the training: what was refused before that is no run.
     let mut names = RESULTS.to_vec();
     let is_described = description.exists();
     if !is_described {
@@ -459,7 +461,13 @@ fn start_from<B: Backend>(
     device: &B::Device,
 ) -> Result<StandardFasterRcnn<B>, TrainError> {
     let known = &weights.config.class_names;
-    let names = |of: &[String]| of.get(1..).unwrap_or_default().join(", ");
+    let names = |of: &[String]| match of.get(1..).unwrap_or_default() {
+        names if names.len() > NAMED => {
+            let first = names[..NAMED].join(", ");
+            format!("{first}, ... ({})", names.len())
+        }
+        names => names.join(", "),
+    };
     let (file, now) = (weights.path.display(), names(&config.class_names));
     if known.is_empty() && weights.config.num_classes == config.num_classes {
         tracing::warn!(

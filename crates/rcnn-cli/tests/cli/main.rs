@@ -5,6 +5,7 @@ mod config;
 mod datasets;
 mod devices;
 mod eval;
+mod faults;
 mod overwrite;
 mod simd;
 mod train;

@@ -31,7 +31,7 @@ warmup_steps = 2
 "#;
 
 /// Six pictures of a square, in YOLO's form, and the description of a run on them.
-fn blobs() {
+pub(super) fn blobs() {
     let root = path("blobs");
     for folder in ["images/train", "labels/train"] {
         fs::create_dir_all(root.join(folder)).expect("a folder");
