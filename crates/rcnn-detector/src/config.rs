@@ -111,7 +111,7 @@ impl FasterRcnnConfig {
 
     fn validate_levels(&self, levels: &[LevelSpec]) -> Result<(), InvalidField> {
         self.rpn.anchor_generator.validate_levels(levels)?;
-        self.roi_heads.box_roi_pool.validate_levels(levels)
+        self.roi_heads.validate_levels(levels)
     }
 
     /// Makes the detector with random weights.

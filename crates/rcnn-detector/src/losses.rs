@@ -5,8 +5,8 @@ use rand::Rng;
 use rcnn_backbone::{Backbone, FeatureMaps, Forward, Phase};
 use rcnn_ops::{BBox, DetectionBackend, Losses, Subsample};
 use rcnn_rpn::{Proposals, RegionProposalNetwork};
-use rcnn_types::Instances;
 use rcnn_types::validate::{InvalidField, require};
+use rcnn_types::{Instances, Size};
 
 use crate::faster_rcnn::boxes;
 use crate::{DetectError, FasterRcnn, ImageList};
@@ -104,7 +104,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         subsample: &mut Subsample<'_, R>,
         phase: Phase,
     ) -> Result<Compared<B>, DetectError> {
-        validate_targets(targets, images.image_sizes.len(), self.num_classes())?;
+        self.validate_targets(targets, &images.original_sizes)?;
         let targets = resize_targets(targets, images);
         let objects: Vec<&[BBox]> = targets.iter().map(|t| t.boxes.as_slice()).collect();
         let cx = &mut Forward::new(phase);
@@ -133,33 +133,52 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
             proposals,
         })
     }
-}
 
-/// Checks that each image has a target, whose boxes, as in torchvision, have a positive width and height.
-fn validate_targets(
-    targets: &[Instances],
-    images: usize,
-    num_classes: usize,
-) -> Result<(), DetectError> {
-    if targets.len() != images {
-        return Err(DetectError::Count {
-            what: "targets",
-            found: targets.len(),
-            images,
-        });
-    }
-    let validate = |target: &Instances| {
-        target.validate(num_classes)?;
-        for (i, b @ [x1, y1, x2, y2]) in target.boxes.iter().enumerate() {
-            let expected = "left, top, right and bottom of a box that is not empty";
-            require(x1 < x2 && y1 < y2, &format!("boxes[{i}]"), b, expected)?;
+    /// Checks that each image has a target, whose boxes, as in torchvision, have a positive width and
+    /// height, whose masks have the image's size, and whose objects have the model's keypoints or none.
+    fn validate_targets(&self, targets: &[Instances], sizes: &[Size]) -> Result<(), DetectError> {
+        if targets.len() != sizes.len() {
+            return Err(DetectError::Count {
+                what: "targets",
+                found: targets.len(),
+                images: sizes.len(),
+            });
         }
-        Ok(())
-    };
-    let mut targets = targets.iter().enumerate();
-    targets.try_for_each(|(index, target)| {
-        validate(target).map_err(|fault: InvalidField| DetectError::Target { index, fault })
-    })
+        let num_keypoints = self.roi_heads.keypoint_branch();
+        let num_keypoints = num_keypoints.map(|branch| branch.config.num_keypoints);
+        let validate = |target: &Instances, size: Size| {
+            target.validate(self.num_classes())?;
+            for (i, b @ [x1, y1, x2, y2]) in target.boxes.iter().enumerate() {
+                let expected = "left, top, right and bottom of a box that is not empty";
+                require(x1 < x2 && y1 < y2, &format!("boxes[{i}]"), b, expected)?;
+            }
+            for (i, mask) in target.masks.iter().flatten().enumerate() {
+                let found = mask.size();
+                let expected = format_args!("{size:?}, the image's");
+                require(
+                    found == size,
+                    &format!("size of masks[{i}]"),
+                    found,
+                    expected,
+                )?;
+            }
+            let Some(count) = num_keypoints else {
+                return Ok(());
+            };
+            for (i, keypoints) in target.keypoints.iter().flatten().enumerate() {
+                let found = keypoints.0.len();
+                let field = format!("number of keypoints[{i}]");
+                let expected = format_args!("{count}, which the model has, or 0");
+                require(found == count || found == 0, &field, found, expected)?;
+            }
+            Ok(())
+        };
+        let mut targets = targets.iter().zip(sizes).enumerate();
+        targets.try_for_each(|(index, (target, size))| {
+            let valid = validate(target, *size);
+            valid.map_err(|fault: InvalidField| DetectError::Target { index, fault })
+        })
+    }
 }
 
 /// Targets in the pixels of the resized images, without crowds.
@@ -181,7 +200,6 @@ mod tests {
     use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
     use rcnn_ops::backend_types::Flex;
     use rcnn_roi::BoxHeadConfig;
-    use rcnn_types::Size;
 
     use super::*;
     use crate::{FasterRcnnConfig, GeneralizedRcnnTransform, StandardFasterRcnn};

@@ -12,10 +12,10 @@ use rcnn_ops::{DetectionBackend, Forward, linear};
 use rcnn_types::validate::{InvalidField, require_within};
 use serde::{Deserialize, Serialize};
 
+use crate::MAX_LAYERS;
+
 /// Widest linear layer.
 const MAX_WIDTH: usize = 16_384;
-/// Largest number of layers of a kind.
-const MAX_LAYERS: usize = 64;
 
 /// Describes a [`BoxHead`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,12 +1,16 @@
 //! Parameters of the second stage, under torchvision's names.
 
 use burn::tensor::backend::Backend;
+use rcnn_backbone::LevelSpec;
 use rcnn_types::validate::{
     InvalidField, POSITIVE, is_positive, require, require_some, require_within,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxHeadConfig, FastRcnnPredictor, MultiScaleRoiAlign, NmsMethod, RoiHeads};
+use crate::{
+    BoxHeadConfig, FastRcnnPredictor, KeypointConfig, MaskConfig, MultiScaleRoiAlign, NmsMethod,
+    RoiHeads,
+};
 
 /// Largest number of classes.
 const MAX_CLASSES: usize = 65_536;
@@ -59,6 +63,10 @@ pub struct RoiHeadsConfig {
     /// Whether the predictor refines the boxes. Without, proposals are the boxes of every class, and
     /// there is nothing to learn of them. torchvision: yes.
     pub box_regression: bool,
+    /// The mask branch of Mask R-CNN; none by default.
+    pub mask: Option<MaskConfig>,
+    /// The keypoint branch of Keypoint R-CNN; none by default.
+    pub keypoint: Option<KeypointConfig>,
 }
 
 /// Focal loss (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>) of the softmax over all classes.
@@ -113,6 +121,8 @@ impl Default for RoiHeadsConfig {
             class_weights: None,
             focal_loss: None,
             box_regression: true,
+            mask: None,
+            keypoint: None,
         }
     }
 }
@@ -129,7 +139,7 @@ impl RoiHeadsConfig {
             num_classes,
             format_args!("at least 2, the background and one class, at most {MAX_CLASSES}"),
         )?;
-        self.box_roi_pool.validate()?;
+        self.box_roi_pool.validate("box_roi_pool")?;
         self.box_head.validate()?;
         require_within("box_score_thresh", self.score_thresh, 0.0..=1.0)?;
         require_within("box_nms_thresh", self.nms_thresh, 0.0..=1.0)?;
@@ -170,7 +180,25 @@ impl RoiHeadsConfig {
                 ),
             )?;
         }
-        self.focal_loss.map_or(Ok(()), |loss| loss.validate())
+        self.focal_loss.map_or(Ok(()), |loss| loss.validate())?;
+        self.mask.as_ref().map_or(Ok(()), MaskConfig::validate)?;
+        let keypoint = self.keypoint.as_ref();
+        keypoint.map_or(Ok(()), KeypointConfig::validate)
+    }
+
+    /// Checks that the pooling of every branch fits these feature maps.
+    ///
+    /// # Errors
+    /// Names the field at fault and the feature maps.
+    pub fn validate_levels(&self, levels: &[LevelSpec]) -> Result<(), InvalidField> {
+        let mask = self.mask.iter().map(|m| ("mask.roi_pool", &m.roi_pool));
+        let keypoint = self.keypoint.iter();
+        let keypoint = keypoint.map(|k| ("keypoint.roi_pool", &k.roi_pool));
+        let mut pools = [("box_roi_pool", &self.box_roi_pool)]
+            .into_iter()
+            .chain(mask)
+            .chain(keypoint);
+        pools.try_for_each(|(name, pool)| pool.validate_levels(name, levels))
     }
 
     /// Makes the module for feature maps of `in_channels` channels.
@@ -186,7 +214,13 @@ impl RoiHeadsConfig {
         self.validate(num_classes)?;
         let [height, width] = self.box_roi_pool.output_size;
         let pooled = [in_channels, height, width];
+        let (mask, keypoint) = (self.mask.as_ref(), self.keypoint.as_ref());
         Ok(RoiHeads {
+            mask_head: mask.map(|mask| mask.init_head(in_channels, device)),
+            mask_predictor: mask.map(|mask| mask.init_predictor(in_channels, num_classes, device)),
+            keypoint_head: keypoint.map(|keypoint| keypoint.init_head(in_channels, device)),
+            keypoint_predictor: keypoint
+                .map(|keypoint| keypoint.init_predictor(in_channels, device)),
             box_head: self.box_head.init(pooled, device),
             box_predictor: FastRcnnPredictor::new(
                 self.box_head.out_features(pooled),

@@ -2,12 +2,17 @@
 //!
 //! As in `torchvision.models.detection.roi_heads`, in branches: each pools features of boxes, has a head
 //! and a predictor, and says its losses and its inference. The [`BoxBranch`] turns proposals into
-//! detections. K: boxes of all images of the batch together; C: classes, of which 0 is the background.
+//! detections, to which [`MaskBranch`] and [`KeypointBranch`] add. K: boxes of all images of the batch together; C: classes, of which 0 is the background.
 
 mod box_branch;
 mod box_head;
 mod config;
+mod heatmaps;
+mod keypoint_branch;
+mod keypoint_head;
 mod loss;
+mod mask_branch;
+mod mask_head;
 mod pooler;
 mod postprocess;
 mod predictor;
@@ -18,6 +23,10 @@ pub use box_head::{
     BoxHead, BoxHeadConfig, BoxHeadLayer, BoxHeadTextError, FastRcnnConvFcHead, TwoMlpHead,
 };
 pub use config::{FocalLoss, RoiHeadsConfig};
+pub use keypoint_branch::KeypointBranch;
+pub use keypoint_head::{KeypointConfig, KeypointHead, KeypointHeadLayer, KeypointPredictor};
+pub use mask_branch::MaskBranch;
+pub use mask_head::{MaskConfig, MaskHead, MaskPredictor};
 pub use pooler::{LevelMapper, MultiScaleRoiAlign};
 pub use postprocess::{ClassScores, NmsMethod};
 pub use predictor::{BoxPredictions, FastRcnnPredictor};
@@ -29,6 +38,9 @@ use rcnn_backbone::FeatureMaps;
 use rcnn_ops::{BBox, DetectionBackend, Forward, Losses};
 use rcnn_types::{Instances, Size};
 
+/// Largest number of layers of a kind in a head.
+const MAX_LAYERS: usize = 64;
+
 /// Pools, classifies and refines proposals (`torchvision.models.detection.roi_heads.RoIHeads`).
 #[derive(Module, Debug)]
 pub struct RoiHeads<B: Backend> {
@@ -36,6 +48,14 @@ pub struct RoiHeads<B: Backend> {
     pub box_head: BoxHead<B>,
     /// From that vector to class logits and box deltas.
     pub box_predictor: FastRcnnPredictor<B>,
+    /// Convolutions of the mask branch, if there is one.
+    pub mask_head: Option<MaskHead<B>>,
+    /// From their features to mask logits.
+    pub mask_predictor: Option<MaskPredictor<B>>,
+    /// Convolutions of the keypoint branch, if there is one.
+    pub keypoint_head: Option<KeypointHead<B>>,
+    /// From their features to heat maps.
+    pub keypoint_predictor: Option<KeypointPredictor<B>>,
     /// Pooling, thresholds and counts; may be changed at any time but for the output size.
     #[module(skip)]
     pub config: RoiHeadsConfig,
@@ -54,8 +74,16 @@ impl<B: DetectionBackend> RoiHeads<B> {
         cx: &mut Forward<'_, B>,
     ) -> Vec<Instances> {
         let cx = &mut cx.scope("roi_heads");
-        let branch = self.box_branch();
-        branch.infer(features, proposals, image_sizes, cx)
+        let mut detections = self
+            .box_branch()
+            .infer(features, proposals, image_sizes, cx);
+        if let Some(branch) = self.mask_branch() {
+            branch.infer(features, &mut detections, image_sizes, cx);
+        }
+        if let Some(branch) = self.keypoint_branch() {
+            branch.infer(features, &mut detections, image_sizes, cx);
+        }
+        detections
     }
 
     /// Losses of every branch for sampled proposals, named [`loss_names`](Self::loss_names).
@@ -68,12 +96,27 @@ impl<B: DetectionBackend> RoiHeads<B> {
         cx: &mut Forward<'_, B>,
     ) -> Losses<B> {
         let cx = &mut cx.scope("roi_heads");
-        let branch = self.box_branch();
-        branch.losses(features, samples, targets, image_sizes, cx)
+        let mut losses = self
+            .box_branch()
+            .losses(features, samples, targets, image_sizes, cx);
+        if let Some(branch) = self.mask_branch() {
+            losses.extend(branch.losses(features, samples, targets, image_sizes, cx));
+        }
+        if let Some(branch) = self.keypoint_branch() {
+            losses.extend(branch.losses(features, samples, targets, image_sizes, cx));
+        }
+        losses
     }
 
     /// Names of the [losses](Self::losses), in their order.
     pub fn loss_names(&self) -> Vec<&'static str> {
-        BoxBranch::<B>::LOSSES.to_vec()
+        let mut names = BoxBranch::<B>::LOSSES.to_vec();
+        if self.mask_branch().is_some() {
+            names.extend(MaskBranch::<B>::LOSSES);
+        }
+        if self.keypoint_branch().is_some() {
+            names.extend(KeypointBranch::<B>::LOSSES);
+        }
+        names
     }
 }

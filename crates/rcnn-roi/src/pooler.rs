@@ -48,38 +48,32 @@ const MAX_SAMPLES: usize = 64;
 const MAX_LEVEL: i32 = 24;
 
 impl MultiScaleRoiAlign {
-    /// Checks every field but the names.
+    /// Checks every field but `featmap_names`. `name` is that of the pooling in a configuration.
     ///
     /// # Errors
     /// Names the field at fault.
-    pub fn validate(&self) -> Result<(), InvalidField> {
+    pub fn validate(&self, name: &str) -> Result<(), InvalidField> {
         for (i, bins) in self.output_size.into_iter().enumerate() {
-            let field = format!("box_roi_pool.output_size[{i}]");
-            require_within(&field, bins, 1..=MAX_BINS)?;
+            require_within(&format!("{name}.output_size[{i}]"), bins, 1..=MAX_BINS)?;
         }
         let samples = self.sampling_ratio;
-        require_within("box_roi_pool.sampling_ratio", samples, 0..=MAX_SAMPLES)?;
-        let scale = self.canonical_scale;
-        require(
-            is_positive(scale),
-            "box_roi_pool.canonical_scale",
-            scale,
-            POSITIVE,
-        )?;
+        require_within(&format!("{name}.sampling_ratio"), samples, 0..=MAX_SAMPLES)?;
+        let (scale, field) = (self.canonical_scale, format!("{name}.canonical_scale"));
+        require(is_positive(scale), &field, scale, POSITIVE)?;
         let level = self.canonical_level;
-        require_within("box_roi_pool.canonical_level", level, 0..=MAX_LEVEL)
+        require_within(&format!("{name}.canonical_level"), level, 0..=MAX_LEVEL)
     }
 
     /// Checks that `featmap_names` has one of these feature maps.
     ///
     /// # Errors
     /// Names the feature maps.
-    pub fn validate_levels(&self, levels: &[LevelSpec]) -> Result<(), InvalidField> {
+    pub fn validate_levels(&self, name: &str, levels: &[LevelSpec]) -> Result<(), InvalidField> {
         let known: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
         let names = &self.featmap_names;
         require(
             names.iter().any(|name| known.contains(&name.as_str())),
-            "box_roi_pool.featmap_names",
+            &format!("{name}.featmap_names"),
             names,
             format_args!(
                 "one or more of the backbone's feature maps: {}",
@@ -249,9 +243,9 @@ mod tests {
     fn pooling_from_maps_that_there_are_not_is_refused() {
         let pool = MultiScaleRoiAlign::default();
         let level = |name| LevelSpec::new(name, 8, 4);
-        assert_eq!(pool.validate_levels(&[level("0")]), Ok(()));
+        assert_eq!(pool.validate_levels("box_roi_pool", &[level("0")]), Ok(()));
         let error = pool
-            .validate_levels(&[level("c3"), level("c4")])
+            .validate_levels("box_roi_pool", &[level("c3"), level("c4")])
             .unwrap_err();
         let expected = "box_roi_pool.featmap_names = [\"0\", \"1\", \"2\", \"3\"]: expected one or \
                         more of the backbone's feature maps: c3, c4";

@@ -2,7 +2,7 @@
 
 use crate::boxes::{BBox, box_area, crop_box, scale_box, shift_box};
 use crate::validate::{InvalidField, require};
-use crate::{Keypoints, Mask, Size, Skeleton};
+use crate::{Keypoints, Mask, MaskProbabilities, Size, Skeleton};
 
 /// The objects of one image, annotated or detected, as detectron2's `Instances`.
 ///
@@ -29,8 +29,13 @@ pub struct Instances {
     pub scores: Option<Vec<f32>>,
     /// Mask of each, of the image's size.
     pub masks: Option<Vec<Mask>>,
+    /// Mask of each as it was predicted; [`paste_masks`](Self::paste_masks) makes [`masks`](Self::masks)
+    /// of them. Annotations have none.
+    pub mask_probabilities: Option<Vec<MaskProbabilities>>,
     /// Keypoints of each.
     pub keypoints: Option<Vec<Keypoints>>,
+    /// Score of each keypoint, a logit; those of annotations are not given.
+    pub keypoint_scores: Option<Vec<Vec<f32>>>,
     /// Area of each in square pixels, where that of the box is not meant: COCO annotates the masks'.
     pub areas: Option<Vec<f32>>,
     /// Whether each is a region of many objects (`iscrowd` of COCO), which training leaves out and which
@@ -65,7 +70,9 @@ impl Instances {
             labels,
             scores: None,
             masks: None,
+            mask_probabilities: None,
             keypoints: None,
+            keypoint_scores: None,
             areas: None,
             crowd: None,
         }
@@ -141,7 +148,9 @@ impl Instances {
             labels: select(&self.labels, indices),
             scores: optional(&self.scores, indices),
             masks: optional(&self.masks, indices),
+            mask_probabilities: optional(&self.mask_probabilities, indices),
             keypoints: optional(&self.keypoints, indices),
+            keypoint_scores: optional(&self.keypoint_scores, indices),
             areas: optional(&self.areas, indices),
             crowd: optional(&self.crowd, indices),
         }
@@ -186,9 +195,21 @@ impl Instances {
         self.labels.extend(more.labels);
         both(&mut self.scores, more.scores);
         both(&mut self.masks, more.masks);
+        both(&mut self.mask_probabilities, more.mask_probabilities);
         both(&mut self.keypoints, more.keypoints);
+        both(&mut self.keypoint_scores, more.keypoint_scores);
         both(&mut self.areas, more.areas);
         both(&mut self.crowd, more.crowd);
+    }
+
+    /// Makes masks of the predicted probabilities, one at a time: the pixels of `image`, the image that the
+    /// boxes are in, whose probability is at least `threshold` (torchvision: 0.5).
+    pub fn paste_masks(&mut self, image: Size, threshold: f32) {
+        let Some(probabilities) = &self.mask_probabilities else {
+            return;
+        };
+        let paste = |mask: &MaskProbabilities| mask.paste(image, threshold);
+        self.masks = Some(probabilities.iter().map(paste).collect());
     }
 
     /// Takes the objects to the image resized.
@@ -197,6 +218,7 @@ impl Instances {
         let y = to.height as f32 / from.height as f32;
         self.map_boxes(|b| scale_box(b, x, y));
         self.map_masks(|mask| mask.resize(to));
+        self.map_probabilities(|mask| mask.scale(x, y));
         self.map_keypoints(|points| points.scale(x, y));
         let areas = self.areas.iter_mut().flatten();
         areas.for_each(|area| *area *= x * y);
@@ -208,10 +230,19 @@ impl Instances {
         let right = width as f32;
         self.map_boxes(|b| [right - b[2], b[1], right - b[0], b[3]]);
         self.map_masks(Mask::flip);
+        self.map_probabilities(|mask| mask.flip(width));
         let mirrored: Vec<_> = skeletons.iter().map(Skeleton::mirrored).collect();
+        let mirrored = |label: usize| mirrored.get(label).map_or(&[][..], Vec::as_slice);
         let keypoints = self.keypoints.iter_mut().flatten();
         for (points, label) in keypoints.zip(&self.labels) {
-            points.flip(width, mirrored.get(*label).map_or(&[], Vec::as_slice));
+            points.flip(width, mirrored(*label));
+        }
+        let scores = self.keypoint_scores.iter_mut().flatten();
+        for (scores, label) in scores.zip(&self.labels) {
+            let mirrored = mirrored(*label);
+            if mirrored.len() == scores.len() {
+                *scores = mirrored.iter().map(|&index| scores[index]).collect();
+            }
         }
     }
 
@@ -221,6 +252,7 @@ impl Instances {
         let [left, top, right, bottom] = window;
         self.map_boxes(|b| crop_box(b, window));
         self.map_masks(|mask| mask.crop(window));
+        self.map_probabilities(|mask| mask.shift(-(left as f32), -(top as f32)));
         self.map_keypoints(|points| {
             points.shift(-(left as f32), -(top as f32));
             points.clip(Size::from_dimensions((right - left, bottom - top)));
@@ -233,6 +265,7 @@ impl Instances {
         let (x, y) = (left as f32, top as f32);
         self.map_boxes(|b| shift_box(b, x, y));
         self.map_masks(|mask| mask.paste(left, top, size));
+        self.map_probabilities(|mask| mask.shift(x, y));
         self.map_keypoints(|points| points.shift(x, y));
     }
 
@@ -243,6 +276,11 @@ impl Instances {
     fn map_masks(&mut self, change: impl Fn(&Mask) -> Mask) {
         let masks = self.masks.iter_mut().flatten();
         masks.for_each(|mask| *mask = change(mask));
+    }
+
+    fn map_probabilities(&mut self, change: impl Fn(&mut MaskProbabilities)) {
+        let masks = self.mask_probabilities.iter_mut().flatten();
+        masks.for_each(change);
     }
 
     fn map_keypoints(&mut self, change: impl Fn(&mut Keypoints)) {
@@ -259,7 +297,15 @@ impl Instances {
             ("labels", Some(self.labels.len())),
             ("scores", self.scores.as_ref().map(Vec::len)),
             ("masks", self.masks.as_ref().map(Vec::len)),
+            (
+                "mask_probabilities",
+                self.mask_probabilities.as_ref().map(Vec::len),
+            ),
             ("keypoints", self.keypoints.as_ref().map(Vec::len)),
+            (
+                "keypoint_scores",
+                self.keypoint_scores.as_ref().map(Vec::len),
+            ),
             ("areas", self.areas.as_ref().map(Vec::len)),
             ("crowd", self.crowd.as_ref().map(Vec::len)),
         ];

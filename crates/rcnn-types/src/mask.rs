@@ -2,6 +2,10 @@
 
 mod compressed;
 mod polygons;
+mod probabilities;
+mod roi_align;
+
+pub use probabilities::MaskProbabilities;
 
 use crate::{BBox, Size};
 

@@ -1,7 +1,7 @@
 //! torchvision's detectors, by the names of the functions that build them.
 
 use rcnn_backbone::BackboneConfig;
-use rcnn_roi::BoxHeadConfig;
+use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
 
 use crate::FasterRcnnConfig;
 
@@ -9,7 +9,7 @@ use crate::FasterRcnnConfig;
 type Build = fn(usize) -> FasterRcnnConfig;
 
 /// Functions of `torchvision.models.detection` and what they build.
-const DETECTORS: [(&str, Build); 2] = [
+const DETECTORS: [(&str, Build); 5] = [
     (
         "fasterrcnn_resnet50_fpn",
         FasterRcnnConfig::fasterrcnn_resnet50_fpn,
@@ -17,6 +17,18 @@ const DETECTORS: [(&str, Build); 2] = [
     (
         "fasterrcnn_resnet50_fpn_v2",
         FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2,
+    ),
+    (
+        "maskrcnn_resnet50_fpn",
+        FasterRcnnConfig::maskrcnn_resnet50_fpn,
+    ),
+    (
+        "maskrcnn_resnet50_fpn_v2",
+        FasterRcnnConfig::maskrcnn_resnet50_fpn_v2,
+    ),
+    (
+        "keypointrcnn_resnet50_fpn",
+        FasterRcnnConfig::keypointrcnn_resnet50_fpn,
     ),
 ];
 
@@ -52,6 +64,31 @@ impl FasterRcnnConfig {
         let mut config = Self::new(BackboneConfig::resnet50_fpn_v2(), num_classes);
         config.rpn.conv_depth = 2;
         config.roi_heads.box_head = BoxHeadConfig::v2();
+        config
+    }
+
+    /// `torchvision.models.detection.maskrcnn_resnet50_fpn` as it is with pretrained weights: frozen batch
+    /// norm.
+    pub fn maskrcnn_resnet50_fpn(num_classes: usize) -> Self {
+        let mut config = Self::fasterrcnn_resnet50_fpn(num_classes);
+        config.roi_heads.mask = Some(MaskConfig::default());
+        config
+    }
+
+    /// `torchvision.models.detection.maskrcnn_resnet50_fpn_v2`.
+    pub fn maskrcnn_resnet50_fpn_v2(num_classes: usize) -> Self {
+        let mut config = Self::fasterrcnn_resnet50_fpn_v2(num_classes);
+        config.roi_heads.mask = Some(MaskConfig::v2());
+        config
+    }
+
+    /// `torchvision.models.detection.keypointrcnn_resnet50_fpn` as it is with pretrained weights: frozen
+    /// batch norm, and COCO's 17 keypoints of a person. COCO has two classes here, the background and
+    /// people.
+    pub fn keypointrcnn_resnet50_fpn(num_classes: usize) -> Self {
+        let mut config = Self::fasterrcnn_resnet50_fpn(num_classes);
+        config.transform.min_size = vec![640, 672, 704, 736, 768, 800];
+        config.roi_heads.keypoint = Some(KeypointConfig::default());
         config
     }
 

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use rcnn_backbone::NormKind;
 
-use super::{BoxHeadConfig, MAX_LAYERS};
+use super::BoxHeadConfig;
+use crate::MAX_LAYERS;
 
 /// Text that is not a chain of layers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

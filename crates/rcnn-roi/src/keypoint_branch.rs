@@ -1,0 +1,133 @@
+//! The keypoint branch: where the keypoints of a detected object are.
+
+use burn::tensor::{DType, Int, Tensor, backend::Backend};
+use rcnn_backbone::FeatureMaps;
+use rcnn_ops::{DetectionBackend, Forward, Losses, cross_entropy};
+use rcnn_types::{Instances, Size};
+
+use crate::heatmaps::{Place, keypoints_of_heatmaps, places};
+use crate::keypoint_head::keypoint_head;
+use crate::samples::{boxes_by_image, one_box};
+use crate::{KeypointConfig, KeypointHead, KeypointPredictor, Positive, RoiHeads, RoiSamples};
+
+/// The branch of the [`RoiHeads`] of Keypoint R-CNN.
+#[derive(Debug, Clone, Copy)]
+pub struct KeypointBranch<'a, B: Backend> {
+    /// Convolutions.
+    pub head: &'a KeypointHead<B>,
+    /// From their features to heat maps.
+    pub predictor: &'a KeypointPredictor<B>,
+    /// What describes the branch.
+    pub config: &'a KeypointConfig,
+}
+
+impl<B: Backend> RoiHeads<B> {
+    /// The keypoint branch, if there is one.
+    pub fn keypoint_branch(&self) -> Option<KeypointBranch<'_, B>> {
+        Some(KeypointBranch {
+            head: self.keypoint_head.as_ref()?,
+            predictor: self.keypoint_predictor.as_ref()?,
+            config: self.config.keypoint.as_ref()?,
+        })
+    }
+}
+
+impl<B: DetectionBackend> KeypointBranch<'_, B> {
+    /// Name of the loss.
+    pub const LOSSES: [&'static str; 1] = ["loss_keypoint"];
+
+    /// Heat maps, as logits.
+    ///
+    /// # Shapes
+    /// - pooled: `[K, channels, height, width]`
+    /// - output: `[K, keypoints, 4 * height, 4 * width]`
+    pub fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4> {
+        let features = keypoint_head(self.head, pooled, &mut cx.scope("keypoint_head"));
+        let predictor = &mut cx.scope("keypoint_predictor");
+        self.predictor.forward(features, predictor)
+    }
+
+    /// Loss of the samples in whose boxes keypoints are visible, named [`LOSSES`](Self::LOSSES).
+    pub(crate) fn losses(
+        &self,
+        features: &FeatureMaps<B>,
+        samples: &RoiSamples,
+        targets: &[Instances],
+        image_sizes: &[Size],
+        cx: &mut Forward<'_, B>,
+    ) -> Losses<B> {
+        let pool = &self.config.roi_pool;
+        let side = 4 * pool.output_size[0];
+        let visible = |sample: &Positive| !places(sample, targets, side).is_empty();
+        let positives: Vec<Positive> = samples.positives().filter(visible).collect();
+        if positives.is_empty() {
+            // Zero, but with gradients of zero, as torch has them.
+            let pooled = pool.forward(features, &one_box(image_sizes.len()), image_sizes);
+            let logits = self.predict(pooled, &mut Forward::inference());
+            return Losses::new(Self::LOSSES, [logits.sum() * 0.0]);
+        }
+        let boxes = boxes_by_image(&positives, image_sizes.len());
+        let boxes: Vec<_> = boxes.iter().map(Vec::as_slice).collect();
+        let pooled = pool.forward(features, &boxes, image_sizes);
+        cx.layer("keypoint_roi_pool", &pooled);
+        let logits = self.predict(pooled, cx);
+        Losses::new(Self::LOSSES, [self.loss(logits, &positives, targets)])
+    }
+
+    /// Loss of heat maps `[P, keypoints, side, side]` of samples (torchvision's `keypointrcnn_loss`):
+    /// cross-entropy over the places of each heat map whose keypoint is visible and in the sample's box.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn loss(
+        &self,
+        logits: Tensor<B, 4>,
+        positives: &[Positive],
+        targets: &[Instances],
+    ) -> Tensor<B, 1> {
+        let ([count, keypoints, side, _], device) = (logits.dims(), logits.device());
+        let (mut rows, mut labels) = (Vec::new(), Vec::new());
+        for (i, sample) in positives.iter().enumerate() {
+            for Place { keypoint, index } in places(sample, targets, side) {
+                rows.push((i * keypoints + keypoint) as i32);
+                labels.push(index as i32);
+            }
+        }
+        let index = |at: &[i32]| Tensor::<B, 1, Int>::from_ints(at, &device);
+        let logits = logits.reshape([count * keypoints, side * side]);
+        cross_entropy(logits.select(0, index(&rows)), index(&labels), None)
+    }
+
+    /// Adds to the detections of every image, in pixels of the resized image, their keypoints
+    /// (torchvision's `keypointrcnn_inference`). Read back from the device at once.
+    pub(crate) fn infer(
+        &self,
+        features: &FeatureMaps<B>,
+        detections: &mut [Instances],
+        image_sizes: &[Size],
+        cx: &mut Forward<'_, B>,
+    ) {
+        let boxes: Vec<_> = detections.iter().map(|d| d.boxes.as_slice()).collect();
+        if boxes.iter().all(|boxes| boxes.is_empty()) {
+            for found in detections {
+                found.keypoints = Some(Vec::new());
+                found.keypoint_scores = Some(Vec::new());
+            }
+            return;
+        }
+        let pooled = self.config.roi_pool.forward(features, &boxes, image_sizes);
+        cx.layer("keypoint_roi_pool", &pooled);
+        let logits = self.predict(pooled, cx).cast(DType::F32);
+        let [_, keypoints, side, _] = logits.dims();
+        let heatmaps: Vec<f32> = logits.into_data().into_vec().expect("f32");
+        let mut heatmaps = heatmaps.chunks_exact(keypoints * side * side);
+        for found in detections {
+            let pairs = found.boxes.iter().zip(heatmaps.by_ref());
+            let found_at = pairs.map(|(b, maps)| keypoints_of_heatmaps(maps, side, b));
+            let (points, scores) = found_at.unzip();
+            found.keypoints = Some(points);
+            found.keypoint_scores = Some(scores);
+        }
+        cx.step("roi_heads: keypoints");
+    }
+}
