@@ -22,7 +22,7 @@ const TENSORS: [&str; 5] = [
 
 /// The checkpoint's tensors under torchvision's present names: without what training scripts,
 /// `DataParallel`, `torch.compile` and the like put before them (`model.`, `ema.module.`), and in the present
-/// key layout of RPN head and FPN (torchvision's own `_load_from_state_dict` accepts both too).
+/// key layout of RPN head, FPN and mask head (torchvision's own `_load_from_state_dict` accepts both too).
 ///
 /// # Errors
 /// [`CheckpointError::SeveralModels`] when there are several such prefixes; [`Checkpoint::within`] chooses.
@@ -89,13 +89,19 @@ fn with_parts(checkpoint: &Checkpoint, parts: &[&str], at_least: u32) -> Vec<Str
 }
 
 /// `rpn.head.conv.weight` -> `rpn.head.conv.0.0.weight`,
-/// `fpn.inner_blocks.1.bias` -> `fpn.inner_blocks.1.0.bias`.
+/// `fpn.inner_blocks.1.bias` -> `fpn.inner_blocks.1.0.bias`,
+/// `mask_head.mask_fcn1.weight` -> `mask_head.0.0.weight`.
 fn present_name(name: &str) -> String {
     let Some((module, parameter @ ("weight" | "bias"))) = name.rsplit_once('.') else {
         return name.to_string();
     };
     if module == "rpn.head.conv" {
         return format!("{module}.0.0.{parameter}");
+    }
+    if let Some((head, number)) = module.split_once("mask_head.mask_fcn")
+        && let Some(index) = number.parse::<usize>().ok().and_then(|n| n.checked_sub(1))
+    {
+        return format!("{head}mask_head.{index}.0.{parameter}");
     }
     match module.rsplit_once('.') {
         Some((blocks, index))
@@ -131,6 +137,18 @@ mod tests {
                 "backbone.fpn.layer_blocks.0.1.weight",
             ),
             ("backbone.body.conv1.weight", "backbone.body.conv1.weight"),
+            (
+                "roi_heads.mask_head.mask_fcn1.weight",
+                "roi_heads.mask_head.0.0.weight",
+            ),
+            (
+                "roi_heads.mask_head.mask_fcn4.bias",
+                "roi_heads.mask_head.3.0.bias",
+            ),
+            (
+                "roi_heads.mask_predictor.mask_fcn_logits.bias",
+                "roi_heads.mask_predictor.mask_fcn_logits.bias",
+            ),
         ] {
             assert_eq!(present_name(old), present);
         }

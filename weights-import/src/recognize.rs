@@ -1,5 +1,7 @@
 //! What network a checkpoint belongs to, told by the names and shapes of its tensors.
 
+mod branches;
+
 use rcnn_backbone::{BackboneConfig, NormKind, Shapes};
 use rcnn_detector::FasterRcnnConfig;
 use rcnn_roi::BoxHeadConfig;
@@ -30,15 +32,6 @@ fn detector(
     shapes: &Shapes,
     backbone: Result<BackboneConfig, String>,
 ) -> Result<FasterRcnnConfig, String> {
-    for (part, model) in [("mask", "Mask R-CNN"), ("keypoint", "Keypoint R-CNN")] {
-        if shapes.any(&format!("roi_heads.{part}_head.")) {
-            return Err(format!(
-                "it is a {model}, which is not supported; its box detector can be loaded with \
-                     --partial --model fasterrcnn_resnet50_fpn --num-classes {}",
-                num_classes(shapes).unwrap_or(91)
-            ));
-        }
-    }
     for (prefix, missing) in [
         ("rpn.head.", "no region proposal network (rpn.head.*)"),
         (
@@ -74,6 +67,12 @@ fn detector(
     config.roi_heads.box_head = head;
     config.roi_heads.box_roi_pool.output_size = [pooled; 2];
     config.roi_heads.box_regression = shapes.any("roi_heads.box_predictor.bbox_pred.");
+    if let Some(mask) = branches::mask(shapes)? {
+        config = config.with_mask(mask);
+    }
+    if let Some(keypoint) = branches::keypoint(shapes)? {
+        config = config.with_keypoint(keypoint);
+    }
     Ok(config)
 }
 
@@ -144,7 +143,7 @@ fn foreign(shapes: &Shapes) -> String {
         None => "unknown names".to_string(),
     };
     format!(
-        "{} tensors with {seen} ({}, ...); expected torchvision's Faster R-CNN \
+        "{} tensors with {seen} ({}, ...); expected torchvision's Faster, Mask or Keypoint R-CNN \
              (backbone.*, rpn.head.*, roi_heads.*) over one of {}; one of these that is not recognised \
              can be named with --model and --num-classes",
         shapes.names().len(),

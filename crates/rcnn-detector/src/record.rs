@@ -12,11 +12,14 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
     /// Records the networks of a detection on one image of this size, which the transform
     /// resizes first.
     ///
-    /// The selection of boxes runs on the host and is not recorded. So the graph has two inputs:
-    /// `images` `[1, 3, H, W]`, resized, normalised and padded, and `pooled`
-    /// `[K, channels, pooled height, pooled width]`, for as many proposals as the first stage may keep.
+    /// The selection of boxes runs on the host and is not recorded. So the graph has an input for each part:
+    /// `images` `[1, 3, H, W]`, resized, normalised and padded; `pooled`
+    /// `[K, channels, pooled height, pooled width]`, for as many proposals as the first stage may keep; and
+    /// `mask_pooled` and `keypoint_pooled`, where there are these branches, for as many detections as there
+    /// may be.
     /// Its outputs are the maps `backbone.<level>`; `rpn.objectness.<level>` and `rpn.deltas.<level>`;
-    /// `roi_heads.class_logits` and, where boxes are refined, `roi_heads.box_regression`.
+    /// `roi_heads.class_logits` and, where boxes are refined, `roi_heads.box_regression`;
+    /// `roi_heads.mask_logits` and `roi_heads.keypoint_logits`.
     ///
     /// ```
     /// use rcnn_detector::FasterRcnnConfig;
@@ -72,6 +75,23 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
             recording.output("roi_heads.class_logits", &found.class_logits);
             if let Some(deltas) = &found.box_regression {
                 recording.output("roi_heads.box_regression", deltas);
+            }
+            let most = rois * (self.num_classes() - 1);
+            let detections = self.roi_heads.config.detections_per_img.min(most);
+            if let Some(branch) = self.roi_heads.mask_branch() {
+                let [height, width] = branch.config.roi_pool.output_size;
+                let pooled = recording.input("mask_pooled", [detections, channels, height, width]);
+                let cx = &mut Forward::with_hook(Phase::Inference, recording);
+                let logits = branch.predict(pooled, &mut cx.scope("roi_heads"));
+                recording.output("roi_heads.mask_logits", &logits);
+            }
+            if let Some(branch) = self.roi_heads.keypoint_branch() {
+                let [height, width] = branch.config.roi_pool.output_size;
+                let shape = [detections, channels, height, width];
+                let pooled = recording.input("keypoint_pooled", shape);
+                let cx = &mut Forward::with_hook(Phase::Inference, recording);
+                let logits = branch.predict(pooled, &mut cx.scope("roi_heads"));
+                recording.output("roi_heads.keypoint_logits", &logits);
             }
             Ok(())
         })

@@ -74,7 +74,7 @@ struct Taps {
 
 impl Axis {
     fn new(low: f32, high: f32, side: usize) -> Self {
-        let length = (high - low).max(1.0).min(MAX_PIXELS);
+        let length = (high - low).clamp(1.0, MAX_PIXELS);
         let pixels = length.ceil();
         let scale = side as f32 / pixels;
         let taps = (0..pixels as usize).map(|pixel| Taps::new(pixel, scale, side));

@@ -480,7 +480,12 @@ fn start_from<B: Backend>(
         tracing::warn!(
             "{file}: the classes are {before}, those of the data {now}: the predictor starts anew"
         );
-        let kept = |name: &String| !name.starts_with("roi_heads.box_predictor.");
+        // What is predicted for each class.
+        const PREDICTORS: [&str; 2] = [
+            "roi_heads.box_predictor.",
+            "roi_heads.mask_predictor.mask_fcn_logits.",
+        ];
+        let kept = |name: &String| !PREDICTORS.iter().any(|start| name.starts_with(start));
         weights.tensors.retain(|name, _| kept(name));
     }
     weights.config = config;

@@ -11,7 +11,7 @@ use burn_store::{BurnpackStore, BurnpackWriter, ModuleSnapshot};
 use rcnn_backbone::{BackboneConfig, NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::backend_types::{Flex, FlexDevice};
-use rcnn_roi::BoxHeadConfig;
+use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
 use weights_import::{
     Checkpoint, CheckpointError, ConfigOrigin, Precision, Weights, WeightsError, entry,
     load_backbone, parameter_shapes, state_dict,
@@ -93,7 +93,24 @@ fn recognizes_every_network() {
     let mut configs = vec![
         FasterRcnnConfig::fasterrcnn_resnet50_fpn(91),
         FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(7),
+        FasterRcnnConfig::maskrcnn_resnet50_fpn(7),
+        FasterRcnnConfig::maskrcnn_resnet50_fpn_v2(7),
+        FasterRcnnConfig::keypointrcnn_resnet50_fpn(2),
     ];
+    let mut narrow = small().with_mask(MaskConfig {
+        layers: vec![8, 4],
+        dim_reduced: 6,
+        ..Default::default()
+    });
+    narrow = narrow.with_keypoint(KeypointConfig {
+        layers: vec![8],
+        num_keypoints: 3,
+        ..Default::default()
+    });
+    narrow.backbone = ResNetFpnConfig::default().into();
+    narrow.rpn = Default::default();
+    narrow.class_names = Vec::new();
+    configs.push(narrow);
     for arch in ResNetArch::ALL {
         for norm in [NormKind::FrozenBatchNorm2d, NormKind::BatchNorm2d] {
             let backbone = ResNetFpnConfig {
@@ -230,7 +247,15 @@ fn says_what_it_does_not_recognize() {
         "roi_heads.mask_head.0.0.weight".into(),
         vec![256, 256, 3, 3],
     ));
-    assert!(message(&mask).contains("Mask R-CNN"));
+    assert!(message(&mask).contains("mask head without a mask predictor"));
+    for (parameter, shape) in [
+        ("mask_predictor.mask_fcn_logits", vec![91, 256]),
+        ("keypoint_predictor.kps_score_lowres", vec![512]),
+    ] {
+        let mut odd = whole.clone();
+        odd.push((format!("roi_heads.{parameter}.weight"), shape));
+        assert!(message(&odd).contains(parameter), "{parameter}");
+    }
     let no_rpn: Vec<_> = whole
         .iter()
         .filter(|(n, _)| !n.starts_with("rpn."))

@@ -70,26 +70,33 @@ impl FasterRcnnConfig {
     /// `torchvision.models.detection.maskrcnn_resnet50_fpn` as it is with pretrained weights: frozen batch
     /// norm.
     pub fn maskrcnn_resnet50_fpn(num_classes: usize) -> Self {
-        let mut config = Self::fasterrcnn_resnet50_fpn(num_classes);
-        config.roi_heads.mask = Some(MaskConfig::default());
-        config
+        Self::fasterrcnn_resnet50_fpn(num_classes).with_mask(MaskConfig::default())
     }
 
     /// `torchvision.models.detection.maskrcnn_resnet50_fpn_v2`.
     pub fn maskrcnn_resnet50_fpn_v2(num_classes: usize) -> Self {
-        let mut config = Self::fasterrcnn_resnet50_fpn_v2(num_classes);
-        config.roi_heads.mask = Some(MaskConfig::v2());
-        config
+        Self::fasterrcnn_resnet50_fpn_v2(num_classes).with_mask(MaskConfig::v2())
     }
 
     /// `torchvision.models.detection.keypointrcnn_resnet50_fpn` as it is with pretrained weights: frozen
     /// batch norm, and COCO's 17 keypoints of a person. COCO has two classes here, the background and
     /// people.
     pub fn keypointrcnn_resnet50_fpn(num_classes: usize) -> Self {
-        let mut config = Self::fasterrcnn_resnet50_fpn(num_classes);
-        config.transform.min_size = vec![640, 672, 704, 736, 768, 800];
-        config.roi_heads.keypoint = Some(KeypointConfig::default());
-        config
+        Self::fasterrcnn_resnet50_fpn(num_classes).with_keypoint(KeypointConfig::default())
+    }
+
+    /// With a mask branch: torchvision's `MaskRCNN` over this backbone.
+    pub fn with_mask(mut self, mask: MaskConfig) -> Self {
+        self.roi_heads.mask = Some(mask);
+        self
+    }
+
+    /// With a keypoint branch: torchvision's `KeypointRCNN` over this backbone, which trains at several
+    /// sizes.
+    pub fn with_keypoint(mut self, keypoint: KeypointConfig) -> Self {
+        self.roi_heads.keypoint = Some(keypoint);
+        self.transform.min_size = vec![640, 672, 704, 736, 768, 800];
+        self
     }
 
     /// The detector that a function of `torchvision.models.detection` builds, or torchvision's `FasterRCNN`
