@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::MultiScaleRoiAlign;
 use crate::mask_head::{transposed, validate_layers};
+use crate::pooler::BranchPool;
 
 /// Most keypoints of an object.
 const MAX_KEYPOINTS: usize = 1024;
@@ -19,6 +20,7 @@ const MAX_KEYPOINTS: usize = 1024;
 #[serde(default)]
 pub struct KeypointConfig {
     /// How boxes are cut from the feature maps (`keypoint_roi_pool`).
+    #[serde(deserialize_with = "BranchPool::deserialize")]
     pub roi_pool: MultiScaleRoiAlign,
     /// Channels of each 3x3 convolution of the head.
     pub layers: Vec<usize>,
@@ -33,10 +35,7 @@ pub struct KeypointConfig {
 impl Default for KeypointConfig {
     fn default() -> Self {
         Self {
-            roi_pool: MultiScaleRoiAlign {
-                output_size: [14, 14],
-                ..Default::default()
-            },
+            roi_pool: MultiScaleRoiAlign::branch(),
             layers: vec![512; 8],
             num_keypoints: 17,
             names: Vec::new(),

@@ -8,6 +8,7 @@ use rcnn_ops::{Activation, Conv2d, DetectionBackend, Forward, conv_transpose2d};
 use rcnn_types::validate::{InvalidField, require_within};
 use serde::{Deserialize, Serialize};
 
+use crate::pooler::BranchPool;
 use crate::{MAX_LAYERS, MultiScaleRoiAlign};
 
 /// Describes the mask branch. Everything missing has the default of torchvision's `MaskRCNN`.
@@ -15,6 +16,7 @@ use crate::{MAX_LAYERS, MultiScaleRoiAlign};
 #[serde(default)]
 pub struct MaskConfig {
     /// How boxes are cut from the feature maps (`mask_roi_pool`).
+    #[serde(deserialize_with = "BranchPool::deserialize")]
     pub roi_pool: MultiScaleRoiAlign,
     /// Channels of each 3x3 convolution of the head.
     pub layers: Vec<usize>,
@@ -27,10 +29,7 @@ pub struct MaskConfig {
 impl Default for MaskConfig {
     fn default() -> Self {
         Self {
-            roi_pool: MultiScaleRoiAlign {
-                output_size: [14, 14],
-                ..Default::default()
-            },
+            roi_pool: MultiScaleRoiAlign::branch(),
             layers: vec![256; 4],
             norm: None,
             dim_reduced: 256,

@@ -40,6 +40,28 @@ impl Default for MultiScaleRoiAlign {
     }
 }
 
+impl MultiScaleRoiAlign {
+    /// The pooling of torchvision's mask and keypoint branches: 14x14.
+    pub(crate) fn branch() -> Self {
+        Self {
+            output_size: [14, 14],
+            ..Self::default()
+        }
+    }
+}
+
+/// The fields of a [`MultiScaleRoiAlign`] as serde reads them for a mask or keypoint branch: where one is
+/// missing, it has that branch's default.
+#[derive(Deserialize)]
+#[serde(default = "MultiScaleRoiAlign::branch", remote = "MultiScaleRoiAlign")]
+pub(crate) struct BranchPool {
+    featmap_names: Vec<String>,
+    output_size: [usize; 2],
+    sampling_ratio: usize,
+    canonical_scale: f32,
+    canonical_level: i32,
+}
+
 /// Largest number of bins along an axis.
 const MAX_BINS: usize = 64;
 /// Largest number of samples of a bin along an axis.

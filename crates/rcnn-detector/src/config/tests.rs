@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use rcnn_backbone::{NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_ops::backend_types::Flex;
-use rcnn_roi::{BoxHeadConfig, FocalLoss, NmsMethod};
+use rcnn_roi::{BoxHeadConfig, FocalLoss, KeypointConfig, MaskConfig, NmsMethod};
 use serde_json::{Value, json};
 
 use rcnn_types::Size;
@@ -256,7 +256,68 @@ fn nonsense() -> Changed {
     all.add("box_focal_loss", &losses, |c, (alpha, gamma)| {
         c.roi_heads.focal_loss = Some(FocalLoss { alpha, gamma });
     });
+    all.add("mask.roi_pool.featmap_names", &names, |c, v| mask(c).roi_pool.featmap_names = v);
+    all.add("mask.roi_pool.output_size", &SIZES, |c, v| mask(c).roi_pool.output_size[0] = v);
+    all.add("mask.roi_pool.sampling_ratio", &SIZES[1..], |c, v| mask(c).roi_pool.sampling_ratio = v);
+    all.add("mask.roi_pool.canonical_scale", &NOT_POSITIVE, |c, v| mask(c).roi_pool.canonical_scale = v);
+    all.add("mask.roi_pool.canonical_level", &[-1], |c, v| mask(c).roi_pool.canonical_level = v);
+    all.add("mask.layers", &SIZES, |c, v| mask(c).layers = vec![8, v]);
+    all.add("mask.layers", &[1000], |c, v| mask(c).layers = vec![8; v]);
+    all.add("mask.norm", &SHARES, |c, v| mask(c).norm = Some((NormKind::BatchNorm2d, v)));
+    all.add("mask.dim_reduced", &SIZES, |c, v| mask(c).dim_reduced = v);
+    all.add("keypoint.roi_pool.featmap_names", &names, |c, v| keypoint(c).roi_pool.featmap_names = v);
+    all.add("keypoint.roi_pool.output_size", &[0, 13], |c, v| keypoint(c).roi_pool.output_size[1] = v);
+    all.add("keypoint.roi_pool.sampling_ratio", &SIZES[1..], |c, v| keypoint(c).roi_pool.sampling_ratio = v);
+    all.add("keypoint.roi_pool.canonical_scale", &NOT_POSITIVE, |c, v| keypoint(c).roi_pool.canonical_scale = v);
+    all.add("keypoint.roi_pool.canonical_level", &[-1], |c, v| keypoint(c).roi_pool.canonical_level = v);
+    all.add("keypoint.layers", &SIZES, |c, v| keypoint(c).layers = vec![8, v]);
+    all.add("keypoint.num_keypoints", &SIZES, |c, v| keypoint(c).num_keypoints = v);
+    all.add("keypoint.names", &[1, 18], |c, v| keypoint(c).names = vec!["nose".into(); v]);
+    all.add("keypoint.skeleton", &[17, usize::MAX], |c, v| keypoint(c).skeleton = vec![[0, v]]);
     all
+}
+
+fn mask(config: &mut FasterRcnnConfig) -> &mut MaskConfig {
+    config.roi_heads.mask.get_or_insert_default()
+}
+
+fn keypoint(config: &mut FasterRcnnConfig) -> &mut KeypointConfig {
+    config.roi_heads.keypoint.get_or_insert_default()
+}
+
+#[test]
+fn branches_are_in_json_and_files_without_them_open() {
+    let read = |json: serde_json::Value| serde_json::from_value::<FasterRcnnConfig>(json);
+    let config = FasterRcnnConfig::keypointrcnn_resnet50_fpn(2).with_mask(MaskConfig::v2());
+    let mut json = serde_json::to_value(&config).unwrap();
+    assert_eq!(read(json.clone()).unwrap(), config);
+    let fields = json.as_object_mut().unwrap();
+    assert!(fields.remove("mask").is_some() && fields.remove("keypoint").is_some());
+    let plain = read(json).unwrap();
+    assert_eq!(
+        (plain.roi_heads.mask, plain.roi_heads.keypoint),
+        (None, None)
+    );
+    // What is not said has the branch's default, and not the box branch's.
+    let json = serde_json::json!({"mask": {"layers": [8], "roi_pool": {"sampling_ratio": 0}}});
+    let config = FasterRcnnConfig::default();
+    for mask in [
+        read(json.clone()).unwrap().roi_heads.mask,
+        config
+            .overridden(json.as_object().unwrap())
+            .unwrap()
+            .roi_heads
+            .mask,
+    ] {
+        let mask = mask.unwrap();
+        assert_eq!((mask.layers, mask.dim_reduced), (vec![8], 256));
+        assert_eq!(
+            (mask.roi_pool.output_size, mask.roi_pool.sampling_ratio),
+            ([14, 14], 0)
+        );
+    }
+    let error = read(serde_json::json!({"mask": {"layer": [8]}})).unwrap_err();
+    assert!(error.to_string().contains("mask.layers"), "{error}");
 }
 
 #[test]
@@ -299,7 +360,9 @@ fn leaves(json: &Value, path: &str, found: &mut BTreeSet<String>) {
 #[test]
 fn no_field_goes_without_a_check() {
     let mut found = BTreeSet::new();
-    let json = serde_json::to_value(FasterRcnnConfig::default()).unwrap();
+    let config = FasterRcnnConfig::default().with_mask(MaskConfig::default());
+    let config = config.with_keypoint(KeypointConfig::default());
+    let json = serde_json::to_value(config).unwrap();
     leaves(&json, "", &mut found);
     // `null` for none; the kind of a norm.
     found.remove("backbone.fpn_norm");
