@@ -1,14 +1,16 @@
 //! The operations of [`DetectionBackend`] that are recorded whole, with their attributes. The others are
 //! recorded as Burn's operations that their default bodies consist of.
 
-use burn::tensor::ops::conv::calculate_conv_output_shape;
-use burn::tensor::ops::{ConvOptions, FloatTensor, IntTensor};
+use burn::tensor::ops::conv::{calculate_conv_output_shape, calculate_conv_transpose_output_shape};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, IntTensor};
 use burn::tensor::{DType, TensorMetadata};
 
 use super::graph::{ConvolutionOptions, Epilogue, Operation};
 use super::router::{Recorder, operation};
 use crate::channels::primitive;
-use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan, RoiLevel, RoiPoolOptions};
+use crate::{
+    Activation, ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan, RoiLevel, RoiPoolOptions,
+};
 
 fn dims(tensor: &FloatTensor<Recorder>) -> Vec<usize> {
     tensor.shape().to_vec()
@@ -35,12 +37,7 @@ impl DetectionBackend for Recorder {
             calculate_conv_output_shape(&shape, &weight.shape(), &stride, &padding, &dilation)
                 .expect("images and a kernel of two axes");
         let recorded = Operation::Convolution {
-            options: ConvolutionOptions {
-                stride: stride.to_vec(),
-                padding: padding.to_vec(),
-                dilation: dilation.to_vec(),
-                groups,
-            },
+            options: ConvolutionOptions::new(&stride, &padding, &dilation, groups),
             epilogue: Epilogue {
                 bias: bias.is_some(),
                 affine: epilogue.affine.is_some(),
@@ -55,6 +52,46 @@ impl DetectionBackend for Recorder {
         }
         inputs.extend(epilogue.residual.map(primitive));
         let [output] = operation(recorded, inputs, [(shape.to_vec(), dtype)]);
+        output
+    }
+
+    fn transposed_convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
+        options: ConvTransposeOptions<2>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        let ConvTransposeOptions {
+            stride,
+            padding,
+            padding_out,
+            dilation,
+            groups,
+        } = options;
+        let (shape, kernel) = (x.shape(), weight.shape());
+        let shape = calculate_conv_transpose_output_shape(
+            &shape,
+            &kernel,
+            &stride,
+            &padding,
+            &padding_out,
+            &dilation,
+            groups,
+        );
+        let output = (
+            shape.expect("images and a kernel of two axes").to_vec(),
+            x.dtype(),
+        );
+        let recorded = Operation::ConvTranspose {
+            options: ConvolutionOptions::new(&stride, &padding, &dilation, groups),
+            output_padding: padding_out.to_vec(),
+            bias: bias.is_some(),
+            activation,
+        };
+        let mut inputs = vec![x, weight];
+        inputs.extend(bias);
+        let [output] = operation(recorded, inputs, [output]);
         output
     }
 

@@ -79,7 +79,8 @@ pub enum Operation {
         /// What follows.
         epilogue: Epilogue,
     },
-    /// Transposed convolution. Operands: x `[N, C, ..]`, weight `[C, C' / groups, ..]`, bias.
+    /// Transposed convolution and an activation. Operands: x `[N, C, ..]`, weight `[C, C' / groups, ..]`,
+    /// bias.
     ConvTranspose {
         /// Stride, padding, dilation and groups.
         options: ConvolutionOptions,
@@ -87,6 +88,8 @@ pub enum Operation {
         output_padding: Vec<usize>,
         /// Whether there is a bias.
         bias: bool,
+        /// What is done to each value at the end.
+        activation: Activation,
     },
     /// Deformable convolution. Operands: x, offset, weight, mask, bias.
     DeformConvolution {
@@ -223,6 +226,22 @@ pub struct ConvolutionOptions {
     pub dilation: Vec<usize>,
     /// Groups of channels.
     pub groups: usize,
+}
+
+impl ConvolutionOptions {
+    pub(super) fn new(
+        stride: &[usize],
+        padding: &[usize],
+        dilation: &[usize],
+        groups: usize,
+    ) -> Self {
+        Self {
+            stride: stride.to_vec(),
+            padding: padding.to_vec(),
+            dilation: dilation.to_vec(),
+            groups,
+        }
+    }
 }
 
 /// What a [`Convolution`](Operation::Convolution) adds to its sums, in this order.

@@ -18,6 +18,7 @@ use super::graph::{
     Binary, ConvolutionOptions, Epilogue, Graph, GraphTensor, Node, Operation, Source, TensorId,
     Unary,
 };
+use crate::Activation;
 
 /// A backend that records operations and computes nothing: see [`record`](super::record()).
 ///
@@ -406,14 +407,15 @@ macro_rules! options {
     ($options:expr) => {
         options!($options, $options.groups)
     };
-    ($options:expr, $groups:expr) => {
-        ConvolutionOptions {
-            stride: $options.stride.to_vec(),
-            padding: $options.padding.to_vec(),
-            dilation: $options.dilation.to_vec(),
-            groups: $groups,
-        }
-    };
+    ($options:expr, $groups:expr) => {{
+        let options = &$options;
+        ConvolutionOptions::new(
+            &options.stride,
+            &options.padding,
+            &options.dilation,
+            $groups,
+        )
+    }};
 }
 
 fn module(op: &ModuleOperationIr) -> Option<Operation> {
@@ -430,6 +432,7 @@ fn module(op: &ModuleOperationIr) -> Option<Operation> {
             options,
             output_padding: output_padding.to_vec(),
             bias: bias.is_some(),
+            activation: Activation::None,
         };
     Some(match op {
         Ir::Conv1d(op) => convolution(options!(op.options), &op.bias),

@@ -6,7 +6,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Int, backend::Backend, module::attention};
 
 use super::*;
-use crate::{Activation, Conv2d, ConvEpilogue, Forward, Phase, linear};
+use crate::{Activation, Conv2d, ConvEpilogue, Forward, Phase, conv_transpose2d, linear};
 
 #[derive(Module, Debug)]
 struct Net<B: Backend> {
@@ -56,7 +56,7 @@ fn counts_are_torchs_and_belong_to_the_modules_of_the_weights() {
         conv.weight = (conv.weight.clone())
             .map(|weight| weight.clone() / weight.powi_scalar(2).sum().sqrt().unsqueeze());
         let x = conv.forward(x);
-        let up = net.up.forward(x.clone());
+        let up = conv_transpose2d(&net.up, x.clone(), Activation::Relu);
         let Kind::Full(full) = &net.kind;
         let [n, c, h, w] = x.dims();
         let rows = linear(full, x.permute([0, 2, 3, 1]).reshape([n * h * w, c]));
