@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
@@ -32,6 +33,12 @@ warmup_steps = 2
 
 /// Six pictures of a square, in YOLO's form, and the description of a run on them.
 pub(super) fn blobs() {
+    // Once: another test may be reading them.
+    static MADE: Once = Once::new();
+    MADE.call_once(make_blobs);
+}
+
+fn make_blobs() {
     let root = path("blobs");
     for folder in ["images/train", "labels/train"] {
         fs::create_dir_all(root.join(folder)).expect("a folder");
