@@ -121,7 +121,6 @@ impl DatasetArgs {
     pub(crate) fn open(&self, class_names: Option<Vec<String>>) -> Result<Dataset> {
         let options = ReadOptions {
             class_names,
-            decode: self.skip_invalid,
             fields: Fields::NONE,
             ..self.read.options()
         };
