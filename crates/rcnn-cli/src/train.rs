@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use rcnn_burn::backbone::BackboneConfig;
 use rcnn_burn::freeze::{Change, Rule};
 use rcnn_burn::ops::DetectionBackend;
+use rcnn_data::Format;
 use rcnn_train::{
     Decay, LearningRateFactor, OptimizerKind, Progress, Report, Run, TrainConfig, TrainError,
 };
@@ -55,9 +56,15 @@ A TOML file (what is missing has a default; run.toml in the run's folder shows a
   [augmentation]
   horizontal_flip = 0.5")]
 pub(crate) struct TrainArgs {
-    /// Folder of the data, or its COCO .json or YOLO .yaml file
+    /// Folder of the data, or its COCO .json, YOLO .yaml or darknet .data file
     #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "resume"])]
     data: Option<PathBuf>,
+    /// Format of the labels, where there are several: coco, voc or yolo
+    #[arg(long, value_name = "FORMAT")]
+    data_format: Option<Format>,
+    /// Folder of the pictures, where they are not with the labels
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
     /// TOML file that describes the run
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -281,8 +288,11 @@ fn read(file: &Path) -> Result<TrainConfig> {
     if !config.data.as_os_str().is_empty() {
         config.data = folder.join(&config.data);
     }
-    if let Some(labels) = &mut config.labels {
-        *labels = folder.join(&*labels);
+    for path in [&mut config.images, &mut config.labels]
+        .into_iter()
+        .flatten()
+    {
+        *path = folder.join(&*path);
     }
     let paths = [&mut config.weights, &mut config.backbone_weights];
     for path in paths.into_iter().flatten() {
@@ -324,6 +334,8 @@ impl TrainArgs {
             }
         }
         set(&mut config.data, &self.data);
+        config.data_format = self.data_format.or(config.data_format);
+        config.images = self.images.clone().or(config.images.take());
         for (field, value) in [
             (&mut config.train_split, &self.train_split),
             (&mut config.valid_split, &self.valid_split),

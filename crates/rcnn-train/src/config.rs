@@ -6,7 +6,7 @@ use rcnn_burn::backbone::NormKind;
 use rcnn_burn::freeze::Rule;
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{ConfigError, FasterRcnnConfig};
-use rcnn_data::Augmentation;
+use rcnn_data::{Augmentation, Format};
 use rcnn_types::validate::{POSITIVE, is_positive, require, require_some, require_within};
 use serde::{Deserialize, Serialize};
 
@@ -45,8 +45,15 @@ use crate::{LearningRateFactor, ScheduleConfig, TrainError};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Folder of the data (COCO, Pascal VOC or YOLO), or its COCO `.json` or YOLO `.yaml` file.
+    /// Folder of the data (COCO, Pascal VOC or YOLO), or its COCO `.json`, YOLO `.yaml` or darknet `.data`
+    /// file.
     pub data: PathBuf,
+    /// Format of the labels, where there are several; told from the files if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_format: Option<Format>,
+    /// Folder of the pictures, where they are not with the labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
     /// Part of the data to train on; if not given, `train` or `trainval`. `all` is everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_split: Option<String>,
@@ -145,6 +152,8 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             data: PathBuf::new(),
+            data_format: None,
+            images: None,
             train_split: None,
             valid_split: None,
             clip: false,
@@ -295,6 +304,7 @@ impl TrainConfig {
         let absolute = |path: &Path| std::path::absolute(path);
         self.data = absolute(&self.data)?;
         for path in [
+            &mut self.images,
             &mut self.weights,
             &mut self.labels,
             &mut self.backbone_weights,

@@ -25,6 +25,8 @@ impl Splits {
     ) -> Result<Self, TrainError> {
         let read = |class_names| {
             let options = ReadOptions {
+                format: config.data_format,
+                images: config.images.clone(),
                 class_names,
                 clip: config.clip,
                 decode: config.skip_invalid,

@@ -72,6 +72,23 @@ fn formats_folders_of_pictures_and_cuts_are_options_of_every_command_that_reads_
         "{said}"
     );
     stdout(&eval);
+    let small = [
+        "--arch",
+        "resnet18",
+        "--min-size",
+        "32",
+        "--max-size",
+        "32",
+        "--epochs",
+        "1",
+    ];
+    let train = [&["train", "--out", "mixed_run"], &small[..], &options].concat();
+    stdout(&rcnn(&train));
+    let run = fs::read_to_string(path("mixed_run/run.toml")).expect("a file");
+    assert!(
+        run.contains("data_format = \"coco\"") && run.contains("mixed_pictures"),
+        "{run}"
+    );
     let convert = ["data", "convert", "-o", "mixed_coco", "--to", "coco"];
     stdout(&rcnn(&[&convert[..], &options[1..]].concat()));
     let converted = json(&rcnn(&["data", "check", "mixed_coco", "--json"]));

@@ -5,19 +5,32 @@ use std::fmt;
 use rcnn_types::{pad_to_columns, text_columns};
 
 use super::{AnchorFit, Coverage, Report, Spread};
+use crate::problems::ProblemKind;
 
 /// How many sizes of images are listed.
 const SIZES_SHOWN: usize = 5;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "{} images ({} without boxes), {} boxes",
-            self.images, self.background_images, self.boxes
-        )?;
+        let (images, background) = (count(self.images, "image"), self.background_images);
+        let kinds = |kind| self.problem_counts.get(&kind).copied().unwrap_or(0);
+        write!(f, "{images} ({background} without boxes")?;
+        match kinds(ProblemKind::UnlabelledImage) {
+            0 => {}
+            unlabelled => write!(f, ", {unlabelled} of them without a label file")?,
+        }
+        write!(f, "), {}", count(self.boxes, "box"))?;
+        let unusable = [
+            ProblemKind::BrokenLabels,
+            ProblemKind::MissingImage,
+            ProblemKind::BrokenImage,
+        ];
+        match unusable.map(kinds).iter().sum() {
+            0 => {}
+            unusable => write!(f, ", {} can't be used", count(unusable, "more image"))?,
+        }
         if self.crowds > 0 {
-            write!(f, ", {} crowds (ignored)", self.crowds)?;
+            write!(f, ", {} (ignored)", count(self.crowds, "crowd"))?;
         }
         writeln!(f)?;
         for (i, (name, images)) in self.splits.iter().enumerate() {
@@ -88,6 +101,15 @@ impl fmt::Display for Report {
             true => writeln!(f, "\nno problems"),
             false => writeln!(f, "\n{}", self.problems),
         }
+    }
+}
+
+/// A number of things.
+fn count(number: usize, what: &str) -> String {
+    match (number, what) {
+        (1, _) => format!("1 {what}"),
+        (_, "box") => format!("{number} boxes"),
+        _ => format!("{number} {what}s"),
     }
 }
 

@@ -115,3 +115,21 @@ fn a_picture_that_breaks_behind_its_header_is_found_when_all_are_decoded() {
     let left = reading.accept(true).unwrap();
     assert_eq!(left.samples.len() + 1, whole.dataset.samples.len());
 }
+
+/// Pictures without labels, and those that can't be read, were not told from background.
+#[test]
+fn the_count_of_pictures_says_what_they_are() {
+    let folder = voc();
+    for name in ["d", "e"] {
+        folder.picture(&format!("JPEGImages/{name}.png"), 64, 48);
+    }
+    folder.file("JPEGImages/e.png", "no picture");
+    folder.file("ImageSets/Main/train.txt", "a\nb\ngone\n");
+    let count = || {
+        let report = check(&folder.read().unwrap(), &AnchorSpec::default(), 0).to_string();
+        report.lines().next().unwrap().to_string()
+    };
+    let expected = "4 images (2 without boxes, 1 of them without a label file), 3 boxes, \
+                    2 more images can't be used";
+    assert_eq!(count(), expected);
+}
