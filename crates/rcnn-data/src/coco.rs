@@ -6,8 +6,11 @@
 //! torchvision's references leave them out of training.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use encoding_rs::UTF_8;
+use rcnn_files::Content;
 use rcnn_types::Size;
 
 use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
@@ -16,7 +19,7 @@ use crate::error::DataError;
 use crate::extras::Extras;
 use crate::pictures::PictureFinder;
 use crate::problems::{ProblemKind, Problems};
-use crate::text::read_text;
+use crate::text::decode;
 
 mod file;
 mod layout;
@@ -75,8 +78,24 @@ pub(crate) fn read(layout: Layout, options: &ReadOptions) -> Result<Annotations,
 }
 
 fn parse(path: &Path, with_extras: bool) -> Result<File, DataError> {
-    let text = read_text(path)?;
-    File::parse(&text, with_extras).map_err(|error| DataError::malformed(path, error))
+    let bytes = fs::read(path).map_err(DataError::io(path))?;
+    let head = bytes[..bytes.len().min(Content::HEAD)].to_vec();
+    let file = decode(bytes, UTF_8).and_then(|text| {
+        let file = File::parse(&text, with_extras);
+        file.map_err(|error| error.to_string())
+    });
+    file.map_err(|reason| {
+        // What is no JSON at all is named for what it is.
+        let is_json = head
+            .trim_ascii_start()
+            .first()
+            .is_none_or(|byte| b"{[".contains(byte));
+        let reason = match Content::sniff(&head) {
+            Content::Other(content) if !is_json => format!("{reason}; this is {content}"),
+            _ => reason,
+        };
+        DataError::malformed(path, reason)
+    })
 }
 
 struct Class {

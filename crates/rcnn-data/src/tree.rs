@@ -173,6 +173,15 @@ pub(crate) fn is_split_name(name: &str) -> bool {
     names.contains(&name)
 }
 
+/// The split that a folder is. `Train` is `train`.
+pub(crate) fn split_of_folder(folder: &Path) -> String {
+    let name = name_of(folder);
+    match is_split_name(&name) {
+        true => name.to_lowercase(),
+        false => name,
+    }
+}
+
 /// The folder of a file, which `.` is for a mere name.
 pub(crate) fn folder_of(file: &Path) -> &Path {
     match file.parent() {

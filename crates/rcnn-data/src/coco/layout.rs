@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{ANNOTATIONS, quote_not_finite};
 use crate::text::decode;
-use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of};
+use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of, split_of_folder};
 
 /// Files that lie beside those of boxes and have none.
 const OTHER_TASKS: [&str; 4] = ["captions_", "image_info_", "stuff_", "panoptic_"];
@@ -58,7 +58,7 @@ impl Layout {
         for child in tree.children(root) {
             if tree.has_file(child, BESIDE_IMAGES) {
                 let path = child.join(BESIDE_IMAGES);
-                files.entry(name_of(child)).or_insert(path);
+                files.entry(split_of_folder(child)).or_insert(path);
             }
         }
         if files.is_empty() {
@@ -69,7 +69,7 @@ impl Layout {
                 let found = boxes_of(folder_files(tree, child));
                 let alone = found.len() == 1;
                 for path in found {
-                    let (folder, stem) = (name_of(child), split_of(&path));
+                    let (folder, stem) = (split_of_folder(child), split_of(&path));
                     let name = match alone && !is_split_name(&stem) {
                         true => folder.clone(),
                         false => stem,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{ANNOTATIONS, IMAGES, SPLITS};
 use crate::files::{PICTURES, files_by_stem, pictures_below};
 use crate::text::decode_xml;
-use crate::tree::{Tree, is_called, is_split_name, name_of};
+use crate::tree::{Tree, is_called, is_split_name, name_of, split_of_folder};
 
 /// What folders of XML files are called, in small letters.
 const FOLDERS: [&str; 6] = [
@@ -214,7 +214,7 @@ fn by_stem(folder: &Path) -> BTreeMap<String, PathBuf> {
 
 /// The folders of XML files of a base: `Annotations`, its folders, or the base.
 fn units(tree: &Tree, base: &Path, is_split: bool) -> Vec<Unit> {
-    let split = is_split.then(|| name_of(base));
+    let split = is_split.then(|| split_of_folder(base));
     let unit = |annotations: &Path, split: Option<String>| Unit {
         annotations: annotations.into(),
         base: base.into(),
@@ -235,7 +235,7 @@ fn units(tree: &Tree, base: &Path, is_split: bool) -> Vec<Unit> {
         let parts = tree
             .children(folder)
             .filter(|part| !is_split && is_full(part));
-        units.extend(parts.map(|part| unit(part, Some(name_of(part)))));
+        units.extend(parts.map(|part| unit(part, Some(split_of_folder(part)))));
         if !units.is_empty() {
             break;
         }

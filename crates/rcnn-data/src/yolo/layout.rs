@@ -9,7 +9,7 @@ use super::{IMAGES, LABELS, is_list};
 use crate::error::DataError;
 use crate::files::{PICTURES, files_by_stem, lines_of, pictures_below};
 use crate::text::read_text;
-use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of};
+use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of, split_of_folder};
 
 /// Files of a class a line, in folders of labels, of splits, or of all.
 const NAMES: [&str; 4] = [
@@ -146,7 +146,7 @@ fn folders(tree: &Tree) -> Result<(Splits, bool), DataError> {
     let images = tree.named(root, &[IMAGES, "jpegimages"]).next();
     let parts = images.into_iter().flat_map(|images| tree.children(images));
     for part in parts.filter(|part| has_pictures(part)) {
-        splits.insert(name_of(part), vec![part.into()]);
+        splits.insert(split_of_folder(part), vec![part.into()]);
     }
     if !splits.is_empty() {
         return Ok((splits, false));
@@ -169,7 +169,8 @@ fn folders(tree: &Tree) -> Result<(Splits, bool), DataError> {
         let is_split = short.is_some() || is_split_name(&name) || inner != child;
         let of_all = is_called(child, &[IMAGES, LABELS, "jpegimages"]);
         if is_split && !of_all && has_pictures(inner) {
-            splits.insert(short.unwrap_or(&name).to_lowercase(), vec![inner.into()]);
+            let split = short.map_or_else(|| split_of_folder(child), str::to_lowercase);
+            splits.insert(split, vec![inner.into()]);
         }
     }
     if !splits.is_empty() {
@@ -180,7 +181,8 @@ fn folders(tree: &Tree) -> Result<(Splits, bool), DataError> {
     let parts = labels.into_iter().flat_map(|labels| tree.children(labels));
     if images.is_none() {
         for part in parts {
-            splits.insert(name_of(part), vec![root.join(IMAGES).join(name_of(part))]);
+            let pictures = root.join(IMAGES).join(name_of(part));
+            splits.insert(split_of_folder(part), vec![pictures]);
         }
         if !splits.is_empty() && !has_pictures(root) {
             return Ok((splits, false));

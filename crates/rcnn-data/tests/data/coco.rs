@@ -142,6 +142,7 @@ fn json_of_another_shape() {
     for (json, expected) in [
         ("", "EOF while parsing a value at line 1 column 0"),
         ("[1]", "invalid type: integer"),
+        ("PK\u{3}\u{4}", "line 1 column 1; this is a zip archive"),
         (
             "{\"images\": []}",
             "missing field `categories` at line 1 column 14",

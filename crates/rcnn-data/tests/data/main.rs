@@ -9,3 +9,4 @@ mod loading;
 mod values;
 mod voc;
 mod yolo;
+mod yolo_layouts;
