@@ -111,7 +111,7 @@ pub(crate) struct DatasetArgs {
     pub(crate) data: PathBuf,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
-    /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
+    /// Leave out boxes and files that are invalid, and say how many
     #[arg(long)]
     pub(crate) skip_invalid: bool,
 }

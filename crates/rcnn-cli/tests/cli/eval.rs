@@ -79,9 +79,8 @@ fn an_unreadable_picture_is_left_out_and_shifts_no_other() {
         "json",
     ];
     let found = eval("unreadable", &args);
-    let told = String::from_utf8_lossy(&found.stderr);
-    assert!(told.contains("left out"), "{told}");
-    let report = json(&found);
+    assert_fails(&found, 3, "left out: ");
+    let report: Value = serde_json::from_slice(&found.stdout).expect("JSON");
     assert_eq!(
         (&report["images"], &report["objects"]),
         (&json!(2), &json!(6))
