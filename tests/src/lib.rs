@@ -1,4 +1,4 @@
-//! What the parity tests share: reference values of torchvision and the rule for synthetic weights.
+//! Shared parts of the parity tests: reference values of torchvision and the rule for synthetic weights.
 
 mod fixture;
 pub mod synthetic;

@@ -30,7 +30,7 @@ pub(crate) const MAGIC: &[u8] = b"NRUB";
 const LAYOUT_KEY: &str = "rcnn_burn_linear_layout";
 const BURN_LAYOUT: &str = "in_out";
 
-/// How the floating-point weights of a burnpack are stored.
+/// Precision of the floating-point weights of a burnpack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// 32 bits.

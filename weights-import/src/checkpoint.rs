@@ -14,7 +14,7 @@ use crate::source::Source;
 use crate::storage::StoredTensor;
 use crate::{burnpack, names, published, pytorch, safetensors};
 
-/// How a checkpoint is written down.
+/// File format of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
@@ -44,7 +44,7 @@ impl fmt::Display for Format {
 pub(crate) struct Contents {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) tensors: IndexMap<String, StoredTensor>,
-    /// What the file holds that is not read, and why.
+    /// Contents of the file that are not read, and why.
     pub(crate) notes: Vec<String>,
     /// Why the first tensor that is not read is not.
     pub(crate) unreadable: Option<CheckpointError>,
@@ -81,13 +81,13 @@ impl Contents {
 pub struct Checkpoint {
     /// The file.
     pub path: PathBuf,
-    /// How it is written down.
+    /// File format.
     pub format: Format,
     /// Its size in bytes.
     pub file_size: u64,
     /// The key-value pairs of a safetensors or burnpack header; PyTorch's formats have none.
     pub metadata: BTreeMap<String, String>,
-    /// What the file holds that is not read, and why: "`class_counts` is not a dense tensor but ...".
+    /// Contents of the file that are not read, and why: "`class_counts` is not a dense tensor but ...".
     pub notes: Vec<String>,
     tensors: IndexMap<String, StoredTensor>,
     source: Arc<Source>,

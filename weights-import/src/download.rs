@@ -13,7 +13,7 @@ use etcetera::base_strategy::{BaseStrategy, Xdg, choose_base_strategy};
 use self::transfer::Transfer;
 use crate::published::{Published, sha256};
 
-/// Where to download to and how.
+/// Options of a download: folder, progress.
 #[derive(Debug, Clone)]
 pub struct DownloadOptions {
     /// The cache folder; none for [`default_cache_dir`].

@@ -1,4 +1,4 @@
-//! What can be wrong with a checkpoint file, told apart by cause; every message names the file.
+//! Errors of checkpoint files by cause; every message names the file.
 
 use std::io;
 use std::path::PathBuf;

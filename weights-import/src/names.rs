@@ -1,4 +1,4 @@
-//! From the names in a checkpoint to those that torchvision's modules have today.
+//! Translation of the names in a checkpoint to those that torchvision's modules have today.
 
 use indexmap::IndexMap;
 use rcnn_backbone::BackboneConfig;

@@ -1,4 +1,5 @@
-//! How the configuration of [`Weights`](crate::Weights) is known, and what the content of published files adds to it.
+//! Origin of the configuration of [`Weights`](crate::Weights), and what the content of published files adds
+//! to it.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use rcnn_detector::FasterRcnnConfig;
 use crate::published::Published;
 use crate::{Checkpoint, CheckpointError};
 
-/// How the configuration of [`Weights`](crate::Weights) is known.
+/// Origin of the configuration of [`Weights`](crate::Weights).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum ConfigOrigin {

@@ -1,4 +1,4 @@
-//! What network a checkpoint belongs to, told by the names and shapes of its tensors.
+//! Recognition of a checkpoint's network by the names and shapes of its tensors.
 
 mod branches;
 

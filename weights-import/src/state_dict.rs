@@ -1,19 +1,20 @@
 //! A module's parameters under torchvision's names and in torch's layouts, out and in.
 //!
-//! Modules are laid out so that their paths are torchvision's names; what is left to translate,
-//! and only here, is the layout of linear weights: `[out, in]` in torch, `[in, out]` in Burn.
+//! Modules are laid out so that their paths are torchvision's names; what is left to translate
+//! is the layout of linear weights: `[out, in]` in torch, `[in, out]` in Burn.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use burn::module::Module;
+use burn::tensor::{DType, TensorData, backend::Backend};
 use burn_store::{
     BurnToPyTorchAdapter, ModuleAdapter, ModuleSnapshot, PathFilter, PyTorchToBurnAdapter,
     TensorSnapshot,
 };
 use indexmap::IndexMap;
+use rcnn_backbone::named_parameters;
 
 use crate::storage;
 
@@ -42,76 +43,6 @@ pub(crate) fn state_dict_entry<B: Backend, M: Module<B>>(
 pub fn parameter_shapes<B: Backend, M: Module<B>>(module: &M) -> Vec<(String, Vec<usize>)> {
     let parameters = named_parameters(module).into_iter();
     parameters.map(|p| (p.name, p.shape)).collect()
-}
-
-/// A parameter or buffer of a module.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NamedParameter {
-    /// torchvision's name.
-    pub name: String,
-    /// Burn's identity, the same in clones.
-    pub id: ParamId,
-    /// Shape in torch's layout.
-    pub shape: Vec<usize>,
-    /// Whether torch has it as a buffer, which is never trained: the statistics of norms, and all of
-    /// a `FrozenBatchNorm2d`.
-    pub is_buffer: bool,
-}
-
-/// As torch's `module.named_parameters()` followed by its buffers would, but in the order of the
-/// layers. Weights that were never used stay uninitialised.
-pub fn named_parameters<B: Backend, M: Module<B>>(module: &M) -> Vec<NamedParameter> {
-    let mut visitor = NameVisitor::default();
-    module.visit(&mut visitor);
-    visitor.found
-}
-
-#[derive(Default)]
-struct NameVisitor {
-    path: Vec<String>,
-    /// Types, of enums with the variant.
-    containers: Vec<String>,
-    found: Vec<NamedParameter>,
-}
-
-impl NameVisitor {
-    fn is_in(&self, container: &str) -> bool {
-        self.containers.iter().any(|c| c == container)
-    }
-}
-
-impl<B: Backend> ModuleVisitor<B> for NameVisitor {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        if container_type.starts_with("Enum:") {
-            self.containers.push(format!("{container_type}::{name}"));
-        } else {
-            self.containers.push(container_type.to_string());
-            self.path.push(name.to_string());
-        }
-    }
-
-    fn exit_module(&mut self, _name: &str, container_type: &str) {
-        self.containers.pop();
-        if !container_type.starts_with("Enum:") {
-            self.path.pop();
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let mut shape = param.lazy_shape().to_vec();
-        if D == 2 && self.is_in("Struct:Linear") {
-            shape.reverse();
-        }
-        let last = self.path.last().map(String::as_str);
-        let is_buffer = matches!(last, Some("running_mean" | "running_var"))
-            || self.is_in("Enum:BatchNorm2d::FrozenBatchNorm2d");
-        self.found.push(NamedParameter {
-            name: self.path.join("."),
-            id: param.id,
-            shape,
-            is_buffer,
-        });
-    }
 }
 
 /// An entry of a [`StateDict`] from data in memory.
@@ -143,18 +74,18 @@ pub(crate) fn snapshot(
     snapshot
 }
 
-/// What became of the keys of a load, all in torchvision's names.
+/// Result of a load: what became of each key, in torchvision's names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadReport {
-    /// Loaded.
+    /// Keys that were loaded.
     pub loaded: Vec<String>,
-    /// Wanted by the model, not in the checkpoint, with their shapes.
+    /// Keys of the model that are not in the checkpoint, with their shapes.
     pub missing: Vec<(String, Vec<usize>)>,
-    /// In the checkpoint, unknown to the model.
+    /// Keys of the checkpoint that the model does not have.
     pub unexpected: Vec<String>,
-    /// In both, with the shape that the model expects and the one found.
+    /// Keys of both with different shapes: the model's, then the checkpoint's.
     pub mismatched: Vec<(String, Vec<usize>, Vec<usize>)>,
-    /// In both, but unreadable, with the reason.
+    /// Keys of both that could not be read, with the reason.
     pub unreadable: Vec<(String, String)>,
 }
 

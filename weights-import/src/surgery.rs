@@ -12,13 +12,13 @@ use rcnn_roi::BoxHeadConfig;
 use crate::state_dict::{lines, snapshot, state_dict_entry};
 use crate::{ConfigOrigin, StateDict, Weights, WeightsError, parameter_shapes};
 
-/// What became of every parameter of a network that was changed, in torchvision's names.
+/// Result of surgery: what became of every parameter, in torchvision's names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SurgeryReport {
     /// Kept: the name before and the name now. They differ where a module's name is its position:
     /// levels of the pyramid and layers of the box head.
     pub kept: Vec<(String, String)>,
-    /// In the network before, without a place now.
+    /// Parameters of the network before that have no place now.
     pub dropped: Vec<String>,
     /// Newly initialised: the name, the shape, and the shape before where only that differs.
     pub initialised: Vec<(String, Vec<usize>, Option<Vec<usize>>)>,

@@ -112,7 +112,7 @@ pub struct Weights {
     /// The network that they belong to. What is no shape (thresholds, sizes of images) may be
     /// changed before loading.
     pub config: FasterRcnnConfig,
-    /// How that is known.
+    /// Origin of the configuration.
     pub origin: ConfigOrigin,
     /// The tensors, still in the file; `num_batches_tracked` included where the file has it.
     pub tensors: StateDict,
@@ -132,7 +132,7 @@ impl Weights {
         Self::from_checkpoint(&Checkpoint::open(path)?)
     }
 
-    /// As [`open`](Self::open), of a checkpoint that is open already.
+    /// Reads weights and configuration of an open checkpoint, as [`open`](Self::open) does of a file.
     ///
     /// # Errors
     /// When its network is unknown; the error says what was seen.
@@ -171,7 +171,7 @@ impl Weights {
         Self::from_checkpoint_with(&Checkpoint::open(path)?, config)
     }
 
-    /// As [`open_with`](Self::open_with), of a checkpoint that is open already.
+    /// Reads weights of an open checkpoint, as [`open_with`](Self::open_with) does of a file.
     ///
     /// # Errors
     /// When it holds several models.
@@ -297,7 +297,7 @@ pub fn load_backbone<B: DetectionBackend>(
     load_backbone_from(&Checkpoint::open(path)?, backbone)
 }
 
-/// As [`load_backbone`], from a checkpoint that is open already.
+/// Loads a backbone from an open checkpoint, as [`load_backbone`] does from a file.
 ///
 /// # Errors
 /// As [`load_backbone`].

@@ -1,4 +1,4 @@
-//! What layers put out, in numbers.
+//! Statistics of layer outputs.
 
 use indexmap::IndexMap;
 use rcnn_burn::Backend;

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use rcnn_burn::cost::{Cost, Costs};
 use serde::Serialize;
 
-/// What was measured, layer by layer.
+/// Measurements of every layer of a model.
 ///
 /// First come the layers that were left out in turn: what costs most time and is missed least before
 /// what costs least and is missed most (by the sum of both places). The others follow by time.
@@ -21,13 +21,13 @@ pub struct Analysis {
     pub parameters: usize,
     /// Multiply-accumulates of a detection, the mean over the pictures.
     pub macs: u64,
-    /// How good the model is on the pictures, if they have labels.
+    /// Accuracy of the model on the pictures, if they have labels.
     pub quality: Option<Quality>,
     /// Each layer. Residual blocks are one, and so are the steps between layers.
     pub layers: Vec<Layer>,
 }
 
-/// How good a model is on the pictures.
+/// Accuracy of a model on the pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Quality {
     /// Sum of the losses, the mean over the pictures; `None` where it can't be compared.
@@ -36,7 +36,7 @@ pub struct Quality {
     pub ap: Option<f64>,
 }
 
-/// What was measured of a layer.
+/// Measurements of one layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Layer {
     /// torchvision's name.
@@ -47,17 +47,17 @@ pub struct Layer {
     pub macs: u64,
     /// Mean time in a detection, in seconds.
     pub seconds: f64,
-    /// What it puts out.
+    /// Statistics of its output.
     pub output: Option<Activation>,
     /// Norm of the gradient of its parameters: the root of the mean square over the pictures.
     pub gradient_norm: Option<f64>,
-    /// How good the model is without the layer, where it can be left out.
+    /// Accuracy of the model without the layer, where it can be bypassed.
     pub without: Option<Quality>,
     /// The option of `rcnn surgery` that removes it.
     pub removed_by: Option<String>,
 }
 
-/// What a layer puts out, over all pictures.
+/// Statistics of a layer's output over all pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Activation {
     /// Mean.

@@ -20,7 +20,7 @@ pub(crate) enum Bypass {
 }
 
 impl Bypass {
-    /// Those of a model, in the order of the pass.
+    /// Bypasses that a model allows, in the order of the forward pass.
     pub(crate) fn all<B: DetectionBackend>(model: &StandardFasterRcnn<B>) -> Vec<Self> {
         let stages = model.backbone.stages().into_iter();
         let blocks = stages.flat_map(|stage| stage.blocks);

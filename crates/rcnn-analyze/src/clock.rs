@@ -28,7 +28,7 @@ impl<B: Backend> Clock<B> {
         self.last = Instant::now();
     }
 
-    /// Of all passes together, in the order of a pass.
+    /// Seconds of each layer over all passes, in the order of the forward pass.
     pub(crate) fn seconds(self) -> IndexMap<String, f64> {
         self.seconds
     }

@@ -1,4 +1,4 @@
-//! What can go wrong in an analysis.
+//! Errors of an analysis.
 
 use rcnn_burn::weights::WeightsError;
 use rcnn_burn::{ConfigError, DetectError};

@@ -1,4 +1,4 @@
-//! What layers put out, drawn.
+//! Pictures of feature maps.
 
 use globset::Glob;
 use image::imageops::{FilterType, resize};
@@ -6,12 +6,12 @@ use image::{Rgb, RgbImage};
 use indexmap::IndexSet;
 use rcnn_burn::image::to_tensor;
 use rcnn_burn::ops::{DetectionBackend, ForwardHook, LayerOutput};
-use rcnn_burn::{Backend, StandardFasterRcnn};
+use rcnn_burn::{Backend, Size, StandardFasterRcnn};
 use rcnn_image::sheet::Grid;
 
 use crate::AnalyzeError;
 
-/// What a layer put out for one picture.
+/// Output of a layer for one picture, drawn.
 #[derive(Debug, Clone)]
 pub struct FeatureMap {
     /// The layer's name; where several maps go through it, `@` and the number of the map follow.
@@ -107,7 +107,7 @@ fn draw(mut channels: Vec<&[f32]>, width: u32, height: u32) -> RgbImage {
     channels.sort_by(|a, b| deviation(b).total_cmp(&deviation(a)));
     channels.truncate(CHANNELS);
     let scale = SIDE.div_ceil(width.max(height));
-    let cell = (width * scale, height * scale);
+    let cell = Size::from_dimensions((width * scale, height * scale));
     let cells = channels.into_iter().map(|plane| {
         let least = plane.iter().copied().fold(f32::INFINITY, f32::min);
         let most = plane.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -116,7 +116,7 @@ fn draw(mut channels: Vec<&[f32]>, width: u32, height: u32) -> RgbImage {
             let value = plane[(y * width + x) as usize];
             Rgb([((value - least) / range * 255.0) as u8; 3])
         });
-        resize(&small, cell.0, cell.1, FilterType::Nearest)
+        resize(&small, width * scale, height * scale, FilterType::Nearest)
     });
     let grid = Grid {
         columns: COLUMNS,

@@ -1,4 +1,4 @@
-//! How strongly the loss pulls at each parameter.
+//! Size of the loss's gradient for each parameter.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,9 @@ use burn::backend::Autodiff;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use rcnn_burn::backbone::named_parameters;
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::weights::{Weights, named_parameters};
+use rcnn_burn::weights::Weights;
 
 use crate::{AnalyzeError, Sample, validate};
 

@@ -1,4 +1,4 @@
-//! What each layer of a detector costs, and what it is good for.
+//! Analysis of a detector layer by layer: cost, and loss of accuracy without the layer.
 //!
 //! [`analyze`] measures on real pictures: the time of each layer, what it puts out, and, where the
 //! pictures have labels, the gradients of its parameters and what happens to loss and average
@@ -40,7 +40,7 @@ use crate::clock::Clock;
 pub struct Sample {
     /// The picture.
     pub image: RgbImage,
-    /// What is on it. Without that, neither gradients nor bypasses are measured.
+    /// Objects on it, if they are known. Without them, neither gradients nor bypasses are measured.
     pub truth: Option<ImageInstances>,
 }
 

@@ -1,4 +1,4 @@
-//! The architectures that come with the project: what is asked of each, and the enums over all of them.
+//! The bundled architectures: the trait that each implements, and the enums over all of them.
 //!
 //! An architecture is a folder with its configuration, its module and its recognition; here it has a variant
 //! of [`BackboneConfig`] and one of [`AnyBackbone`], and everything else asks.
@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::resnet::{self, ResNet, ResNetFpnConfig};
 use crate::{Backbone, BackboneWithFpn, Body, FeatureMaps, LevelSpec, NormKind, Shapes, Stage};
 
-/// What is asked of an architecture besides its module. Implemented by the configuration of each.
+/// Description of an architecture besides its module: names, levels, stages, changes. Its configuration
+/// implements this.
 ///
 /// `Display` describes the network in one line.
 pub trait Architecture: fmt::Display {

@@ -82,7 +82,7 @@ pub trait Backbone<B: Backend>: Module<B> + ModuleDisplay {
         32
     }
 
-    /// What rebuilds this backbone when a saved model is opened. A backbone that this project does
+    /// Configuration that rebuilds this backbone when a saved model is opened. One that this project does
     /// not know stays [`BackboneConfig::Custom`] and is passed in again by hand.
     fn config(&self) -> BackboneConfig {
         BackboneConfig::Custom

@@ -1,4 +1,4 @@
-//! What a feature pyramid is built on: the body of a backbone.
+//! The body of a backbone, which a feature pyramid is built on.
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Tensor, backend::Backend};

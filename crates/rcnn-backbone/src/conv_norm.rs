@@ -25,7 +25,7 @@ pub fn conv_norm<B: DetectionBackend>(
     conv_norm_then(conv, norm.as_ref(), input, ConvEpilogue::default(), phase)
 }
 
-/// As [`conv_norm`], with a ReLU.
+/// Applies a convolution, its norm and a ReLU.
 pub fn conv_norm_relu<B: DetectionBackend>(
     (conv, norm): &ConvNorm<B>,
     input: Tensor<B, 4>,

@@ -103,7 +103,7 @@ impl FpnConfig {
         Ok(self.assemble(body, &stages, BackboneConfig::Custom, device))
     }
 
-    /// As [`init`](Self::init), of what was validated already.
+    /// Makes the backbone of a body whose stages were validated.
     pub(crate) fn assemble<B: Backend, T>(
         &self,
         body: T,

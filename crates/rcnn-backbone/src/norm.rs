@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use rcnn_ops::{DetectionBackend, Phase, channel_affine, channel_moments};
 use serde::{Deserialize, Serialize};
 
-/// Which of torchvision's two norms a layer has. They compute the same; they train differently.
+/// Kind of norm, of torchvision's two. They compute the same and train differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum NormKind {
     /// `torchvision.ops.FrozenBatchNorm2d`: weights and statistics are constants.

@@ -15,11 +15,11 @@ pub struct Published {
     pub weights: &'static str,
     /// Whether torchvision's `DEFAULT` means these.
     pub is_default: bool,
-    /// Where the file is downloaded from.
+    /// URL of the file.
     pub url: &'static str,
     /// Learnable parameters of the network, frozen ones included.
     pub num_params: u64,
-    /// How good the network is with these weights.
+    /// Accuracy of the network with these weights.
     pub metric: Metric,
     /// Size of the file in MiB (2^20 bytes), rounded to thousandths.
     pub file_size: f64,

@@ -16,12 +16,11 @@
 //! ```
 //!
 //! This crate is the front of several: [`ops`] (boxes, NMS, RoIAlign), [`backbone`] (ResNets, FPN,
-//! and the trait for one of your own), [`rpn`], [`roi`], [`weights`] (checkpoints in and out) and
+//! and the trait for a custom one), [`rpn`], [`roi`], [`weights`] (checkpoints in and out) and
 //! [`freeze`] (which parameters are trained).
 //! The detector itself, [`FasterRcnn`], and what describes it, [`FasterRcnnConfig`], stand here.
 
 pub use rcnn_backbone as backbone;
-#[cfg(feature = "weights")]
 pub use rcnn_freeze as freeze;
 pub use rcnn_ops as ops;
 #[cfg(feature = "flex")]

@@ -1,4 +1,4 @@
-//! Which pictures the user means: files, folders and patterns.
+//! Input pictures: files, folders and patterns.
 
 use std::path::{Path, PathBuf};
 

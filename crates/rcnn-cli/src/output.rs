@@ -93,7 +93,7 @@ impl Printer {
         let name = path.to_string_lossy();
         let (width, height) = image.dimensions();
         match self.format {
-            Format::Table => self.table(&mut out, &name, (width, height), found)?,
+            Format::Table => self.table(&mut out, &name, image, found)?,
             Format::Json | Format::Jsonl => {
                 let detections = found.iter().map(|object| Detection {
                     bbox: object.bbox,
@@ -136,9 +136,10 @@ impl Printer {
         &self,
         out: &mut impl Write,
         name: &str,
-        (width, height): (u32, u32),
+        image: &RgbImage,
         found: &Instances,
     ) -> io::Result<()> {
+        let (width, height) = image.dimensions();
         let count = match found.len() {
             0 => "nothing found".to_string(),
             1 => "1 object".to_string(),

@@ -50,7 +50,7 @@ pub(crate) struct PreviewArgs {
 /// The sheet of small pictures.
 const SHEET: Grid = Grid {
     columns: 4,
-    cell: (400, 300),
+    cell: Size::new(300, 400),
     gap: 4,
     background: WHITE,
 };

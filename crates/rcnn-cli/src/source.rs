@@ -1,4 +1,4 @@
-//! Where weights come from: a file, or torchvision's published ones by name.
+//! Source of weights: a file, or torchvision's published ones by name.
 
 use std::fs;
 use std::io::{self, Write};

@@ -157,14 +157,14 @@ pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {
     let input = args.prefix.checkpoint(&args.input)?;
     let before = Weights::from_checkpoint(&input)?;
     let size = args.cost.size;
-    let cut = Cut {
+    let job = SurgeryJob {
         before,
         operations,
         target,
         measure: (args.measure || !args.no_measure).then_some(size),
         seed: args.seed,
     };
-    let done = run_on(&[default_device()], cut)?;
+    let done = run_on(&[default_device()], job)?;
     print!("{}", done.report);
     let seconds = done.seconds.map_or([None; 2], |s| s.map(Some));
     let written = std::fs::metadata(&args.output)?.len();
@@ -185,8 +185,8 @@ pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The work on a backend: changes, writes, opens what was written, and measures.
-struct Cut {
+/// Surgery on a backend: changes the model, writes it, opens the written file, and measures both.
+struct SurgeryJob {
     before: Weights,
     operations: Vec<Operation>,
     target: Target,
@@ -203,7 +203,7 @@ struct Done {
     seconds: Option<[f64; 2]>,
 }
 
-impl Job for Cut {
+impl Job for SurgeryJob {
     type Output = Done;
 
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Done> {

@@ -192,7 +192,7 @@ pub struct Floats {
 }
 
 impl Floats {
-    /// That many arbitrary values.
+    /// Takes a buffer of `len` arbitrary values.
     pub fn new(len: usize) -> Self {
         Self {
             scratch: Scratch::new(len.div_ceil(BLOCK)),

@@ -40,8 +40,8 @@ pub fn to_planes(pixels: &[ChannelBlock], channels: usize, plane: usize, planes:
     }
 }
 
-/// For each pixel of images, the nearest pixel of as many images of another size, by the rule of
-/// torch's (and Burn's) nearest-neighbour interpolation. Sizes are height, width.
+/// Nearest pixels: for each pixel of images, that of as many images of another size, by the rule of torch's
+/// (and Burn's) nearest-neighbour interpolation. Sizes are height, width.
 pub fn nearest(batch: usize, from: [usize; 2], to: [usize; 2]) -> Vec<usize> {
     let [rows, columns] = [0, 1].map(|axis| {
         let ratio = from[axis] as f64 / to[axis] as f64;

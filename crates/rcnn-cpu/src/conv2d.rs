@@ -170,7 +170,7 @@ impl Weights {
         winograd::is_faster(conv)
     }
 
-    /// For the method that is faster.
+    /// Prepares weights for the method that is faster.
     pub fn new(conv: &Conv2d, w: &[f32]) -> Self {
         assert_eq!(w.len(), conv.weight_len());
         if Self::uses_winograd(conv) {

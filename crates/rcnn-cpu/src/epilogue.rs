@@ -1,11 +1,11 @@
-//! What follows a convolution, done to its output while that is in cache.
+//! Operations after a convolution, applied to its output while that is in cache.
 
 use std::array::from_fn;
 
 use crate::block::{BLOCK, ChannelBlock};
 use crate::simd::vectorised;
 
-/// What is done to each value at last.
+/// Function applied to each value at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
@@ -62,11 +62,11 @@ pub struct Epilogue<'a> {
     pub scale: Option<&'a [f32]>,
     /// One for each channel of the output.
     pub shift: Option<&'a [f32]>,
-    /// Of the output's layout, and as large where there are no `sources`.
+    /// Values to add, of the output's layout, and as large where there are no `sources`.
     pub residual: Option<&'a [f32]>,
-    /// For each pixel of the output, which of the residual's is added.
+    /// Pixel of the residual that is added to each pixel of the output.
     pub sources: Option<&'a [usize]>,
-    /// What comes last.
+    /// Last operation.
     pub activation: Activation,
 }
 

@@ -16,7 +16,7 @@ pub struct Tap {
     pub weight: f32,
 }
 
-/// What an image of three channels is brought to.
+/// Normalisation, size and padding of an image of three channels.
 #[derive(Clone, Copy, Debug)]
 pub struct FitImage<'a> {
     /// Mean of each channel, subtracted.

@@ -1,4 +1,4 @@
-//! What threads share: outputs that they write in disjoint places.
+//! Regions of an output, which threads write in disjoint places.
 
 use std::marker::PhantomData;
 use std::ops::Range;

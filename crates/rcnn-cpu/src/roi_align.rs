@@ -23,7 +23,7 @@ pub struct Roi {
     pub bounds: [f32; 4],
 }
 
-/// How boxes are pooled, in torchvision's terms.
+/// Options of RoIAlign, in torchvision's terms.
 #[derive(Clone, Copy, Debug)]
 pub struct RoiAlign {
     /// Rows and columns of bins.
@@ -50,11 +50,11 @@ pub fn forward(
     rows: &[usize],
     out: &mut [f32],
 ) {
-    let samples = RoiSamples::of_all(rois, shape, options);
+    let samples = SamplingGrid::from_rois(rois, shape, options);
     let bins = options.output_size.iter().product::<usize>();
     let blocks = c.div_ceil(BLOCK);
     let mut places: Vec<_> = out.chunks_mut((c * bins).max(1)).map(Some).collect();
-    let mut by_image: Vec<Vec<(&mut [f32], &RoiSamples)>> = (0..n).map(|_| Vec::new()).collect();
+    let mut by_image: Vec<Vec<(&mut [f32], &SamplingGrid)>> = (0..n).map(|_| Vec::new()).collect();
     for ((roi, samples), &row) in rois.iter().zip(&samples).zip(rows) {
         let place = places[row].take().expect("a row is written once");
         by_image[roi.image].push((place, samples));
@@ -91,7 +91,7 @@ struct Map<'a> {
 
 vectorised! {
     /// Averages of a box's bins, each with its channels side by side.
-    fn pool(map: &Map<'_>, samples: &RoiSamples, output_size: [usize; 2], sums: &mut [ChannelBlock]) {
+    fn pool(map: &Map<'_>, samples: &SamplingGrid, output_size: [usize; 2], sums: &mut [ChannelBlock]) {
         let [out_h, out_w] = output_size;
         let mut sums = sums.chunks_mut(map.blocks);
         for rows in samples.rows.bins(out_h) {
@@ -127,7 +127,7 @@ pub fn backward(
 ) -> Vec<f32> {
     let [out_h, out_w] = options.output_size;
     let bins = out_h * out_w;
-    let samples = RoiSamples::of_all(rois, shape, options);
+    let samples = SamplingGrid::from_rois(rois, shape, options);
     let mut out = vec![0.0f32; n * c * h * w];
     out.par_chunks_mut((h * w).max(1))
         .enumerate()
@@ -228,23 +228,23 @@ fn scatter<const N: usize>(taps: &[(usize, f32)], values: &[f32], line: &mut [f3
     }
 }
 
-/// The samples of one box along both axes.
-struct RoiSamples {
+/// Sampling points of one box along both axes.
+struct SamplingGrid {
     rows: Axis,
     columns: Axis,
 }
 
-impl RoiSamples {
-    fn of_all(rois: &[Roi], [_, _, h, w]: [usize; 4], options: &RoiAlign) -> Vec<Self> {
+impl SamplingGrid {
+    fn from_rois(rois: &[Roi], [_, _, h, w]: [usize; 4], options: &RoiAlign) -> Vec<Self> {
         let [out_h, out_w] = options.output_size;
-        let of_roi = |roi: &Roi| {
+        let from_roi = |roi: &Roi| {
             let [x1, y1, x2, y2] = roi.bounds;
             Self {
                 rows: Axis::new(y1, y2, h, out_h, options),
                 columns: Axis::new(x1, x2, w, out_w, options),
             }
         };
-        rois.par_iter().map(of_roi).collect()
+        rois.par_iter().map(from_roi).collect()
     }
 
     /// Adds to a plane what its pixels contributed to the bins, times their gradients.

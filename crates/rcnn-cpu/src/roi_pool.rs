@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::roi_align::Roi;
 
-/// How boxes are pooled, in torchvision's terms.
+/// Options of RoIPool, in torchvision's terms.
 #[derive(Clone, Copy, Debug)]
 pub struct RoiPool {
     /// Rows and columns of bins.

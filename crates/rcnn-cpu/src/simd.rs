@@ -43,7 +43,7 @@ impl InstructionSet {
 
     /// Whether this processor has the instruction set.
     pub fn is_available(self) -> bool {
-        Arch::of(self).is_some()
+        Arch::from_set(self).is_some()
     }
 
     /// The instruction set that the environment variable `RCNN_SIMD` names (`plain`, `avx2`, `avx512`
@@ -168,7 +168,7 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
-    fn of(set: InstructionSet) -> Option<Self> {
+    fn from_set(set: InstructionSet) -> Option<Self> {
         match set {
             InstructionSet::Plain => Some(Self::Plain(Scalar128b)),
             #[cfg(target_arch = "x86_64")]
@@ -183,7 +183,7 @@ impl Arch {
 
     /// That of [`instruction_set`].
     pub(crate) fn current() -> Self {
-        Self::of(instruction_set()).unwrap_or(Self::Plain(Scalar128b))
+        Self::from_set(instruction_set()).unwrap_or(Self::Plain(Scalar128b))
     }
 
     pub(crate) fn set(self) -> InstructionSet {

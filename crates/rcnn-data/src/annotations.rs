@@ -1,4 +1,4 @@
-//! What the readers of all formats yield: the content of label files, not yet validated.
+//! Content of label files of any format, not yet validated.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

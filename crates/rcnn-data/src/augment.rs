@@ -31,11 +31,11 @@ pub struct AugmentationError {
     pub setting: &'static str,
     /// Its value.
     pub found: String,
-    /// What it must be, such as `a range within 0 and 1`.
+    /// Expected value, such as `a range within 0 and 1`.
     pub expected: String,
 }
 
-/// What is done to training images, in this order: mosaic, photometric distortion, crop, flip.
+/// Random changes to training images, in this order: mosaic, photometric distortion, crop, flip.
 ///
 /// The default is that of torchvision's detection references: flips, and nothing else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ mod table;
 const SMALL: f32 = 32.0 * 32.0;
 const MEDIUM: f32 = 96.0 * 96.0;
 
-/// What the doctor found. Displayed as tables.
+/// Findings about a data set. Displayed as tables.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The number of images.
@@ -39,7 +39,7 @@ pub struct Report {
     pub classes: Vec<ClassCount>,
     /// The sizes of images as `[width, height]` and how many have them, the most frequent first.
     pub image_sizes: Vec<([u32; 2], usize)>,
-    /// How many boxes an image has.
+    /// Boxes per image.
     pub boxes_per_image: Spread,
     /// The widths of boxes in pixels.
     pub box_widths: Spread,
@@ -49,17 +49,17 @@ pub struct Report {
     pub box_shapes: Spread,
     /// Boxes smaller than 32x32, smaller than 96x96, and larger, in pixels of the picture.
     pub box_areas: [usize; 3],
-    /// How the anchors at hand fit.
+    /// Fit of the anchors to the boxes.
     pub anchors: AnchorFit,
     /// Anchors that fit better, if any were found.
     pub suggestion: Option<AnchorFit>,
-    /// What is wrong, by kind and count.
+    /// Number of problems of each kind.
     pub problem_counts: BTreeMap<crate::ProblemKind, usize>,
-    /// What is wrong, one by one.
+    /// The problems one by one.
     pub problems: Problems,
 }
 
-/// How often a class occurs.
+/// Number of objects and images of a class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClassCount {
     /// Its name.
@@ -84,11 +84,11 @@ pub struct Shared {
 pub struct Spread {
     /// The least.
     pub min: f32,
-    /// What a tenth is below.
+    /// 10th percentile.
     pub p10: f32,
-    /// What half is below.
+    /// Median.
     pub median: f32,
-    /// What nine tenths are below.
+    /// 90th percentile.
     pub p90: f32,
     /// The most.
     pub max: f32,
@@ -99,9 +99,9 @@ pub struct Spread {
 pub struct AnchorFit {
     /// The anchors.
     pub anchors: AnchorSpec,
-    /// How all boxes are covered.
+    /// Coverage of all boxes.
     pub all: Coverage,
-    /// How the boxes of each class are covered, by name.
+    /// Coverage of the boxes of each class, by name.
     pub classes: BTreeMap<String, Coverage>,
 }
 

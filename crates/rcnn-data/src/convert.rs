@@ -28,7 +28,7 @@ mod coco;
 mod voc;
 mod yolo;
 
-/// What becomes of the pictures.
+/// Treatment of the pictures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pictures {
     /// They are copied.
@@ -40,16 +40,15 @@ pub enum Pictures {
     Leave,
 }
 
-/// What was written.
+/// Counts of what a conversion wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The number of images.
     pub images: usize,
     /// The number of boxes, crowds not counted.
     pub boxes: usize,
-    /// What was left out because the format has no place for it: `crowds`, `masks`, `keypoints`,
-    /// or the name of another member of an object's [`Extras`], and how many objects
-    /// had it.
+    /// Number of values that were left out because the format has no place for them: `crowds`, `masks`,
+    /// `keypoints`, or the name of another member of an object's [`Extras`], and how many objects had it.
     pub dropped: BTreeMap<String, usize>,
 }
 

@@ -55,7 +55,7 @@ pub struct Sample {
     pub object_extras: Vec<Extras>,
     /// What else COCO says of the image, such as its licence.
     pub extras: Extras,
-    /// Where the boxes were read.
+    /// Source of the boxes.
     pub source: Source,
 }
 
@@ -65,7 +65,7 @@ impl Sample {
         self.instances.iter().filter(|object| !object.is_crowd)
     }
 
-    /// What an evaluation compares detections with.
+    /// Ground truth that an evaluation compares detections with.
     pub fn ground_truth(&self) -> ImageInstances {
         let file_name = self.image.file_name().unwrap_or_default();
         ImageInstances {
@@ -76,7 +76,7 @@ impl Sample {
     }
 }
 
-/// Where boxes were read.
+/// Source of an image's boxes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Source {
     /// The label file; `None` for an image without one.
@@ -85,7 +85,7 @@ pub struct Source {
     pub objects: Vec<u64>,
 }
 
-/// What to read, and how.
+/// Options of reading a data set.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
     /// The format; told from the files if `None`.
@@ -101,11 +101,11 @@ pub struct ReadOptions {
     pub clip: bool,
     /// Decode every picture, which takes time: else damage behind a picture's header shows when it is loaded.
     pub decode: bool,
-    /// What is read of each object besides box, label, area and crowd.
+    /// Fields that are read of each object besides box, label, area and crowd.
     pub fields: Fields,
 }
 
-/// What is read of each object besides box, label, area and crowd: everything by default.
+/// Fields that are read of each object besides box, label, area and crowd: all by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fields {
     /// Masks.
@@ -138,9 +138,9 @@ impl Default for Fields {
 /// A data set without what is invalid in it, and what that was.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// What can be used.
+    /// Valid data.
     pub dataset: Dataset,
-    /// What can't be used and was left out, and what is worth a note.
+    /// Invalid data that were left out, and notes.
     pub problems: Problems,
     /// Names of the classes that the data have, without the background; others than those of `dataset` if
     /// the caller gave names.

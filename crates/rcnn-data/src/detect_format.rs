@@ -1,4 +1,4 @@
-//! Which format a folder's labels have, told from its layout.
+//! Format of a folder's labels, inferred from its layout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ const LEVELS: usize = 2;
 /// In more folders, no data set is looked for.
 const MOST_FOLDERS: usize = 32;
 
-/// Where the labels of a data set are.
+/// Place of the labels of a data set.
 pub(crate) enum Layout {
     Coco(coco::Layout),
     Voc(voc::Layout),

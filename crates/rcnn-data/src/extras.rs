@@ -1,4 +1,4 @@
-//! What labels say besides boxes and classes: masks, keypoints, attributes.
+//! Members of labels besides boxes and classes: masks, keypoints, attributes.
 
 use std::collections::BTreeMap;
 

@@ -19,7 +19,7 @@ use crate::random::{Purpose, generator};
 /// Reads an image file as upright RGB.
 pub type Decode = dyn Fn(&Path) -> Result<RgbImage, Box<dyn Error + Send + Sync>> + Send + Sync;
 
-/// How a data set is loaded.
+/// Options of loading a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Samples in a batch.
@@ -32,7 +32,7 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// Threads that decode; their number doesn't change what is yielded.
     pub threads: usize,
-    /// How many pictures each thread may be ahead.
+    /// Number of pictures that each thread may be ahead.
     pub ahead: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with a data set, gathered while reading it and told once.
+//! Problems of a data set, gathered while reading it and reported once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::Serialize;
 /// How many problems of a kind are spelled out unless all are asked for.
 const SHOWN: usize = 10;
 
-/// What kind of problem it is.
+/// Kind of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -94,13 +94,13 @@ impl ProblemKind {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// What kind of problem it is.
+    /// Kind of problem.
     pub kind: ProblemKind,
     /// The file it is in.
     pub file: PathBuf,
     /// The box: its place in the file from 1, or COCO's annotation id.
     pub object: Option<u64>,
-    /// What was found.
+    /// Description of the problem.
     pub message: String,
 }
 
@@ -141,12 +141,12 @@ impl Problems {
         self.0.extend(more.0);
     }
 
-    /// All of them, in the order of the data.
+    /// The problems in the order of the data.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
     }
 
-    /// How many there are, notes included.
+    /// Number of problems, notes included.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -156,12 +156,13 @@ impl Problems {
         self.0.is_empty()
     }
 
-    /// How many make data invalid: what is dropped if those are skipped.
+    /// Number of problems that make data invalid, which are dropped if those are skipped.
     pub fn invalid(&self) -> usize {
         self.iter().filter(|p| p.kind.is_invalid()).count()
     }
 
-    /// What does not make data invalid, but may not be meant: `duplicate boxes: 2, empty splits: 1`.
+    /// Problems that do not make data invalid, but may not be meant, in words: `duplicate boxes: 2, empty
+    /// splits: 1`.
     pub fn notes(&self) -> Option<String> {
         let notes = self
             .counts()
@@ -173,7 +174,7 @@ impl Problems {
         (!notes.is_empty()).then(|| notes.join(", "))
     }
 
-    /// How many there are of each kind.
+    /// Number of problems of each kind.
     pub fn counts(&self) -> BTreeMap<ProblemKind, usize> {
         let mut counts = BTreeMap::new();
         self.iter()

@@ -14,11 +14,10 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// What the labels of a picture need whose stated size is not that of the upright picture but that
-    /// of the stored one. Where both have the same size, nothing tells which one was labelled.
+    /// The turn that the labels of a picture need whose stated size is not that of the upright picture but
+    /// that of the stored one. Where both have the same size, nothing tells which one was labelled.
     pub(crate) fn new(header: &Header, stated: Size) -> Option<Self> {
-        let stored = Size::from_dimensions(header.stored);
-        let upright = Size::from_dimensions(header.upright_size());
+        let (stored, upright) = (header.stored, header.upright_size());
         (stated == stored && stated != upright).then_some(Self {
             stored,
             upright,

@@ -1,4 +1,4 @@
-//! From the content of label files to a data set: boxes, classes, masks and keypoints are validated here.
+//! Validation of label files' content: boxes, classes, masks and keypoints.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -202,7 +202,7 @@ impl AnnotatedImage {
                 return None;
             }
         };
-        let size = Size::from_dimensions(header.upright_size());
+        let size = header.upright_size();
         let labels = self.labels.as_deref().unwrap_or(&self.path);
         if self.labels.is_none() {
             let message = match &self.expected_labels {

@@ -1,4 +1,4 @@
-//! What describes a detector completely, under torchvision's names.
+//! Configuration of a detector under torchvision's names.
 
 mod json;
 mod named;

@@ -33,11 +33,11 @@ pub struct ModuleCost {
     /// Part of the detector that the module belongs to: the name of a stage of the backbone, `fpn`,
     /// `backbone` for anything else in it, `rpn`, `box head` or `predictor`.
     pub part: String,
-    /// What the module costs.
+    /// Cost of the module.
     pub cost: Cost,
 }
 
-/// Cost of something.
+/// Parameters and multiply-accumulates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
     /// Numbers in parameters and buffers.

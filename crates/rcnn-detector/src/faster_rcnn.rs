@@ -1,4 +1,4 @@
-//! The detector and its stages.
+//! The detector, and its stages one by one.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
@@ -145,7 +145,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         )?)
     }
 
-    /// Second stage by itself: where each image might have objects.
+    /// Second stage by itself: the proposals of every image.
     pub fn proposals(&self, images: &ImageList<B>, features: &FeatureMaps<B>) -> Vec<Proposals> {
         let sizes = &images.image_sizes;
         self.rpn.forward(
@@ -183,7 +183,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         branch.class_scores(predictions, &boxes(proposals), &images.image_sizes)
     }
 
-    /// What describes this detector as it is now, changed thresholds included.
+    /// Configuration of this detector as it is now, changed thresholds included.
     pub fn config(&self) -> FasterRcnnConfig {
         FasterRcnnConfig {
             num_classes: self.num_classes(),
@@ -195,7 +195,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         }
     }
 
-    /// Classes, background included.
+    /// Number of classes, background included.
     pub fn num_classes(&self) -> usize {
         self.roi_heads.box_predictor.cls_score.weight.dims()[1]
     }

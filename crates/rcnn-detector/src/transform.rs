@@ -1,4 +1,4 @@
-//! From images of any size to one padded batch, and boxes back to the images.
+//! The transform of images of any size to one padded batch, and of detections back to the images.
 
 use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;

@@ -8,7 +8,7 @@ use crate::MATCH_IOU;
 use crate::engine::iou;
 use crate::worst::{ImageErrors, Mark};
 
-/// How often objects of each class are taken for each class.
+/// Confusion matrix: how often objects of each class are taken for each class.
 ///
 /// A detection counts from its class's threshold on. It first finds objects of its own class, as
 /// in AP50; what is left over then pairs across classes, the best scores first.

@@ -14,7 +14,7 @@ use crate::{EvalError, MAX_DETS};
 /// and errors.
 const DEFAULT_THRESHOLD: f32 = 0.5;
 
-/// How good detections are.
+/// Accuracy of detections on a data set.
 ///
 /// In JSON the fields of the summary are its own (`AP`, `AP50`, ...), and those for pictures are
 /// left out. `Display` writes a table for people.
@@ -33,7 +33,7 @@ pub struct Evaluation {
     pub max_dets: usize,
     /// Each class but the background, by label.
     pub per_class: Vec<ClassEvaluation>,
-    /// Which class is taken for which.
+    /// Confusion matrix of the classes.
     pub confusion: Confusion,
     /// The precision-recall curve of each class of `per_class`.
     #[serde(skip)]
@@ -108,7 +108,7 @@ impl Summary {
     }
 }
 
-/// How good the detections of one class are; numbers are `None` if it has no objects.
+/// Accuracy of the detections of one class; numbers are `None` if it has no objects.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassEvaluation {
     /// The class's name.

@@ -6,9 +6,9 @@ use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, fit, text_width};
 /// Lines over a common axis.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plot {
-    /// What is drawn.
+    /// Title.
     pub title: String,
-    /// What the horizontal axis is.
+    /// Label of the horizontal axis.
     pub x: String,
     /// Name and points `[x, y]` of each line, by rising x.
     pub series: Vec<(String, Vec<[f64; 2]>)>,

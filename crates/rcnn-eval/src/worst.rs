@@ -4,13 +4,13 @@ use image::imageops::replace;
 use image::{Rgb, RgbImage};
 use rcnn_image::draw::{Align, BLACK, Canvas, PALE, WHITE, fit, legible, text_width};
 use rcnn_image::sheet::{Grid, shrink};
-use rcnn_types::BBox;
+use rcnn_types::{BBox, Size};
 
 use crate::Evaluation;
 use crate::engine::MatchResult;
 use crate::input::Sample;
 
-/// What is right and wrong in an image with the detections from their class's best threshold on.
+/// True positives and errors of an image, with the detections from their class's best threshold on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageErrors {
     /// The image's id.
@@ -112,8 +112,9 @@ pub struct Tile {
     pub notes: Vec<(Rgb<u8>, String)>,
 }
 
-/// The largest width and height of a tile's picture in pixels, and the tiles of a row.
-const PICTURE: (u32, u32) = (400, 300);
+/// Largest size of a tile's picture.
+const PICTURE: Size = Size::new(300, 400);
+/// Tiles in a row.
 const COLUMNS: u32 = 4;
 /// The room around a tile, and the height of a line of text.
 const MARGIN: u32 = 12;
@@ -159,7 +160,7 @@ impl Tile {
 
     /// The picture in its frame, with the title and the notes below it.
     fn draw(&self) -> RgbImage {
-        let (width, height) = PICTURE;
+        let (width, height) = PICTURE.dimensions();
         let mut canvas = Canvas::new(width, height + 2 * TEXT + MARGIN);
         canvas.fill(0, 0, [width.into(), height.into()], PALE);
         let picture = shrink(&self.picture, PICTURE);
@@ -187,10 +188,11 @@ impl Tile {
 /// Lays pictures out with their captions, up to four in a row.
 pub fn contact_sheet(tiles: &[Tile]) -> RgbImage {
     let mut pictures: Vec<RgbImage> = tiles.iter().map(Tile::draw).collect();
-    let cell = (PICTURE.0, PICTURE.1 + 2 * TEXT + MARGIN);
+    let cell = Size::new(PICTURE.height + (2 * TEXT + MARGIN) as usize, PICTURE.width);
     if tiles.is_empty() {
-        let mut canvas = Canvas::new(cell.0, cell.1);
-        let middle = [cell.0 as f32 / 2.0, cell.1 as f32 / 2.0];
+        let (width, height) = cell.dimensions();
+        let mut canvas = Canvas::new(width, height);
+        let middle = [width as f32 / 2.0, height as f32 / 2.0];
         canvas.text(middle, Align::Centre, "no errors", 16.0, BLACK);
         pictures.push(canvas.0);
     }

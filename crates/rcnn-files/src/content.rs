@@ -1,4 +1,4 @@
-//! What a file holds, by its first bytes.
+//! Content of files by their first bytes.
 //!
 //! Crates that know hundreds of formats (`infer`, `file-format`) know none of those that are taken for checkpoints most
 //! often: Git LFS pointers, pickles, NumPy arrays, HDF5, GGUF.
@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// What a file holds, for telling which reader it needs and what it is instead of what was expected.
+/// Content of a file: which reader it needs, or what it is instead of what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// Nothing.
@@ -85,10 +85,11 @@ const TEXTS: [(&str, &str); 5] = [
 const HTML: &str = "an HTML page (a download page instead of the download?)";
 
 impl Content {
-    /// How many bytes of a file are enough to look at.
+    /// Number of bytes at the beginning of a file that are enough to look at.
     pub const HEAD: usize = 512;
 
-    /// What the file holds that begins with `head`: its first [`HEAD`](Self::HEAD) bytes, or all if it has fewer.
+    /// Recognises the content of the file that begins with `head`: its first [`HEAD`](Self::HEAD) bytes, or
+    /// all if it has fewer.
     pub fn sniff(head: &[u8]) -> Self {
         let has = |&(at, magic): &Magic| {
             let rest = head.get(at..);

@@ -1,4 +1,4 @@
-//! What every part of the project does with files: [writes them whole](write_whole), [names their
+//! Files as every part of the project handles them: [writes them whole](write_whole), [names their
 //! content](Content::sniff), and [keeps a folder to itself](FolderLock).
 
 mod content;

@@ -120,7 +120,7 @@ impl TemporaryFolder {
         }
     }
 
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }

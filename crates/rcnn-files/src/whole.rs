@@ -14,7 +14,7 @@ use crate::temporary::temporary_file;
 pub struct WriteError {
     /// The file.
     pub path: PathBuf,
-    /// What went wrong.
+    /// Error of the operating system.
     pub source: io::Error,
 }
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a rule.
+//! Errors of rules.
 
 /// A rule that can't be read or does not fit the model.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Freezing: which parameters of a detector are trained, and from which epoch on.
+//! Freezing: the parameters of a detector that are trained, and from which epoch on.
 //!
 //! A frozen parameter requires no gradient. None is computed for it, nothing before the first
 //! trainable layer is kept for the backward pass, and no optimizer moves it, by weight decay or

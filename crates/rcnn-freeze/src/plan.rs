@@ -1,10 +1,10 @@
-//! What is frozen in each epoch of a training.
+//! The state of freezing in each epoch of a training.
 
 use crate::{FreezeError, FreezeState, Rule};
 
-/// States of freezing, each from some epoch on. That of an epoch depends on its number alone: it is
-/// the start with the rules applied that hold by then, in the order of their epochs and, in one
-/// epoch, in the order given.
+/// States of freezing, each from some epoch on. The state of an epoch depends on its number alone: it is
+/// the start with the rules applied that hold by then, in the order of their epochs and, in one epoch, in
+/// the order given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FreezePlan {
     /// Ascending, the first from epoch 1.
@@ -39,7 +39,7 @@ impl FreezePlan {
         &self.stages
     }
 
-    /// Place of an epoch's stage, where epochs count from 1.
+    /// Position among the stages of an epoch, counted from 1.
     pub fn stage(&self, epoch: usize) -> usize {
         let begun = self.stages.partition_point(|(first, _)| *first <= epoch);
         begun.saturating_sub(1)

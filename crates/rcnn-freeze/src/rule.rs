@@ -18,13 +18,13 @@ use crate::{FreezeError, Pattern};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rule {
-    /// What changes.
+    /// Change to the parameters.
     pub change: Change,
     /// First epoch that it holds in, from 1.
     pub from_epoch: usize,
 }
 
-/// What a [`Rule`] does to the parameters.
+/// Change that a [`Rule`] makes to the parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Leaves that many of the backbone's last stages trainable and freezes the others.

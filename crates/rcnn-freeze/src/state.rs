@@ -1,4 +1,4 @@
-//! Which parameters of a model are frozen: read from it, changed by rules, put into it.
+//! The frozen parameters of a model: read from it, changed by rules, put into it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,14 +6,13 @@ use std::fmt;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rcnn_backbone::{Backbone, Stage};
+use rcnn_backbone::{Backbone, Stage, named_parameters};
 use rcnn_detector::FasterRcnn;
-use weights_import::named_parameters;
 
 use crate::{Change, FreezeError, Pattern, torchvision};
 
-/// Names and sizes of a model's parameters, and which are frozen. Buffers are no parameters, as in
-/// torch; among them are weight and bias of a `FrozenBatchNorm2d`.
+/// Names and sizes of a model's parameters, and which are frozen. Buffers are not parameters, as in torch;
+/// among them are weight and bias of a `FrozenBatchNorm2d`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FreezeState {
     parameters: Vec<Parameter>,
@@ -36,7 +35,7 @@ struct Parameter {
 pub struct Selection<'a> {
     /// torchvision's names, in the order of the layers.
     pub names: Vec<&'a str>,
-    /// Numbers in all of them together.
+    /// Number of elements of all of them together.
     pub elements: usize,
     /// Their size in memory.
     pub bytes: usize,
@@ -138,7 +137,7 @@ impl FreezeState {
         implied
     }
 
-    /// The model with these parameters frozen and trainable. It has an effect with autodiff alone.
+    /// Freezes and thaws the parameters of a model. It has an effect with autodiff alone.
     pub fn apply<B: Backend, M: Module<B>>(&self, model: M) -> M {
         let frozen: HashMap<&str, bool> = self
             .parameters
@@ -150,12 +149,12 @@ impl FreezeState {
         model.map(&mut Flags(by_id.collect()))
     }
 
-    /// What is frozen.
+    /// The frozen parameters.
     pub fn frozen(&self) -> Selection<'_> {
         self.select(|parameter| parameter.frozen)
     }
 
-    /// What is trained.
+    /// The trained parameters.
     pub fn trainable(&self) -> Selection<'_> {
         self.select(|parameter| !parameter.frozen)
     }

@@ -11,14 +11,16 @@ use burn::optim::{GradientsParams, Optimizer, Sgd, SgdConfig};
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Recorder};
 use burn::tensor::{Distribution, Tensor};
 use rand::rngs::StdRng;
-use rcnn_backbone::{AnyBackbone, Body, Forward, NormKind, ResNetArch, ResNetFpnConfig};
+use rcnn_backbone::{
+    AnyBackbone, Body, Forward, NormKind, ResNetArch, ResNetFpnConfig, named_parameters,
+};
 use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_freeze::{FreezeError, FreezePlan, FreezeState, FreezingOptimizer, freeze, parse};
 use rcnn_ops::Subsample;
 use rcnn_ops::backend_types::Flex;
 use rcnn_roi::BoxHeadConfig;
 use rcnn_types::Instances;
-use weights_import::{Weights, named_parameters, state_dict};
+use weights_import::{Weights, state_dict};
 
 type B = Autodiff<Flex>;
 type Model = StandardFasterRcnn<B>;

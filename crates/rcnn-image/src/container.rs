@@ -1,4 +1,4 @@
-//! What decoders do not report of a file, read from its bytes.
+//! Facts about a file that decoders do not report, read from its bytes.
 
 use std::io::{Read, Seek, SeekFrom};
 

@@ -11,11 +11,11 @@ use crate::read::MAX_PIXELS;
 pub struct ImageError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// Cause of the error.
     pub kind: ImageErrorKind,
 }
 
-/// What is wrong with an image file.
+/// Cause of an image error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageErrorKind {

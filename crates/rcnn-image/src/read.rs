@@ -19,6 +19,7 @@ use image::{
 };
 
 use rcnn_files::Content;
+use rcnn_types::Size;
 
 use crate::container::{
     exif_orientation, gif_fill, jpeg_ends, jpeg_header_end, png_exif, tiff_palette, webp_ends,
@@ -52,17 +53,17 @@ pub fn open_rgb(path: impl AsRef<Path>) -> Result<RgbImage, ImageError> {
     decode(path, bytes, format)
 }
 
-/// What a file says of its image before the pixels.
+/// Size and orientation of an image, read without its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Width and height in pixels as they are stored.
-    pub stored: (u32, u32),
-    /// How [`open_rgb`] turns what is stored.
+    /// Size of the pixels as they are stored.
+    pub stored: Size,
+    /// Turn and flip that [`open_rgb`] applies to the stored pixels.
     pub orientation: Orientation,
 }
 
 impl Header {
-    /// Reads it, without decoding the pixels, in which damage goes unnoticed.
+    /// Reads the header of a file. Damage to the pixels, which are not decoded, goes unnoticed.
     ///
     /// # Errors
     /// When the file cannot be read, or does not begin as an image of a supported kind.
@@ -99,27 +100,27 @@ impl Header {
 
     fn new(stored: (u32, u32), orientation: Option<Orientation>) -> Self {
         Self {
-            stored,
+            stored: Size::from_dimensions(stored),
             orientation: orientation.unwrap_or(Orientation::NoTransforms),
         }
     }
 
-    /// Width and height in pixels of what [`open_rgb`] gives.
-    pub fn upright_size(&self) -> (u32, u32) {
+    /// Size of the image that [`open_rgb`] returns.
+    pub fn upright_size(&self) -> Size {
         use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-        let (width, height) = self.stored;
+        let Size { height, width } = self.stored;
         match self.orientation {
-            Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH => (height, width),
-            _ => (width, height),
+            Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH => Size::new(width, height),
+            _ => self.stored,
         }
     }
 }
 
-/// The width and height in pixels of what [`open_rgb`] gives, as [`Header::read`] finds them.
+/// Size of the image that [`open_rgb`] returns, read without decoding the pixels.
 ///
 /// # Errors
 /// As [`Header::read`].
-pub fn upright_size(path: impl AsRef<Path>) -> Result<(u32, u32), ImageError> {
+pub fn upright_size(path: impl AsRef<Path>) -> Result<Size, ImageError> {
     Ok(Header::read(path)?.upright_size())
 }
 

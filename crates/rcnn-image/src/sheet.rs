@@ -1,15 +1,16 @@
-//! Several pictures in one.
+//! Contact sheets: several pictures in one.
 
 use image::imageops::{FilterType, replace, resize};
 use image::{Rgb, RgbImage};
+use rcnn_types::Size;
 
-/// A picture shrunk to fit a cell of some width and height in pixels; never enlarged.
-pub fn shrink(picture: &RgbImage, cell: (u32, u32)) -> RgbImage {
-    let (width, height) = picture.dimensions();
-    if picture.is_empty() || (width <= cell.0 && height <= cell.1) {
+/// Shrinks a picture to fit a cell, with its aspect ratio kept; never enlarges it.
+pub fn shrink(picture: &RgbImage, cell: Size) -> RgbImage {
+    let ((width, height), (most_w, most_h)) = (picture.dimensions(), cell.dimensions());
+    if picture.is_empty() || (width <= most_w && height <= most_h) {
         return picture.clone();
     }
-    let scale = (cell.0 as f32 / width as f32).min(cell.1 as f32 / height as f32);
+    let scale = (most_w as f32 / width as f32).min(most_h as f32 / height as f32);
     let fitted = |side: u32| ((side as f32 * scale).round() as u32).max(1);
     resize(picture, fitted(width), fitted(height), FilterType::Triangle)
 }
@@ -17,13 +18,13 @@ pub fn shrink(picture: &RgbImage, cell: (u32, u32)) -> RgbImage {
 /// Rows of cells of one size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
-    /// The cells of a row; with fewer pictures, as many as those, and at least one.
+    /// Number of cells in a row, at least one; fewer where there are fewer pictures.
     pub columns: u32,
-    /// The width and height of a cell in pixels, at least one each.
-    pub cell: (u32, u32),
-    /// The pixels between cells and around them.
+    /// Size of a cell; a side of 0 counts as 1.
+    pub cell: Size,
+    /// Width in pixels of the gaps between cells and around them.
     pub gap: u32,
-    /// What is seen there, and where a picture does not fill its cell.
+    /// Colour of the gaps, and of what a picture leaves of its cell.
     pub background: Rgb<u8>,
 }
 
@@ -31,7 +32,8 @@ impl Grid {
     /// Lays pictures out row by row, each [shrunk](shrink) to fit its cell and centred in it. Without
     /// any, there is one empty cell.
     pub fn draw(&self, pictures: &[RgbImage]) -> RgbImage {
-        let (width, height) = (self.cell.0.max(1), self.cell.1.max(1));
+        let cell = Size::new(self.cell.height.max(1), self.cell.width.max(1));
+        let (width, height) = cell.dimensions();
         let count = (pictures.len() as u32).max(1);
         let columns = self.columns.clamp(1, count);
         let side = |cells: u32, length: u32| cells * (length + self.gap) + self.gap;
@@ -41,7 +43,7 @@ impl Grid {
             if picture.is_empty() {
                 continue;
             }
-            let small = shrink(picture, (width, height));
+            let small = shrink(picture, cell);
             let (w, h) = small.dimensions();
             let x = side(place % columns, width) + (width - w) / 2;
             let y = side(place / columns, height) + (height - h) / 2;
@@ -61,7 +63,7 @@ mod tests {
         let blue = RgbImage::from_pixel(5, 5, Rgb([0, 0, 255]));
         let grid = Grid {
             columns: 2,
-            cell: (20, 20),
+            cell: Size::new(20, 20),
             gap: 4,
             background: Rgb([255; 3]),
         };
@@ -75,7 +77,7 @@ mod tests {
         assert_eq!(sheet.get_pixel(4 + 6, 28 + 7).0, [255; 3]);
         let none = Grid {
             columns: 0,
-            cell: (0, 0),
+            cell: Size::default(),
             ..grid
         };
         assert_eq!(none.draw(&[]).dimensions(), (9, 9));

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
+use rcnn_types::Size;
 
 use super::read::{decode, format_of};
 use super::{ImageError, ImageErrorKind, encode, is_ours, open_rgb, upright_size};
@@ -78,7 +79,7 @@ fn sizes_are_those_of_the_decoded_image() {
     for (name, path) in pictures() {
         let size = upright_size(&path);
         match open_rgb(&path) {
-            Ok(picture) => assert_eq!(size.unwrap(), picture.dimensions(), "{name}"),
+            Ok(picture) => assert_eq!(size.unwrap().dimensions(), picture.dimensions(), "{name}"),
             // Only the pixels tell that these cannot be used.
             Err(error) => assert!(name == "float.tiff" || name == "bands.tiff", "{error}"),
         }
@@ -109,7 +110,7 @@ fn the_size_of_a_jpeg_needs_no_pixels_but_all_metadata() {
     bytes.splice(2..2, metadata);
     bytes.truncate(bytes.len() - 40);
     fs::write(&path, &bytes).unwrap();
-    assert_eq!(upright_size(&path).unwrap(), (50, 70));
+    assert_eq!(upright_size(&path).unwrap(), Size::new(70, 50));
     assert!(open_rgb(&path).is_err());
     for bytes in [
         &b"\xff\xd8\xff"[..],

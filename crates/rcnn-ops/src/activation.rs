@@ -3,7 +3,7 @@
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
 
-/// What is done to each value at the end of a [`ConvEpilogue`](crate::ConvEpilogue), as torch's modules
+/// Function applied to each value at the end of a [`ConvEpilogue`](crate::ConvEpilogue), as torch's modules
 /// of the same names do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Activation {

@@ -1,5 +1,5 @@
-//! What batch norms are made of: a scale and a shift for each channel, and each channel's mean and
-//! variance. Composed operations would walk over the feature maps many times.
+//! Parts of batch norms: a scale and a shift for each channel, and each channel's mean and variance.
+//! Composed operations would walk over the feature maps many times.
 
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};

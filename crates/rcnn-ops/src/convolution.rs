@@ -9,7 +9,7 @@ use burn::tensor::ops::{ConvOptions, FloatTensor, InterpolateMode, InterpolateOp
 use crate::channels::{primitive, tensor};
 use crate::{Activation, DetectionBackend, channel_affine};
 
-/// How exactly a convolution is computed.
+/// Accuracy of a convolution.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum ConvPrecision {
     /// By the fastest method. Winograd's has errors of 1e-6 (64 channels) to 3e-6 (512), relative to the
@@ -21,7 +21,7 @@ pub enum ConvPrecision {
     Exact,
 }
 
-/// What follows a convolution: `activation(y * scale + shift + residual)`. By default nothing.
+/// Operations after a convolution: `activation(y * scale + shift + residual)`. By default none.
 #[derive(Debug, Clone)]
 pub struct ConvEpilogue<B: Backend> {
     /// Scale and shift of each channel, `[C']`, such as a batch norm with fixed statistics has.
@@ -29,7 +29,7 @@ pub struct ConvEpilogue<B: Backend> {
     /// A shortcut's output, `[N, C', H', W']`. One of other sizes than H' and W' is brought to them,
     /// each pixel taken from the nearest, as in a feature pyramid.
     pub residual: Option<Tensor<B, 4>>,
-    /// What comes last.
+    /// Last operation.
     pub activation: Activation,
 }
 

@@ -2,7 +2,7 @@
 
 pub use rcnn_cpu::{InstructionSet, InstructionSetError, instruction_set, set_instruction_set};
 
-/// What stays in memory between the operations of the Flex backend.
+/// Memory that the Flex backend keeps between operations.
 ///
 /// Nothing of a model stays once it is dropped but idle memory, up to the limit.
 pub mod memory {

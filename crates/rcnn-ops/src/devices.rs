@@ -11,7 +11,7 @@ use burn::tensor::backend::Backend;
 pub struct DeviceInfo {
     /// Its backend, with a number where there may be several: `flex`, `wgpu:0`, `cuda:1`.
     pub name: String,
-    /// What it is, such as the name of the card.
+    /// Description, such as the name of the card.
     pub description: String,
     /// Its memory in bytes, where the driver tells.
     pub memory: Option<u64>,

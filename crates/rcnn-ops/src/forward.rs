@@ -6,8 +6,8 @@ use std::ops::{Deref, DerefMut};
 
 use burn::tensor::{Tensor, TensorData, TensorMetadata, TensorPrimitive, backend::Backend};
 
-/// What a forward pass is for. It matters to layers that train differently: batch norms, and the
-/// number of proposals.
+/// Purpose of a forward pass. It matters to layers that train differently: batch norms, and the number of
+/// proposals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
     /// Detections: batch norms take their running statistics.
@@ -64,7 +64,7 @@ impl<B: Backend> LayerOutput<B> {
 ///
 /// [`Forward::inference`] is the one for plain use: `backbone.forward(images, &mut Forward::inference())`.
 pub struct Forward<'a, B: Backend> {
-    /// What the pass is for.
+    /// Purpose of the pass.
     pub phase: Phase,
     hook: Option<&'a mut dyn ForwardHook<B>>,
     /// Names of the modules around the present one, each with a dot after it; empty without a hook.

@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use crate::DetectionBackend;
 use crate::channels::{primitive, tensor};
 
-/// What an image is brought to.
+/// Normalisation, size and padding of an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImageFit {
     /// Mean of each channel, subtracted.

@@ -1,8 +1,8 @@
-//! Which object each anchor or proposal belongs to, in training.
+//! Matching of anchors and proposals to objects, in training.
 
 use crate::{BBox, box_iou};
 
-/// What a candidate (an anchor, a proposal) was matched to.
+/// Match of a candidate (an anchor, a proposal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Match {
     /// The object of this index.

@@ -102,7 +102,7 @@ fn apart(a: &BBox, b: &BBox) -> bool {
     a[0] > b[2] || b[0] > a[2] || a[1] > b[3] || b[1] > a[3]
 }
 
-/// How Soft-NMS lowers the score of a box that overlaps a better one by `iou`.
+/// Function by which Soft-NMS lowers the score of a box that overlaps a better one by `iou`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SoftNms {
     /// `score * (1 - iou)` where the IoU is above the threshold.

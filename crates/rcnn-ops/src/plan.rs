@@ -1,4 +1,4 @@
-//! What a backend prepares of a layer's weights, kept by the layer.
+//! Convolution plans: weights that a backend has prepared, owned by the layer.
 
 use std::any::Any;
 use std::fmt;

@@ -11,7 +11,7 @@ use burn::tensor::{BasicOps, ElementConversion, IndexingUpdateOp, Int, Tensor, T
 use crate::DetectionBackend;
 use crate::channels::{primitive, tensor};
 
-/// How boxes are pooled, in torchvision's terms.
+/// Options of RoIAlign, in torchvision's terms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RoiAlignOptions {
     /// Height and width of the output grid.
@@ -33,7 +33,7 @@ pub struct RoiLevel<B: Backend> {
     pub rois: Tensor<B, 2>,
     /// Each box's row of the output.
     pub rows: Vec<usize>,
-    /// How the boxes are pooled.
+    /// Options of the pooling.
     pub options: RoiAlignOptions,
 }
 

@@ -6,7 +6,7 @@ use burn::tensor::{ElementConversion, IndexingUpdateOp, Int, Tensor, TensorPrimi
 use crate::DetectionBackend;
 use crate::roi_align::concat;
 
-/// What [`roi_pool`] computes.
+/// Options of [`roi_pool`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RoiPoolOptions {
     /// Height and width of the output grid.

@@ -1,4 +1,4 @@
-//! Which candidates a loss looks at: few objects, and not more background than needed.
+//! Sampling of candidates for a loss: some of the objects, and the rest background.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, index};
@@ -18,13 +18,13 @@ pub struct BalancedSampler {
 /// Indices of sampled candidates, ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// Those matched to an object.
+    /// Candidates that were matched to an object.
     pub positive: Vec<usize>,
-    /// Those of the background.
+    /// Candidates of the background.
     pub negative: Vec<usize>,
 }
 
-/// How training takes some of many: candidates for the losses, and the size of an image.
+/// Choice of some among many in training: candidates for the losses, and the size of an image.
 pub enum Subsample<'a, R: Rng> {
     /// At random.
     Random(&'a mut R),

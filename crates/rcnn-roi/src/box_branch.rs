@@ -10,9 +10,9 @@ use crate::{BoxHead, BoxPredictions, FastRcnnPredictor, RoiHeads, RoiHeadsConfig
 /// The branch of the [`RoiHeads`] that every detector has: it classifies and refines proposals.
 #[derive(Debug, Clone, Copy)]
 pub struct BoxBranch<'a, B: Backend> {
-    /// From pooled features to one vector a proposal.
+    /// Layers from pooled features to one vector a proposal.
     pub head: &'a BoxHead<B>,
-    /// From that vector to class logits and box deltas.
+    /// Layers from that vector to class logits and box deltas.
     pub predictor: &'a FastRcnnPredictor<B>,
     /// Pooling, thresholds and counts.
     pub config: &'a RoiHeadsConfig,

@@ -20,7 +20,7 @@ const MAX_CLASSES: usize = 65_536;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RoiHeadsConfig {
-    /// How proposals are cut from the feature maps.
+    /// Pooling of proposals from the feature maps.
     pub box_roi_pool: MultiScaleRoiAlign,
     /// Layers between pooled features and predictor.
     pub box_head: BoxHeadConfig,
@@ -53,8 +53,8 @@ pub struct RoiHeadsConfig {
     /// Whether overlapped detections are dropped (torchvision) or their scores lowered.
     #[serde(rename = "box_nms_method")]
     pub nms_method: NmsMethod,
-    /// How much each class counts in the classifier's loss, one a class, the background first, as
-    /// `weight` of `torch.nn.functional.cross_entropy`. torchvision: all alike.
+    /// Weight of each class in the classifier's loss, one a class, the background first, as `weight` of
+    /// `torch.nn.functional.cross_entropy`. torchvision: all alike.
     #[serde(rename = "box_class_weights")]
     pub class_weights: Option<Vec<f32>>,
     /// Focal loss instead of cross-entropy for the classifier. torchvision: cross-entropy.
@@ -81,7 +81,7 @@ pub struct FocalLoss {
     /// Factor of the whole loss. In the paper it differs between object and background; that is
     /// what class weights do here.
     pub alpha: f64,
-    /// How fast a proposal counts less as its class becomes certain; 0 for not at all.
+    /// Exponent by which a proposal counts less as its class becomes certain; 0 for not at all.
     pub gamma: f64,
 }
 

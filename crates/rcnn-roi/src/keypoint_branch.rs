@@ -15,9 +15,9 @@ use crate::{KeypointConfig, KeypointHead, KeypointPredictor, Positive, RoiHeads,
 pub struct KeypointBranch<'a, B: Backend> {
     /// Convolutions.
     pub head: &'a KeypointHead<B>,
-    /// From their features to heat maps.
+    /// Predictor of heat maps.
     pub predictor: &'a KeypointPredictor<B>,
-    /// What describes the branch.
+    /// Configuration of the branch.
     pub config: &'a KeypointConfig,
 }
 

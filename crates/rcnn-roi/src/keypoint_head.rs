@@ -19,7 +19,7 @@ const MAX_KEYPOINTS: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KeypointConfig {
-    /// How boxes are cut from the feature maps (`keypoint_roi_pool`).
+    /// Pooling of boxes from the feature maps (`keypoint_roi_pool`).
     #[serde(deserialize_with = "BranchPool::deserialize")]
     pub roi_pool: MultiScaleRoiAlign,
     /// Channels of each 3x3 convolution of the head.
@@ -125,7 +125,7 @@ pub enum KeypointHeadLayer<B: Backend> {
     Relu(burn::nn::Relu),
 }
 
-/// From the head's features to a heat map of each keypoint, four times as large
+/// Predictor of a heat map of each keypoint, four times as large as the head's features
 /// (`torchvision.models.detection.keypoint_rcnn.KeypointRCNNPredictor`).
 #[derive(Module, Debug)]
 pub struct KeypointPredictor<B: Backend> {

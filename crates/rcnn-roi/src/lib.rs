@@ -1,4 +1,4 @@
-//! The second stage: what each proposal shows and where exactly.
+//! The second stage: class, refined box, mask and keypoints of each proposal.
 //!
 //! As in `torchvision.models.detection.roi_heads`, in branches: each pools features of boxes, has a head
 //! and a predictor, and says its losses and its inference. The [`BoxBranch`] turns proposals into
@@ -44,17 +44,17 @@ const MAX_LAYERS: usize = 64;
 /// Pools, classifies and refines proposals (`torchvision.models.detection.roi_heads.RoIHeads`).
 #[derive(Module, Debug)]
 pub struct RoiHeads<B: Backend> {
-    /// From pooled features to one vector a proposal.
+    /// Layers from pooled features to one vector a proposal.
     pub box_head: BoxHead<B>,
-    /// From that vector to class logits and box deltas.
+    /// Layers from that vector to class logits and box deltas.
     pub box_predictor: FastRcnnPredictor<B>,
     /// Convolutions of the mask branch, if there is one.
     pub mask_head: Option<MaskHead<B>>,
-    /// From their features to mask logits.
+    /// Predictor of mask logits, if there is a mask branch.
     pub mask_predictor: Option<MaskPredictor<B>>,
     /// Convolutions of the keypoint branch, if there is one.
     pub keypoint_head: Option<KeypointHead<B>>,
-    /// From their features to heat maps.
+    /// Predictor of heat maps, if there is a keypoint branch.
     pub keypoint_predictor: Option<KeypointPredictor<B>>,
     /// Pooling, thresholds and counts; may be changed at any time but for the output size.
     #[module(skip)]

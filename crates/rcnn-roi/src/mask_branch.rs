@@ -14,9 +14,9 @@ use crate::{MaskConfig, MaskHead, MaskPredictor, Positive, RoiHeads, RoiSamples}
 pub struct MaskBranch<'a, B: Backend> {
     /// Convolutions.
     pub head: &'a MaskHead<B>,
-    /// From their features to mask logits of every class.
+    /// Predictor of mask logits of every class.
     pub predictor: &'a MaskPredictor<B>,
-    /// What describes the branch.
+    /// Configuration of the branch.
     pub config: &'a MaskConfig,
 }
 

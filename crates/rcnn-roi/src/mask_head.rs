@@ -15,7 +15,7 @@ use crate::{MAX_LAYERS, MultiScaleRoiAlign};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MaskConfig {
-    /// How boxes are cut from the feature maps (`mask_roi_pool`).
+    /// Pooling of boxes from the feature maps (`mask_roi_pool`).
     #[serde(deserialize_with = "BranchPool::deserialize")]
     pub roi_pool: MultiScaleRoiAlign,
     /// Channels of each 3x3 convolution of the head.
@@ -127,7 +127,7 @@ pub(crate) fn transposed<B: Backend>(
 /// 3x3 convolutions, each with a ReLU (`torchvision.models.detection.mask_rcnn.MaskRCNNHeads`).
 pub type MaskHead<B> = Vec<ConvNorm<B>>;
 
-/// From the head's features to mask logits of every class, twice as large
+/// Predictor of mask logits of every class, twice as large as the head's features
 /// (`torchvision.models.detection.mask_rcnn.MaskRCNNPredictor`).
 #[derive(Module, Debug)]
 pub struct MaskPredictor<B: Backend> {

@@ -216,7 +216,7 @@ fn positions(levels: &[i32]) -> Vec<usize> {
         .collect()
 }
 
-/// Which level of the pyramid a box belongs to: equation 1 of the FPN paper
+/// Assignment of boxes to levels of the pyramid: equation 1 of the FPN paper
 /// (`torchvision.ops.poolers.LevelMapper`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct LevelMapper {

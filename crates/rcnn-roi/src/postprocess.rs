@@ -1,4 +1,4 @@
-//! From class logits and box deltas to detections.
+//! Post-processing of class logits and box deltas to detections.
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::softmax};
 use rcnn_ops::{
@@ -20,7 +20,7 @@ pub struct ClassScores {
     pub boxes: Vec<BBox>,
 }
 
-/// What happens to a detection that a better one overlaps.
+/// Treatment of a detection that a better one overlaps.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NmsMethod {

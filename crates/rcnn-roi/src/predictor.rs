@@ -15,7 +15,7 @@ pub struct FastRcnnPredictor<B: Backend> {
     pub bbox_pred: Option<Linear<B>>,
 }
 
-/// What the predictor says of each proposal, raw.
+/// Raw output of the predictor for each proposal.
 #[derive(Debug, Clone)]
 pub struct BoxPredictions<B: Backend> {
     /// Class logits `[K, C]`.

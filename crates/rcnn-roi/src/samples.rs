@@ -1,4 +1,4 @@
-//! Which proposals the losses of the second stage look at, and the object of each.
+//! Proposals sampled for the losses of the second stage, and the object of each.
 
 use burn::tensor::backend::Backend;
 use rand::Rng;

@@ -17,7 +17,7 @@ pub struct RpnHead<B: Backend> {
     pub bbox_pred: Conv2d<B>,
 }
 
-/// What the head says of each level, raw.
+/// Raw output of the head for each level.
 #[derive(Debug, Clone)]
 pub struct RpnOutput<B: Backend> {
     /// Objectness logits, `[N, A, H, W]` a level.

@@ -1,4 +1,4 @@
-//! The region proposal network: the first stage, which says where objects might be.
+//! The region proposal network: the first stage, which proposes boxes that might hold objects.
 //!
 //! Ren et al. 2015 (<https://arxiv.org/abs/1506.01497>), as in `torchvision.models.detection.rpn`.
 //! N: images in the batch; A: anchors per location; L: feature levels; K: proposals of an image.

@@ -1,4 +1,4 @@
-//! The first stage's losses: is there an object, and where.
+//! Losses of the first stage: objectness and box deltas.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rand::Rng;

@@ -1,4 +1,4 @@
-//! From scored anchors to proposals: best of each level, decoded, clipped, suppressed.
+//! Selection of proposals: the best anchors of each level, decoded, clipped, suppressed.
 
 use burn::tensor::{DType, Tensor, TensorData, activation::sigmoid};
 use rcnn_ops::{BBox, BoxCoder, DetectionBackend, Phase, grouped_nms, top_k};
@@ -6,7 +6,7 @@ use rcnn_types::Size;
 
 use crate::{RegionProposalNetwork, RpnOutput};
 
-/// Where one image might have objects.
+/// Proposals of one image: boxes that might hold objects.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Proposals {
     /// Boxes `[K, 4]`, xyxy in pixels of the resized image, best first.

@@ -1,4 +1,4 @@
-//! What describes a training run completely: the contents of its TOML file.
+//! Configuration of a training run: the contents of its TOML file.
 
 use std::path::{Path, PathBuf};
 
@@ -77,7 +77,7 @@ pub struct TrainConfig {
     /// An image classifier or a detector whose body is to start from, with frozen batch norms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone_weights: Option<PathBuf>,
-    /// What the names of either's tensors begin with, in a file that holds the weights of several models.
+    /// Prefix of the names of either's tensors, in a file that holds the weights of several models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_prefix: Option<String>,
     /// Passes over the training data.
@@ -96,27 +96,27 @@ pub struct TrainConfig {
     /// Epochs without a better AP after which the run ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,
-    /// What is frozen, and from which epoch on. Where these do not say `trainable_backbone_layers`,
-    /// torchvision's default comes before them: 3 with `weights` or `backbone_weights`, else nothing
-    /// is frozen and that rule is ignored, with a warning.
+    /// Rules of freezing, and from which epoch on. Where these do not say `trainable_backbone_layers`,
+    /// torchvision's default comes before them: 3 with `weights` or `backbone_weights`, else nothing is
+    /// frozen and that rule is ignored, with a warning.
     pub freeze: Vec<Rule>,
     /// Factors on the learning rate; of those whose patterns match a parameter the last counts.
     pub learning_rate_factors: Vec<LearningRateFactor>,
     /// The detector's parameters under torchvision's names, over those that it starts from.
     pub model: serde_json::Map<String, serde_json::Value>,
-    /// What moves the parameters.
+    /// Optimizer.
     pub optimizer: OptimizerConfig,
-    /// How the learning rate changes.
+    /// Schedule of the learning rate.
     pub schedule: ScheduleConfig,
-    /// What is done to the training images.
+    /// Augmentation of the training images.
     pub augmentation: Augmentation,
 }
 
-/// What moves the parameters.
+/// Optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// Which rule.
+    /// Update rule.
     pub kind: OptimizerKind,
     /// Learning rate after the warm-up.
     pub learning_rate: f64,

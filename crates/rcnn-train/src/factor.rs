@@ -18,7 +18,7 @@ use crate::TrainError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LearningRateFactor {
-    /// Which parameters.
+    /// Pattern of the parameters.
     pub pattern: Pattern,
     /// The factor, positive.
     pub factor: f64,

@@ -1,4 +1,4 @@
-//! What a run freezes, epoch by epoch, and how much faster or slower its parts learn.
+//! Freezing of a run, epoch by epoch, and the learning rates of its parts.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -7,8 +7,8 @@ use burn::module::{Module, ParamId};
 use burn::tensor::backend::Backend;
 use rcnn_burn::FasterRcnn;
 use rcnn_burn::backbone::Backbone;
+use rcnn_burn::backbone::named_parameters;
 use rcnn_burn::freeze::{FreezeError, FreezePlan, FreezeState, Rule};
-use rcnn_burn::weights::named_parameters;
 
 use crate::LearningRateFactor;
 

@@ -61,7 +61,7 @@ enum Pick {
 }
 
 impl Pick {
-    fn of(self, values: &StepValues) -> Option<f64> {
+    fn value(self, values: &StepValues) -> Option<f64> {
         match self {
             Self::Total => (!values.losses.is_empty()).then(|| values.total()),
             Self::Loss(name) => {
@@ -136,7 +136,7 @@ impl Metric for ValueMetric {
     }
 
     fn update(&mut self, values: &StepValues, _: &MetricMetadata) -> SerializedEntry {
-        match self.pick.of(values).filter(|value| !value.is_nan()) {
+        match self.pick.value(values).filter(|value| !value.is_nan()) {
             Some(value) => {
                 self.last = value;
                 let format = FormatOptions::new(self.name()).precision(4);

@@ -72,7 +72,7 @@ pub struct Run {
     _lock: Arc<FolderLock>,
 }
 
-/// How a run shows its progress.
+/// Display of a run's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// burn-train's dashboard, for a terminal.
@@ -81,7 +81,7 @@ pub enum Progress {
     Lines,
 }
 
-/// What came of a run.
+/// Result of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Report {
     /// Epochs trained, those before a resumption included.
@@ -153,12 +153,12 @@ impl Run {
         self.accepts_changed_data = true;
     }
 
-    /// Where its files are.
+    /// Folder of its files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What describes the run.
+    /// Configuration of the run.
     pub fn config(&self) -> &TrainConfig {
         &self.config
     }

@@ -4,7 +4,7 @@ use burn::lr_scheduler::LrScheduler;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate changes during a run.
+/// Schedule of the learning rate over a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {
@@ -12,15 +12,15 @@ pub struct ScheduleConfig {
     pub warmup_steps: usize,
     /// Part of the rate that the warm-up starts from.
     pub warmup_factor: f64,
-    /// What the rate does over the whole run.
+    /// Decay over the whole run.
     pub decay: Decay,
     /// Epochs after which the rate is multiplied by `gamma`, for `decay = "step"`.
     pub milestones: Vec<usize>,
-    /// What the rate is multiplied by at each milestone.
+    /// Factor of the rate at each milestone.
     pub gamma: f64,
 }
 
-/// What the learning rate does besides the warm-up.
+/// Decay of the learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {

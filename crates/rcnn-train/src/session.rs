@@ -1,4 +1,4 @@
-//! What the parts of a running training share: its folder, its results so far, and why it stops.
+//! State that the parts of a running training share: its folder, its results so far, and why it stops.
 
 use std::any::Any;
 use std::fmt;

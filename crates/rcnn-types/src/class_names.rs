@@ -5,7 +5,7 @@ use std::collections::HashMap;
 /// The name of class 0, which no object has.
 pub const BACKGROUND: &str = "__background__";
 
-/// What COCO's detectors call the numbers of categories that were given up.
+/// Name that COCO's detectors give the numbers of categories that were given up.
 pub const UNUSED: &str = "N/A";
 
 /// Names that do not fit a model's classes.

@@ -18,7 +18,7 @@ pub struct CocoResult {
 }
 
 impl CocoResult {
-    /// From an object detected in an image.
+    /// Makes the result of an object detected in an image.
     pub fn new(image_id: u64, object: &Instance) -> Self {
         // Single-precision decimals would be other numbers to pycocotools, which reads doubles.
         let [x1, y1, x2, y2] = object.bbox.map(f64::from);

@@ -7,7 +7,7 @@ use crate::Size;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Keypoints(pub Vec<[f32; 3]>);
 
-/// What a class has keypoints of, as COCO's categories say it.
+/// Names and connections of a class's keypoints, as in COCO's categories.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skeleton {
     /// Names, in order.
@@ -35,7 +35,7 @@ impl Skeleton {
 }
 
 impl Keypoints {
-    /// How many are labelled.
+    /// Number of labelled keypoints.
     pub fn labelled(&self) -> usize {
         self.0.iter().filter(|point| point[2] > 0.0).count()
     }

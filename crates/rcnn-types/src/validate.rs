@@ -18,7 +18,7 @@ pub struct InvalidField {
     pub expected: String,
 }
 
-/// What to expect where [`is_positive`] fails.
+/// Expected value where [`is_positive`] fails.
 pub const POSITIVE: &str = "a positive number";
 
 /// Requires that a field is valid.

@@ -1,5 +1,5 @@
-//! From one value of a pickle to a tensor: what Python's `torch._utils._rebuild_*` functions would make, worked out
-//! without calling them.
+//! Tensors from values of a pickle: what Python's `torch._utils._rebuild_*` functions would make, worked
+//! out without calling them.
 
 use std::collections::HashMap;
 use std::sync::Arc;

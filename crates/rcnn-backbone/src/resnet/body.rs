@@ -17,7 +17,7 @@ use crate::{
 /// Makes a [`ResNet`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResNetConfig {
-    /// Which member of the family.
+    /// Member of the family.
     pub arch: ResNetArch,
     /// Frozen or trainable batch norm.
     pub norm: NormKind,

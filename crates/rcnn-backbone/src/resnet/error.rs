@@ -1,4 +1,4 @@
-//! What can be wrong with the stages and blocks of a ResNet.
+//! Errors in the stages and blocks of a ResNet.
 
 /// Stages or blocks of a ResNet that do not go together.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

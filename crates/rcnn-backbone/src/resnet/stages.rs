@@ -1,4 +1,4 @@
-//! Which stages and blocks of a ResNet are built, and the channels and strides that follow.
+//! The stages and blocks of a ResNet that are built, and the channels and strides that follow.
 
 use super::{ResNetConfig, ResNetError};
 use crate::stage::{Block, BlockState};

@@ -161,7 +161,7 @@ struct TileChunks {
 
 impl TileChunks {
     fn new(conv: &Conv2d, bytes: usize) -> Self {
-        let [input, output] = Images::of(conv);
+        let [input, output] = Images::from_conv(conv);
         let tile_bytes = POINTS * (input.blocks() + output.blocks()) * size_of::<ChannelBlock>();
         let rows = bytes / (tile_bytes * input.tile_cols());
         let rows = rows.clamp(1, input.batch * input.tile_rows());

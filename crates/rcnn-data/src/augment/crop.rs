@@ -24,7 +24,7 @@ pub struct IouCrop {
     pub aspect_ratio: [f32; 2],
     /// The least overlaps (IoU of a box and the crop) to draw from; 1 leaves the picture as it is.
     pub overlaps: Vec<f32>,
-    /// How many crops are tried for an overlap.
+    /// Number of crops that are tried for an overlap.
     pub trials: u32,
 }
 

@@ -1,5 +1,5 @@
-//! How well anchors fit boxes: each box's best IoU with the anchors that torchvision would lay over
-//! the resized image.
+//! Fit of anchors to boxes: each box's best IoU with the anchors that torchvision would lay over the
+//! resized image.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub struct AnchorSpec {
     pub aspect_ratios: Vec<f32>,
     /// The pixels from one location to the next at each level.
     pub strides: Vec<u32>,
-    /// What the shorter side of an image is resized to, in pixels.
+    /// Length in pixels that the shorter side of an image is resized to.
     pub min_size: u32,
     /// The most that the longer side may be, in pixels.
     pub max_size: u32,
@@ -50,7 +50,7 @@ impl Default for AnchorSpec {
     }
 }
 
-/// How boxes are covered by anchors.
+/// Coverage of boxes by anchors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Coverage {
     /// The number of boxes.

@@ -1,4 +1,4 @@
-//! Where COCO's files are.
+//! Folder layout of COCO data sets.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Where Pascal VOC's files are.
+//! Folder layout of Pascal VOC data sets.
 
 use std::collections::BTreeMap;
 use std::fs;

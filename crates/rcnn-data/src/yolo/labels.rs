@@ -1,4 +1,4 @@
-//! Which label file belongs to which picture.
+//! Label files of pictures.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Where YOLO's files are.
+//! Folder layout of YOLO data sets.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};

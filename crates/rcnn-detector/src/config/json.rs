@@ -61,8 +61,8 @@ fn require_known(given: &Value, known: &Value, path: &str) -> Result<(), ConfigE
 }
 
 impl FasterRcnnConfig {
-    /// This configuration with some parameters replaced, under their names in JSON. Objects are
-    /// merged, so that `{"backbone": {"arch": "resnet18"}}` leaves the rest of the backbone.
+    /// Replaces some parameters, under their names in JSON. Objects are merged, so that `{"backbone":
+    /// {"arch": "resnet18"}}` leaves the rest of the backbone.
     ///
     /// # Errors
     /// Names an unknown parameter and the known one that is most like it, or a value of the wrong

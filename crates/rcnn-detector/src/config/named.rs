@@ -85,13 +85,13 @@ impl FasterRcnnConfig {
         Self::fasterrcnn_resnet50_fpn(num_classes).with_keypoint(KeypointConfig::default())
     }
 
-    /// With a mask branch: torchvision's `MaskRCNN` over this backbone.
+    /// Adds a mask branch: torchvision's `MaskRCNN` over this backbone.
     pub fn with_mask(mut self, mask: MaskConfig) -> Self {
         self.roi_heads.mask = Some(mask);
         self
     }
 
-    /// With a keypoint branch: torchvision's `KeypointRCNN` over this backbone, which trains at several
+    /// Adds a keypoint branch: torchvision's `KeypointRCNN` over this backbone, which trains at several
     /// sizes.
     pub fn with_keypoint(mut self, keypoint: KeypointConfig) -> Self {
         self.roi_heads.keypoint = Some(keypoint);

@@ -22,7 +22,7 @@ static FONT: LazyLock<FontRef> = LazyLock::new(|| {
     FontRef::try_from_slice(bytes).expect("the embedded font is sound")
 });
 
-/// Which part of a text its point is.
+/// Part of a text that stands at its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
     /// Its start.

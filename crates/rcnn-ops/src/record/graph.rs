@@ -26,7 +26,7 @@ pub struct GraphTensor {
     pub shape: Vec<usize>,
     /// Type of its elements.
     pub dtype: DType,
-    /// Where its values come from.
+    /// Source of its values.
     pub source: Source,
     /// Whether its values depend on parameters and constants alone, and not on an input.
     pub is_constant: bool,
@@ -38,7 +38,7 @@ impl GraphTensor {
     }
 }
 
-/// Where the values of a tensor come from.
+/// Source of the values of a tensor.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// Passed in from outside under this name: images, or pooled features.
@@ -56,11 +56,11 @@ pub enum Source {
 /// An operation in its place.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What is computed.
+    /// Operation that computes the outputs.
     pub operation: Operation,
-    /// What it is computed from, in the order that [`Operation`] says.
+    /// Operands, in the order that [`Operation`] says.
     pub inputs: Vec<TensorId>,
-    /// What comes out.
+    /// Results.
     pub outputs: Vec<TensorId>,
     /// The layer that the operation belongs to: the first one shown to a forward hook after it.
     pub layer: Option<String>,
@@ -88,7 +88,7 @@ pub enum Operation {
         output_padding: Vec<usize>,
         /// Whether there is a bias.
         bias: bool,
-        /// What is done to each value at the end.
+        /// Function applied to each value at the end.
         activation: Activation,
     },
     /// Deformable convolution. Operands: x, offset, weight, mask, bias.
@@ -244,7 +244,7 @@ impl ConvolutionOptions {
     }
 }
 
-/// What a [`Convolution`](Operation::Convolution) adds to its sums, in this order.
+/// Operations after the sums of a [`Convolution`](Operation::Convolution), in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Epilogue {
     /// A bias.
@@ -253,7 +253,7 @@ pub struct Epilogue {
     pub affine: bool,
     /// A residual, resampled to the output's size from the nearest pixel where its own differs.
     pub residual: bool,
-    /// What is done to each value at the end.
+    /// Function applied to each value at the end.
     pub activation: Activation,
 }
 

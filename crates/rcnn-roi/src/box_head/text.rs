@@ -16,7 +16,7 @@ use crate::MAX_LAYERS;
 pub struct BoxHeadTextError {
     /// The text that was given.
     pub text: String,
-    /// What is wrong with it.
+    /// Reason why it is invalid.
     pub reason: String,
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn forward(
     weights: &Weights,
     epilogue: &BlockEpilogue<'_>,
 ) -> Floats {
-    let [input, output] = Images::of(conv);
+    let [input, output] = Images::from_conv(conv);
     let tiles = conv.batch * input.tile_rows() * input.tile_cols();
     let bytes = weights
         .groups

@@ -34,7 +34,7 @@ pub(crate) struct TileBand {
 
 impl Images {
     /// The input and the output of a convolution.
-    pub(crate) fn of(conv: &Conv2d) -> [Self; 2] {
+    pub(crate) fn from_conv(conv: &Conv2d) -> [Self; 2] {
         [conv.in_channels, conv.out_channels].map(|channels| Self {
             batch: conv.batch,
             channels,
