@@ -194,12 +194,16 @@ fn resize_targets<B: Backend>(targets: &[Instances], images: &ImageList<B>) -> V
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use burn::backend::Autodiff;
     use burn::tensor::Distribution;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
     use rcnn_ops::backend_types::Flex;
-    use rcnn_roi::BoxHeadConfig;
+    use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
+    use rcnn_types::{Keypoints, Mask};
 
     use super::*;
     use crate::{FasterRcnnConfig, GeneralizedRcnnTransform, StandardFasterRcnn};
@@ -290,6 +294,77 @@ mod tests {
             "loss_rpn_box_reg",
         ];
         assert_eq!(names, expected);
+    }
+
+    /// A model with both branches, and the values of its losses for the first target.
+    fn branches(target: Instances) -> Result<BTreeMap<&'static str, f64>, DetectError> {
+        let plain = model(&[64]);
+        let mask = MaskConfig {
+            layers: vec![4],
+            dim_reduced: 4,
+            ..Default::default()
+        };
+        let keypoint = KeypointConfig {
+            layers: vec![4],
+            num_keypoints: 2,
+            ..Default::default()
+        };
+        let mut config = plain.config().with_mask(mask).with_keypoint(keypoint);
+        config.transform.min_size = vec![64];
+        type B = Autodiff<Flex>;
+        let model = config.init::<B>(&Default::default()).expect("a model");
+        let images = images().map(Tensor::<B, 3>::from_inner);
+        let targets = [target, Instances::default()];
+        let losses = model.losses(&images, &targets, &mut Sampling::First)?;
+        let names: Vec<_> = losses.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, model.loss_names());
+        assert_eq!(names[2..4], ["loss_mask", "loss_keypoint"]);
+        let gradients = losses.total().backward();
+        let heads = &model.roi_heads;
+        let mask = heads.mask_predictor.as_ref().expect("a mask branch");
+        let keypoint = heads
+            .keypoint_predictor
+            .as_ref()
+            .expect("a keypoint branch");
+        for weight in [&mask.conv5_mask.weight, &keypoint.kps_score_lowres.weight] {
+            // As torch has it: zeros where there is nothing to learn, and not no gradient.
+            assert!(weight.grad(&gradients).is_some());
+        }
+        Ok(losses.values().into_iter().collect())
+    }
+
+    #[test]
+    fn objects_without_masks_or_visible_keypoints_leave_the_branches_as_they_are() {
+        let [target, none] = targets();
+        let of = |target: Instances| {
+            let values = branches(target).expect("targets");
+            (values["loss_mask"], values["loss_keypoint"])
+        };
+        assert_eq!(of(none), (0.0, 0.0));
+        assert_eq!(of(target.clone()), (0.0, 0.0));
+        let size = Size::new(48, 60);
+        let mut labelled = target.clone();
+        labelled.masks = Some(vec![Mask::empty(size); 2]);
+        labelled.keypoints = Some(vec![
+            Keypoints(vec![[8.0, 9.0, 0.0]; 2]),
+            Keypoints::default(),
+        ]);
+        assert_eq!(of(labelled.clone()), (0.0, 0.0));
+        let square = Mask::from_polygons(&[vec![5.0, 8.0, 25.0, 8.0, 25.0, 30.0, 5.0, 30.0]], size);
+        labelled.masks = Some(vec![square, Mask::empty(size)]);
+        labelled.keypoints = Some(vec![
+            Keypoints(vec![[8.0, 9.0, 2.0]; 2]),
+            Keypoints::default(),
+        ]);
+        let (mask, keypoint) = of(labelled.clone());
+        assert!(mask > 0.0 && keypoint > 0.0, "{mask}, {keypoint}");
+
+        let refused = |target: Instances| branches(target).unwrap_err().to_string();
+        let mut other = labelled.clone();
+        other.masks = Some(vec![Mask::empty(Size::new(60, 48)); 2]);
+        assert!(refused(other).contains("image 0: size of masks[0]"));
+        labelled.keypoints = Some(vec![Keypoints(vec![[8.0, 9.0, 2.0]; 3]); 2]);
+        assert!(refused(labelled).contains("number of keypoints[0] = 3: expected 2"));
     }
 
     #[test]

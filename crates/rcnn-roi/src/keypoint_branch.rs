@@ -98,8 +98,8 @@ impl<B: DetectionBackend> KeypointBranch<'_, B> {
         cross_entropy(logits.select(0, index(&rows)), index(&labels), None)
     }
 
-    /// Adds to the detections of every image, in pixels of the resized image, their keypoints
-    /// (torchvision's `keypointrcnn_inference`). Read back from the device at once.
+    /// Adds to the detections of every image, in pixels of the resized image, their keypoints.
+    /// Read back from the device at once.
     pub(crate) fn infer(
         &self,
         features: &FeatureMaps<B>,
@@ -117,9 +117,17 @@ impl<B: DetectionBackend> KeypointBranch<'_, B> {
         }
         let pooled = self.config.roi_pool.forward(features, &boxes, image_sizes);
         cx.layer("keypoint_roi_pool", &pooled);
-        let logits = self.predict(pooled, cx).cast(DType::F32);
+        let logits = self.predict(pooled, cx);
+        self.add_keypoints(logits, detections);
+        cx.step("roi_heads: keypoints");
+    }
+
+    /// Adds to the detections of every image their keypoints, from heat maps `[K, keypoints, side, side]`
+    /// of all of them (torchvision's `keypointrcnn_inference`).
+    pub fn add_keypoints(&self, logits: Tensor<B, 4>, detections: &mut [Instances]) {
         let [_, keypoints, side, _] = logits.dims();
-        let heatmaps: Vec<f32> = logits.into_data().into_vec().expect("f32");
+        let heatmaps = logits.cast(DType::F32).into_data();
+        let heatmaps: Vec<f32> = heatmaps.into_vec().expect("f32");
         let mut heatmaps = heatmaps.chunks_exact(keypoints * side * side);
         for found in detections {
             let pairs = found.boxes.iter().zip(heatmaps.by_ref());
@@ -128,6 +136,5 @@ impl<B: DetectionBackend> KeypointBranch<'_, B> {
             found.keypoints = Some(points);
             found.keypoint_scores = Some(scores);
         }
-        cx.step("roi_heads: keypoints");
     }
 }

@@ -100,7 +100,7 @@ impl<B: DetectionBackend> MaskBranch<'_, B> {
     }
 
     /// Adds to the detections of every image, in pixels of the resized image, the probabilities of their
-    /// masks (torchvision's `maskrcnn_inference`). Read back from the device at once.
+    /// masks. Read back from the device at once.
     pub(crate) fn infer(
         &self,
         features: &FeatureMaps<B>,
@@ -116,11 +116,17 @@ impl<B: DetectionBackend> MaskBranch<'_, B> {
         let pooled = self.config.roi_pool.forward(features, &boxes, image_sizes);
         cx.layer("mask_roi_pool", &pooled);
         let logits = self.predict(pooled, cx);
+        self.add_masks(logits, detections);
+        cx.step("roi_heads: masks");
+    }
+
+    /// Adds to the detections of every image the probabilities of their masks, from mask logits
+    /// `[K, C, side, side]` of all of them (torchvision's `maskrcnn_inference`).
+    pub fn add_masks(&self, logits: Tensor<B, 4>, detections: &mut [Instances]) {
         let side = logits.dims()[3];
         let labels = detections.iter().flat_map(|found| found.labels.iter());
         let probabilities = sigmoid(of_class(logits, labels.copied()).cast(DType::F32));
         let probabilities: Vec<f32> = probabilities.into_data().into_vec().expect("f32");
-        cx.step("roi_heads: masks");
         let mut masks = probabilities.chunks_exact(side * side);
         for found in detections {
             let masks = found.boxes.iter().zip(masks.by_ref());

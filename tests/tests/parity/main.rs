@@ -9,6 +9,7 @@
 //! Without `--device` (or `PARITY_DEVICES`, the same list), a backend that finds no device is
 //! skipped, and says so; a device asked for must be there.
 
+mod branches;
 mod freeze;
 mod half;
 mod kernels;
@@ -187,6 +188,7 @@ fn modules<B: DetectionBackend>(extent: Extent) -> Modules<B> {
         ("models", models::checks::<B>(extent)),
         ("surgery", surgery::checks::<B>()),
         ("half", half::checks::<B>()),
+        ("branches", simple(branches::checks::<B>())),
         ("training_ops", simple(training_ops::checks::<B>())),
         ("training", training::checks::<B>(extent)),
     ]
@@ -236,6 +238,7 @@ fn main() -> ExitCode {
         suite.add_host(ops::host_checks());
         suite.add_host(models::host_checks());
         suite.add_host(training_ops::host_checks());
+        suite.add_host(branches::host_checks());
         let freeze: fn() = freeze::trainable_backbone_layers;
         suite.add_host(vec![("trainable_backbone_layers", freeze)]);
     }

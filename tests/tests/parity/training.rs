@@ -38,7 +38,7 @@ pub(crate) fn checks<B: DetectionBackend>(extent: Extent) -> Vec<Check<B>> {
 pub(crate) const LOSS: f32 = 1e-4;
 /// Largest difference of a parameter's gradient, relative to its norm. Single elements move further
 /// where another order of summation tips a ReLU.
-const GRADIENT: f64 = 1e-3;
+pub(crate) const GRADIENT: f64 = 1e-3;
 
 pub(crate) fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f32 {
     tensor.into_data().into_vec::<f32>().expect("f32")[0]
@@ -83,7 +83,7 @@ const NORMS: &str = r"/\.(bn\d|downsample\.1)\./";
 
 /// Puts gradients in the place of parameters, NaN where there is none, so that they can be listed
 /// under torchvision's names and in its layouts.
-struct Gradients(GradientsParams);
+pub(crate) struct Gradients(pub(crate) GradientsParams);
 
 impl<B: Backend> ModuleMapper<B> for Gradients {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
