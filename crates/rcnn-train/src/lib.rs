@@ -38,6 +38,7 @@ mod schedule;
 mod session;
 mod stop;
 mod trainee;
+mod training;
 
 pub use config::{OptimizerConfig, OptimizerKind, TrainConfig};
 pub use error::TrainError;
