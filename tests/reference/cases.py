@@ -29,6 +29,7 @@ def case(name, arch, num_classes, images, gains, options=None, norm="frozen", va
     }
 
 
+FIVE_SIZES = {"sizes": [[32, 64, 128, 256, 512]] * 3, "aspect_ratios": [[0.5, 1.0, 2.0]] * 3}
 HIGH = (1, 1, 4, 8)  # raises the upper levels, so that some proposals come from them
 
 CASES = [
@@ -109,6 +110,22 @@ CASES = [
     case(
         "resnet18_levels", "resnet18", 4, [("levels~6", 260, 340)],
         gains(0.125, 0.03125, 0.25, 0.125, bias=16, fpn=(1, 4, 8, 16)), {"min_size": [256], "max_size": 352},
+    ),
+    case(
+        "mobilenet_v3_large_320", "fasterrcnn_mobilenet_v3_large_320_fpn", 91, [("mobile320~4", 240, 330)],
+        gains(8, 1, 32, 4, bias=16),
+        {"min_size": [320], "max_size": 640, "rpn_pre_nms_top_n_test": 150, "rpn_post_nms_top_n_test": 150},
+        norm="batch", variant="builder",
+    ),
+    case(
+        "mobilenet_v3_large_frozen", "mobilenet_v3_large", 4, [("mobile/a~0", 100, 141), ("mobile/b~0", 150, 110)],
+        gains(8, 1, 32, 4, bias=16),
+        {"min_size": [256], "max_size": 400, "rpn_anchor_generator": FIVE_SIZES, "rpn_score_thresh": 0.95}, variant="mobilenet",
+    ),
+    case(
+        "mobilenet_v3_small_frozen", "mobilenet_v3_small", 4, [("small~0", 120, 150)],
+        gains(8, 1, 32, 4, bias=16),
+        {"min_size": [256], "max_size": 400, "rpn_anchor_generator": FIVE_SIZES}, variant="mobilenet",
     ),
     case(
         "custom_backbone", "custom", 4, [("custom/a~0", 110, 140), ("custom/b~0", 128, 96)],

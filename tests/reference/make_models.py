@@ -15,9 +15,10 @@ import pathlib
 import torch
 from safetensors.torch import save
 from torch import nn
+from torchvision.models import detection
 from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn_v2
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
@@ -53,9 +54,21 @@ def build(case):
         model = fasterrcnn_resnet50_fpn_v2(
             weights=None, weights_backbone=None, num_classes=case["num_classes"], **options
         )
+    elif case["variant"] == "builder":
+        model = getattr(detection, case["arch"])(
+            weights=None, weights_backbone=None, num_classes=case["num_classes"], **options
+        )
     else:
         if case["variant"] == "custom":
             backbone = custom_backbone()
+        elif case["variant"] == "mobilenet":
+            backbone = mobilenet_backbone(
+                backbone_name=case["arch"],
+                weights=None,
+                fpn=True,
+                norm_layer=NORMS[case["norm"]],
+                returned_layers=case.get("returned_layers"),
+            )
         else:
             backbone = resnet_fpn_backbone(
                 backbone_name=case["arch"],

@@ -4,7 +4,11 @@ import json
 import pathlib
 
 import torch
-from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn_v2
+from torchvision.models.detection import (
+    FasterRCNN,
+    fasterrcnn_mobilenet_v3_large_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+)
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "fixtures"
@@ -22,9 +26,8 @@ def main():
             arch: shapes(FasterRCNN(resnet_fpn_backbone(backbone_name=arch, weights=None), num_classes=91))
             for arch in ARCHS
         }
-        found["fasterrcnn_resnet50_fpn_v2"] = shapes(
-            fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=91)
-        )
+        for build in (fasterrcnn_resnet50_fpn_v2, fasterrcnn_mobilenet_v3_large_fpn):
+            found[build.__name__] = shapes(build(weights=None, weights_backbone=None, num_classes=91))
     text = json.dumps(found, separators=(",", ":"))
     (FIXTURES / "state_dicts.json").write_text(text + "\n")
     print(len(text), {k: len(v) for k, v in found.items()})

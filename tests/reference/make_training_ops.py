@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import box_iou
@@ -175,11 +175,13 @@ def frozen_names():
     """``frozen[n]`` of the first ``names``, in the order of ``named_parameters``, are frozen with n
     trainable layers."""
     found = {}
-    for arch in ("resnet18", "resnet50", "resnet101"):
+    resnets = [(arch, resnet_fpn_backbone, {}, 6) for arch in ("resnet18", "resnet50", "resnet101")]
+    mobilenets = [(arch, mobilenet_backbone, {"fpn": True}, 7) for arch in ("mobilenet_v3_large", "mobilenet_v3_small")]
+    for arch, build, options, counts in resnets + mobilenets:
         for norm, layer in NORMS.items():
-            for count in range(6):
+            for count in range(counts):
                 with torch.device("meta"):
-                    backbone = resnet_fpn_backbone(backbone_name=arch, weights=None, norm_layer=layer, trainable_layers=count)
+                    backbone = build(backbone_name=arch, weights=None, norm_layer=layer, trainable_layers=count, **options)
                 names = [n for n, p in backbone.named_parameters() if not p.requires_grad]
                 assert all(n.startswith("body.") for n in names)
                 found[f"{arch}/{norm}/{count}"] = names

@@ -46,27 +46,28 @@ impl fmt::Display for ConfigOrigin {
     }
 }
 
-/// Gives the norms the epsilon that torchvision sets for a file's published weights alone, if it is one of these.
+/// Takes over what torchvision sets for a file's published weights alone, if it is one of these: the epsilon of norms, or
+/// thresholds and sizes of images that another detector over the same network does not have.
 pub(crate) fn adopt_published(
     config: &mut FasterRcnnConfig,
     checkpoint: &Checkpoint,
     table: impl IntoIterator<Item = &'static Published>,
 ) -> Result<ConfigOrigin, CheckpointError> {
-    let Some(backbone) = config.backbone.architecture_mut() else {
-        return Ok(ConfigOrigin::Recognized);
-    };
     let (path, mut origin) = (&checkpoint.path, ConfigOrigin::Recognized);
-    for published in table {
-        let Some(eps) = published.norm_eps else {
+    for published in table.into_iter().filter(|row| row.is_detector()) {
+        let meant = published_config(published, config);
+        if meant.as_ref() == Some(config) {
             continue;
-        };
-        // To hash the whole file takes a tenth of a second or more: only one of the right size is worth it.
-        let is_like =
-            published.num_classes == config.num_classes && published.has_size(checkpoint.file_size);
+        }
         let name = published.full_name();
-        if is_like && checkpoint.sha256()?.starts_with(published.hash_prefix()) {
-            tracing::info!("{}: {name}; the norms' epsilon is {eps:?}", path.display());
-            backbone.set_norm_eps(eps);
+        // To hash the whole file takes a tenth of a second or more: only one of the right size is worth it.
+        if let Some(meant) = meant
+            && published.num_classes == config.num_classes
+            && published.has_size(checkpoint.file_size)
+            && checkpoint.sha256()?.starts_with(published.hash_prefix())
+        {
+            tracing::info!("{}: {name}", path.display());
+            *config = meant;
             return Ok(ConfigOrigin::Published(published));
         }
         if path
@@ -74,14 +75,33 @@ pub(crate) fn adopt_published(
             .is_some_and(|name| name == published.file_name())
         {
             tracing::warn!(
-                "{}: the file's name is that of {name}, but its content is not; the norms' epsilon stays {:?}, not {eps:?}",
-                path.display(),
-                backbone.norm_eps()
+                "{}: the file's name is that of {name}, but its content is not; what torchvision sets for these weights \
+                 alone (epsilon of norms, thresholds, sizes of images) is not taken over",
+                path.display()
             );
             origin = ConfigOrigin::OnlyNamed(published);
         }
     }
     Ok(origin)
+}
+
+/// A recognised configuration with what torchvision sets for published weights; nothing where they are of another network.
+fn published_config(
+    published: &Published,
+    recognized: &FasterRcnnConfig,
+) -> Option<FasterRcnnConfig> {
+    let mut config = match FasterRcnnConfig::named(published.builder, recognized.num_classes) {
+        Ok(named) if named.backbone != recognized.backbone => return None,
+        Ok(named) => FasterRcnnConfig {
+            class_names: recognized.class_names.clone(),
+            ..named
+        },
+        Err(_) => recognized.clone(),
+    };
+    if let Some(eps) = published.norm_eps {
+        config.backbone.architecture_mut()?.set_norm_eps(eps);
+    }
+    Some(config)
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn detector(
     let levels = backbone.architecture().map(|network| network.levels());
     let levels = levels.unwrap_or_default();
     let out_channels = levels.first().map_or(0, |level| level.channels);
-    let mut config = FasterRcnnConfig::new(backbone, num_classes);
+    let mut config = FasterRcnnConfig::usual(backbone, num_classes);
     config.rpn.conv_depth = shapes.count(|i| format!("rpn.head.conv.{i}.0.weight"));
     let anchors = shapes.outputs("rpn.head.cls_logits.weight", 4)?;
     let usual = &config.rpn.anchor_generator;

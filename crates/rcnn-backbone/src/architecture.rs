@@ -11,7 +11,9 @@ use rcnn_ops::{DetectionBackend, Forward};
 use rcnn_types::validate::InvalidField;
 use serde::{Deserialize, Serialize};
 
+use crate::mobilenet_v3::MobileNetV3Arch;
 use crate::resnet::{self, ResNet, ResNetFpnConfig};
+use crate::sequential::{self, Sequential, SequentialArch, SequentialConfig};
 use crate::{Backbone, BackboneWithFpn, Body, FeatureMaps, LevelSpec, NormKind, Shapes, Stage};
 
 /// Description of an architecture besides its module: names, levels, stages, changes. Its configuration
@@ -38,6 +40,9 @@ pub trait Architecture: fmt::Display {
     /// A level `pool`, which is made of the last map, is not among them.
     fn level_stages(&self) -> Vec<usize>;
 
+    /// Sizes in pixels of the anchors of each feature map, as in torchvision's detectors over the architecture.
+    fn anchor_sizes(&self) -> Vec<Vec<f32>>;
+
     /// Epsilon of the norms.
     fn norm_eps(&self) -> f64;
 
@@ -49,7 +54,10 @@ pub trait Architecture: fmt::Display {
 
     /// Makes feature maps of these stages alone, given as ascending positions, and perhaps a level `pool`.
     /// Stages after the last are not built.
-    fn set_levels(&mut self, stages: &[usize], pool: bool);
+    ///
+    /// # Errors
+    /// When the backbone has no place for such a level.
+    fn set_levels(&mut self, stages: &[usize], pool: bool) -> Result<(), BackboneConfigError>;
 
     /// Makes a stage the identity, of which no feature map is made.
     fn drop_stage(&mut self, stage: usize);
@@ -68,6 +76,8 @@ pub trait Architecture: fmt::Display {
 pub enum BackboneConfig {
     /// A ResNet with a feature pyramid network.
     ResnetFpn(ResNetFpnConfig),
+    /// A MobileNetV3, with a feature pyramid network or without.
+    MobilenetV3(SequentialConfig<MobileNetV3Arch>),
     /// A custom backbone, which is passed in as a module.
     Custom,
 }
@@ -84,6 +94,7 @@ impl BackboneConfig {
     pub fn architecture(&self) -> Option<&dyn Architecture> {
         match self {
             Self::ResnetFpn(config) => Some(config),
+            Self::MobilenetV3(config) => Some(config),
             Self::Custom => None,
         }
     }
@@ -92,6 +103,7 @@ impl BackboneConfig {
     pub fn architecture_mut(&mut self) -> Option<&mut dyn Architecture> {
         match self {
             Self::ResnetFpn(config) => Some(config),
+            Self::MobilenetV3(config) => Some(config),
             Self::Custom => None,
         }
     }
@@ -102,15 +114,16 @@ impl BackboneConfig {
     /// Lists the known names.
     pub fn named(name: &str) -> Result<Self, UnknownArchitecture> {
         let member = name.strip_suffix("_fpn").unwrap_or(name);
-        let found = ResNetFpnConfig::named(member).map(Self::ResnetFpn);
+        let resnet = ResNetFpnConfig::named(member).map(Self::ResnetFpn);
+        let found = resnet.or_else(|| SequentialConfig::named(member).map(Self::MobilenetV3));
         found.ok_or_else(|| UnknownArchitecture { name: name.into() })
     }
 
     /// Names of all architectures that come with the project.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        resnet::ResNetArch::ALL
-            .into_iter()
-            .map(resnet::ResNetArch::name)
+        let resnets = resnet::ResNetArch::ALL.into_iter();
+        let resnets = resnets.map(resnet::ResNetArch::name);
+        resnets.chain(MobileNetV3Arch::ALL.iter().map(|arch| arch.name()))
     }
 
     /// Recognises an architecture by the names and shapes of a backbone's tensors; nothing where no
@@ -119,7 +132,9 @@ impl BackboneConfig {
     /// # Errors
     /// Says what was seen that does not fit the architecture.
     pub fn recognize(backbone: &Shapes) -> Option<Result<Self, String>> {
-        ResNetFpnConfig::recognize(backbone).map(|config| config.map(Self::ResnetFpn))
+        let resnet = ResNetFpnConfig::recognize(backbone);
+        let resnet = resnet.map(|config| config.map(Self::ResnetFpn));
+        resnet.or_else(|| sequential::<MobileNetV3Arch>(backbone))
     }
 
     /// Recognises the image classifier of an architecture, and gives its name; nothing where no architecture
@@ -129,6 +144,7 @@ impl BackboneConfig {
     /// As [`recognize`](Self::recognize).
     pub fn recognize_classifier(classifier: &Shapes) -> Option<Result<&'static str, String>> {
         resnet::recognize_classifier(classifier)
+            .or_else(|| sequential::recognize_classifier::<MobileNetV3Arch>(classifier))
     }
 
     /// The parts of the image classifiers of all architectures, which their tensors' names begin with.
@@ -146,9 +162,14 @@ impl BackboneConfig {
     ) -> Result<Option<AnyBackbone<B>>, BackboneConfigError> {
         Ok(match self {
             Self::ResnetFpn(config) => Some(AnyBackbone::ResNetFpn(config.init(device)?)),
+            Self::MobilenetV3(config) => Some(config.init(device)?),
             Self::Custom => None,
         })
     }
+}
+
+fn sequential<A: SequentialArch>(backbone: &Shapes) -> Option<Result<BackboneConfig, String>> {
+    Some(SequentialConfig::<A>::recognize(backbone)?.map(BackboneConfig::from))
 }
 
 impl fmt::Display for BackboneConfig {
@@ -167,6 +188,9 @@ pub enum BackboneConfigError {
     /// A ResNet's stages or blocks do not go together.
     #[error(transparent)]
     ResNet(#[from] crate::resnet::ResNetError),
+    /// Stages or blocks of a sequential body do not go together.
+    #[error(transparent)]
+    Sequential(#[from] sequential::SequentialError),
     /// A field has an invalid value.
     #[error(transparent)]
     Field(#[from] InvalidField),
@@ -190,6 +214,10 @@ pub struct UnknownArchitecture {
 pub enum AnyBackbone<B: Backend> {
     /// A ResNet with a feature pyramid network.
     ResNetFpn(BackboneWithFpn<B, ResNet<B>>),
+    /// A sequential body with a feature pyramid network.
+    SequentialFpn(BackboneWithFpn<B, Sequential<B>>),
+    /// A sequential body by itself.
+    Sequential(Sequential<B>),
 }
 
 impl<B: DetectionBackend> AnyBackbone<B> {
@@ -198,6 +226,8 @@ impl<B: DetectionBackend> AnyBackbone<B> {
     pub fn drop_block(&mut self, block: &str) -> bool {
         match self {
             Self::ResNetFpn(backbone) => backbone.body.drop_block(block),
+            Self::SequentialFpn(backbone) => backbone.body.drop_block(block),
+            Self::Sequential(backbone) => backbone.drop_block(block),
         }
     }
 }
@@ -206,30 +236,40 @@ impl<B: DetectionBackend> Backbone<B> for AnyBackbone<B> {
     fn forward(&self, images: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
         match self {
             Self::ResNetFpn(backbone) => backbone.forward(images, cx),
+            Self::SequentialFpn(backbone) => backbone.forward(images, cx),
+            Self::Sequential(backbone) => Backbone::forward(backbone, images, cx),
         }
     }
 
     fn levels(&self) -> Vec<LevelSpec> {
         match self {
             Self::ResNetFpn(backbone) => backbone.levels(),
+            Self::SequentialFpn(backbone) => backbone.levels(),
+            Self::Sequential(backbone) => Backbone::levels(backbone),
         }
     }
 
     fn stages(&self) -> Vec<Stage> {
         match self {
             Self::ResNetFpn(backbone) => backbone.stages(),
+            Self::SequentialFpn(backbone) => backbone.stages(),
+            Self::Sequential(backbone) => Backbone::stages(backbone),
         }
     }
 
     fn size_divisibility(&self) -> usize {
         match self {
             Self::ResNetFpn(backbone) => backbone.size_divisibility(),
+            Self::SequentialFpn(backbone) => backbone.size_divisibility(),
+            Self::Sequential(backbone) => Backbone::size_divisibility(backbone),
         }
     }
 
     fn config(&self) -> BackboneConfig {
         match self {
             Self::ResNetFpn(backbone) => backbone.config(),
+            Self::SequentialFpn(backbone) => backbone.config(),
+            Self::Sequential(backbone) => Backbone::config(backbone),
         }
     }
 }

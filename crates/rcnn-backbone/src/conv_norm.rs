@@ -78,6 +78,8 @@ pub struct ConvNormConfig {
     pub groups: usize,
     /// Kind and epsilon of the norm, if there is one.
     pub norm: Option<(NormKind, f64)>,
+    /// How much a batch counts in the running statistics of the norm.
+    pub momentum: f64,
     /// Initial weights of the convolution.
     pub initializer: Initializer,
 }
@@ -91,6 +93,7 @@ impl ConvNormConfig {
             stride: 1,
             groups: 1,
             norm: None,
+            momentum: 0.1,
             initializer: Initializer::KaimingNormal {
                 gain: std::f64::consts::SQRT_2,
                 fan_out_only: true,
@@ -116,6 +119,7 @@ impl ConvNormConfig {
                 num_features,
                 kind,
                 eps,
+                momentum: self.momentum,
             }
             .init(device)
         });

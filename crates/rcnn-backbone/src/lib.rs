@@ -2,7 +2,7 @@
 //!
 //! The first stage of a two-stage detector. [`Backbone`] is the trait for a custom one, and
 //! [`BackboneWithFpn`] puts torchvision's feature pyramid on any [`Body`]. The architectures that come with
-//! the project are a folder each ([`resnet`]), described by [`BackboneConfig`] and run by [`AnyBackbone`];
+//! the project are a folder each ([`resnet`], [`mobilenet_v3`]), described by [`BackboneConfig`] and run by [`AnyBackbone`];
 //! [`Architecture`] is what the rest of the project asks of them. Modules carry torchvision's parameter names,
 //! so that its checkpoints fit as they are.
 
@@ -12,10 +12,13 @@ mod body;
 mod conv_norm;
 mod fpn;
 mod levels;
+mod mobilenet;
+pub mod mobilenet_v3;
 mod norm;
 mod parameters;
 pub mod published;
 pub mod resnet;
+pub mod sequential;
 mod shapes;
 mod stage;
 
@@ -27,9 +30,11 @@ pub use body::Body;
 pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_relu};
 pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, FpnConfig};
 pub use levels::{FeatureMapsError, LevelSpec, MAX_CHANNELS, validate_levels};
+pub use mobilenet_v3::MobileNetV3Arch;
 pub use norm::{BatchNorm2d, BatchNorm2dConfig, Norm, NormKind};
 pub use parameters::{NamedParameter, named_parameters};
 pub use resnet::{ResNet, ResNetArch, ResNetConfig, ResNetFpnConfig};
+pub use sequential::{Sequential, SequentialArch, SequentialConfig};
 pub use shapes::Shapes;
 pub use stage::{Block, BlockState, Stage};
 

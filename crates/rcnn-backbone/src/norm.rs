@@ -26,6 +26,8 @@ pub struct BatchNorm2dConfig {
     /// Added to the variance. torchvision's published COCO weights of `fasterrcnn_resnet50_fpn`
     /// want 0, everything else 1e-5.
     pub eps: f64,
+    /// How much a batch counts in the running statistics: 0.1 in torch.
+    pub momentum: f64,
 }
 
 impl BatchNorm2dConfig {
@@ -39,6 +41,7 @@ impl BatchNorm2dConfig {
             running_mean: RunningState::new(Tensor::zeros(shape, device)),
             running_var: RunningState::new(Tensor::ones(shape, device)),
             eps: self.eps,
+            momentum: self.momentum,
         };
         match self.kind {
             NormKind::FrozenBatchNorm2d => BatchNorm2d::FrozenBatchNorm2d(norm.no_grad()),
@@ -73,10 +76,9 @@ pub struct Norm<B: Backend> {
     pub running_var: RunningState<Tensor<B, 1>>,
     /// Added to the variance.
     pub eps: f64,
+    /// Weight of a batch in the running statistics.
+    pub momentum: f64,
 }
-
-/// Weight of a batch in the running statistics.
-const MOMENTUM: f64 = 0.1;
 
 impl<B: DetectionBackend> BatchNorm2d<B> {
     /// Normalises with the running statistics, or with the batch's (see [`Phase`]).
@@ -138,7 +140,9 @@ impl<B: DetectionBackend> Norm<B> {
         let [n, _, h, w] = input.dims();
         let (mean, var) = channel_moments(input.clone());
         let follow = |running: &RunningState<Tensor<B, 1>>, batch: Tensor<B, 1>| {
-            running.update(running.value_sync() * (1.0 - MOMENTUM) + batch.detach() * MOMENTUM);
+            running.update(
+                running.value_sync() * (1.0 - self.momentum) + batch.detach() * self.momentum,
+            );
             // Written through at once: saving reads the state as it stands.
             running.value_sync();
         };
@@ -177,6 +181,7 @@ mod tests {
             num_features: 2,
             kind,
             eps: 1e-5,
+            momentum: 0.1,
         };
         let norm = match config.init::<B>(&device) {
             BatchNorm2d::FrozenBatchNorm2d(norm) => {

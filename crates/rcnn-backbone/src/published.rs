@@ -2,7 +2,42 @@
 
 use std::fmt;
 
-use crate::resnet;
+use crate::{mobilenet_v3, resnet};
+
+/// A row of the table; one for a backbone leaves out what they have in common.
+macro_rules! row {
+    ($builder:literal, $weights_enum:literal, $weights:literal, $is_default:literal, $file:literal,
+     $num_params:literal, $metric:expr, $file_size:literal, $num_classes:literal, $norm_eps:expr) => {
+        $crate::published::Published {
+            builder: $builder,
+            weights_enum: $weights_enum,
+            weights: $weights,
+            is_default: $is_default,
+            url: concat!("https://download.pytorch.org/models/", $file),
+            num_params: $num_params,
+            metric: $metric,
+            file_size: $file_size,
+            num_classes: $num_classes,
+            norm_eps: $norm_eps,
+        }
+    };
+    ($builder:literal, $weights_enum:literal, $weights:literal, $is_default:literal, $file:literal,
+     $num_params:literal, $acc1:literal, $file_size:literal) => {
+        $crate::published::row!(
+            $builder,
+            $weights_enum,
+            $weights,
+            $is_default,
+            $file,
+            $num_params,
+            $crate::published::Metric::Acc1($acc1),
+            $file_size,
+            1000,
+            None
+        )
+    };
+}
+pub(crate) use row;
 
 /// One published file of weights.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +114,7 @@ impl Published {
 
 /// Every published file known here: detectors first, then backbones trained to classify.
 pub fn all() -> impl Iterator<Item = &'static Published> {
-    let rows = || resnet::PUBLISHED.iter();
+    let rows = || resnet::PUBLISHED.iter().chain(&mobilenet_v3::PUBLISHED);
     let detectors = rows().filter(|row| row.is_detector());
     detectors.chain(rows().filter(|row| !row.is_detector()))
 }

@@ -21,6 +21,7 @@ pub mod conv2d;
 pub mod conv_transpose2d;
 mod epilogue;
 pub mod fit_image;
+pub mod gate;
 mod gemm;
 pub mod linear;
 pub mod max_pool;

@@ -11,7 +11,7 @@ use burn::config::Config;
 use burn::tensor::backend::Backend;
 use rcnn_backbone::{Backbone, BackboneConfig, BackboneConfigError, LevelSpec, validate_levels};
 use rcnn_roi::RoiHeadsConfig;
-use rcnn_rpn::RpnConfig;
+use rcnn_rpn::{AnchorGenerator, RpnConfig};
 use rcnn_types::validate::{InvalidField, require};
 use serde::Serialize;
 
@@ -44,14 +44,20 @@ pub struct FasterRcnnConfig {
 impl Config for FasterRcnnConfig {}
 
 impl FasterRcnnConfig {
-    /// torchvision's `FasterRCNN` over a backbone, with its defaults elsewhere.
+    /// torchvision's `FasterRCNN` over a backbone, with the anchors of its detectors over such a one and its defaults
+    /// elsewhere.
     pub fn new(backbone: impl Into<BackboneConfig>, num_classes: usize) -> Self {
+        let backbone = backbone.into();
+        let mut rpn = RpnConfig::default();
+        if let Some(network) = backbone.architecture() {
+            rpn.anchor_generator = AnchorGenerator::with_sizes(network.anchor_sizes());
+        }
         Self {
             num_classes,
             class_names: Vec::new(),
-            backbone: backbone.into(),
+            backbone,
             transform: GeneralizedRcnnTransform::default(),
-            rpn: RpnConfig::default(),
+            rpn,
             roi_heads: RoiHeadsConfig::default(),
         }
     }

@@ -5,7 +5,7 @@ use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, IntTenso
 
 use crate::{
     Activation, ConvEpilogue, ConvPrecision, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel,
-    RoiPoolOptions, box_coder, boxes, channels, conv_transpose2d, convolution, image, nms,
+    RoiPoolOptions, box_coder, boxes, channels, conv_transpose2d, convolution, gate, image, nms,
     roi_align, roi_pool, top_k,
 };
 
@@ -103,6 +103,24 @@ pub trait DetectionBackend: Backend {
     /// of a shift and a scale. Not differentiable itself.
     fn channel_sums(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         channels::sums::<Self>(a, b)
+    }
+
+    /// The mean of each channel; see [`global_average_pool`](crate::global_average_pool).
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`
+    /// - output: `[N, C, 1, 1]`
+    fn global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        gate::means::<Self>(x)
+    }
+
+    /// Each channel multiplied by a number; see [`channel_gate`](crate::channel_gate).
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`, gate: `[N, C, 1, 1]`
+    /// - output: `[N, C, H, W]`
+    fn channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        gate::multiply::<Self>(x, gate)
     }
 
     /// The largest value of each window; see [`max_pool2d`](crate::max_pool2d).

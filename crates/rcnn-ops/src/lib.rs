@@ -20,6 +20,7 @@ mod convolution;
 pub mod cpu;
 mod devices;
 mod forward;
+mod gate;
 mod image;
 mod linear;
 mod loss_functions;
@@ -47,6 +48,7 @@ pub use convolution::{ConvEpilogue, ConvPrecision};
 pub use devices::wgpu_device;
 pub use devices::{DeviceError, DeviceInfo, devices, probe};
 pub use forward::{Forward, ForwardHook, LayerOutput, Phase, Scope};
+pub use gate::{channel_gate, global_average_pool};
 pub use image::{ImageFit, fit_image};
 pub use linear::linear;
 pub use loss_functions::{

@@ -30,16 +30,20 @@ pub struct AnchorGenerator {
 impl Default for AnchorGenerator {
     /// Five levels, one size each from 32 to 512, three ratios.
     fn default() -> Self {
-        Self {
-            sizes: [32.0, 64.0, 128.0, 256.0, 512.0]
-                .map(|size| vec![size])
-                .into(),
-            aspect_ratios: vec![vec![0.5, 1.0, 2.0]; 5],
-        }
+        let sizes = [32.0, 64.0, 128.0, 256.0, 512.0];
+        Self::with_sizes(sizes.map(|size| vec![size]).into())
     }
 }
 
 impl AnchorGenerator {
+    /// Anchors of these sizes on each level, and torchvision's three ratios.
+    pub fn with_sizes(sizes: Vec<Vec<f32>>) -> Self {
+        Self {
+            aspect_ratios: vec![vec![0.5, 1.0, 2.0]; sizes.len()],
+            sizes,
+        }
+    }
+
     /// Anchors at each location. torchvision's head has the first level's number for all levels.
     pub fn num_anchors_per_location(&self) -> usize {
         match (self.sizes.first(), self.aspect_ratios.first()) {

@@ -260,8 +260,8 @@ impl TrainConfig {
         Ok(self.augmentation.validate()?)
     }
 
-    /// The detector to be trained, with the data's classes: that of `weights` or torchvision's
-    /// `fasterrcnn_resnet50_fpn`, with the fields of `model` over it.
+    /// The detector to be trained, with the data's classes: that of `weights` or torchvision's over the
+    /// backbone of `model` (`fasterrcnn_resnet50_fpn`), with the fields of `model` over it.
     pub(crate) fn detector(
         &self,
         weights: Option<&Weights>,
@@ -269,7 +269,12 @@ impl TrainConfig {
     ) -> Result<FasterRcnnConfig, ConfigError> {
         let mut base = match weights {
             Some(weights) => weights.config.clone(),
-            None => FasterRcnnConfig::default(),
+            None => {
+                let backbone = FasterRcnnConfig::default()
+                    .overridden(&self.model)?
+                    .backbone;
+                FasterRcnnConfig::usual(backbone, class_names.len())
+            }
         };
         base.num_classes = class_names.len();
         base.class_names = class_names.to_vec();

@@ -9,7 +9,8 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use parity::{Fixture, assert_close, synthetic};
 use rcnn_burn::backbone::{
-    Backbone, FeatureMaps, Forward, LevelSpec, NormKind, Phase, ResNetArch, ResNetFpnConfig,
+    Backbone, BackboneConfig, FeatureMaps, Forward, LevelSpec, NormKind, Phase, ResNetArch,
+    ResNetFpnConfig,
 };
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{BBox, DetectionBackend};
@@ -32,14 +33,27 @@ const SCORES: f32 = 1e-3;
 pub(crate) fn config(case: &Value) -> FasterRcnnConfig {
     let text = |name: &str| case[name].as_str().expect("a string");
     let num_classes = case["num_classes"].as_u64().expect("a number") as usize;
+    let norm = match text("norm") {
+        "batch" => NormKind::BatchNorm2d,
+        _ => NormKind::FrozenBatchNorm2d,
+    };
     let mut config = match text("variant") {
         "custom" => FasterRcnnConfig::custom(num_classes),
         "v2" => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(num_classes),
+        "builder" => {
+            let named = FasterRcnnConfig::named(text("arch"), num_classes);
+            let mut config = named.expect("a detector");
+            let network = config.backbone.architecture_mut();
+            network.expect("no custom backbone").set_norm(norm);
+            config
+        }
+        "mobilenet" => {
+            let mut backbone = BackboneConfig::named(text("arch")).expect("a MobileNet");
+            let network = backbone.architecture_mut();
+            network.expect("no custom backbone").set_norm(norm);
+            FasterRcnnConfig::new(backbone, num_classes)
+        }
         _ => {
-            let norm = match text("norm") {
-                "batch" => NormKind::BatchNorm2d,
-                _ => NormKind::FrozenBatchNorm2d,
-            };
             let mut backbone = ResNetFpnConfig {
                 arch: text("arch").parse().expect("a ResNet"),
                 norm,
@@ -260,7 +274,8 @@ pub(crate) fn assert_same(what: &str, found: &Instances, expected: &Instances) {
 }
 
 /// Cases that every backend runs.
-const SMALL: [&str; 4] = [
+const SMALL: [&str; 5] = [
+    "mobilenet_v3_large_frozen",
     "resnet18_frozen",
     "resnet18_options",
     "resnet18_shapes",
@@ -268,7 +283,9 @@ const SMALL: [&str; 4] = [
 ];
 
 /// Cases of many operations, left out where each takes its time.
-const LARGE: [&str; 8] = [
+const LARGE: [&str; 10] = [
+    "mobilenet_v3_large_320",
+    "mobilenet_v3_small_frozen",
     "resnet101_frozen",
     "resnet18_batchnorm",
     "resnet18_fixed_size",
@@ -305,16 +322,7 @@ pub(crate) fn host_checks() -> Vec<(&'static str, fn())> {
 fn state_dicts() {
     let archs: Map<String, Value> = Fixture::json("state_dicts");
     for (name, expected) in archs {
-        let config = match name.parse() {
-            Ok(arch) => {
-                let backbone = ResNetFpnConfig {
-                    arch,
-                    ..Default::default()
-                };
-                FasterRcnnConfig::new(backbone, 91)
-            }
-            Err(_) => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(91),
-        };
+        let config = FasterRcnnConfig::named(&name, 91).expect("a network");
         let model = config.init::<Flex>(&FlexDevice).expect("a model");
         let found: BTreeMap<_, _> = parameter_shapes(&model).into_iter().collect();
         let expected: BTreeMap<String, Vec<usize>> =

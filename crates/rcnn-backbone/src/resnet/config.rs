@@ -160,6 +160,13 @@ impl Architecture for ResNetFpnConfig {
         self.returned_layers.clone()
     }
 
+    /// One size on each of five maps.
+    fn anchor_sizes(&self) -> Vec<Vec<f32>> {
+        [32.0, 64.0, 128.0, 256.0, 512.0]
+            .map(|size| vec![size])
+            .into()
+    }
+
     fn norm_eps(&self) -> f64 {
         self.norm_eps
     }
@@ -172,10 +179,11 @@ impl Architecture for ResNetFpnConfig {
         self.norm = norm;
     }
 
-    fn set_levels(&mut self, stages: &[usize], pool: bool) {
+    fn set_levels(&mut self, stages: &[usize], pool: bool) -> Result<(), BackboneConfigError> {
         self.returned_layers = stages.to_vec();
         self.max_pool_level = pool;
         self.forget_unbuilt();
+        Ok(())
     }
 
     fn drop_stage(&mut self, stage: usize) {

@@ -1,40 +1,6 @@
 //! The weights that torchvision publishes for ResNets and for detectors over them.
 
-use crate::published::{Metric, Published};
-
-/// A row of the table; one for a backbone leaves out what they have in common.
-macro_rules! row {
-    ($builder:literal, $weights_enum:literal, $weights:literal, $is_default:literal, $file:literal,
-     $num_params:literal, $metric:expr, $file_size:literal, $num_classes:literal, $norm_eps:expr) => {
-        Published {
-            builder: $builder,
-            weights_enum: $weights_enum,
-            weights: $weights,
-            is_default: $is_default,
-            url: concat!("https://download.pytorch.org/models/", $file),
-            num_params: $num_params,
-            metric: $metric,
-            file_size: $file_size,
-            num_classes: $num_classes,
-            norm_eps: $norm_eps,
-        }
-    };
-    ($builder:literal, $weights_enum:literal, $weights:literal, $is_default:literal, $file:literal,
-     $num_params:literal, $acc1:literal, $file_size:literal) => {
-        row!(
-            $builder,
-            $weights_enum,
-            $weights,
-            $is_default,
-            $file,
-            $num_params,
-            Metric::Acc1($acc1),
-            $file_size,
-            1000,
-            None
-        )
-    };
-}
+use crate::published::{Metric, Published, row};
 
 /// Detectors and classifiers.
 #[rustfmt::skip] // one line a file

@@ -1,6 +1,6 @@
 //! torchvision's detectors, by the names of the functions that build them.
 
-use rcnn_backbone::BackboneConfig;
+use rcnn_backbone::{BackboneConfig, MobileNetV3Arch, SequentialConfig};
 use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
 
 use crate::FasterRcnnConfig;
@@ -9,7 +9,7 @@ use crate::FasterRcnnConfig;
 type Build = fn(usize) -> FasterRcnnConfig;
 
 /// Functions of `torchvision.models.detection` and what they build.
-const DETECTORS: [(&str, Build); 5] = [
+const DETECTORS: [(&str, Build); 7] = [
     (
         "fasterrcnn_resnet50_fpn",
         FasterRcnnConfig::fasterrcnn_resnet50_fpn,
@@ -29,6 +29,14 @@ const DETECTORS: [(&str, Build); 5] = [
     (
         "keypointrcnn_resnet50_fpn",
         FasterRcnnConfig::keypointrcnn_resnet50_fpn,
+    ),
+    (
+        "fasterrcnn_mobilenet_v3_large_fpn",
+        FasterRcnnConfig::fasterrcnn_mobilenet_v3_large_fpn,
+    ),
+    (
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        FasterRcnnConfig::fasterrcnn_mobilenet_v3_large_320_fpn,
     ),
 ];
 
@@ -99,6 +107,37 @@ impl FasterRcnnConfig {
         self
     }
 
+    /// `torchvision.models.detection.fasterrcnn_mobilenet_v3_large_fpn` as it is with pretrained weights: frozen
+    /// batch norm.
+    pub fn fasterrcnn_mobilenet_v3_large_fpn(num_classes: usize) -> Self {
+        let backbone = SequentialConfig::with_fpn(MobileNetV3Arch::Large);
+        let mut config = Self::new(backbone, num_classes);
+        config.rpn.score_thresh = 0.05;
+        config
+    }
+
+    /// `torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn`: the same for small images, with fewer
+    /// proposals.
+    pub fn fasterrcnn_mobilenet_v3_large_320_fpn(num_classes: usize) -> Self {
+        let mut config = Self::fasterrcnn_mobilenet_v3_large_fpn(num_classes);
+        config.transform.min_size = vec![320];
+        config.transform.max_size = 640;
+        config.rpn.pre_nms_top_n_test = 150;
+        config.rpn.post_nms_top_n_test = 150;
+        config
+    }
+
+    /// The first of torchvision's detectors over a backbone of this architecture, with this backbone in it; else
+    /// torchvision's `FasterRCNN` over it.
+    pub fn usual(backbone: BackboneConfig, num_classes: usize) -> Self {
+        let mut configs = DETECTORS.iter().map(|(_, build)| build(num_classes));
+        let usual = configs.find(|config| is_alike(&config.backbone, &backbone));
+        match usual {
+            Some(config) => Self { backbone, ..config },
+            None => Self::new(backbone, num_classes),
+        }
+    }
+
     /// The detector that a function of `torchvision.models.detection` builds, or torchvision's `FasterRCNN`
     /// over a backbone of that name, such as `resnet18`.
     ///
@@ -112,4 +151,13 @@ impl FasterRcnnConfig {
             BackboneConfig::named(name).map_err(|_| UnknownModel { name: name.into() })?;
         Ok(Self::new(backbone, num_classes))
     }
+}
+
+/// Whether two backbones are of the same body and have as many feature maps.
+fn is_alike(a: &BackboneConfig, b: &BackboneConfig) -> bool {
+    let [a, b] = [a, b].map(|backbone| {
+        let network = backbone.architecture()?;
+        Some((network.name(), network.levels().len()))
+    });
+    a.is_some() && a == b
 }

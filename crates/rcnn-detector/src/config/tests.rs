@@ -160,7 +160,7 @@ impl Changed {
 fn resnet(config: &mut FasterRcnnConfig) -> &mut ResNetFpnConfig {
     match &mut config.backbone {
         BackboneConfig::ResnetFpn(backbone) => backbone,
-        BackboneConfig::Custom => unreachable!("the default is a ResNet"),
+        _ => unreachable!("the default is a ResNet"),
     }
 }
 

@@ -4,7 +4,7 @@ use rcnn_backbone::{Architecture, BlockState, LevelSpec, Stage};
 use rcnn_rpn::AnchorGenerator;
 
 use super::{Level, SurgeryError};
-use crate::FasterRcnnConfig;
+use crate::{ConfigError, FasterRcnnConfig};
 
 /// Name of the level that is the last map, subsampled.
 const POOL: &str = "pool";
@@ -37,8 +37,7 @@ pub(super) fn choose_levels(
     if chosen.is_empty() {
         return Err(SurgeryError::NoStageLevel);
     }
-    network.set_levels(&chosen, levels.contains(&Level::Pool));
-    Ok(())
+    set_levels(network, &chosen, levels.contains(&Level::Pool))
 }
 
 /// Ends the body after a stage.
@@ -97,8 +96,7 @@ fn without_levels(
     let left: Vec<usize> = returned.iter().copied().filter(stays).collect();
     if !left.is_empty() {
         let pool = has_pool(network);
-        network.set_levels(&left, pool);
-        return Ok(());
+        return set_levels(network, &left, pool);
     }
     let name = |stage: usize| stages[stage].name.clone();
     let could_be = |stage: &usize| stages[*stage].is_returnable;
@@ -112,6 +110,15 @@ fn without_levels(
         returned: returned.into_iter().map(name).collect(),
         instead: instead.or(others.next_back()).map_or(String::new(), name),
     })
+}
+
+fn set_levels(
+    network: &mut dyn Architecture,
+    stages: &[usize],
+    pool: bool,
+) -> Result<(), SurgeryError> {
+    let set = network.set_levels(stages, pool);
+    set.map_err(|error| ConfigError::from(error).into())
 }
 
 fn has_pool(network: &dyn Architecture) -> bool {

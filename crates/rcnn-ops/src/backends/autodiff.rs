@@ -11,6 +11,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 
 use crate::channels::{primitive, rows, tensor};
+use crate::gate as gates;
 use crate::{
     Activation, ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan,
     RoiAlignOptions, RoiLevel, RoiPoolOptions, image as images,
@@ -106,6 +107,20 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         match image.is_tracked() {
             true => images::reference::<Self>(image, fit),
             false => Self::from_inner(B::fit_image(image.primitive, fit)),
+        }
+    }
+
+    fn global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match x.is_tracked() {
+            true => gates::means::<Self>(x),
+            false => Self::from_inner(B::global_average_pool(x.primitive)),
+        }
+    }
+
+    fn channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        match x.is_tracked() || gate.is_tracked() {
+            true => gates::multiply::<Self>(x, gate),
+            false => Self::from_inner(B::channel_gate(x.primitive, gate.primitive)),
         }
     }
 

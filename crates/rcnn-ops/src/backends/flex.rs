@@ -19,6 +19,7 @@ mod boxes;
 mod channels;
 mod channels_last;
 mod convolution;
+mod gate;
 mod linear;
 pub(crate) mod plan;
 mod roi_align;
@@ -64,6 +65,14 @@ impl DetectionBackend for Flex {
 
     fn channel_sums(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         channels::sums(a, b)
+    }
+
+    fn global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        gate::means(x)
+    }
+
+    fn channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        gate::multiply(x, gate)
     }
 
     fn convolution(

@@ -1,0 +1,126 @@
+//! A sequential body recognised by the names and shapes of its tensors.
+
+use super::network::Network;
+use super::{SequentialArch, SequentialConfig};
+use crate::{FpnConfig, NormKind, Shapes};
+
+/// The name of the classifier whose tensors these are; nothing where they are of another family.
+pub(crate) fn recognize_classifier<A: SequentialArch>(
+    shapes: &Shapes,
+) -> Option<Result<&'static str, String>> {
+    let features = shapes.within("features");
+    features
+        .has(A::MARK)
+        .then(|| Ok(recognize_arch::<A>(&features)?.0.name()))
+}
+
+impl<A: SequentialArch> SequentialConfig<A> {
+    /// The configuration of the backbone whose tensors these are; nothing where they are of another family.
+    pub(crate) fn recognize(backbone: &Shapes) -> Option<Result<Self, String>> {
+        let body = backbone.within("body");
+        if body.has(A::MARK) {
+            return Some(Self::recognize_fpn(backbone, &body));
+        }
+        backbone
+            .has(A::MARK)
+            .then(|| Self::recognize_features(backbone))
+    }
+
+    fn recognize_fpn(backbone: &Shapes, body: &Shapes) -> Result<Self, String> {
+        let (arch, _) = recognize_arch::<A>(body)?;
+        let whole = Self {
+            norm: norm(body, arch),
+            ..Self::with_fpn(arch)
+        };
+        let stages = whole.network().stages;
+        let fpn = FpnConfig::recognize(&backbone.within("fpn"), arch.name(), &stages)?;
+        Ok(Self {
+            returned_layers: fpn.returned_stages,
+            fpn: Some(super::PyramidConfig {
+                out_channels: fpn.out_channels,
+                norm: fpn.norm,
+                ..Default::default()
+            }),
+            ..whole
+        })
+    }
+
+    fn recognize_features(body: &Shapes) -> Result<Self, String> {
+        let (arch, places) = recognize_arch::<A>(body)?;
+        let mut config = Self::features(arch);
+        config.norm = norm(body, arch);
+        if config.norm == NormKind::FrozenBatchNorm2d {
+            // torchvision puts these in with their own epsilon.
+            (config.norm_eps, config.norm_momentum) = (1e-5, 0.1);
+        }
+        let ends = |stage: &usize| {
+            let cut = Self {
+                returned_layers: vec![*stage],
+                ..config.clone()
+            };
+            weighted(&cut.network()) == places
+        };
+        let last = (0..arch.stages().len()).find(ends).ok_or_else(|| {
+            format!(
+                "a {} of {places} layers, where {} has none of its ends of stages",
+                arch.name(),
+                body.path("*")
+            )
+        })?;
+        config.returned_layers = vec![last];
+        Ok(config)
+    }
+}
+
+/// The kind of the norms; frozen without any.
+fn norm<A: SequentialArch>(body: &Shapes, arch: A) -> NormKind {
+    let network = SequentialConfig::features(arch).network();
+    let layers = network.layers.iter().enumerate();
+    let mut norms =
+        layers.filter_map(|(place, layer)| Some(format!("{place}.{}", layer.spec.norm()?)));
+    norms
+        .next()
+        .map_or(NormKind::default(), |name| body.norm(&name))
+}
+
+/// Number of layers with weights.
+fn weighted(network: &Network) -> usize {
+    let layers = network.layers.iter();
+    layers
+        .filter(|layer| !layer.spec.weights(layer.input).is_empty())
+        .count()
+}
+
+/// The member, and how many of its layers with weights there are.
+fn recognize_arch<A: SequentialArch>(body: &Shapes) -> Result<(A, usize), String> {
+    let fits = |arch: A| {
+        let network = SequentialConfig::features(arch).network();
+        let layers = network.layers.iter().enumerate();
+        let weights = layers.map(|(place, layer)| {
+            let weights = layer.spec.weights(layer.input).into_iter();
+            let weights = weights.map(|(name, shape)| (format!("{place}.{name}"), shape));
+            weights.collect::<Vec<_>>()
+        });
+        let mut there = weights
+            .filter(|weights| !weights.is_empty())
+            .map(|weights| {
+                let mut weights = weights.iter();
+                weights.all(|(name, shape)| body.get(name) == Some(shape))
+            });
+        let count = there.by_ref().take_while(|there| *there).count();
+        // Layers after the last one that there is are not missing, but cut off.
+        (count > 0 && !there.any(|there| there)).then_some((arch, count))
+    };
+    let all = || A::ALL.iter().copied();
+    all()
+        .filter_map(fits)
+        .max_by_key(|(_, count)| *count)
+        .ok_or_else(|| {
+            let known: Vec<&str> = all().map(A::name).collect();
+            format!(
+                "{}, but the layers are of none of {}",
+                body.path(A::MARK),
+                known.join(", ")
+            )
+        })
+}

@@ -1,0 +1,120 @@
+//! The layers of an `nn.Sequential` as data.
+
+use rcnn_ops::Activation;
+
+/// Layers between two halvings of the resolution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageSpec {
+    /// Its name in surgery, rules and tables.
+    pub name: String,
+    /// Its layers, which follow those of the stage before in the `nn.Sequential`.
+    pub layers: Vec<LayerSpec>,
+    /// Position of the layer whose output a feature pyramid takes.
+    pub map: usize,
+    /// Positions and names of the layers that can be dropped where they keep the shape.
+    pub blocks: Vec<(usize, String)>,
+}
+
+/// A layer, with its channels and strides.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum LayerSpec {
+    /// torchvision's `Conv2dNormActivation`: convolution, norm and activation under one index.
+    ConvNormActivation {
+        /// Channels of the output.
+        out: usize,
+        /// Side of the kernel.
+        kernel: usize,
+        /// Stride along both axes.
+        stride: usize,
+        /// What comes last.
+        activation: Activation,
+    },
+    /// A MobileNet's block.
+    InvertedResidual(InvertedResidualSpec),
+}
+
+/// A MobileNet's block: a 1x1 convolution to more channels, a depthwise one, perhaps squeeze and excitation, and a
+/// 1x1 convolution to fewer. Its input is added where it has the shape of the output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InvertedResidualSpec {
+    /// Side of the depthwise kernel.
+    pub kernel: usize,
+    /// Channels of the depthwise convolution.
+    pub expanded: usize,
+    /// Whether there is a 1x1 convolution before it; without, the input has these channels already.
+    pub has_expansion: bool,
+    /// Channels of the output.
+    pub out: usize,
+    /// Channels between the two layers of squeeze and excitation, if there is one.
+    pub squeeze: Option<usize>,
+    /// Activation of the first two convolutions.
+    pub activation: Activation,
+    /// Stride of the depthwise convolution.
+    pub stride: usize,
+}
+
+impl LayerSpec {
+    /// Channels of the output.
+    pub(super) fn out(&self) -> usize {
+        match self {
+            Self::ConvNormActivation { out, .. } => *out,
+            Self::InvertedResidual(block) => block.out,
+        }
+    }
+
+    /// Stride along both axes.
+    pub(crate) fn stride(&self) -> usize {
+        match self {
+            Self::ConvNormActivation { stride, .. } => *stride,
+            Self::InvertedResidual(block) => block.stride,
+        }
+    }
+
+    /// Whether the output has the shape of an input of these channels.
+    pub(super) fn keeps_shape(&self, input: usize) -> bool {
+        self.stride() == 1 && self.out() == input
+    }
+
+    /// Names and shapes of the weights of convolutions, for an input of these channels.
+    pub(super) fn weights(&self, input: usize) -> Vec<(String, Vec<usize>)> {
+        match self {
+            Self::ConvNormActivation { out, kernel, .. } => {
+                vec![("0.weight".into(), vec![*out, input, *kernel, *kernel])]
+            }
+            Self::InvertedResidual(block) => block.weights(input),
+        }
+    }
+
+    /// Name of the norm, if there is one, that tells the kind of all.
+    pub(super) fn norm(&self) -> Option<&'static str> {
+        match self {
+            Self::ConvNormActivation { .. } => Some("1"),
+            Self::InvertedResidual(_) => None,
+        }
+    }
+}
+
+impl InvertedResidualSpec {
+    fn weights(&self, input: usize) -> Vec<(String, Vec<usize>)> {
+        let (expanded, kernel) = (self.expanded, self.kernel);
+        let mut layers = Vec::new();
+        if self.has_expansion {
+            layers.push(vec![("0", vec![expanded, input, 1, 1])]);
+        }
+        layers.push(vec![("0", vec![expanded, 1, kernel, kernel])]);
+        if let Some(squeeze) = self.squeeze {
+            layers.push(vec![
+                ("fc1", vec![squeeze, expanded, 1, 1]),
+                ("fc2", vec![expanded, squeeze, 1, 1]),
+            ]);
+        }
+        layers.push(vec![("0", vec![self.out, expanded, 1, 1])]);
+        let layers = layers.into_iter().enumerate();
+        layers
+            .flat_map(|(i, weights)| {
+                let name = move |(name, shape)| (format!("block.{i}.{name}.weight"), shape);
+                weights.into_iter().map(name)
+            })
+            .collect()
+    }
+}
