@@ -189,4 +189,28 @@ mod tests {
         assert_eq!(weights.origin, ConfigOrigin::Recognized);
         assert_eq!(norm_eps(&weights.config), 1e-5);
     }
+
+    /// The two MobileNet detectors have the same names and shapes: their weights tell which is meant.
+    #[test]
+    fn settings_of_published_weights_go_by_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let small = FasterRcnnConfig::fasterrcnn_mobilenet_v3_large_320_fpn(3);
+        let large = FasterRcnnConfig::fasterrcnn_mobilenet_v3_large_fpn(3);
+        let path = folder.path().join("renamed.pth");
+        write_detector(&path, &small, 1);
+        let row = Published {
+            builder: "fasterrcnn_mobilenet_v3_large_320_fpn",
+            norm_eps: None,
+            ..table(&path)[0].clone()
+        };
+        let table = vec![row].leak();
+        let weights = open(path.clone(), table);
+        assert_eq!(weights.origin, ConfigOrigin::Published(&table[0]));
+        assert_eq!(weights.config, small);
+
+        write_detector(&path, &large, 2);
+        let weights = open(path, table);
+        assert_eq!(weights.origin, ConfigOrigin::Recognized);
+        assert_eq!(weights.config, large);
+    }
 }

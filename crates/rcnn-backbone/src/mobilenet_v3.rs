@@ -123,3 +123,98 @@ impl SequentialArch for MobileNetV3Arch {
         BackboneConfig::MobilenetV3(config)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Architecture, BlockState};
+
+    fn large() -> SequentialConfig<MobileNetV3Arch> {
+        SequentialConfig::with_fpn(MobileNetV3Arch::Large)
+    }
+
+    /// As `mobilenet_backbone` of torchvision computes them.
+    #[test]
+    fn stages_begin_where_torchvision_has_them() {
+        for (arch, begins, channels, strides) in [
+            (
+                MobileNetV3Arch::Large,
+                [0, 2, 4, 7, 13, 16],
+                [16, 24, 40, 80, 160, 960],
+                [2, 4, 8, 16, 32, 32],
+            ),
+            (
+                MobileNetV3Arch::Small,
+                [0, 1, 2, 4, 9, 12],
+                [16, 16, 24, 40, 96, 576],
+                [2, 4, 8, 16, 32, 32],
+            ),
+        ] {
+            let stages = SequentialConfig::with_fpn(arch).stages();
+            let first = stages.iter().map(|stage| stage.modules[0].as_str());
+            let expected = begins.map(|place| format!("body.{place}"));
+            assert!(first.eq(expected.iter().map(String::as_str)), "{stages:?}");
+            assert!(stages.iter().map(|stage| stage.channels).eq(channels));
+            assert!(stages.iter().map(|stage| stage.stride).eq(strides));
+        }
+        let levels = large().levels();
+        let levels: Vec<_> = levels.iter().map(|l| (l.name.as_str(), l.stride)).collect();
+        assert_eq!(levels, [("0", 32), ("1", 32), ("pool", 64)]);
+    }
+
+    #[test]
+    fn blocks_are_dropped_in_their_own_terms() {
+        let droppable = |config: &SequentialConfig<MobileNetV3Arch>| {
+            let blocks = config.stages().into_iter().flat_map(|stage| stage.blocks);
+            let blocks = blocks.filter(|block| block.state == BlockState::Droppable);
+            blocks.map(|block| block.module).collect::<Vec<_>>()
+        };
+        let mut config = large();
+        let residual = [1, 3, 5, 6, 8, 9, 10, 12, 14, 15].map(|place| format!("body.{place}"));
+        // Those after the last map are there under a pyramid too: the next stage follows them.
+        assert_eq!(droppable(&config), residual);
+        config.dropped_blocks = vec!["stage4.1".into()];
+        assert_eq!(config.validate(), Ok(()));
+        assert!(!droppable(&config).contains(&"body.14".to_string()));
+
+        config.returned_layers = vec![3, 4];
+        let stages = config.stages();
+        assert!(!stages[5].is_built, "the body ends with the last map");
+        assert!(!droppable(&config).contains(&"body.15".to_string()));
+    }
+
+    #[test]
+    fn what_cannot_be_dropped_is_named() {
+        let error = |stages: &[&str], blocks: &[&str]| {
+            let config = SequentialConfig {
+                dropped_stages: stages.iter().map(|s| s.to_string()).collect(),
+                dropped_blocks: blocks.iter().map(|s| s.to_string()).collect(),
+                ..large()
+            };
+            config.validate().unwrap_err().to_string()
+        };
+        for (found, says) in [
+            (
+                error(&[], &["stage4.0"]),
+                "from 112 to 160 with a stride of 2",
+            ),
+            (
+                error(&[], &["stage3.4"]),
+                "from 80 to 112 with a stride of 1",
+            ),
+            (error(&[], &["stage0.0"]), "known are stage0.1, stage1.0"),
+            (error(&[], &["14"]), "no block 14"),
+            (error(&["stage0"], &[]), "expected some of stage1, stage2"),
+            (error(&["stage4"], &[]), "return stage3 instead"),
+        ] {
+            assert!(found.contains(says), "`{says}` is not in: {found}");
+        }
+        let dropped = SequentialConfig {
+            dropped_stages: vec!["stage2".into()],
+            ..large()
+        };
+        assert_eq!(dropped.validate(), Ok(()));
+        let strides: Vec<_> = dropped.levels().iter().map(|level| level.stride).collect();
+        assert_eq!(strides, [16, 16, 32]);
+    }
+}

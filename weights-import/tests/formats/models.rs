@@ -8,7 +8,10 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{TensorData, Tolerance};
 use burn_store::{BurnpackStore, BurnpackWriter, ModuleSnapshot};
-use rcnn_backbone::{BackboneConfig, NormKind, ResNetArch, ResNetFpnConfig};
+use rcnn_backbone::{
+    BackboneConfig, MobileNetV3Arch, NormKind, ResNetArch, ResNetFpnConfig, SequentialArch,
+    SequentialConfig,
+};
 use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::backend_types::{Flex, FlexDevice};
 use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
@@ -70,11 +73,9 @@ pub(crate) fn write_shapes(path: &Path, shapes: &[(String, Vec<usize>)]) {
 /// The names that torch would write: with counters where norms are trainable.
 pub(crate) fn torch_shapes(config: &FasterRcnnConfig) -> Vec<(String, Vec<usize>)> {
     let model = config.init::<Flex>(&DEVICE).expect("a model");
-    let BackboneConfig::ResnetFpn(backbone) = &config.backbone else {
-        unreachable!()
-    };
+    let backbone = serde_json::to_value(&config.backbone).expect("JSON");
     let mut shapes = parameter_shapes(&model);
-    if backbone.norm == NormKind::BatchNorm2d {
+    if backbone["norm"] == "BatchNorm2d" {
         let means = shapes
             .iter()
             .filter_map(|(name, _)| name.strip_suffix("running_mean"));
@@ -120,6 +121,17 @@ fn recognizes_every_network() {
             };
             configs.push(FasterRcnnConfig::new(backbone, 4));
         }
+    }
+    for &arch in MobileNetV3Arch::ALL {
+        for norm in [NormKind::FrozenBatchNorm2d, NormKind::BatchNorm2d] {
+            let backbone = SequentialConfig {
+                norm,
+                ..SequentialConfig::with_fpn(arch)
+            };
+            configs.push(FasterRcnnConfig::usual(backbone.into(), 4));
+        }
+        let features = SequentialConfig::features(arch);
+        configs.push(FasterRcnnConfig::usual(features.into(), 4));
     }
     for mut expected in configs {
         write_shapes(&path, &torch_shapes(&expected));
