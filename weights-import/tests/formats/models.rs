@@ -9,8 +9,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{TensorData, Tolerance};
 use burn_store::{BurnpackStore, BurnpackWriter, ModuleSnapshot};
 use rcnn_backbone::{
-    BackboneConfig, MobileNetV3Arch, NormKind, ResNetArch, ResNetFpnConfig, SequentialArch,
-    SequentialConfig,
+    MobileNetV3Arch, NormKind, ResNetArch, ResNetFpnConfig, SequentialArch, SequentialConfig,
 };
 use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::backend_types::{Flex, FlexDevice};
