@@ -301,7 +301,7 @@ mod tests {
         let mut config = BackboneConfig::default();
         let network = config.architecture_mut().expect("a ResNet");
         network.drop_block(3, 1);
-        network.set_levels(&[1, 3], true);
+        network.set_levels(&[1, 3], true).expect("a pyramid");
         let stages = network.stages();
         let is_dropped = |parameter: &str| {
             let stage = stages.iter().find(|stage| stage.owns(parameter));

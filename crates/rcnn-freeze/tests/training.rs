@@ -162,7 +162,9 @@ fn nothing_is_tracked_before_the_first_trainable_layer() {
             for model in [made, loaded.expect("its own weights"), resumed] {
                 let model = freeze(model, &rules).expect("rules that fit");
                 let image = Tensor::ones([1, 3, 64, 64], &Default::default());
-                let AnyBackbone::ResNetFpn(backbone) = &model.backbone;
+                let AnyBackbone::ResNetFpn(backbone) = &model.backbone else {
+                    unreachable!("a ResNet")
+                };
                 let cx = &mut Forward::training();
                 let stages = backbone.body.forward(image, &[1, 2], cx);
                 let tracked = stages
