@@ -120,7 +120,7 @@ impl Weights {
     /// torchvision's names, so that burn-store's `BurnpackStore` loads them as they are into modules with these names.
     ///
     /// # Errors
-    /// When a tensor can't be read or the file not be written; nothing is left behind.
+    /// When a tensor cannot be read or the file not be written; nothing is left behind.
     pub fn write_burnpack(
         &self,
         path: impl AsRef<Path>,

@@ -34,7 +34,7 @@ impl Default for DownloadOptions {
     }
 }
 
-/// Why published weights could not be had.
+/// Errors of getting published weights.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownloadError {

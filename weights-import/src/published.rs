@@ -35,7 +35,7 @@ pub(crate) fn sha256(mut reader: impl Read) -> io::Result<String> {
     Ok(digits.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A name of no published weights.
+/// A name that no published weights have.
 #[derive(Debug, thiserror::Error)]
 #[error("`{name}` are no published weights; known are {}", known_names())]
 pub struct UnknownName {

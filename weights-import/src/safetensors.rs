@@ -76,7 +76,7 @@ impl Weights {
     /// precision that the weights have.
     ///
     /// # Errors
-    /// When a tensor can't be read or the file not be written; nothing is left behind.
+    /// When a tensor cannot be read or the file not be written; nothing is left behind.
     pub fn write_safetensors(&self, path: impl AsRef<Path>) -> Result<(), WeightsError> {
         write(path.as_ref(), |file| self.stream_safetensors(file))
     }

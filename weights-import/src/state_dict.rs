@@ -90,7 +90,7 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Whether every key of model and checkpoint met its match.
+    /// Whether every key of the model and of the checkpoint was loaded.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.fits()
     }
@@ -140,7 +140,7 @@ pub(crate) fn lines(f: &mut fmt::Formatter<'_>, title: &str, lines: Vec<String>)
 /// Loads tensors into a module, converted to f32.
 ///
 /// # Errors
-/// When `strict` and the keys differ, or shapes do, or data can't be read: the module is then as it
+/// When `strict` and the keys differ, or shapes do, or data cannot be read: the module is then as it
 /// was, and the report says what is wrong. Without `strict` what fits is loaded.
 pub fn load_state_dict<B: Backend, M: Module<B>>(
     module: &mut M,

@@ -182,7 +182,7 @@ impl StoredTensor {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Io`] when the file can't be read any more or memory does not suffice.
+    /// [`CheckpointError::Io`] when the file cannot be read any more or memory does not suffice.
     pub fn data(&self) -> Result<TensorData, CheckpointError> {
         let bytes = match self.dtype.size() {
             1 => {

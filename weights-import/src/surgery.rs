@@ -1,4 +1,4 @@
-//! Weights of a changed network: what still fits is kept, the rest starts anew, and a report says
+//! Weights of a changed network: what still fits is kept, the rest starts at random, and a report says
 //! which is which.
 
 use std::collections::HashMap;
@@ -49,7 +49,7 @@ impl Weights {
     /// their order among those of a kind: what is named by position gets its new name.
     ///
     /// # Errors
-    /// When an operation can't be, with the reason and what to do instead, or the weights do not fit
+    /// When an operation cannot be, with the reason and what to do instead, or the weights do not fit
     /// their own configuration.
     pub fn with_surgery<B: Backend>(
         &self,

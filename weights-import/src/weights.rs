@@ -27,11 +27,11 @@ use crate::{
 /// Key of the configuration in the metadata of the files that this project writes.
 pub(crate) const CONFIG_KEY: &str = "rcnn_burn_config";
 
-/// Why weights could not be opened, loaded or written.
+/// Errors of opening, loading or writing weights.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsError {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The file is sound, but of no known network.
@@ -70,7 +70,7 @@ pub enum WeightsError {
         /// What is wrong.
         source: ConfigError,
     },
-    /// An operation on the network can't be.
+    /// An operation on the network cannot be.
     #[error("{}{reason}", prefix(path))]
     Surgery {
         /// The file; empty for a model in memory.
@@ -86,7 +86,7 @@ pub enum WeightsError {
         /// What is missing, unexpected or of another shape.
         report: Box<LoadReport>,
     },
-    /// The file can't be written.
+    /// The file cannot be written.
     #[error("{}: could not be written: {source}", path.display())]
     Write {
         /// The file.
@@ -188,7 +188,7 @@ impl Weights {
         })
     }
 
-    /// The weights of a model in memory.
+    /// Takes the weights of a model in memory.
     pub fn from_model<B: DetectionBackend, N: Backbone<B>>(model: &FasterRcnn<B, N>) -> Self {
         Self {
             path: PathBuf::new(),

@@ -30,7 +30,7 @@ pub struct Analysis {
 /// Accuracy of a model on the pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Quality {
-    /// Sum of the losses, the mean over the pictures; `None` where it can't be compared.
+    /// Sum of the losses, the mean over the pictures; `None` where it cannot be compared.
     pub loss: Option<f64>,
     /// COCO's average precision, as a fraction; `None` without objects.
     pub ap: Option<f64>,
@@ -112,7 +112,7 @@ impl Analysis {
         }
     }
 
-    /// Change of the loss without the layer, or of average precision where the loss can't tell.
+    /// Change of the loss without the layer, or of average precision where the loss cannot tell.
     fn harm(&self, layer: &Layer) -> Option<f64> {
         let [loss, ap] = self.changes(layer);
         loss.or(ap.map(|change| -change))

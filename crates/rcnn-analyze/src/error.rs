@@ -4,7 +4,7 @@ use rcnn_burn::weights::WeightsError;
 use rcnn_burn::{ConfigError, DetectError};
 use rcnn_eval::EvalError;
 
-/// An analysis that can't be.
+/// An analysis that cannot be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnalyzeError {

@@ -27,11 +27,11 @@ const COLUMNS: u32 = 8;
 const SIDE: u32 = 96;
 const GAP: u32 = 2;
 
-/// Draws what layers put out for a picture: those whose name matches a glob of `patterns`, of as many
+/// Draws the outputs of layers for a picture: those whose name matches a glob of `patterns`, of as many
 /// as [`Analysis`](crate::Analysis) has rows that are maps of the picture.
 ///
 /// # Errors
-/// When a pattern is none, or matches no layer, the names are told.
+/// When a pattern is invalid or matches no layer; the error lists the names.
 pub fn feature_maps<B: DetectionBackend>(
     model: &StandardFasterRcnn<B>,
     picture: &RgbImage,

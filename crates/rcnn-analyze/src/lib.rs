@@ -115,7 +115,7 @@ pub fn analyze<B: DetectionBackend>(
         for bypass in bypasses {
             let without = bypass.apply(model.clone());
             let mut quality = quality(&without, samples, names, device, &mut tick)?;
-            // Without box regression there is no such loss, so that the rest can't be compared.
+            // Without box regression there is no such loss, so that the rest cannot be compared.
             if bypass == Bypass::BoxRegression {
                 quality.loss = None;
             }

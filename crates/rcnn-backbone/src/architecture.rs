@@ -70,7 +70,7 @@ pub trait Architecture: fmt::Display {
     fn classifier_parameter(&self, name: &str) -> Option<String>;
 }
 
-/// Describes a backbone completely.
+/// Configuration of a backbone: a bundled architecture, or a custom one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BackboneConfig {
@@ -90,7 +90,7 @@ impl Default for BackboneConfig {
 }
 
 impl BackboneConfig {
-    /// The architecture; nothing of a custom backbone.
+    /// The bundled architecture; `None` for a custom backbone.
     pub fn architecture(&self) -> Option<&dyn Architecture> {
         match self {
             Self::ResnetFpn(config) => Some(config),
@@ -99,7 +99,7 @@ impl BackboneConfig {
         }
     }
 
-    /// The architecture, to be changed.
+    /// The bundled architecture, mutably; `None` for a custom backbone.
     pub fn architecture_mut(&mut self) -> Option<&mut dyn Architecture> {
         match self {
             Self::ResnetFpn(config) => Some(config),
@@ -119,14 +119,14 @@ impl BackboneConfig {
         found.ok_or_else(|| UnknownArchitecture { name: name.into() })
     }
 
-    /// Names of all architectures that come with the project.
+    /// Names of all bundled architectures.
     pub fn names() -> impl Iterator<Item = &'static str> {
         let resnets = resnet::ResNetArch::ALL.into_iter();
         let resnets = resnets.map(resnet::ResNetArch::name);
         resnets.chain(MobileNetV3Arch::ALL.iter().map(|arch| arch.name()))
     }
 
-    /// Recognises an architecture by the names and shapes of a backbone's tensors; nothing where no
+    /// Recognises an architecture by the names and shapes of a backbone's tensors; `None` where no
     /// architecture knows the names.
     ///
     /// # Errors
@@ -137,8 +137,8 @@ impl BackboneConfig {
         resnet.or_else(|| sequential::<MobileNetV3Arch>(backbone))
     }
 
-    /// Recognises the image classifier of an architecture, and gives its name; nothing where no architecture
-    /// knows the names.
+    /// Recognises the image classifier of an architecture, and returns its name; `None` where no
+    /// architecture knows the names.
     ///
     /// # Errors
     /// As [`recognize`](Self::recognize).
@@ -147,12 +147,12 @@ impl BackboneConfig {
             .or_else(|| sequential::recognize_classifier::<MobileNetV3Arch>(classifier))
     }
 
-    /// The parts of the image classifiers of all architectures, which their tensors' names begin with.
+    /// First parts of the names of image classifiers' tensors, of all architectures.
     pub fn classifier_modules() -> &'static [&'static str] {
         &resnet::CLASSIFIER_MODULES
     }
 
-    /// Makes the module with random weights; nothing of a custom backbone.
+    /// Makes the module with random weights; `None` for a custom backbone.
     ///
     /// # Errors
     /// Where the configuration describes no network.
@@ -196,7 +196,7 @@ pub enum BackboneConfigError {
     Field(#[from] InvalidField),
 }
 
-/// A name of no architecture.
+/// A name that no architecture has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown backbone '{name}'; known are {}",
@@ -207,9 +207,9 @@ pub struct UnknownArchitecture {
     pub name: String,
 }
 
-/// A backbone of any architecture that comes with the project. Made by [`BackboneConfig::init`].
+/// A backbone of any bundled architecture. Made by [`BackboneConfig::init`].
 ///
-/// The name of the variant is no part of the names of parameters.
+/// The names of parameters do not contain the name of the variant.
 #[derive(Module, Debug)]
 pub enum AnyBackbone<B: Backend> {
     /// A ResNet with a feature pyramid network.

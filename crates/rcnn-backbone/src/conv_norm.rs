@@ -64,7 +64,7 @@ pub(crate) fn conv_norm_then<B: DetectionBackend>(
     }
 }
 
-/// Makes a [`ConvNorm`] that keeps the image size (divided by the stride). The convolution has a
+/// Configuration of a [`ConvNorm`] that keeps the image size (divided by the stride). The convolution has a
 /// bias only where there is no norm.
 #[derive(Debug, Clone)]
 pub struct ConvNormConfig {
@@ -85,7 +85,7 @@ pub struct ConvNormConfig {
 }
 
 impl ConvNormConfig {
-    /// Stride 1, one group, no norm, Kaiming's normal initialisation.
+    /// Creates a configuration with stride 1, one group, no norm and Kaiming's normal initialisation.
     pub fn new(channels: [usize; 2], kernel_size: usize) -> Self {
         Self {
             channels,

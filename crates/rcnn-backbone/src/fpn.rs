@@ -133,11 +133,11 @@ impl FpnConfig {
         }
     }
 
-    /// Recognises the pyramid over the stages of a body by its tensors. Whether there is a level `pool` they
-    /// do not tell.
+    /// Recognises the pyramid over the stages of a body by its tensors. Whether there is a level `pool` cannot
+    /// be inferred.
     ///
     /// # Errors
-    /// Says what was seen that is no pyramid over these stages.
+    /// Says what was seen that is not a pyramid over these stages.
     pub(crate) fn recognize(fpn: &Shapes, body: &str, stages: &[Stage]) -> Result<Self, String> {
         let mut config = Self {
             returned_stages: Vec::new(),
@@ -223,6 +223,8 @@ pub struct FeaturePyramidNetwork<B: Backend> {
 }
 
 impl<B: DetectionBackend> FeaturePyramidNetwork<B> {
+    /// Computes the maps of the pyramid, finest first.
+    ///
     /// # Shapes
     /// - inputs: one `[N, C, H, W]` a level, highest resolution first
     /// - output: as many maps of the same sizes, all with `out_channels` channels

@@ -31,7 +31,7 @@ pub struct BatchNorm2dConfig {
 }
 
 impl BatchNorm2dConfig {
-    /// Weight and variance one, bias and mean zero.
+    /// Makes the module: weight and variance one, bias and mean zero.
     pub fn init<B: Backend>(&self, device: &B::Device) -> BatchNorm2d<B> {
         let shape = [self.num_features];
         let constant = |value: Initializer| value.init::<B, 1, _>(shape, device);

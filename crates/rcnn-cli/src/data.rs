@@ -1,4 +1,4 @@
-//! `rcnn data`: a doctor for data sets, conversion between their formats, and previews.
+//! `rcnn data`: checks of data sets, conversion between their formats, and previews.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

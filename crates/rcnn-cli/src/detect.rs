@@ -25,7 +25,7 @@ use crate::source::{BUILT_IN, ModelArgs, positive};
 
 /// Find objects in pictures
 ///
-/// Reads JPEG, PNG, WebP, BMP, TIFF and GIF (first frame). A picture that can't be read is
+/// Reads JPEG, PNG, WebP, BMP, TIFF and GIF (first frame). A picture that cannot be read is
 /// reported, the rest goes on.
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -35,8 +35,8 @@ use crate::source::{BUILT_IN, ModelArgs, positive};
   rcnn detect --weights cells.bpk --classes WBC --format jsonl 'plates/*.png' > found.jsonl")]
 pub(crate) struct DetectArgs {
     /// Weights: a .pth, .safetensors or .bpk file, or the name of published ones such as COCO_V1
-    /// (`rcnn weights` lists them), which are downloaded once; without, the detector of blood cells
-    /// that comes along
+    /// (`rcnn weights` lists them), which are downloaded once; without, the bundled detector
+    /// of blood cells
     #[arg(long, short, value_name = "FILE|NAME", default_value = BUILT_IN)]
     weights: String,
     #[command(flatten)]

@@ -109,7 +109,7 @@ fn usage_error(error: clap::Error) -> clap::Error {
     Cli::command().error(ErrorKind::InvalidSubcommand, message)
 }
 
-/// Rejects an instruction set that can't be used, which the kernels themselves would pass over.
+/// Rejects an instruction set that cannot be used, which the kernels themselves would pass over.
 fn check_environment() -> Result<()> {
     #[cfg(feature = "flex")]
     anyhow::Context::context(

@@ -249,7 +249,7 @@ impl PictureFolder {
     /// before any work is done.
     ///
     /// # Errors
-    /// If it can't be, or if there are files in the way that the guard protects.
+    /// If it cannot be, or if there are files in the way that the guard protects.
     pub(crate) fn create<'a>(
         folder: &Path,
         sources: impl IntoIterator<Item = &'a Path>,

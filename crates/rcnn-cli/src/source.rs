@@ -51,7 +51,7 @@ impl PrefixArgs {
 pub(crate) struct ModelArgs {
     #[command(flatten)]
     prefix: PrefixArgs,
-    /// Network of the weights, where they do not tell: fasterrcnn_resnet50_fpn,
+    /// Network of the weights, where it cannot be inferred: fasterrcnn_resnet50_fpn,
     /// fasterrcnn_resnet50_fpn_v2, or a backbone such as resnet18 or resnext50_32x4d
     #[arg(long, value_name = "NAME")]
     model: Option<String>,

@@ -23,7 +23,7 @@ use crate::source::PrefixArgs;
 
 /// Remove and replace layers of a model
 ///
-/// Every parameter that still fits is kept; the others start at random and want training. Operations
+/// Every parameter that still fits is kept; the others start at random and must be trained. Operations
 /// are done in the order of this help. What comes out is a model like any other, and opens by itself.
 #[derive(Args)]
 #[command(after_help = "Examples:

@@ -68,7 +68,7 @@ impl Conv2d {
         (self.width + 2 * self.padding[1] - self.kernel[1]) / self.stride[1] + 1
     }
 
-    /// `[N, C', H', W']`.
+    /// Shape of the output, `[N, C', H', W']`.
     pub fn output_shape(&self) -> [usize; 4] {
         [
             self.batch,

@@ -86,7 +86,7 @@ impl FromStr for InstructionSet {
     }
 }
 
-/// An instruction set that kernels can't use.
+/// An instruction set that kernels cannot use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InstructionSetError {

@@ -1,4 +1,4 @@
-//! The doctor: what a data set consists of, what is wrong with it, and how anchors fit its boxes.
+//! Checks of a data set: its content, its problems, and the fit of anchors to its boxes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

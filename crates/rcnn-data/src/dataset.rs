@@ -88,7 +88,7 @@ pub struct Source {
 /// Options of reading a data set.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
-    /// The format; told from the files if `None`.
+    /// The format; inferred from the files if `None`.
     pub format: Option<Format>,
     /// The folder of the pictures, where they are not with the labels.
     pub images: Option<PathBuf>,

@@ -81,7 +81,7 @@ pub enum DataError {
         /// The data set.
         root: PathBuf,
     },
-    /// Boxes or images that can't be used, and were not to be skipped.
+    /// Boxes or images that cannot be used, and were not to be skipped.
     #[error("{problems}")]
     Invalid {
         /// The problems, of which some may be mere notes.
@@ -93,7 +93,7 @@ pub enum DataError {
         /// The folder.
         path: PathBuf,
     },
-    /// The numbers of a random split are no fractions.
+    /// The numbers of a random split are not fractions.
     #[error("the fractions of a split must be from 0 to 1, with a sum of at most 1: {given}")]
     Fractions {
         /// The fractions as given.

@@ -72,7 +72,7 @@ pub(crate) fn files_below(folder: &Path, extensions: &[&str]) -> Result<Vec<Path
 /// The lines of a list of names, trimmed and without blank ones; `None` if there are none.
 ///
 /// # Errors
-/// When there is such a file and it can't be read.
+/// When there is such a file and it cannot be read.
 pub(crate) fn lines_of(file: &Path) -> Result<Option<Vec<String>>, DataError> {
     if !file.is_file() {
         return Ok(None);

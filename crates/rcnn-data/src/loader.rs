@@ -242,7 +242,7 @@ impl Shared {
     }
 }
 
-/// The batches of an epoch, in order. A picture that can't be loaded is an error in its place in
+/// The batches of an epoch, in order. A picture that cannot be loaded is an error in its place in
 /// the batch. Dropping it ends the threads.
 pub struct Epoch {
     shared: Arc<Shared>,

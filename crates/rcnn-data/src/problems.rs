@@ -14,13 +14,13 @@ const SHOWN: usize = 10;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ProblemKind {
-    /// A label file that can't be read; its image is left out.
+    /// A label file that cannot be read; its image is left out.
     BrokenLabels,
     /// An image that is listed but not there.
     MissingImage,
-    /// An image file whose size can't be read.
+    /// An image file whose size cannot be read.
     BrokenImage,
-    /// An entry of a JSON file that can't be read.
+    /// An entry of a JSON file that cannot be read.
     BadEntry,
     /// A box whose coordinates are missing or no numbers.
     BadBox,
@@ -30,9 +30,9 @@ pub enum ProblemKind {
     OutsideImage,
     /// A box of a class that the data set or the caller doesn't name.
     UnknownLabel,
-    /// Note: a mask that can't be read; the object has none.
+    /// Note: a mask that cannot be read; the object has none.
     BadMask,
-    /// Note: keypoints that can't be read; the object has none.
+    /// Note: keypoints that cannot be read; the object has none.
     BadKeypoints,
     /// Note: an image of another size than the label file states; the image's counts.
     SizeMismatch,
@@ -50,7 +50,7 @@ pub enum ProblemKind {
     OrphanLabels,
     /// Note: a split that lists nothing.
     EmptySplit,
-    /// Note: a category without objects that only groups others, or the background; it is no class.
+    /// Note: a category without objects that only groups others, or the background; it is not a class.
     CategoryGroup,
     /// Note: a category that has the name of another, and a name of its own here.
     DuplicateCategory,

@@ -36,7 +36,7 @@ impl Turn {
                 object.bounds = Ok(Bounds::Pixels([low(0), low(1), high(0), high(1)]));
             }
         }
-        // What can't be read is validated as it stands.
+        // What cannot be read is validated as it stands.
         let mut turn = |name: &str, turned: fn(&Self, &str) -> Option<String>| {
             if let Some(json) = object.extras.get(name).and_then(|json| turned(self, json)) {
                 object.extras.set(name, json);

@@ -74,7 +74,7 @@ pub(crate) fn read(
         .pictures
         .iter()
         .map(|picture| picture.path.as_path());
-    let label_files = labels::of_pictures(pictures, apart.map(|_| config.base.as_path()));
+    let label_files = labels::find(pictures, apart.map(|_| config.base.as_path()));
     if let Some(first) = listing.pictures.first()
         && label_files.iter().all(Option::is_none)
     {

@@ -11,7 +11,7 @@ pub enum ConfigError {
     /// The backbone's part.
     #[error("backbone: {0}")]
     Backbone(#[from] BackboneConfigError),
-    /// The backbone is a custom one, which can't be made from the configuration.
+    /// The backbone is a custom one, which cannot be made from the configuration.
     #[error(
         "the model has a custom backbone: make it yourself and pass it to `init_with_backbone`"
     )]
@@ -35,7 +35,7 @@ pub enum ConfigError {
     Field(#[from] InvalidField),
 }
 
-/// Images or targets that a detector can't take, or a detector whose configuration was changed to an
+/// Images or targets that a detector cannot take, or a detector whose configuration was changed to an
 /// invalid one.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]

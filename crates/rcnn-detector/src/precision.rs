@@ -7,7 +7,7 @@ use rcnn_ops::DetectionBackend;
 
 use crate::FasterRcnn;
 
-/// A precision that a device can't compute in.
+/// A precision that a device cannot compute in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{device} can't compute in {dtype:?}")]
 pub struct PrecisionError {
@@ -30,7 +30,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// maps are in it too; boxes and scores stay in f32.
     ///
     /// # Errors
-    /// When the device can't compute in it.
+    /// When the device cannot compute in it.
     pub fn cast(self, dtype: FloatDType) -> Result<Self, PrecisionError> {
         let device = self.rpn.head.cls_logits.weight.val().device();
         if !B::supports_dtype(&device, dtype.into()) {

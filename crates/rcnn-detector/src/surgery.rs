@@ -20,7 +20,7 @@ use crate::{ConfigError, FasterRcnnConfig};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Takes only these feature maps, in any order: `levels 0,2,pool`. `pool` alone can't be.
+    /// Takes only these feature maps, in any order: `levels 0,2,pool`. `pool` alone cannot be.
     ///
     /// Where feature maps come and go, here and below, the anchors of each stride stay with it, and
     /// proposals are cut from the same stages. A stride that had no anchors gets those of the nearest
@@ -33,7 +33,7 @@ pub enum Operation {
     DropStage(String),
     /// Makes a residual block the identity: `drop-block layer3.1`. The others keep their names.
     DropBlock(String),
-    /// Gives the first stage so many 3x3 convolutions, or none: `rpn-convs 0`.
+    /// Gives the first stage that many 3x3 convolutions, or none: `rpn-convs 0`.
     RpnConvs(usize),
     /// Gives the first stage other anchors: `anchors 32;64;128@0.5,1,2` has a size on each of three
     /// levels and three ratios.
@@ -62,11 +62,11 @@ pub enum Level {
     Pool,
 }
 
-/// An operation that can't be, and what to do instead.
+/// An operation that cannot be, and what to do instead.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SurgeryError {
-    /// Text that is no operation.
+    /// Text that is not an operation.
     #[error("`{text}`: {reason}")]
     Text {
         /// The text that was given.
@@ -154,7 +154,7 @@ impl FasterRcnnConfig {
     /// The configuration of the network that results from operations, one after another.
     ///
     /// # Errors
-    /// Says which can't be, why, and what to do instead.
+    /// Says which cannot be, why, and what to do instead.
     pub fn with_surgery(&self, operations: &[Operation]) -> Result<Self, SurgeryError> {
         let mut config = self.clone();
         for operation in operations {

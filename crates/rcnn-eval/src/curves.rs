@@ -79,7 +79,7 @@ impl Curve {
         let mut right = 0;
         for (rank, &(score, is_right)) in found.iter().enumerate() {
             right += usize::from(is_right);
-            // A threshold can't divide equal scores.
+            // A threshold cannot divide equal scores.
             if found.get(rank + 1).is_none_or(|next| next.0 < score) {
                 points.push(CurvePoint {
                     score,

@@ -20,7 +20,7 @@ pub enum EvalError {
         /// The image's id.
         image_id: u64,
     },
-    /// The objects or the detections of an image have a value that can't be.
+    /// The objects or the detections of an image have a value that cannot be.
     #[error("image {image}: {what}: {fault}")]
     Instances {
         /// The image.

@@ -141,7 +141,7 @@ pub struct ClassEvaluation {
 /// # Errors
 ///
 /// If an image is there twice or only in `detections`, if the fields of one image differ in length, if
-/// detections have no scores, or if a box, label, score or area can't be.
+/// detections have no scores, or if a box, label, score or area cannot be.
 pub fn evaluate(
     ground_truth: &[ImageInstances],
     detections: &[ImageInstances],

@@ -10,7 +10,7 @@ use crate::EvalError;
 /// Checks the objects of an annotated image; `classes` counts the background.
 ///
 /// # Errors
-/// [`EvalError::Instances`] for the first value that can't be.
+/// [`EvalError::Instances`] for the first value that cannot be.
 pub fn validate(image: &ImageInstances, classes: usize) -> Result<(), EvalError> {
     let valid = image.instances.validate(classes);
     valid.map_err(|fault| EvalError::Instances {

@@ -16,7 +16,7 @@ pub struct FolderLock {
     _file: File,
 }
 
-/// A folder that can't be locked.
+/// A folder that cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process holds it, or this one does.
@@ -27,7 +27,7 @@ pub enum LockError {
         /// The process, and for how long.
         holder: String,
     },
-    /// The lock's file can't be written.
+    /// The lock's file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -37,7 +37,7 @@ impl FolderLock {
     ///
     /// # Errors
     ///
-    /// If it is locked, or can't be written to.
+    /// If it is locked, or cannot be written to.
     pub fn acquire(folder: &Path) -> Result<Self, LockError> {
         let path = folder.join("run.lock");
         let failed = |source| WriteError {
@@ -67,7 +67,7 @@ impl FolderLock {
 
 /// Who holds a lock, as far as it is known.
 fn holder(path: &Path) -> String {
-    // On Windows a locked file can't be read.
+    // On Windows a locked file cannot be read.
     let text = fs::read_to_string(path).unwrap_or_default();
     let name = match text.trim() {
         "" => "another process",

@@ -18,7 +18,7 @@ const SUFFIX: &str = ".tmp";
 
 /// Removes the temporary files and folders that killed processes left in a folder.
 ///
-/// What a living process is writing stays, and so does what can't be removed, as it is in nobody's way.
+/// What a living process is writing stays, and so does what cannot be removed, as it is in nobody's way.
 pub fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -94,7 +94,7 @@ impl TemporaryFolder {
     ///
     /// # Errors
     ///
-    /// When the system can't.
+    /// When the system cannot.
     pub fn create_in(parent: &Path) -> io::Result<Self> {
         remove_leftovers_once(parent);
         let prefix = prefix();
@@ -129,7 +129,7 @@ impl TemporaryFolder {
     ///
     /// # Errors
     ///
-    /// When the system can't. It is removed then.
+    /// When the system cannot. It is removed then.
     pub fn persist(self, path: &Path) -> io::Result<()> {
         if path.is_dir() {
             fs::remove_dir(path)?;

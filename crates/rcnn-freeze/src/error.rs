@@ -1,10 +1,10 @@
 //! Errors of rules.
 
-/// A rule that can't be read or does not fit the model.
+/// A rule that cannot be read or does not fit the model.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FreezeError {
-    /// The text is no rule.
+    /// The text is not a rule.
     #[error(
         "`{rule}`: expected `trainable_backbone_layers=N`, `freeze PATTERN`, `thaw PATTERN` or \
          `PATTERN`, perhaps with `from epoch N` after it (epochs count from 1)"
@@ -24,7 +24,7 @@ pub enum FreezeError {
         /// Names of the stages, in the order of the forward pass.
         stages: Vec<String>,
     },
-    /// The pattern is no glob, no regular expression or no `first:N`.
+    /// The pattern is an invalid glob, regular expression or `first:N`.
     #[error("`{pattern}`: {reason}")]
     Pattern {
         /// The pattern.

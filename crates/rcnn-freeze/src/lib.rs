@@ -54,7 +54,7 @@ pub use torchvision::with_torchvision_default;
 /// are for a [`FreezePlan`].
 ///
 /// # Errors
-/// When a rule can't be read, or its pattern matches nothing.
+/// When a rule cannot be read, or its pattern matches nothing.
 pub fn freeze<B: Backend, N: Backbone<B>>(
     model: FasterRcnn<B, N>,
     rules: &[&str],

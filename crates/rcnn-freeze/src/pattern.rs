@@ -1,4 +1,4 @@
-//! Patterns over torchvision's names: globs, regular expressions, parts, and the first so many.
+//! Patterns over torchvision's names: globs, regular expressions, parts, and the first N.
 
 use std::fmt;
 use std::str::FromStr;

@@ -40,7 +40,7 @@ const LAYERS: &str = "trainable_backbone_layers";
 /// Reads rules.
 ///
 /// # Errors
-/// Names the rule that can't be read.
+/// Names the rule that cannot be read.
 pub fn parse(rules: &[&str]) -> Result<Vec<Rule>, FreezeError> {
     rules.iter().map(|rule| rule.parse()).collect()
 }

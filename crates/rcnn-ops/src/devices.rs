@@ -13,7 +13,7 @@ pub struct DeviceInfo {
     pub name: String,
     /// Description, such as the name of the card.
     pub description: String,
-    /// Its memory in bytes, where the driver tells.
+    /// Its memory in bytes, where the driver says.
     pub memory: Option<u64>,
 }
 
@@ -37,7 +37,7 @@ pub fn devices() -> Vec<DeviceInfo> {
     devices
 }
 
-/// A device that can't be computed on, and why.
+/// A device that cannot be computed on, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DeviceError(String);

@@ -43,7 +43,7 @@ pub use router::{Recorder, RecorderDevice};
 /// Runs `forward`, which is to call the module, and returns the operations of that pass.
 ///
 /// Operations are recorded on this thread alone, so that several threads may record at once. Code that
-/// reads tensors back, such as the selection of proposals, can't be recorded: Burn panics there.
+/// reads tensors back, such as the selection of proposals, cannot be recorded: Burn panics there.
 ///
 /// # Errors
 /// Those of `forward`.

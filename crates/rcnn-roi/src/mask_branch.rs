@@ -88,7 +88,7 @@ impl<B: DetectionBackend> MaskBranch<'_, B> {
     ) -> Tensor<B, 1> {
         let ([_, _, side, _], device) = (logits.dims(), logits.device());
         let labels = positives.iter().map(|sample| sample.label);
-        let logits = of_class(logits, labels);
+        let logits = select_class(logits, labels);
         let target = |sample: &Positive| {
             let masks = targets[sample.image].masks.as_ref().expect("masks");
             masks[sample.object].roi_align(&sample.proposal, side)
@@ -125,7 +125,7 @@ impl<B: DetectionBackend> MaskBranch<'_, B> {
     pub fn add_masks(&self, logits: Tensor<B, 4>, detections: &mut [Instances]) {
         let side = logits.dims()[3];
         let labels = detections.iter().flat_map(|found| found.labels.iter());
-        let probabilities = sigmoid(of_class(logits, labels.copied()).cast(DType::F32));
+        let probabilities = sigmoid(select_class(logits, labels.copied()).cast(DType::F32));
         let probabilities: Vec<f32> = probabilities.into_data().into_vec().expect("f32");
         let mut masks = probabilities.chunks_exact(side * side);
         for found in detections {
@@ -141,7 +141,10 @@ impl<B: DetectionBackend> MaskBranch<'_, B> {
 }
 
 /// The logits `[K, C, side, side]` of each one's class: `[K, side * side]`.
-fn of_class<B: Backend>(logits: Tensor<B, 4>, labels: impl Iterator<Item = usize>) -> Tensor<B, 2> {
+fn select_class<B: Backend>(
+    logits: Tensor<B, 4>,
+    labels: impl Iterator<Item = usize>,
+) -> Tensor<B, 2> {
     let [count, classes, height, width] = logits.dims();
     let rows = labels
         .enumerate()

@@ -48,7 +48,7 @@ pub struct TrainConfig {
     /// Folder of the data (COCO, Pascal VOC or YOLO), or its COCO `.json`, YOLO `.yaml` or darknet `.data`
     /// file.
     pub data: PathBuf,
-    /// Format of the labels, where there are several; told from the files if not given.
+    /// Format of the labels, where there are several; inferred from the files if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_format: Option<Format>,
     /// Folder of the pictures, where they are not with the labels.

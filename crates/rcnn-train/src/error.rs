@@ -12,7 +12,7 @@ use rcnn_files::LockError;
 use rcnn_types::ClassNamesError;
 use rcnn_types::validate::InvalidField;
 
-/// A run that can't start or go on. What was saved before stays.
+/// A run that cannot start or go on. What was saved before stays.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -31,22 +31,22 @@ pub enum TrainError {
     /// A rule of freezing or the pattern of a learning rate does not fit the model.
     #[error(transparent)]
     Freeze(#[from] FreezeError),
-    /// The data can't be read.
+    /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The weights can't be read, do not fit or can't be written.
+    /// The weights cannot be read, do not fit or cannot be written.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// An image can't be loaded.
+    /// An image cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// An image can't be used.
+    /// An image cannot be used.
     #[error(transparent)]
     Image(#[from] DetectError),
-    /// The detections can't be evaluated.
+    /// The detections cannot be evaluated.
     #[error(transparent)]
     Eval(#[from] EvalError),
-    /// A file or folder can't be read or written.
+    /// A file or folder cannot be read or written.
     #[error("{}: {error}", path.display())]
     Io {
         /// Which.
@@ -83,7 +83,7 @@ pub enum TrainError {
         /// File that a run would have.
         missing: &'static str,
     },
-    /// Another process trains in the folder, or it can't be locked.
+    /// Another process trains in the folder, or it cannot be locked.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The data are not those that the run began with.

@@ -81,7 +81,7 @@ impl Run {
     /// Begins a run in a folder, which is made.
     ///
     /// # Errors
-    /// If the configuration makes no sense, or the folder can't be written, holds a run or files in its
+    /// If the configuration makes no sense, or the folder cannot be written, holds a run or files in its
     /// place, or is locked.
     pub fn create(folder: impl Into<PathBuf>, config: TrainConfig) -> Result<Self, TrainError> {
         let folder = folder.into();
@@ -152,7 +152,7 @@ impl Run {
     /// parallelism, on several. Goes on from the last checkpoint if there is one.
     ///
     /// # Errors
-    /// If data or weights can't be used, a loss is not finite, or something can't be written. The
+    /// If data or weights cannot be used, a loss is not finite, or something cannot be written. The
     /// last checkpoint is kept.
     pub fn train<B: DetectionBackend>(
         &self,
@@ -330,7 +330,7 @@ impl Run {
     /// validation was logged.
     ///
     /// # Errors
-    /// If `metrics.jsonl` can't be read, or is missing although there are checkpoints.
+    /// If `metrics.jsonl` cannot be read, or is missing although there are checkpoints.
     pub fn last_checkpoint(&self) -> Result<Option<usize>, TrainError> {
         let validated = log::validated(&self.folder)?;
         let complete = checkpoint::complete(&self.checkpoints());

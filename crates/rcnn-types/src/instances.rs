@@ -63,7 +63,7 @@ pub struct Instance<'a> {
 }
 
 impl Instances {
-    /// Objects with boxes and labels alone.
+    /// Creates objects with boxes and labels alone.
     pub const fn new(boxes: Vec<BBox>, labels: Vec<usize>) -> Self {
         Self {
             boxes,
@@ -83,7 +83,7 @@ impl Instances {
         self.boxes.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no objects.
     pub fn is_empty(&self) -> bool {
         self.boxes.is_empty()
     }
@@ -115,17 +115,17 @@ impl Instances {
         annotated.unwrap_or_else(|| box_area(&self.boxes[index]))
     }
 
-    /// Whether an object is a region of many.
+    /// Whether an object is a crowd: a region of many objects.
     pub fn is_crowd(&self, index: usize) -> bool {
         at(&self.crowd, index).is_some_and(|crowd| *crowd)
     }
 
-    /// Indices of the objects that are no crowds.
+    /// Indices of the objects that are not crowds.
     pub fn objects(&self) -> impl Iterator<Item = usize> {
         (0..self.len()).filter(|&index| !self.is_crowd(index))
     }
 
-    /// The objects that are no crowds.
+    /// The objects that are not crowds.
     pub fn without_crowds(&self) -> Self {
         let mut objects = self.select(&self.objects().collect::<Vec<_>>());
         objects.crowd = None;
@@ -212,7 +212,7 @@ impl Instances {
         self.masks = Some(probabilities.iter().map(paste).collect());
     }
 
-    /// Takes the objects to the image resized.
+    /// Moves the objects to the resized image.
     pub fn resize(&mut self, from: Size, to: Size) {
         let x = to.width as f32 / from.width as f32;
         let y = to.height as f32 / from.height as f32;
@@ -246,8 +246,8 @@ impl Instances {
         }
     }
 
-    /// Takes the objects to a window `[left, top, right, bottom]` of the image. What is outside is cut
-    /// off, and areas are those of the boxes from then on.
+    /// Moves the objects to a window `[left, top, right, bottom]` of the image. What is outside is cut off,
+    /// and areas are those of the boxes from then on.
     pub fn crop(&mut self, window: [u32; 4]) {
         let [left, top, right, bottom] = window;
         self.map_boxes(|b| crop_box(b, window));
@@ -260,7 +260,7 @@ impl Instances {
         self.areas = None;
     }
 
-    /// Takes the objects to a larger image of that size, which theirs becomes a part of.
+    /// Moves the objects to a larger image of that size, of which theirs becomes a part.
     pub fn paste(&mut self, left: u32, top: u32, size: Size) {
         let (x, y) = (left as f32, top as f32);
         self.map_boxes(|b| shift_box(b, x, y));

@@ -40,18 +40,18 @@ impl Keypoints {
         self.0.iter().filter(|point| point[2] > 0.0).count()
     }
 
-    /// Moves them by `x` to the right and `y` down.
+    /// Moves the keypoints by `x` to the right and `y` down.
     pub fn shift(&mut self, x: f32, y: f32) {
         self.map(|[px, py]| [px + x, py + y]);
     }
 
-    /// Multiplies their coordinates.
+    /// Multiplies the coordinates of the keypoints.
     pub fn scale(&mut self, x: f32, y: f32) {
         self.map(|[px, py]| [px * x, py * y]);
     }
 
-    /// Mirrors them left to right in an image of that width, `mirrored` as [`Skeleton::mirrored`]; without
-    /// it, they keep their places in the list.
+    /// Mirrors the keypoints left to right in an image of that width, `mirrored` as [`Skeleton::mirrored`];
+    /// without it, they keep their places in the list.
     pub fn flip(&mut self, width: usize, mirrored: &[usize]) {
         self.map(|[x, y]| [width as f32 - x, y]);
         if mirrored.len() == self.0.len() {
@@ -59,7 +59,7 @@ impl Keypoints {
         }
     }
 
-    /// Removes the labels of those that are not in an image, as detectron2 does.
+    /// Removes the labels of keypoints outside an image, as detectron2 does.
     pub fn clip(&mut self, size: Size) {
         let (width, height) = (size.width as f32, size.height as f32);
         for point in &mut self.0 {

@@ -27,7 +27,7 @@ pub struct Mask {
     counts: Vec<u32>,
 }
 
-/// Run lengths that are no mask.
+/// Run lengths that do not make a mask.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MaskError {
@@ -57,7 +57,7 @@ pub enum MaskError {
 type Segment = (usize, usize, usize);
 
 impl Mask {
-    /// A mask without an object.
+    /// Creates a mask without an object.
     ///
     /// # Panics
     /// When the image has 2^32 pixels or more.
@@ -65,7 +65,7 @@ impl Mask {
         Self::from_runs(size, [])
     }
 
-    /// A mask of run lengths (COCO's uncompressed RLE).
+    /// Creates a mask of run lengths (COCO's uncompressed RLE).
     ///
     /// # Errors
     /// When they do not add up to the image.
@@ -78,7 +78,7 @@ impl Mask {
         }
     }
 
-    /// A mask of single pixels, `[height, width]` row by row.
+    /// Creates a mask of single pixels, `[height, width]` row by row.
     ///
     /// # Panics
     /// When there are more or fewer than the image has, or 2^32 or more.

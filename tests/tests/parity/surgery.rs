@@ -32,7 +32,7 @@ pub(crate) fn checks<B: DetectionBackend>() -> Vec<Check<B>> {
     CASES.map(check).into()
 }
 
-/// Detections of the detector that comes along, operated on, in a picture that comes along.
+/// Detections of the bundled detector after surgery, in the bundled picture.
 fn detect<B: DetectionBackend>(operations: &[&str], device: &B::Device) -> Instances {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let whole = Weights::open(root.join("crates/rcnn-cli/assets/blood-cells.bpk"));

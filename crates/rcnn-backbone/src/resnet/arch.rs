@@ -101,7 +101,7 @@ impl ResNetArch {
         }
     }
 
-    /// Channels that stage 1 to 4 puts out.
+    /// Channels of the output of stage 1 to 4.
     pub fn stage_channels(self, stage: usize) -> usize {
         let expansion = if self.bottleneck() { 4 } else { 1 };
         (64 << (stage - 1)) * expansion
@@ -119,7 +119,7 @@ impl fmt::Display for ResNetArch {
     }
 }
 
-/// A name of no ResNet.
+/// A name that no ResNet has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown ResNet '{name}'; known are {}", ResNetArch::ALL.map(ResNetArch::name).join(", "))]
 pub struct UnknownArch {

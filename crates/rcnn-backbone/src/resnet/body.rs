@@ -14,7 +14,7 @@ use crate::{
     BackboneConfigError, BatchNorm2d, Body, ConvNorm, ConvNormConfig, NormKind, Stage, conv_norm,
 };
 
-/// Makes a [`ResNet`].
+/// Configuration of a [`ResNet`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResNetConfig {
     /// Member of the family.
@@ -220,6 +220,8 @@ impl<B: DetectionBackend> Block<B> {
         }
     }
 
+    /// Applies the block.
+    ///
     /// # Shapes
     /// - input: `[N, C, H, W]`
     /// - output: `[N, C', H / stride, W / stride]`

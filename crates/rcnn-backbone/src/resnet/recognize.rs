@@ -7,7 +7,7 @@ use crate::{FpnConfig, Shapes};
 pub(crate) const CLASSIFIER_MODULES: [&str; 7] =
     ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"];
 
-/// The name of the classifier whose tensors these are; nothing where they are no ResNet's.
+/// The name of the classifier whose tensors these are; `None` where they are not a ResNet's.
 pub(crate) fn recognize_classifier(shapes: &Shapes) -> Option<Result<&'static str, String>> {
     let is_resnet = shapes.has("conv1.weight") && shapes.has("layer1.0.conv1.weight");
     is_resnet.then(|| Ok(recognize_arch(shapes)?.name()))

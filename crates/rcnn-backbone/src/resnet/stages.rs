@@ -9,7 +9,7 @@ pub(crate) const STEM_CHANNELS: usize = 64;
 /// Pixels of the image that a location of the stem's output stands for, along each axis.
 const STEM_STRIDE: usize = 4;
 
-/// A stage of a ResNet that is built: what goes in and what comes out.
+/// A stage of a ResNet that is built: its input and output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResNetStage {
     /// Number, 1 to 4: the stage is `layer<number>`.
@@ -107,7 +107,7 @@ impl ResNetConfig {
     /// Whether what is dropped can be.
     ///
     /// # Errors
-    /// Says what can't, why, and what to do instead.
+    /// Says what cannot, why, and what to do instead.
     pub(crate) fn validate_dropped(&self) -> Result<(), BackboneConfigError> {
         let dropped = &self.dropped_stages;
         let known = |stage: &usize| (1..=4).contains(stage);

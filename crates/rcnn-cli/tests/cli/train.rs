@@ -1,4 +1,4 @@
-//! `rcnn train`, killed and resumed; and the detector that comes along.
+//! `rcnn train`, killed and resumed; and the bundled detector.
 
 use std::fs;
 use std::process::{Command, Stdio};

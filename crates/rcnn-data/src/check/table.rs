@@ -1,4 +1,4 @@
-//! The doctor's report for people.
+//! The report of a check as tables.
 
 use std::fmt;
 

@@ -22,10 +22,10 @@ pub(super) fn expected(picture: &Path) -> PathBuf {
     parts.iter().collect::<PathBuf>().with_extension("txt")
 }
 
-/// The label files of pictures: where they should be, in a folder `labels` beside, beside the
+/// Finds the label files of pictures: where they should be, in a folder `labels` beside, beside the
 /// picture; else below or above, in folders of labels, where only one picture and one label file have
 /// that stem.
-pub(super) fn of_pictures<'a>(
+pub(super) fn find<'a>(
     pictures: impl Iterator<Item = &'a Path> + Clone,
     apart: Option<&Path>,
 ) -> Vec<Option<PathBuf>> {

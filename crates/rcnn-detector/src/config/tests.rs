@@ -326,7 +326,7 @@ fn every_value_that_makes_no_sense_is_refused_by_name() {
         let name = field.trim_start_matches("backbone.");
         let error = config.validate().expect_err(&format!("{field} = {value}"));
         let text = error.to_string();
-        // A stage or block that can't be dropped is named itself.
+        // A stage or block that cannot be dropped is named itself.
         let named = text.contains(name) || text.contains("layer");
         assert!(named, "{field} = {value}: {text}");
         let made = config.init::<Flex>(&Default::default());
