@@ -198,16 +198,23 @@ fn states(state: &FreezeState) -> HashMap<&str, bool> {
 
 /// The network in one line.
 fn architecture(config: &FasterRcnnConfig) -> String {
+    let heads = &config.roi_heads;
+    let family = match (&heads.mask, &heads.keypoint) {
+        (None, None) => "Faster R-CNN",
+        (Some(_), None) => "Mask R-CNN",
+        (None, Some(_)) => "Keypoint R-CNN",
+        (Some(_), Some(_)) => "Mask and Keypoint R-CNN",
+    };
     if config.backbone.architecture().is_none() {
-        return "Faster R-CNN over a custom backbone".to_string();
+        return format!("{family} over a custom backbone");
     }
-    let regression = match config.roi_heads.box_regression {
+    let regression = match heads.box_regression {
         true => "",
         false => ", no box regression",
     };
     format!(
-        "Faster R-CNN, {}, RPN with {} convolution(s), box head: {}{regression}",
-        config.backbone, config.rpn.conv_depth, config.roi_heads.box_head
+        "{family}, {}, RPN with {} convolution(s), box head: {}{regression}",
+        config.backbone, config.rpn.conv_depth, heads.box_head
     )
 }
 
@@ -318,5 +325,23 @@ fn mebibytes(bytes: usize) -> String {
         0..1024 => format!("{bytes} B"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
         _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_rcnn_was_called_a_faster_rcnn() {
+        for (name, family) in [
+            ("fasterrcnn_resnet50_fpn", "Faster R-CNN, "),
+            ("maskrcnn_resnet50_fpn", "Mask R-CNN, "),
+            ("keypointrcnn_resnet50_fpn", "Keypoint R-CNN, "),
+        ] {
+            let config = FasterRcnnConfig::named(name, 2).expect("torchvision's name");
+            let described = architecture(&config);
+            assert!(described.starts_with(family), "{described}");
+        }
     }
 }

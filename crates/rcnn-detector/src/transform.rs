@@ -214,16 +214,16 @@ impl GeneralizedRcnnTransform {
             image_sizes.push(resized);
             original_sizes.push(original);
         }
-        let Size { height, width } = self.padded(&image_sizes)?;
+        let padded = self.padded(&image_sizes)?;
         let mut batch: Vec<Tensor<B, 4>> = images
             .iter()
             .zip(&image_sizes)
-            .map(|(image, size)| {
+            .map(|(image, &size)| {
                 let fit = ImageFit {
                     mean: self.image_mean,
                     std: self.image_std,
-                    size: [size.height, size.width],
-                    padded: [height, width],
+                    size,
+                    padded,
                 };
                 fit_image(image.clone(), &fit).unsqueeze()
             })

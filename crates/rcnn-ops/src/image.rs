@@ -3,6 +3,7 @@
 
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Int, Tensor, TensorData};
+use rcnn_types::Size;
 
 use crate::DetectionBackend;
 use crate::channels::{primitive, tensor};
@@ -14,10 +15,10 @@ pub struct ImageFit {
     pub mean: [f32; 3],
     /// Deviation of each channel, divided by.
     pub std: [f32; 3],
-    /// Height and width that the image is resized to, in pixels.
-    pub size: [usize; 2],
-    /// Height and width with the zeros below and at the right, no less than the size.
-    pub padded: [usize; 2],
+    /// Size that the image is resized to.
+    pub size: Size,
+    /// Size with the zeros below and at the right, no less than `size`.
+    pub padded: Size,
 }
 
 /// Normalises an image, resizes it bilinearly with pixel centres aligned, and pads it with zeros
@@ -44,10 +45,10 @@ pub(crate) fn reference<B: DetectionBackend>(
     let channels = |values: [f32; 3]| {
         Tensor::<B, 3>::from_data(TensorData::new(values.to_vec(), [3, 1, 1]), &device)
     };
-    let [height, width] = fit.size;
+    let Size { height, width } = fit.size;
     let normalized = (image - channels(fit.mean)) / channels(fit.std);
     let image = resize(resize(normalized, 2, width), 1, height);
-    let margins = (0, fit.padded[1] - width, 0, fit.padded[0] - height);
+    let margins = (0, fit.padded.width - width, 0, fit.padded.height - height);
     primitive(match margins {
         (0, 0, 0, 0) => image,
         _ => image.pad(margins, 0.0),
@@ -114,8 +115,8 @@ mod tests {
             let fit = ImageFit {
                 mean: [0.1, 0.5, 0.4],
                 std: [0.3, 0.2, 0.5],
-                size,
-                padded: size.map(|side| side.next_multiple_of(8)),
+                size: Size::new(size[0], size[1]),
+                padded: Size::new(size[0].next_multiple_of(8), size[1].next_multiple_of(8)),
             };
             let image = Tensor::<Flex, 3>::random(
                 [3, from[0], from[1]],

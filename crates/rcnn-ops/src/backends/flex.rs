@@ -42,13 +42,12 @@ impl DetectionBackend for Flex {
         let kernel = FitImage {
             mean: fit.mean,
             std: fit.std,
-            rows: &taps(height, fit.size[0]),
-            columns: &taps(width, fit.size[1]),
-            padded: fit.padded,
+            rows: &taps(height, fit.size.height),
+            columns: &taps(width, fit.size.width),
+            padded: [fit.padded.height, fit.padded.width],
         };
         let output = fit_image::forward(&kernel, image.storage(), [height, width]);
-        let [padded_height, padded_width] = fit.padded;
-        arena::tensor(output, [3, padded_height, padded_width])
+        arena::tensor(output, [3, fit.padded.height, fit.padded.width])
     }
 
     fn channel_affine(
