@@ -15,7 +15,7 @@ pub use arch::{ResNetArch, UnknownArch};
 pub use body::{BasicBlock, Block, Bottleneck, ResNet, ResNetConfig};
 pub use config::ResNetFpnConfig;
 pub use error::ResNetError;
-pub use stages::ResNetStage;
+use stages::ResNetStage;
 
 pub(crate) use published::PUBLISHED;
 pub(crate) use recognize::{CLASSIFIER_MODULES, recognize_classifier};

@@ -63,7 +63,7 @@ pub fn scale_box(b: &BBox, x: f32, y: f32) -> BBox {
 }
 
 /// Part of a box within a window `[left, top, right, bottom]`, in the window's coordinates.
-pub fn crop_box(b: &BBox, [left, top, right, bottom]: [u32; 4]) -> BBox {
+pub(crate) fn crop_box(b: &BBox, [left, top, right, bottom]: [u32; 4]) -> BBox {
     let (height, width) = (bottom - top, right - left);
     let size = Size::from_dimensions((width, height));
     clip_box(&shift_box(b, -(left as f32), -(top as f32)), size)

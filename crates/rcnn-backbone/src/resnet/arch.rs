@@ -78,7 +78,7 @@ impl ResNetArch {
     }
 
     /// Whether blocks are bottlenecks (1x1, 3x3, 1x1) and not two 3x3 convolutions.
-    pub fn bottleneck(self) -> bool {
+    pub(super) fn bottleneck(self) -> bool {
         !matches!(self, Self::ResNet18 | Self::ResNet34)
     }
 
@@ -92,7 +92,7 @@ impl ResNetArch {
     }
 
     /// Channels of each group in the first stage.
-    pub fn width_per_group(self) -> usize {
+    pub(super) fn width_per_group(self) -> usize {
         match self {
             Self::ResNeXt50_32x4d | Self::ResNeXt101_64x4d => 4,
             Self::ResNeXt101_32x8d => 8,
@@ -102,13 +102,13 @@ impl ResNetArch {
     }
 
     /// Channels of the output of stage 1 to 4.
-    pub fn stage_channels(self, stage: usize) -> usize {
+    pub(super) fn stage_channels(self, stage: usize) -> usize {
         let expansion = if self.bottleneck() { 4 } else { 1 };
         (64 << (stage - 1)) * expansion
     }
 
     /// Channels of the 3x3 convolution in stage 1 to 4.
-    pub fn stage_width(self, stage: usize) -> usize {
+    pub(super) fn stage_width(self, stage: usize) -> usize {
         (64 << (stage - 1)) * self.width_per_group() / 64 * self.groups()
     }
 }

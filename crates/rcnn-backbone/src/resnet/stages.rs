@@ -11,32 +11,32 @@ const STEM_STRIDE: usize = 4;
 
 /// A stage of a ResNet that is built: its input and output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResNetStage {
+pub(super) struct ResNetStage {
     /// Number, 1 to 4: the stage is `layer<number>`.
-    pub number: usize,
+    pub(super) number: usize,
     /// Channels of its input: the output of the stage before that is built, or of the stem.
-    pub in_channels: usize,
+    pub(super) in_channels: usize,
     /// Channels of its output.
-    pub out_channels: usize,
+    pub(super) out_channels: usize,
     /// Stride of its first block.
-    pub stride: usize,
+    pub(super) stride: usize,
     /// Pixels of the image that a location of its output stands for, along each axis.
-    pub total_stride: usize,
+    pub(super) total_stride: usize,
     /// Positions of the residual blocks that are built, ascending.
-    pub blocks: Vec<usize>,
+    pub(super) blocks: Vec<usize>,
 }
 
 impl ResNetStage {
     /// Whether the first block's shortcut has a convolution of its own, because the block changes
     /// resolution or channels.
-    pub fn has_downsample(&self) -> bool {
+    pub(super) fn has_downsample(&self) -> bool {
         self.stride != 1 || self.in_channels != self.out_channels
     }
 }
 
 impl ResNetConfig {
     /// The stages that are built, first to last.
-    pub fn built_stages(&self) -> Vec<ResNetStage> {
+    pub(super) fn built_stages(&self) -> Vec<ResNetStage> {
         let mut in_channels = STEM_CHANNELS;
         let mut total_stride = STEM_STRIDE;
         let built = (1..=self.stages.min(4)).filter(|number| !self.dropped_stages.contains(number));
