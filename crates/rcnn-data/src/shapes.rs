@@ -1,24 +1,9 @@
 //! Masks, keypoints and skeletons as COCO's JSON has them.
 
 use rcnn_types::{Keypoints, Mask, Size, Skeleton};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::extras::Extras;
-
-/// Run lengths down the columns.
-#[derive(Deserialize)]
-struct Rle {
-    size: Size,
-    counts: Counts,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Counts {
-    Plain(Vec<u32>),
-    Compressed(String),
-}
 
 /// The mask of a `segmentation`: polygons, or run lengths of the image's size.
 pub(crate) fn mask(json: &str, size: Size) -> Result<Mask, String> {
@@ -45,12 +30,7 @@ pub(crate) fn mask(json: &str, size: Size) -> Result<Mask, String> {
 
 /// The mask of run lengths, of whatever size.
 pub(crate) fn run_lengths(json: &str) -> Result<Mask, String> {
-    let Rle { size, counts } = parse("segmentation", json)?;
-    let mask = match counts {
-        Counts::Plain(counts) => Mask::from_counts(counts, size),
-        Counts::Compressed(text) => Mask::from_compressed(&text, size),
-    };
-    mask.map_err(|error| error.to_string())
+    parse("segmentation", json)
 }
 
 /// The keypoints of an object: x, y and visibility of each.

@@ -3,19 +3,37 @@
 use std::sync::Arc;
 
 use hotcoco::primitives::sim::bbox_iou_pair;
-use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image, IouType};
+use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image, IouType, Segmentation};
+use serde::Serialize;
 
-use rcnn_types::{BBox, Instance};
+use rcnn_types::{BBox, Instances, Mask, Size};
 
-use crate::evaluation::Summary;
 use crate::input::Sample;
 use crate::{EvalError, MATCH_IOU};
 
-/// COCO's numbers of one class.
-pub(crate) struct ClassNumbers {
-    pub(crate) ap: Option<f64>,
-    pub(crate) ap50: Option<f64>,
-    pub(crate) ar: Option<f64>,
+/// What is compared of objects and detections.
+#[derive(Clone, Copy)]
+pub(crate) enum Shape<'a> {
+    /// Boxes, by their IoU.
+    Box,
+    /// Masks, by their IoU.
+    Mask,
+    /// Keypoints, by their OKS with these sigmas, one a keypoint.
+    Keypoints(&'a [f64]),
+}
+
+/// COCO's numbers of one class; `None` if it has no objects.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ClassNumbers {
+    /// Average precision, as in [`Summary::ap`](crate::Summary::ap).
+    #[serde(rename = "AP")]
+    pub ap: Option<f64>,
+    /// Average precision at an IoU or OKS of 0.5.
+    #[serde(rename = "AP50")]
+    pub ap50: Option<f64>,
+    /// Average recall with the most detections that count.
+    #[serde(rename = "AR")]
+    pub ar: Option<f64>,
 }
 
 /// What a detection is at [`MATCH_IOU`].
@@ -30,18 +48,20 @@ pub(crate) enum MatchResult {
 }
 
 /// Samples in hotcoco's types.
-pub(crate) struct Engine {
+pub(crate) struct Engine<'a> {
     truth: Arc<COCO>,
     found: Arc<COCO>,
     max_dets: usize,
+    shape: Shape<'a>,
 }
 
-impl Engine {
+impl<'a> Engine<'a> {
     pub(crate) fn new(
         samples: &[Sample],
         class_names: &[String],
         max_dets: usize,
-    ) -> Result<Self, EvalError> {
+        shape: Shape<'a>,
+    ) -> Self {
         let images = samples.iter().map(|sample| Image {
             id: sample.image.image_id,
             file_name: sample.image.file_name.clone(),
@@ -53,39 +73,56 @@ impl Engine {
             name: name.clone(),
             ..Category::default()
         });
-        let mut annotations: Vec<Annotation> = samples.iter().flat_map(objects).collect();
-        for (annotation, id) in annotations.iter_mut().zip(1..) {
-            annotation.id = id;
-        }
-        let truth = COCO::from_dataset(Dataset {
-            images: images.collect(),
-            annotations,
-            categories: categories.collect(),
-            ..Dataset::default()
-        });
-        // The detections get the ids 1, 2, ... in this order.
-        let found = truth.load_res_anns(samples.iter().flat_map(detections).collect())?;
-        Ok(Self {
-            truth: Arc::new(truth),
-            found: Arc::new(found),
+        let (images, categories): (Vec<_>, Vec<_>) = (images.collect(), categories.collect());
+        // Both get the ids 1, 2, ... in order.
+        let dataset = |annotations: Vec<Annotation>| {
+            let annotations = annotations.into_iter().zip(1..);
+            let annotations = annotations.map(|(annotation, id)| Annotation { id, ..annotation });
+            Arc::new(COCO::from_dataset(Dataset {
+                images: images.clone(),
+                annotations: annotations.collect(),
+                categories: categories.clone(),
+                ..Dataset::default()
+            }))
+        };
+        let all = |of: fn(&Sample, Shape) -> Vec<Annotation>| {
+            samples
+                .iter()
+                .flat_map(|sample| of(sample, shape))
+                .collect()
+        };
+        Self {
+            truth: dataset(all(objects)),
+            found: dataset(all(detections)),
             max_dets,
-        })
+            shape,
+        }
     }
 
     fn evaluator(&self) -> COCOeval {
-        let mut evaluator = COCOeval::new(self.truth.clone(), self.found.clone(), IouType::Bbox);
-        evaluator.params.max_dets = [1, 10, self.max_dets].map(|n| n.min(self.max_dets)).into();
+        let kind = match self.shape {
+            Shape::Box => IouType::Bbox,
+            Shape::Mask => IouType::Segm,
+            Shape::Keypoints(_) => IouType::Keypoints,
+        };
+        let mut evaluator = COCOeval::new(self.truth.clone(), self.found.clone(), kind);
+        if let Shape::Keypoints(sigmas) = self.shape {
+            evaluator.params.kpt_oks_sigmas = sigmas.into();
+        } else {
+            evaluator.params.max_dets = [1, 10, self.max_dets].map(|n| n.min(self.max_dets)).into();
+        }
         evaluator
     }
 
-    /// COCO's summary and the numbers of each class from label 1 on.
-    pub(crate) fn numbers(&self) -> Result<(Summary, Vec<ClassNumbers>), EvalError> {
+    /// pycocotools' `stats`, in which -1 stands for a missing number, and the numbers of each class from
+    /// label 1 on.
+    pub(crate) fn numbers(&self) -> Result<(Vec<f64>, Vec<ClassNumbers>), EvalError> {
         let mut evaluator = self.evaluator();
         evaluator.evaluate()?;
         evaluator.accumulate();
         // Unlike `summarize`, this prints nothing.
         evaluator.summarize_lines();
-        let summary = Summary::from_stats(evaluator.stats().unwrap_or_default());
+        let stats = evaluator.stats().unwrap_or_default().to_vec();
         let classes = match evaluator.accumulated() {
             Some(accumulated) => {
                 let (area, most) = (
@@ -109,7 +146,7 @@ impl Engine {
             }
             None => Vec::new(),
         };
-        Ok((summary, classes))
+        Ok((stats, classes))
     }
 
     /// What each detection of each sample is.
@@ -146,34 +183,75 @@ impl Engine {
     }
 }
 
-fn objects<'a>(sample: &'a Sample) -> impl Iterator<Item = Annotation> + 'a {
-    let objects = sample.truth().iter().enumerate();
-    objects.map(|(index, object)| {
-        let [.., width, height] = corner_and_size(&object.bbox);
-        // pycocotools takes the annotated area, which COCO says is the mask's.
-        let annotated = sample.truth().areas.as_ref().map(|areas| areas[index]);
+fn objects(sample: &Sample, shape: Shape) -> Vec<Annotation> {
+    let truth = sample.truth();
+    let object = |index: usize| {
+        let annotation = annotation(sample, truth, index, shape);
+        // Whatever is found at an object without a mask is neither right nor wrong.
+        let no_mask = matches!(shape, Shape::Mask) && !has_mask(truth, index);
         Annotation {
-            area: Some(annotated.map_or(width * height, f64::from)),
-            iscrowd: object.is_crowd,
-            ..annotation(sample, &object)
+            iscrowd: truth.is_crowd(index) || no_mask,
+            ..annotation
         }
-    })
+    };
+    (0..truth.len()).map(object).collect()
 }
 
-fn detections<'a>(sample: &'a Sample) -> impl Iterator<Item = Annotation> + 'a {
-    let found = sample.found.iter();
-    found.map(|object| Annotation {
-        score: Some(object.score.into()),
-        ..annotation(sample, &object)
-    })
+fn detections(sample: &Sample, shape: Shape) -> Vec<Annotation> {
+    let found = sample.found;
+    let detection = |index: usize| Annotation {
+        score: Some(found.get(index).score.into()),
+        ..annotation(sample, found, index, shape)
+    };
+    (0..found.len()).map(detection).collect()
 }
 
-fn annotation(sample: &Sample, object: &Instance) -> Annotation {
-    Annotation {
+fn annotation(sample: &Sample, objects: &Instances, index: usize, shape: Shape) -> Annotation {
+    let bbox = corner_and_size(&objects.boxes[index]);
+    // pycocotools takes the annotated area, which COCO says is the mask's.
+    let area = objects.areas.as_ref().map(|areas| areas[index].into());
+    let mut annotation = Annotation {
         image_id: sample.image.image_id,
-        category_id: object.label as u64,
-        bbox: Some(corner_and_size(&object.bbox)),
+        category_id: objects.labels[index] as u64,
+        bbox: Some(bbox),
+        area: Some(area.unwrap_or(bbox[2] * bbox[3])),
         ..Annotation::default()
+    };
+    match shape {
+        Shape::Box => {}
+        Shape::Mask => {
+            let size = sample.size().unwrap_or_default();
+            let mask = match &objects.masks {
+                Some(masks) if has_mask(objects, index) => run_lengths(&masks[index]),
+                _ => run_lengths(&box_mask(&objects.boxes[index], size)),
+            };
+            annotation.segmentation = Some(mask);
+        }
+        Shape::Keypoints(sigmas) => {
+            let points = objects.keypoints.as_ref().map(|all| &all[index].0);
+            let points = points.into_iter().flatten().flatten();
+            let mut numbers: Vec<f64> = points.map(|v| f64::from(*v)).collect();
+            numbers.resize(3 * sigmas.len(), 0.0);
+            annotation.keypoints = Some(numbers);
+        }
+    }
+    annotation
+}
+
+fn has_mask(objects: &Instances, index: usize) -> bool {
+    let masks = objects.masks.as_ref();
+    masks.is_some_and(|masks| masks[index].area() > 0)
+}
+
+fn box_mask(b: &BBox, size: Size) -> Mask {
+    let [x1, y1, x2, y2] = b.map(f64::from);
+    Mask::from_polygons(&[vec![x1, y1, x2, y1, x2, y2, x1, y2]], size)
+}
+
+fn run_lengths(mask: &Mask) -> Segmentation {
+    Segmentation::UncompressedRle {
+        size: [mask.size().height as u32, mask.size().width as u32],
+        counts: mask.counts().into(),
     }
 }
 

@@ -33,6 +33,22 @@ pub enum EvalError {
     /// A file of results is not COCO's JSON.
     #[error("not an array of COCO results: {0}")]
     Results(#[from] serde_json::Error),
+    /// A result has neither box nor mask nor keypoints.
+    #[error("result {index} of the array, from 0, has no bbox, segmentation or keypoints")]
+    Shapeless {
+        /// Its place, from 0.
+        index: usize,
+    },
+    /// There are sigmas for another number of keypoints.
+    #[error(
+        "{found} keypoint sigmas: expected {expected}, one a keypoint, or one for all, above 0"
+    )]
+    Sigmas {
+        /// Number of sigmas.
+        found: usize,
+        /// Number of keypoints of an object.
+        expected: usize,
+    },
     /// hotcoco refuses the data.
     #[error(transparent)]
     Engine(#[from] hotcoco::Error),

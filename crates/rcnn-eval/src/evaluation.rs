@@ -1,12 +1,12 @@
 //! The result of an evaluation.
 
-use rcnn_types::ImageInstances;
+use rcnn_types::{ImageInstances, Instances};
 use serde::Serialize;
 
 use crate::confusion::Confusion;
 use crate::curves::{BestF1, Curve};
-use crate::engine::Engine;
-use crate::input::pair;
+use crate::engine::{ClassNumbers, Engine, Shape};
+use crate::input::{Sample, pair};
 use crate::worst::{ImageErrors, errors};
 use crate::{EvalError, MAX_DETS};
 
@@ -20,7 +20,7 @@ const DEFAULT_THRESHOLD: f32 = 0.5;
 /// left out. `Display` writes a table for people.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// COCO's twelve numbers.
+    /// COCO's twelve numbers for boxes.
     #[serde(flatten)]
     pub summary: Summary,
     /// The number of images.
@@ -33,6 +33,12 @@ pub struct Evaluation {
     pub max_dets: usize,
     /// Each class but the background, by label.
     pub per_class: Vec<ClassEvaluation>,
+    /// The numbers of masks (COCO's `segm`), where both objects and detections have some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segm: Option<ShapeEvaluation<Summary>>,
+    /// The numbers of keypoints, where both objects and detections have some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keypoints: Option<ShapeEvaluation<KeypointSummary>>,
     /// Confusion matrix of the classes.
     pub confusion: Confusion,
     /// The precision-recall curve of each class of `per_class`.
@@ -41,6 +47,99 @@ pub struct Evaluation {
     /// The errors in each image, in the order of the ground truth.
     #[serde(skip)]
     pub errors: Vec<ImageErrors>,
+}
+
+/// How good masks or keypoints are: numbers over all classes, and of each.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShapeEvaluation<S> {
+    /// COCO's summary.
+    #[serde(flatten)]
+    pub summary: S,
+    /// The classes of [`Evaluation::per_class`].
+    pub per_class: Vec<ClassNumbers>,
+}
+
+/// COCO's ten numbers for keypoints, as fractions, each a mean over the classes that have it. Objects
+/// without a labelled keypoint do not count, and the best 20 detections of each class in an image do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct KeypointSummary {
+    /// Average precision, the mean over the OKS thresholds 0.5, 0.55, ... 0.95.
+    #[serde(rename = "AP")]
+    pub ap: Option<f64>,
+    /// Average precision at an OKS of 0.5.
+    #[serde(rename = "AP50")]
+    pub ap50: Option<f64>,
+    /// Average precision at an OKS of 0.75.
+    #[serde(rename = "AP75")]
+    pub ap75: Option<f64>,
+    /// `ap` of objects from 32² to 96² pixels.
+    #[serde(rename = "APm")]
+    pub ap_medium: Option<f64>,
+    /// `ap` of objects from 96² pixels on.
+    #[serde(rename = "APl")]
+    pub ap_large: Option<f64>,
+    /// The part of the objects found, the mean over the OKS thresholds.
+    #[serde(rename = "AR")]
+    pub ar: Option<f64>,
+    /// The part of the objects found at an OKS of 0.5.
+    #[serde(rename = "AR50")]
+    pub ar50: Option<f64>,
+    /// The part of the objects found at an OKS of 0.75.
+    #[serde(rename = "AR75")]
+    pub ar75: Option<f64>,
+    /// `ar` of objects from 32² to 96² pixels.
+    #[serde(rename = "ARm")]
+    pub ar_medium: Option<f64>,
+    /// `ar` of objects from 96² pixels on.
+    #[serde(rename = "ARl")]
+    pub ar_large: Option<f64>,
+}
+
+/// How detections are evaluated: by default as pycocotools does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvalOptions {
+    /// The best detections of each class that count in an image, by box or mask: `maxDets`, at least 1.
+    pub max_dets: usize,
+    /// Sigmas of the object keypoint similarity, one a keypoint or one for all; if empty, COCO's for its 17
+    /// keypoints of a person and [`DEFAULT_SIGMA`] for others.
+    pub keypoint_sigmas: Vec<f64>,
+}
+
+impl Default for EvalOptions {
+    fn default() -> Self {
+        Self {
+            max_dets: MAX_DETS,
+            keypoint_sigmas: Vec::new(),
+        }
+    }
+}
+
+/// The sigma of keypoints that COCO has none for: how far, relative to the square root of the object's
+/// area, annotators of one keypoint differ.
+pub const DEFAULT_SIGMA: f64 = 0.1;
+
+/// COCO's sigmas of a person's keypoints, from the nose to the ankles.
+const PERSON_SIGMAS: [f64; 17] = [
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
+    0.087, 0.087, 0.089, 0.089,
+];
+
+impl EvalOptions {
+    /// Sigmas for that many keypoints.
+    fn sigmas(&self, keypoints: usize) -> Result<Vec<f64>, EvalError> {
+        let given = &self.keypoint_sigmas;
+        let is_valid = given.iter().all(|sigma| *sigma > 0.0 && sigma.is_finite());
+        match given[..] {
+            [] if keypoints == PERSON_SIGMAS.len() => Ok(PERSON_SIGMAS.into()),
+            [] => Ok(vec![DEFAULT_SIGMA; keypoints]),
+            [sigma] if is_valid => Ok(vec![sigma; keypoints]),
+            _ if is_valid && given.len() == keypoints => Ok(given.clone()),
+            _ => Err(EvalError::Sigmas {
+                found: given.len(),
+                expected: keypoints,
+            }),
+        }
+    }
 }
 
 /// COCO's twelve numbers, as fractions, each a mean over the classes that have it.
@@ -87,10 +186,14 @@ pub struct Summary {
     pub ar_large: Option<f64>,
 }
 
+/// A number of pycocotools' `stats`, in which -1 stands for a missing one.
+fn number(stats: &[f64], index: usize) -> Option<f64> {
+    stats.get(index).copied().filter(|number| *number >= 0.0)
+}
+
 impl Summary {
-    /// From pycocotools' `stats`, in which -1 stands for a missing number.
-    pub(crate) fn from_stats(stats: &[f64]) -> Self {
-        let number = |index: usize| stats.get(index).copied().filter(|number| *number >= 0.0);
+    fn from_stats(stats: &[f64]) -> Self {
+        let number = |index| number(stats, index);
         Self {
             ap: number(0),
             ap50: number(1),
@@ -104,6 +207,24 @@ impl Summary {
             ar_small: number(9),
             ar_medium: number(10),
             ar_large: number(11),
+        }
+    }
+}
+
+impl KeypointSummary {
+    fn from_stats(stats: &[f64]) -> Self {
+        let number = |index| number(stats, index);
+        Self {
+            ap: number(0),
+            ap50: number(1),
+            ap75: number(2),
+            ap_medium: number(3),
+            ap_large: number(4),
+            ar: number(5),
+            ar50: number(6),
+            ar75: number(7),
+            ar_medium: number(8),
+            ar_large: number(9),
         }
     }
 }
@@ -147,24 +268,51 @@ pub fn evaluate(
     detections: &[ImageInstances],
     class_names: &[String],
 ) -> Result<Evaluation, EvalError> {
-    evaluate_most(ground_truth, detections, class_names, MAX_DETS)
+    evaluate_with(
+        ground_truth,
+        detections,
+        class_names,
+        &EvalOptions::default(),
+    )
 }
 
-/// [`evaluate`] with another number of detections of each class that count in an image than COCO's
-/// [`MAX_DETS`]: `maxDets` of pycocotools, at least 1.
+/// [`evaluate`] with other options than pycocotools' defaults.
 ///
 /// # Errors
 ///
-/// As [`evaluate`].
-pub fn evaluate_most(
+/// As [`evaluate`], and if the sigmas are not those of as many keypoints as there are.
+pub fn evaluate_with(
     ground_truth: &[ImageInstances],
     detections: &[ImageInstances],
     class_names: &[String],
-    max_dets: usize,
+    options: &EvalOptions,
 ) -> Result<Evaluation, EvalError> {
+    let max_dets = options.max_dets;
     let samples = pair(ground_truth, detections, class_names.len())?;
-    let engine = Engine::new(&samples, class_names, max_dets)?;
-    let (summary, numbers) = engine.numbers()?;
+    let engine = Engine::new(&samples, class_names, max_dets, Shape::Box);
+    let (stats, numbers) = engine.numbers()?;
+    let both_have = |is_there: fn(&Instances) -> bool| {
+        samples.iter().any(|sample| is_there(sample.truth()))
+            && samples.iter().any(|sample| is_there(sample.found))
+    };
+    let mut segm = None;
+    if both_have(|objects| objects.masks.is_some()) {
+        let engine = Engine::new(&samples, class_names, max_dets, Shape::Mask);
+        let (stats, per_class) = engine.numbers()?;
+        let summary = Summary::from_stats(&stats);
+        segm = Some(ShapeEvaluation { summary, per_class });
+    }
+    let mut keypoints = None;
+    if both_have(|objects| objects.keypoints.is_some()) {
+        let most = samples
+            .iter()
+            .map(|sample| Sample::most_keypoints(sample.truth()));
+        let sigmas = options.sigmas(most.max().unwrap_or(0))?;
+        let shape = Shape::Keypoints(&sigmas);
+        let (stats, per_class) = Engine::new(&samples, class_names, max_dets, shape).numbers()?;
+        let summary = KeypointSummary::from_stats(&stats);
+        keypoints = Some(ShapeEvaluation { summary, per_class });
+    }
     let matches = engine.matches(&samples)?;
 
     let labels = 1..class_names.len();
@@ -192,11 +340,13 @@ pub fn evaluate_most(
         .collect();
     let errors = errors(&samples, &matches, &thresholds);
     Ok(Evaluation {
-        summary,
+        summary: Summary::from_stats(&stats),
         images: samples.len(),
         objects: curves.iter().map(|curve| curve.objects).sum(),
         detections: counts.iter().sum(),
         max_dets,
+        segm,
+        keypoints,
         confusion: Confusion::count(&errors, class_names, thresholds),
         per_class,
         curves,

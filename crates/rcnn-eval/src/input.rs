@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use rcnn_types::validate::require;
-use rcnn_types::{ImageInstances, Instances};
+use rcnn_types::validate::{InvalidField, require};
+use rcnn_types::{ImageInstances, Instances, Mask, Size};
 
 use crate::EvalError;
 
@@ -40,6 +40,32 @@ impl Sample<'_> {
     pub(crate) fn truth(&self) -> &Instances {
         &self.image.instances
     }
+
+    /// The size of the image, where there are masks to tell.
+    pub(crate) fn size(&self) -> Option<Size> {
+        let all = [self.truth(), self.found];
+        let mut masks = all.into_iter().flat_map(|objects| &objects.masks).flatten();
+        masks.next().map(Mask::size)
+    }
+
+    /// The most keypoints that one of some objects has.
+    pub(crate) fn most_keypoints(objects: &Instances) -> usize {
+        let keypoints = objects.keypoints.iter().flatten();
+        keypoints.map(|points| points.0.len()).max().unwrap_or(0)
+    }
+}
+
+/// Checks that the masks of detections have the image's size, and objects and detections the same number
+/// of keypoints.
+fn validate_shapes(sample: &Sample) -> Result<(), InvalidField> {
+    let size = sample.size().unwrap_or_default();
+    for (index, mask) in sample.found.masks.iter().flatten().enumerate() {
+        let (field, expected) = (format!("size of masks[{index}]"), format_args!("{size:?}"));
+        require(mask.size() == size, &field, mask.size(), expected)?;
+    }
+    let [expected, found] = [sample.truth(), sample.found].map(Sample::most_keypoints);
+    let valid = expected == 0 || found == 0 || expected == found;
+    require(valid, "number of keypoints", found, expected)
 }
 
 /// Pairs images with their detections, which may be missing, and checks both.
@@ -87,12 +113,13 @@ pub(crate) fn pair<'a>(
             format_args!("{}, one a box", found.len()),
         );
         let valid = scored.and_then(|()| found.validate(classes));
+        sample.found = found;
+        let valid = valid.and_then(|()| validate_shapes(sample));
         valid.map_err(|fault| EvalError::Instances {
             image,
             what: "detections",
             fault,
         })?;
-        sample.found = found;
     }
     Ok(samples)
 }

@@ -1,7 +1,7 @@
 //! Evaluates detections against annotated images, with COCO's metrics and pictures for people.
 //!
-//! [`evaluate`] computes what pycocotools computes for boxes (through the `hotcoco` crate): the
-//! twelve numbers of its summary and those of each class. Next to them an [`Evaluation`] has a
+//! [`evaluate`] computes what pycocotools computes for boxes, and for masks and keypoints where there are
+//! some (through the `hotcoco` crate): the numbers of its summaries and those of each class. Next to them an [`Evaluation`] has a
 //! precision-recall curve and the best threshold for each class, a confusion matrix, and the errors
 //! in each image; [`draw_curves`], [`draw_confusion`] and [`contact_sheet`] draw these.
 //!
@@ -29,6 +29,9 @@
 //!
 //! - A number that does not exist, as that of a class without objects, is `None` (`null` in JSON)
 //!   where pycocotools has -1.
+//! - Areas of detections are those of their boxes, as pycocotools has them for results with boxes, unless
+//!   [`Instances::areas`](rcnn_types::Instances::areas) says otherwise.
+//! - An object without a mask, in data where others have some, is ignored like a crowd.
 //! - Without any detection, which pycocotools refuses to load, all numbers are 0.
 //! - NaN is an error instead of a number that depends on the order of sorting.
 
@@ -45,8 +48,12 @@ mod worst;
 
 pub use confusion::{Confusion, draw_confusion};
 pub use curves::{BestF1, Curve, CurvePoint, draw_curves};
+pub use engine::ClassNumbers;
 pub use error::EvalError;
-pub use evaluation::{ClassEvaluation, Evaluation, Summary, evaluate, evaluate_most};
+pub use evaluation::{
+    ClassEvaluation, DEFAULT_SIGMA, EvalOptions, Evaluation, KeypointSummary, ShapeEvaluation,
+    Summary, evaluate, evaluate_with,
+};
 pub use input::validate;
 pub use plots::{Plot, draw_plots};
 pub use worst::{ImageErrors, Mark, Tile, contact_sheet};

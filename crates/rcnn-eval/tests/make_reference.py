@@ -2,9 +2,9 @@
 
     pip install pycocotools==2.0.11 && python make_reference.py
 
-Each file has the annotations and detections as pycocotools reads them, the 12 numbers of its
+Each file has the annotations and detections as pycocotools reads them, the numbers of its
 summary, and of each class the means of its precision (AP, AP50) and recall arrays; -1 is a number
-that does not exist.
+that does not exist. `shapes` has masks and keypoints too, evaluated with boxes beside them and without.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -59,13 +60,13 @@ class Data:
         moved = box + size * self.rng.uniform(-noise, noise, 4)
         return np.concatenate([np.minimum(moved[:2], moved[2:]), np.maximum(moved[:2], moved[2:])])
 
-    def write(self, name):
-        truth = {"info": {}, "images": self.images, "annotations": self.annotations,
-                 "categories": [{"id": i, "name": n} for i, n in enumerate(self.classes, 1)]}
+    def evaluate(self, truth, detections, kind="bbox", sigmas=None):
         gt = COCO()
         gt.dataset = json.loads(json.dumps(truth))
         gt.createIndex()
-        run = COCOeval(gt, gt.loadRes(json.loads(json.dumps(self.detections))), "bbox")
+        run = COCOeval(gt, gt.loadRes(json.loads(json.dumps(detections))), kind)
+        if sigmas:
+            run.params.kpt_oks_sigmas = np.array(sigmas)
         run.evaluate()
         run.accumulate()
         run.summarize()
@@ -75,9 +76,22 @@ class Data:
             return float(values.mean()) if len(values) else -1.0
 
         precision, recall = run.eval["precision"], run.eval["recall"]
-        per_class = [{"AP": mean(precision[:, :, k, 0, 2]), "AP50": mean(precision[0, :, k, 0, 2]),
-                      "AR": mean(recall[:, k, 0, 2])} for k in range(len(self.classes))]
-        expected = {"stats": [float(v) for v in run.stats], "per_class": per_class}
+        per_class = [{"AP": mean(precision[:, :, k, 0, -1]), "AP50": mean(precision[0, :, k, 0, -1]),
+                      "AR": mean(recall[:, k, 0, -1])} for k in range(len(self.classes))]
+        return {"stats": [float(v) for v in run.stats], "per_class": per_class}
+
+    def write(self, name, sigmas=None):
+        truth = {"info": {}, "images": self.images, "annotations": self.annotations,
+                 "categories": [{"id": i, "name": n} for i, n in enumerate(self.classes, 1)]}
+        expected = self.evaluate(truth, self.detections)
+        if sigmas:
+            bare = [{k: v for k, v in d.items() if k != "bbox"} for d in self.detections]
+            points = [{k: v for k, v in d.items() if k != "segmentation"} for d in bare]
+            expected |= {"sigmas": sigmas,
+                         "segm": self.evaluate(truth, self.detections, "segm"),
+                         "segm without boxes": self.evaluate(truth, bare, "segm"),
+                         "keypoints": self.evaluate(truth, self.detections, "keypoints", sigmas),
+                         "keypoints without boxes": self.evaluate(truth, points, "keypoints", sigmas)}
 
         def lines(rows):
             return "[\n" + ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows) + "\n]"
@@ -177,8 +191,61 @@ def sizes():
     data.write("sizes")
 
 
+def shapes():
+    """Masks and keypoints, good and poor; crowds, keypoints that are not labelled, and empty masks."""
+    data = Data(5, ["fish", "weed"])
+    width, height = 256, 192
+    ys, xs = np.mgrid[:height, :width] + 0.5
+
+    def ellipse(centre, radii, angle):
+        x, y = xs - centre[0], ys - centre[1]
+        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        bits = (along / radii[0]) ** 2 + (across / radii[1]) ** 2 <= 1
+        rle = coco_mask.encode(np.asfortranarray(bits.astype(np.uint8)))
+        tips = [np.asarray(centre) + s * radii[0] * np.array([np.cos(angle), np.sin(angle)]) for s in (-1, 1)]
+        return rle, tips + [np.asarray(centre)]
+
+    def numbers(points, visibility):
+        flat = []
+        for point, v in zip(points, visibility):
+            flat += [float(np.float32(point[0])), float(np.float32(point[1])), float(v)] if v else [0.0, 0.0, 0.0]
+        return flat
+
+    for image in (7, 3, 12, 5, 9, 20):
+        data.image(image, width, height)
+        for index in range(7):
+            label = int(data.rng.choice([1, 1, 2]))
+            radii = data.rng.uniform(*[(5, 14), (17, 45), (60, 90)][data.rng.integers(3)], 2)
+            centre, angle = data.rng.uniform([20, 20], [236, 172]), data.rng.uniform(0, np.pi)
+            rle, points = ellipse(centre, radii, angle)
+            crowd = int(index == 6 and image % 2)
+            seen = data.rng.choice([0, 1, 2], 3, p=[0.2, 0.2, 0.6]) if index % 4 else np.zeros(3)
+            x, y, w, h = coco_mask.toBbox(rle)
+            data.object(image, label, [x, y, x + w, y + h], crowd, float(coco_mask.area(rle)))
+            text = {"size": [height, width], "counts": rle["counts"].decode()}
+            if crowd:
+                runs, last, count = [], 0, 0
+                for bit in coco_mask.decode(rle).flatten(order="F"):
+                    if bit != last:
+                        runs, last, count = runs + [count], bit, 0
+                    count += 1
+                text["counts"] = runs + [count]
+            data.annotations[-1] |= {"segmentation": text, "keypoints": numbers(points, seen),
+                                     "num_keypoints": int((seen > 0).sum())}
+            for _ in range(data.rng.integers(0, 4)):
+                noise = data.rng.choice([0.03, 0.1, 0.3])
+                rle, points = ellipse(centre + radii * data.rng.normal(0, noise, 2),
+                                      radii * data.rng.uniform(1 - noise, 1 + noise, 2), angle)
+                x, y, w, h = coco_mask.toBbox(rle)
+                data.detection(image, label, [x, y, x + w, y + h], data.rng.beta(3, 2))
+                points = [p + radii * data.rng.normal(0, noise, 2) for p in points]
+                data.detections[-1] |= {"segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
+                                        "keypoints": numbers(points, [1, 1, 1])}
+    data.write("shapes", sigmas=[0.1, 0.1, 0.05])
+
+
 if __name__ == "__main__":
     FIXTURES.mkdir(exist_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
-        for make in (usual, ties, crowded, sizes):
+        for make in (usual, ties, crowded, sizes, shapes):
             make()

@@ -1,6 +1,7 @@
 //! Masks as run lengths: COCO's RLE, with the results of `pycocotools.mask`.
 
 mod compressed;
+mod json;
 mod polygons;
 mod probabilities;
 mod roi_align;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rcnn_types::{Keypoints, Mask, Size};
+use rcnn_types::{Keypoints, Mask};
 use serde::Serialize;
 
 use super::Output;
@@ -39,7 +39,7 @@ struct Annotation<'a> {
     iscrowd: u8,
     /// Empty where the extras have none either: tools expect it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    segmentation: Option<Segmentation>,
+    segmentation: Option<Segmentation<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keypoints: Option<Vec<f64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,20 +51,15 @@ struct Annotation<'a> {
 /// The mask of an object, or that there is none.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Segmentation {
+enum Segmentation<'a> {
     None([f64; 0]),
-    Rle { size: Size, counts: String },
+    Mask(&'a Mask),
 }
 
-impl Segmentation {
-    fn new(mask: Option<&Mask>) -> Self {
-        match mask.filter(|mask| mask.area() > 0) {
-            None => Self::None([]),
-            Some(mask) => Self::Rle {
-                size: mask.size(),
-                counts: mask.to_compressed(),
-            },
-        }
+impl<'a> Segmentation<'a> {
+    fn new(mask: Option<&'a Mask>) -> Self {
+        let mask = mask.filter(|mask| mask.area() > 0);
+        mask.map_or(Self::None([]), Self::Mask)
     }
 }
 
