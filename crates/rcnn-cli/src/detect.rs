@@ -18,7 +18,9 @@ use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
 use crate::inputs;
-use crate::output::{ClassNames, Format, PictureFolder, Printer, image_ids, tell_illegible};
+use crate::output::{
+    ClassNames, Format, MaskFormat, PictureFolder, Printer, Style, image_ids, tell_illegible,
+};
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::progress::progress_bar;
 use crate::source::{BUILT_IN, ModelArgs, positive};
@@ -73,6 +75,12 @@ pub(crate) struct DetectArgs {
     /// Write each picture with its detections drawn in into this folder, under its own name
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Lowest score of a detection that is drawn; all are printed
+    #[arg(long, value_name = "F", default_value = "0.5", value_parser = unit::<f32>)]
+    draw_thresh: f32,
+    /// How masks are printed in JSON, if the model has them
+    #[arg(long, value_enum, default_value_t = MaskFormat::Rle)]
+    masks: MaskFormat,
     #[command(flatten)]
     overwrite: OverwriteArgs,
     /// What to print
@@ -112,7 +120,13 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
     if folder.is_some() {
         tell_illegible(&weights.config.class_names);
     }
-    let printer = Printer::new(args.format, ClassNames(weights.config.class_names.clone()));
+    let printer = Printer::new(Style {
+        format: args.format,
+        masks: args.masks,
+        names: ClassNames(weights.config.class_names.clone()),
+        skeleton: Vec::new(),
+        draw_thresh: args.draw_thresh,
+    });
     let device = args.device.clone();
     run_on(
         &[device],

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use image::RgbImage;
 use rcnn_image::draw::{Label, draw_labels, is_legible, legible};
-use rcnn_types::{BBox, CocoResult, Instances, pad_to_columns, text_columns};
+use rcnn_types::{BBox, CocoResult, Instance, Instances, Mask, pad_to_columns, text_columns};
 use serde::Serialize;
 
 use crate::files;
@@ -27,6 +27,34 @@ pub(crate) enum Format {
     Jsonl,
     /// COCO's array of results, as pycocotools reads it
     Coco,
+}
+
+/// How masks are printed in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MaskFormat {
+    /// Corners x, y, x, y, ... of one or more polygons
+    Polygon,
+    /// COCO's compressed run lengths
+    Rle,
+    /// Not at all
+    None,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Segmentation<'a> {
+    Polygon(Vec<Vec<f64>>),
+    Rle(&'a Mask),
+}
+
+impl MaskFormat {
+    fn segmentation<'a>(self, mask: Option<&'a Mask>) -> Option<Segmentation<'a>> {
+        match self {
+            Self::Polygon => Some(Segmentation::Polygon(mask?.to_polygons())),
+            Self::Rle => Some(Segmentation::Rle(mask?)),
+            Self::None => None,
+        }
+    }
 }
 
 /// Names of classes; a number where there is no name.
@@ -46,39 +74,54 @@ struct ImageRecord<'a> {
     image: &'a str,
     width: u32,
     height: u32,
-    detections: Vec<Detection>,
+    detections: Vec<Detection<'a>>,
 }
 
 #[derive(Serialize)]
-struct Detection {
+struct Detection<'a> {
     #[serde(rename = "box")]
     bbox: BBox,
     label: usize,
     name: String,
     score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segmentation: Option<Segmentation<'a>>,
+    /// x, y and visibility of each, as COCO has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keypoints: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keypoint_scores: Option<&'a [f32]>,
 }
 
 #[derive(Serialize)]
 struct CocoRecord<'a> {
     #[serde(flatten)]
     result: CocoResult,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segmentation: Option<Segmentation<'a>>,
     file_name: &'a str,
 }
 
 /// Prints detections, image by image.
 pub(crate) struct Printer {
-    format: Format,
-    names: ClassNames,
+    style: Style,
     items: usize,
 }
 
+/// What is printed and drawn of detections.
+pub(crate) struct Style {
+    pub(crate) format: Format,
+    pub(crate) masks: MaskFormat,
+    pub(crate) names: ClassNames,
+    /// Positions, from 0, of the keypoints that a line connects.
+    pub(crate) skeleton: Vec<[usize; 2]>,
+    /// Lowest score that is drawn.
+    pub(crate) draw_thresh: f32,
+}
+
 impl Printer {
-    pub(crate) fn new(format: Format, names: ClassNames) -> Self {
-        Self {
-            format,
-            names,
-            items: 0,
-        }
+    pub(crate) fn new(style: Style) -> Self {
+        Self { style, items: 0 }
     }
 
     /// Prints what was found in one image, whose id COCO's format asks for.
@@ -92,14 +135,19 @@ impl Printer {
         let mut out = io::stdout().lock();
         let name = path.to_string_lossy();
         let (width, height) = image.dimensions();
-        match self.format {
+        match self.style.format {
             Format::Table => self.table(&mut out, &name, image, found)?,
             Format::Json | Format::Jsonl => {
-                let detections = found.iter().map(|object| Detection {
+                let masks = self.style.masks;
+                let scores = found.keypoint_scores.as_ref();
+                let detections = found.iter().enumerate().map(|(index, object)| Detection {
                     bbox: object.bbox,
                     label: object.label,
-                    name: self.names.get(object.label),
+                    name: self.style.names.get(object.label),
                     score: object.score,
+                    segmentation: masks.segmentation(object.mask),
+                    keypoints: object.keypoints.map(|points| points.0.as_flattened()),
+                    keypoint_scores: scores.map(|all| all[index].as_slice()),
                 });
                 let detections = detections.collect();
                 let record = ImageRecord {
@@ -112,9 +160,18 @@ impl Printer {
             }
             Format::Coco => {
                 for object in found.iter() {
-                    let result = CocoResult::new(image_id, &object);
-                    let file_name = &name;
-                    self.item(&mut out, &CocoRecord { result, file_name })?;
+                    let record = CocoRecord {
+                        result: CocoResult::new(
+                            image_id,
+                            &Instance {
+                                mask: None,
+                                ..object
+                            },
+                        ),
+                        segmentation: self.style.masks.segmentation(object.mask),
+                        file_name: &name,
+                    };
+                    self.item(&mut out, &record)?;
                 }
             }
         }
@@ -123,7 +180,7 @@ impl Printer {
 
     fn item(&mut self, out: &mut impl Write, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value)?;
-        match (self.format, self.items) {
+        match (self.style.format, self.items) {
             (Format::Jsonl, _) => writeln!(out, "{text}")?,
             (_, 0) => write!(out, "[{text}")?,
             _ => write!(out, ",\n {text}")?,
@@ -152,7 +209,7 @@ impl Printer {
         let widest = found
             .labels
             .iter()
-            .map(|&l| text_columns(&self.names.get(l)))
+            .map(|&l| text_columns(&self.style.names.get(l)))
             .max();
         let widest = widest.unwrap_or(0).max(5);
         writeln!(
@@ -161,7 +218,7 @@ impl Printer {
             "class", "score", "x1", "y1", "x2", "y2"
         )?;
         for object in found.iter() {
-            let class = pad_to_columns(&self.names.get(object.label), widest);
+            let class = pad_to_columns(&self.style.names.get(object.label), widest);
             let score = object.score;
             write!(out, "  {class}  {score:>6.3}")?;
             object
@@ -176,7 +233,7 @@ impl Printer {
     /// Ends the output.
     pub(crate) fn finish(self) -> Result<()> {
         let mut out = io::stdout().lock();
-        match (self.format, self.items) {
+        match (self.style.format, self.items) {
             (Format::Table | Format::Jsonl, _) => {}
             (_, 0) => writeln!(out, "[]")?,
             _ => writeln!(out, "]")?,
@@ -184,22 +241,27 @@ impl Printer {
         Ok(out.flush()?)
     }
 
-    /// The picture with its detections drawn in.
+    /// The picture with its detections drawn in, those of a score that is high enough.
     pub(crate) fn draw(&self, image: &mut RgbImage, found: &Instances) {
-        let texts: Vec<String> = found
+        let drawn = found
             .iter()
+            .filter(|object| object.score >= self.style.draw_thresh);
+        let texts: Vec<String> = drawn
+            .clone()
             .map(|object| {
-                let name = self.names.get(object.label);
+                let name = self.style.names.get(object.label);
                 format!("{} {:.2}", legible(&name, object.label), object.score)
             })
             .collect();
-        let labels: Vec<Label> = found
-            .iter()
+        let labels: Vec<Label> = drawn
             .zip(&texts)
             .map(|(object, text)| Label {
                 bounds: object.bbox,
                 text,
                 class: object.label,
+                mask: object.mask,
+                keypoints: object.keypoints,
+                skeleton: &self.style.skeleton,
             })
             .collect();
         draw_labels(image, &labels);

@@ -1,4 +1,4 @@
-//! `rcnn data preview`: training images as augmentation leaves them, with their boxes.
+//! `rcnn data preview`: training images as augmentation leaves them, with their boxes, masks and keypoints.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Args;
 use image::RgbImage;
-use rcnn_data::{Augmentation, Example, Loader, LoaderOptions};
+use rcnn_data::{Augmentation, Example, Fields, Loader, LoaderOptions};
 use rcnn_image::draw::{Label, WHITE, draw_labels, legible};
 use rcnn_image::sheet::{Grid, shrink};
-use rcnn_types::Size;
+use rcnn_types::{Size, Skeleton};
 
 use crate::Outcome;
 use crate::augment_args::AugmentArgs;
@@ -20,7 +20,7 @@ use crate::output::{PictureFolder, tell_illegible};
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::positive;
 
-/// Draw images as they are trained on: augmented, with boxes and class names
+/// Draw images as they are trained on: augmented, with boxes, masks, keypoints and class names
 ///
 /// They are the first of training's first epoch with the same seed and augmentation, before they are
 /// resized for the model. Lists them too.
@@ -47,6 +47,13 @@ pub(crate) struct PreviewArgs {
     augment: AugmentArgs,
 }
 
+/// What is drawn besides boxes.
+const SHAPES: Fields = Fields {
+    masks: true,
+    keypoints: true,
+    extras: false,
+};
+
 /// The sheet of small pictures.
 const SHEET: Grid = Grid {
     columns: 4,
@@ -58,7 +65,7 @@ const SHEET: Grid = Grid {
 pub(crate) fn run(args: PreviewArgs) -> Result<Outcome> {
     let mut augmentation = Augmentation::default();
     args.augment.apply(&mut augmentation);
-    let dataset = Arc::new(args.dataset.open(None)?);
+    let dataset = Arc::new(args.dataset.open(None, SHAPES)?);
     let options = LoaderOptions {
         seed: args.seed,
         ..Default::default()
@@ -79,6 +86,7 @@ pub(crate) fn run(args: PreviewArgs) -> Result<Outcome> {
     let names: Vec<String> = names
         .map(|(label, name)| legible(name, label).into())
         .collect();
+    let draw = |example: &Example, picture| drawn(example, picture, &names, &dataset.skeletons);
     let mut out = std::io::stdout().lock();
     let (mut cells, mut failed) = (Vec::new(), 0);
     let examples = loader.epoch(0).flatten().take(args.count);
@@ -94,8 +102,8 @@ pub(crate) fn run(args: PreviewArgs) -> Result<Outcome> {
         let path = &dataset.samples[example.index].image;
         writeln!(out, "{}  {}", path.display(), described(&example))?;
         match &folder {
-            Some(folder) => folder.write(place, &drawn(&example, example.image.clone(), &names))?,
-            None => cells.push(drawn(&example, shrink(&example.image, SHEET.cell), &names)),
+            Some(folder) => folder.write(place, &draw(&example, example.image.clone()))?,
+            None => cells.push(draw(&example, shrink(&example.image, SHEET.cell))),
         }
     }
     if failed == args.count.min(dataset.samples.len()) {
@@ -129,7 +137,12 @@ fn described(example: &Example) -> String {
 }
 
 /// The picture of an example, of whatever size, with the example's boxes.
-fn drawn(example: &Example, mut picture: RgbImage, names: &[String]) -> RgbImage {
+fn drawn(
+    example: &Example,
+    mut picture: RgbImage,
+    names: &[String],
+    skeletons: &[Skeleton],
+) -> RgbImage {
     let size = |image: &RgbImage| Size::from_dimensions(image.dimensions());
     let mut objects = example.instances.clone();
     // Drawn on the small picture, so that lines and names are legible there.
@@ -140,6 +153,9 @@ fn drawn(example: &Example, mut picture: RgbImage, names: &[String]) -> RgbImage
             bounds: object.bbox,
             text: &names[object.label],
             class: object.label,
+            mask: object.mask,
+            keypoints: object.keypoints,
+            skeleton: skeletons.get(object.label).map_or(&[], |s| &s.edges),
         })
         .collect();
     draw_labels(&mut picture, &labels);

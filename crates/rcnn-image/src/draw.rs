@@ -1,7 +1,8 @@
-//! Drawing: a canvas for lines, areas and text, and the boxes of detections with their tags.
+//! Drawing: a canvas for lines, areas and text, and detections: boxes with their tags, masks and keypoints.
 
 mod canvas;
 mod labels;
+mod shapes;
 #[cfg(test)]
 mod tests;
 

@@ -105,7 +105,7 @@ impl Instances {
     }
 
     /// All objects.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Instance<'_>> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Instance<'_>> + Clone {
         (0..self.len()).map(|index| self.get(index))
     }
 

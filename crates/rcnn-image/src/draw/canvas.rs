@@ -44,7 +44,7 @@ impl Canvas {
     }
 
     /// Covers a pixel with a colour to some extent, from 0 to 1.
-    fn blend(&mut self, x: i64, y: i64, colour: Rgb<u8>, coverage: f32) {
+    pub(super) fn blend(&mut self, x: i64, y: i64, colour: Rgb<u8>, coverage: f32) {
         let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else {
             return;
         };

@@ -1,8 +1,10 @@
-//! Draws detections on a picture: boxes coloured by class, each with a legible tag.
+//! Draws detections on a picture: boxes, masks and keypoints coloured by class, each with a legible tag.
 
 use image::{Rgb, RgbImage};
+use rcnn_types::{Keypoints, Mask, Size};
 
 use super::canvas::{Align, Canvas, line_height, text_width};
+use super::shapes::{draw_keypoints, draw_mask};
 
 /// The colours of the classes, of which the first is the background's; early ones differ the most.
 pub(super) const PALETTE: [[u8; 3]; 20] = [
@@ -28,8 +30,8 @@ pub(super) const PALETTE: [[u8; 3]; 20] = [
     [255, 250, 200],
 ];
 
-/// A box to draw and what to write on it.
-#[derive(Clone, Copy, Debug)]
+/// An object to draw and what to write on it.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Label<'a> {
     /// `[left, top, right, bottom]` in pixels.
     pub bounds: [f32; 4],
@@ -37,12 +39,18 @@ pub struct Label<'a> {
     pub text: &'a str,
     /// Its class, which picks the colour.
     pub class: usize,
+    /// Its mask, of the picture's size.
+    pub mask: Option<&'a Mask>,
+    /// Its keypoints.
+    pub keypoints: Option<&'a Keypoints>,
+    /// Positions, from 0, of the keypoints that a line connects.
+    pub skeleton: &'a [[usize; 2]],
 }
 
 /// Draws labels, the most important first: those lie on top and place their tags first.
 ///
-/// Boxes are cut to the picture; those outside of it or with a coordinate that is NaN are left out,
-/// as are tags of which another would hide more than a third.
+/// Boxes are cut to the picture; objects outside of it or with an edge that is NaN are left out, as are
+/// masks of another size, keypoints outside, and tags of which another would hide more than a third.
 pub fn draw_labels(image: &mut RgbImage, labels: &[Label]) {
     let style = Style::new(image);
     let (boxes, labels): (Vec<Rect>, Vec<&Label>) = labels
@@ -52,10 +60,24 @@ pub fn draw_labels(image: &mut RgbImage, labels: &[Label]) {
     let tags = style.place_tags(&boxes, &labels);
 
     let mut canvas = Canvas(std::mem::take(image));
+    let size = Size::from_dimensions(canvas.0.dimensions());
+    let lines = [style.line, style.edge];
+    let colours = |class: usize| [Rgb(colour(class)), Rgb(shade(colour(class)))];
+    for label in labels.iter().rev() {
+        if let Some(mask) = label.mask.filter(|mask| mask.size() == size) {
+            draw_mask(&mut canvas, mask, colours(label.class), lines);
+        }
+    }
     for (area, label) in boxes.iter().zip(&labels).rev() {
         let colour = colour(label.class);
         canvas.frame(area.bounds(), style.line + style.edge, Rgb(shade(colour)));
         canvas.frame(area.bounds(), style.line, Rgb(colour));
+    }
+    for label in labels.iter().rev() {
+        if let Some(keypoints) = label.keypoints {
+            let colours = colours(label.class);
+            draw_keypoints(&mut canvas, keypoints, label.skeleton, colours, lines);
+        }
     }
     for (tag, label) in tags.iter().zip(&labels).rev() {
         let Some(tag) = *tag else { continue };

@@ -1,6 +1,7 @@
 //! What a drawn picture shows, pixel by pixel.
 
 use image::{Rgb, RgbImage};
+use rcnn_types::{Keypoints, Mask, Size};
 
 use super::labels::{PALETTE, Rect, Style, colour, contrast};
 use super::{Label, draw_labels, legible};
@@ -16,6 +17,7 @@ fn label(bounds: [f32; 4], text: &str, class: usize) -> Label<'_> {
         bounds,
         text,
         class,
+        ..Label::default()
     }
 }
 
@@ -170,4 +172,60 @@ fn names_without_glyphs_are_numbers() {
     for name in ["血小板", "적혈구", "赤血球 A", "خلية", "🙂"] {
         assert_eq!(legible(name, 3), "3", "{name}");
     }
+}
+
+#[test]
+fn masks_are_translucent_with_outlines_on_any_picture() {
+    for grey in [0, 128, 255] {
+        let mut image = RgbImage::from_pixel(200, 120, Rgb([grey; 3]));
+        let before = image.clone();
+        let corners = vec![20.0, 20.0, 150.0, 20.0, 150.0, 100.0, 20.0, 100.0];
+        let mask = Mask::from_polygons(&[corners], Size::new(120, 200));
+        let bounds = [10.0, 10.0, 190.0, 110.0];
+        let object = Label {
+            mask: Some(&mask),
+            ..label(bounds, "", 1)
+        };
+        draw_labels(&mut image, &[object]);
+        let at = |x, y| image.get_pixel(x, y).0;
+        // The colour, and a dark edge, one of which is far from any grey.
+        assert_eq!(at(20, 60), colour(1));
+        assert_eq!(at(19, 60), colour(1).map(|v| v / 2));
+        let inside = at(80, 60);
+        assert!(inside != [grey; 3] && inside != colour(1), "{inside:?}");
+        assert_eq!(at(170, 60), [grey; 3]);
+        let other_size = Mask::empty(Size::new(5, 5));
+        let mut image = before.clone();
+        let object = Label {
+            mask: Some(&other_size),
+            ..label([-9.0, -9.0, -1.0, -1.0], "", 1)
+        };
+        draw_labels(&mut image, &[object]);
+        assert!(image == before);
+    }
+}
+
+#[test]
+fn skeletons_join_the_keypoints_that_are_labelled() {
+    let mut image = RgbImage::new(100, 100);
+    let points = Keypoints(vec![
+        [20.0, 50.0, 2.0],
+        [80.0, 50.0, 1.0],
+        [50.0, 90.0, 0.0],
+        [f32::NAN, 1e30, 2.0],
+    ]);
+    let object = Label {
+        keypoints: Some(&points),
+        skeleton: &[[0, 1], [1, 2], [0, 3], [0, 9]],
+        ..label([1.0, 1.0, 99.0, 99.0], "", 3)
+    };
+    draw_labels(&mut image, &[object]);
+    let at = |x, y| image.get_pixel(x, y).0;
+    assert_eq!((at(20, 50), at(80, 50)), ([255; 3], [255; 3]));
+    assert_ne!(at(50, 50), [0; 3], "the line");
+    assert_eq!(
+        (at(50, 80), at(65, 70)),
+        ([0; 3], [0; 3]),
+        "to one that is not labelled"
+    );
 }
