@@ -27,6 +27,9 @@ pub(crate) struct AugmentArgs {
     /// Probability that four images become one [default: 0]
     #[arg(long, value_name = "P", value_parser = unit::<f64>)]
     mosaic: Option<f64>,
+    /// Probability that objects of another image are pasted in, along their masks [default: 0]
+    #[arg(long, value_name = "P", value_parser = unit::<f64>)]
+    copy_paste: Option<f64>,
 }
 
 impl AugmentArgs {
@@ -48,6 +51,9 @@ impl AugmentArgs {
         }
         if let Some(p) = self.mosaic {
             augmentation.mosaic = p;
+        }
+        if let Some(p) = self.copy_paste {
+            augmentation.copy_paste = p;
         }
     }
 }

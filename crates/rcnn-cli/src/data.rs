@@ -117,11 +117,12 @@ pub(crate) struct DatasetArgs {
 }
 
 impl DatasetArgs {
-    /// Reads them, with the labels of a model that has class names.
-    pub(crate) fn open(&self, class_names: Option<Vec<String>>) -> Result<Dataset> {
+    /// Reads them, with the labels of a model that has class names, and these fields besides boxes.
+    pub(crate) fn open(&self, class_names: Option<Vec<String>>, fields: Fields) -> Result<Dataset> {
         let options = ReadOptions {
             class_names,
-            fields: Fields::NONE,
+            keypoint_files: fields.keypoints && !fields.masks,
+            fields,
             ..self.read.options()
         };
         open(&self.data, &options, self.skip_invalid)
@@ -206,7 +207,13 @@ fn check_names(names: &[String], reading: &Reading, skip_invalid: bool) -> Resul
 pub(crate) fn open_for(weights: &Weights, args: &DatasetArgs) -> Result<(Dataset, Vec<String>)> {
     let names = &weights.config.class_names;
     // By name, so that data and model may number their classes differently.
-    let dataset = args.open((!names.is_empty()).then(|| names.clone()))?;
+    let roi_heads = &weights.config.roi_heads;
+    let fields = Fields {
+        masks: roi_heads.mask.is_some(),
+        keypoints: roi_heads.keypoint.is_some(),
+        extras: false,
+    };
+    let dataset = args.open((!names.is_empty()).then(|| names.clone()), fields)?;
     if !names.is_empty() {
         return Ok((dataset, names.clone()));
     }
@@ -230,7 +237,10 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
         DataCommand::Check(args) => {
             let options = ReadOptions {
                 decode: !args.quick,
-                fields: Fields::NONE,
+                fields: Fields {
+                    extras: false,
+                    ..Fields::default()
+                },
                 ..args.read.options()
             };
             let reading = rcnn_data::read(&args.data, &options)?;

@@ -13,7 +13,8 @@ use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::roi::NmsMethod;
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
+use rcnn_burn::{FasterRcnnConfig, Instances, Size, StandardFasterRcnn};
+use rcnn_types::MASK_THRESHOLD;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
@@ -124,7 +125,7 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
         format: args.format,
         masks: args.masks,
         names: ClassNames(weights.config.class_names.clone()),
-        skeleton: Vec::new(),
+        skeleton: skeleton(&weights.config),
         draw_thresh: args.draw_thresh,
     });
     let device = args.device.clone();
@@ -283,6 +284,12 @@ impl Job for Detect {
     }
 }
 
+/// The lines between keypoints.
+fn skeleton(config: &FasterRcnnConfig) -> Vec<[usize; 2]> {
+    let keypoint = config.roi_heads.keypoint.as_ref();
+    keypoint.map_or_else(Vec::new, |keypoint| keypoint.skeleton.clone())
+}
+
 fn detect<B: DetectionBackend>(
     model: &StandardFasterRcnn<B>,
     images: &[PathBuf],
@@ -303,6 +310,10 @@ fn detect<B: DetectionBackend>(
         for found in &mut found {
             found.retain(|object| classes.contains(&object.label));
         }
+    }
+    for (found, (_, picture)) in found.iter_mut().zip(pictures) {
+        found.paste_masks(Size::from_dimensions(picture.dimensions()), MASK_THRESHOLD);
+        found.mask_probabilities = None;
     }
     Ok(found)
 }

@@ -12,8 +12,8 @@ use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::Weights;
 use rcnn_data::{Dataset, Sample};
-use rcnn_eval::{MAX_DETS, Tile, evaluate_most};
-use rcnn_types::ImageInstances;
+use rcnn_eval::{EvalOptions, MAX_DETS, Tile, evaluate_with};
+use rcnn_types::{ImageInstances, Instances, MASK_THRESHOLD};
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
@@ -26,8 +26,9 @@ use crate::source::{ModelArgs, positive};
 
 /// Say how good a detector is on labelled pictures
 ///
-/// Prints COCO's average precision, overall, by size and by class, as pycocotools computes it. The
-/// data may be COCO JSON, Pascal VOC or YOLO.
+/// Prints COCO's average precision, overall, by size and by class, as pycocotools computes it, of boxes
+/// and, where both the model and the data have them, of masks and keypoints. The data may be COCO JSON,
+/// Pascal VOC or YOLO.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn eval --weights cells.bpk --data bccd --split test
@@ -52,6 +53,10 @@ pub(crate) struct EvalArgs {
     /// Best detections of each class that count in an image; the model makes as many
     #[arg(long, value_name = "N", default_value_t = MAX_DETS, value_parser = positive)]
     max_dets: usize,
+    /// Sigmas of the object keypoint similarity, one a keypoint or one for all [default: COCO's for its 17
+    /// keypoints of a person, 0.1 for others]
+    #[arg(long, value_name = "X,...", value_delimiter = ',')]
+    keypoint_sigmas: Vec<f64>,
     /// What to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -107,8 +112,13 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         bail!("none of the pictures could be read");
     }
     say_what_is_missing(&dataset, args.max_dets);
+    say_which_shapes_are_missing(&dataset, &found);
     let truth: Vec<_> = dataset.samples.iter().map(Sample::ground_truth).collect();
-    let evaluation = evaluate_most(&truth, &found, &names, args.max_dets)?;
+    let options = EvalOptions {
+        max_dets: args.max_dets,
+        keypoint_sigmas: args.keypoint_sigmas.clone(),
+    };
+    let evaluation = evaluate_with(&truth, &found, &names, &options)?;
     let outcome = match all - dataset.samples.len() {
         0 => Outcome::Done,
         _ => Outcome::SomeFailed,
@@ -174,6 +184,22 @@ fn say_what_is_missing(dataset: &Dataset, max_dets: usize) {
     }
 }
 
+/// Says which shapes the model finds that the data have none of, which are not evaluated.
+fn say_which_shapes_are_missing(dataset: &Dataset, found: &[ImageInstances]) {
+    let truth = || dataset.samples.iter().map(|sample| &sample.instances);
+    let found = || found.iter().map(|image| &image.instances);
+    let (masks, keypoints) = (
+        |objects: &Instances| objects.masks.is_some(),
+        |objects: &Instances| objects.keypoints.is_some(),
+    );
+    if found().any(masks) && !truth().any(masks) {
+        eprintln!("the data have no masks: the model's are not evaluated");
+    }
+    if found().any(keypoints) && !truth().any(keypoints) {
+        eprintln!("the data have no keypoints: the model's are not evaluated");
+    }
+}
+
 struct Find<'a> {
     weights: Weights,
     dataset: &'a Dataset,
@@ -208,7 +234,9 @@ impl Job for Find<'_> {
                 true => Vec::new(),
                 false => model.detect(&images)?,
             };
-            for (sample, found) in samples.into_iter().zip(found) {
+            for (sample, mut found) in samples.into_iter().zip(found) {
+                found.paste_masks(sample.size, MASK_THRESHOLD);
+                found.mask_probabilities = None;
                 all.push(ImageInstances {
                     image_id: sample.image_id,
                     instances: found,

@@ -88,6 +88,13 @@ struct OperationArgs {
     /// none
     #[arg(long, value_name = "LAYERS")]
     box_head: Option<String>,
+    /// Convolutions of the mask head, replaced or added: conv:256x2, conv_bn:256x4 or none
+    #[arg(long, value_name = "LAYERS")]
+    mask_head: Option<String>,
+    /// Convolutions of the keypoint head, replaced or added, perhaps with the number of keypoints:
+    /// conv:512x8, conv:64x4/2 or none
+    #[arg(long, value_name = "LAYERS")]
+    keypoint_head: Option<String>,
     /// Take proposals as boxes, not refined
     #[arg(long)]
     no_box_regression: bool,
@@ -120,6 +127,8 @@ impl OperationArgs {
             None => push("anchors", &mut self.anchors.iter())?,
         }
         push("box-head", &mut self.box_head.iter())?;
+        push("mask-head", &mut self.mask_head.iter())?;
+        push("keypoint-head", &mut self.keypoint_head.iter())?;
         push("num-classes", &mut self.num_classes.iter())?;
         push("class-names", &mut self.class_names.iter())?;
         if let Some(file) = file {

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use rcnn_burn::backbone::BackboneConfig;
 use rcnn_burn::freeze::{Change, Rule};
 use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::surgery::Operation;
 use rcnn_data::Format;
 use rcnn_train::{
     Decay, LearningRateFactor, OptimizerKind, Progress, Report, Run, TrainConfig, TrainError,
@@ -104,6 +105,12 @@ pub(crate) struct TrainArgs {
     /// Backbone of a new detector, such as resnet18 [default: resnet50]
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
+    /// Convolutions of a mask head, added or in place of the one that there is: conv:256x4, conv_bn:256x4
+    #[arg(long, value_name = "LAYERS")]
+    mask_head: Option<String>,
+    /// Convolutions of a keypoint head, for the keypoints of the data: conv:512x8
+    #[arg(long, value_name = "LAYERS")]
+    keypoint_head: Option<String>,
     /// Pixels that the shorter side is resized to
     #[arg(long, value_name = "N", value_parser = positive)]
     min_size: Option<usize>,
@@ -333,6 +340,7 @@ impl TrainArgs {
                 fields.insert(field.into(), named[field].clone());
             }
         }
+        self.apply_heads(model)?;
         set(&mut config.data, &self.data);
         config.data_format = self.data_format.or(config.data_format);
         config.images = self.images.clone().or(config.images.take());
@@ -390,6 +398,48 @@ impl TrainArgs {
         }
         Ok(())
     }
+}
+
+impl TrainArgs {
+    /// Adds the heads that are asked for to the description of the model.
+    fn apply_heads(&self, model: &mut serde_json::Map<String, serde_json::Value>) -> Result<()> {
+        let none = "this adds a head; `rcnn surgery` removes one";
+        if let Some(text) = &self.mask_head {
+            let operation = format!("mask-head {text}").parse();
+            let Operation::MaskHead(Some(mask)) = operation.context("--mask-head")? else {
+                bail!("--mask-head {text}: {none}");
+            };
+            let fields = json!({
+                "layers": mask.layers, "norm": mask.norm, "dim_reduced": mask.dim_reduced
+            });
+            extend(model, "mask", fields)?;
+        }
+        if let Some(text) = &self.keypoint_head {
+            let operation = format!("keypoint-head {text}").parse();
+            let Operation::KeypointHead(Some(head)) = operation.context("--keypoint-head")? else {
+                bail!("--keypoint-head {text}: {none}");
+            };
+            extend(model, "keypoint", json!({ "layers": head.layers }))?;
+            if let Some(count) = head.num_keypoints {
+                extend(model, "keypoint", json!({ "num_keypoints": count }))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sets fields of a table in a model's description. TOML has no null, which is the default all the same.
+fn extend(
+    model: &mut serde_json::Map<String, serde_json::Value>,
+    name: &str,
+    fields: serde_json::Value,
+) -> Result<()> {
+    let table = model.entry(name).or_insert_with(|| json!({}));
+    let table = table.as_object_mut();
+    let table = table.with_context(|| format!("model.{name} is no table"))?;
+    let fields = fields.as_object().cloned().unwrap_or_default();
+    table.extend(fields.into_iter().filter(|(_, value)| !value.is_null()));
+    Ok(())
 }
 
 struct Train<'a> {

@@ -1,4 +1,4 @@
-//! Augmentation of training images: mosaic, photometric distortion, crops and flips.
+//! Augmentation of training images: mosaic, copy-paste, photometric distortion, crops and flips.
 
 use image::RgbImage;
 use image::imageops::flip_horizontal_in_place;
@@ -6,10 +6,12 @@ use rand::{Rng, RngExt};
 use rcnn_types::{Instances, Skeleton};
 use serde::{Deserialize, Serialize};
 
+pub use copy_paste::copy_paste;
 pub use crop::IouCrop;
 pub use mosaic::mosaic;
 pub use photometric::Photometric;
 
+mod copy_paste;
 mod crop;
 mod mosaic;
 mod photometric;
@@ -35,7 +37,7 @@ pub struct AugmentationError {
     pub expected: String,
 }
 
-/// Random changes to training images, in this order: mosaic, photometric distortion, crop, flip.
+/// Random changes to training images, in this order: mosaic, copy-paste, photometric distortion, crop, flip.
 ///
 /// The default is that of torchvision's detection references: flips, and nothing else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +54,9 @@ pub struct Augmentation {
     pub photometric: Option<Photometric>,
     /// The probability that four pictures become one.
     pub mosaic: f64,
+    /// The probability that objects of another picture are pasted in, cut out along their masks; without
+    /// masks, nothing is.
+    pub copy_paste: f64,
 }
 
 impl Default for Augmentation {
@@ -72,6 +77,7 @@ impl Augmentation {
             crop: None,
             photometric: None,
             mosaic: 0.0,
+            copy_paste: 0.0,
         }
     }
 
@@ -82,6 +88,7 @@ impl Augmentation {
     pub fn validate(&self) -> Result<(), AugmentationError> {
         probability("horizontal_flip", self.horizontal_flip)?;
         probability("mosaic", self.mosaic)?;
+        probability("copy_paste", self.copy_paste)?;
         let sizes = &self.min_sizes;
         expect("min_sizes", sizes, !sizes.contains(&0), "sizes from 1")?;
         self.crop.as_ref().map_or(Ok(()), IouCrop::validate)?;
@@ -89,7 +96,7 @@ impl Augmentation {
         photometric.map_or(Ok(()), Photometric::validate)
     }
 
-    /// Applies all but [`mosaic`], which takes more pictures than one. `skeletons` are those of the labels.
+    /// Applies all but [`mosaic`] and [`copy_paste`], which take more pictures than one. `skeletons` are those of the labels.
     pub fn apply(
         &self,
         mut picture: Labelled,

@@ -103,6 +103,8 @@ pub struct ReadOptions {
     pub decode: bool,
     /// Fields that are read of each object besides box, label, area and crowd.
     pub fields: Fields,
+    /// Read COCO's `person_keypoints_<split>.json` instead of `instances_<split>.json`, where there are both.
+    pub keypoint_files: bool,
 }
 
 /// Fields that are read of each object besides box, label, area and crowd: all by default.
@@ -173,7 +175,7 @@ impl Reading {
 /// When there is nothing to read: no known format, an unreadable index file, no such split, no
 /// class names, no images at all.
 pub fn read(root: &Path, options: &ReadOptions) -> Result<Reading, DataError> {
-    let layout = Layout::find(root, options.format)?;
+    let layout = Layout::find(root, options.format, options.keypoint_files)?;
     let format = layout.format();
     let annotations = match layout {
         Layout::Coco(layout) => coco::read(layout, options),

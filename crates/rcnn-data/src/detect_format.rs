@@ -65,7 +65,7 @@ impl FromStr for Format {
 /// # Errors
 /// When no format or several fit.
 pub fn detect_format(root: &Path) -> Result<Format, DataError> {
-    Ok(Layout::find(root, None)?.format())
+    Ok(Layout::find(root, None, false)?.format())
 }
 
 /// How many levels of folders a data set may be deeper than the folder that is named.
@@ -91,7 +91,11 @@ impl Layout {
     }
 
     /// The layout of a file, of a folder, or of the one data set that lies in a folder.
-    pub(crate) fn find(root: &Path, format: Option<Format>) -> Result<Self, DataError> {
+    pub(crate) fn find(
+        root: &Path,
+        format: Option<Format>,
+        keypoint_files: bool,
+    ) -> Result<Self, DataError> {
         let unknown = |reason: String| DataError::UnknownFormat {
             root: root.into(),
             reason,
@@ -112,10 +116,10 @@ impl Layout {
             };
         }
         let tree = Tree::scan(root)?;
-        if let Some(found) = Self::within(&tree, format)? {
+        if let Some(found) = Self::within(&tree, format, keypoint_files)? {
             return Ok(found);
         }
-        let mut below = Self::below(&tree, format, LEVELS)?;
+        let mut below = Self::below(&tree, format, keypoint_files, LEVELS)?;
         match below.len() {
             0 => {
                 let what =
@@ -141,6 +145,7 @@ impl Layout {
     fn below(
         tree: &Tree,
         format: Option<Format>,
+        keypoint_files: bool,
         levels: usize,
     ) -> Result<Vec<(PathBuf, Self)>, DataError> {
         let mut found = Vec::new();
@@ -152,20 +157,24 @@ impl Layout {
             let Ok(tree) = Tree::scan(child) else {
                 continue;
             };
-            match Self::within(&tree, format)? {
+            match Self::within(&tree, format, keypoint_files)? {
                 Some(layout) => found.push((child.into(), layout)),
-                None => found.extend(Self::below(&tree, format, levels - 1)?),
+                None => found.extend(Self::below(&tree, format, keypoint_files, levels - 1)?),
             }
         }
         Ok(found)
     }
 
     /// The layout of the labels right in a folder.
-    fn within(tree: &Tree, format: Option<Format>) -> Result<Option<Self>, DataError> {
+    fn within(
+        tree: &Tree,
+        format: Option<Format>,
+        keypoint_files: bool,
+    ) -> Result<Option<Self>, DataError> {
         let is_asked = |asked| format.is_none_or(|format| format == asked);
         let found = [
             voc::Layout::find(tree).map(Self::Voc),
-            coco::Layout::find(tree).map(Self::Coco),
+            coco::Layout::find(tree, keypoint_files).map(Self::Coco),
             yolo::Layout::find(tree).map(Self::Yolo),
         ];
         let found = found.into_iter().flatten();

@@ -11,7 +11,7 @@ use image::RgbImage;
 use rand::RngExt;
 use rcnn_types::{Instances, Size};
 
-use crate::augment::{Augmentation, AugmentationError, Labelled, chance, mosaic};
+use crate::augment::{Augmentation, AugmentationError, Labelled, chance, copy_paste, mosaic};
 use crate::batch::Sampler;
 use crate::dataset::Dataset;
 use crate::random::{Purpose, generator};
@@ -203,6 +203,14 @@ impl Shared {
             mosaic(&pictures, &mut rng)
         } else {
             self.picture(index)?
+        };
+        // Without it, all else is drawn as it was before there was any.
+        let pastes = self.augmentation.copy_paste;
+        let picture = if pastes > 0.0 && chance(pastes, &mut rng) {
+            let other = rng.random_range(0..self.dataset.samples.len());
+            copy_paste(picture, &self.picture(other)?, &mut rng)
+        } else {
+            picture
         };
         let skeletons = &self.dataset.skeletons;
         let Labelled { image, instances } = self.augmentation.apply(picture, skeletons, &mut rng);

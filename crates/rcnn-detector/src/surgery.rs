@@ -7,7 +7,7 @@
 mod backbone;
 mod text;
 
-use rcnn_roi::{BoxHeadConfig, BoxHeadTextError};
+use rcnn_roi::{BoxHeadConfig, BoxHeadTextError, KeypointConfig, MaskConfig, MultiScaleRoiAlign};
 use rcnn_rpn::AnchorGenerator;
 
 use crate::{ConfigError, FasterRcnnConfig};
@@ -42,6 +42,13 @@ pub enum Operation {
     ///
     /// [`BoxHeadConfig::from_str`]: std::str::FromStr::from_str
     BoxHead(BoxHeadConfig),
+    /// Replaces or adds the mask head: `mask-head conv:256x2`, 3x3 convolutions, or `conv_bn:256x4` with
+    /// batch norms; the predictor's channels are those of the last. `mask-head none` removes the branch.
+    MaskHead(Option<MaskConfig>),
+    /// Replaces or adds the keypoint head: `keypoint-head conv:512x8`, for the model's keypoints or, where it
+    /// has none, COCO's 17; after a `/` for another number, `conv:64x4/2`. `keypoint-head none` removes the
+    /// branch.
+    KeypointHead(Option<KeypointHeadLayers>),
     /// Takes proposals as boxes: `no-box-regression`.
     NoBoxRegression,
     /// Tells other classes apart, the background included: `num-classes 3`. Class names and class
@@ -49,6 +56,15 @@ pub enum Operation {
     NumClasses(usize),
     /// The same with names: `class-names cat,dog`. The background comes first or is left out.
     ClassNames(Vec<String>),
+}
+
+/// What a keypoint head is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeypointHeadLayers {
+    /// Channels of each 3x3 convolution.
+    pub layers: Vec<usize>,
+    /// Keypoints of an object; `None` for as many as before.
+    pub num_keypoints: Option<usize>,
 }
 
 /// A feature map to keep or add.
@@ -134,6 +150,9 @@ pub enum SurgeryError {
     /// The block is dropped already.
     #[error("{0} is dropped already; leave the operation out")]
     DroppedAlready(String),
+    /// There is no such branch to remove.
+    #[error("the model has no {0} head; leave the operation out")]
+    NoBranch(&'static str),
     /// The predictor refines no boxes.
     #[error("the model has no box regression already; leave the operation out")]
     NoBoxRegression,
@@ -181,6 +200,37 @@ impl FasterRcnnConfig {
             Operation::RpnConvs(depth) => self.rpn.conv_depth = *depth,
             Operation::Anchors(anchors) => self.rpn.anchor_generator = anchors.clone(),
             Operation::BoxHead(head) => self.roi_heads.box_head = head.clone(),
+            Operation::MaskHead(None) if self.roi_heads.mask.is_none() => {
+                return Err(SurgeryError::NoBranch("mask"));
+            }
+            Operation::MaskHead(mask) => {
+                let pool = self.branch_pool();
+                let mask = mask.clone();
+                self.roi_heads.mask = mask.map(|mask| MaskConfig {
+                    roi_pool: pool,
+                    ..mask
+                });
+            }
+            Operation::KeypointHead(None) if self.roi_heads.keypoint.is_none() => {
+                return Err(SurgeryError::NoBranch("keypoint"));
+            }
+            Operation::KeypointHead(None) => self.roi_heads.keypoint = None,
+            Operation::KeypointHead(Some(head)) => {
+                let roi_pool = self.branch_pool();
+                let before = self.roi_heads.keypoint.take().unwrap_or_default();
+                let count = head.num_keypoints.unwrap_or(before.num_keypoints);
+                let known = if count == before.num_keypoints {
+                    before
+                } else {
+                    KeypointConfig::default()
+                };
+                self.roi_heads.keypoint = Some(KeypointConfig {
+                    roi_pool,
+                    layers: head.layers.clone(),
+                    num_keypoints: count,
+                    ..known
+                });
+            }
             Operation::NoBoxRegression if !self.roi_heads.box_regression => {
                 return Err(SurgeryError::NoBoxRegression);
             }
@@ -197,6 +247,14 @@ impl FasterRcnnConfig {
             }
         }
         Ok(())
+    }
+
+    /// How a new branch cuts boxes: larger than the box head's, from the same feature maps.
+    fn branch_pool(&self) -> MultiScaleRoiAlign {
+        MultiScaleRoiAlign {
+            featmap_names: self.roi_heads.box_roi_pool.featmap_names.clone(),
+            ..MaskConfig::default().roi_pool
+        }
     }
 
     fn replace_classes(&mut self, num_classes: usize) {

@@ -6,7 +6,7 @@ use rcnn_burn::backbone::NormKind;
 use rcnn_burn::freeze::Rule;
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{ConfigError, FasterRcnnConfig};
-use rcnn_data::{Augmentation, Format};
+use rcnn_data::{Augmentation, Dataset, Fields, Format};
 use rcnn_types::validate::{POSITIVE, is_positive, require, require_some, require_within};
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,10 @@ pub struct TrainConfig {
     /// Prefix of the names of either's tensors, in a file that holds the weights of several models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_prefix: Option<String>,
+    /// Sigmas of the object keypoint similarity in validation, one a keypoint or one for all; if empty, COCO's
+    /// for its 17 keypoints of a person and 0.1 for others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keypoint_sigmas: Vec<f64>,
     /// Passes over the training data.
     pub epochs: usize,
     /// Images of a step; all, if there are fewer.
@@ -162,6 +166,7 @@ impl Default for TrainConfig {
             labels: None,
             backbone_weights: None,
             weights_prefix: None,
+            keypoint_sigmas: Vec::new(),
             epochs: 10,
             batch_size: 4,
             accumulation: 1,
@@ -265,8 +270,9 @@ impl TrainConfig {
     pub(crate) fn detector(
         &self,
         weights: Option<&Weights>,
-        class_names: &[String],
+        data: &Dataset,
     ) -> Result<FasterRcnnConfig, ConfigError> {
+        let class_names = &data.class_names;
         let mut base = match weights {
             Some(weights) => weights.config.clone(),
             None => {
@@ -279,6 +285,7 @@ impl TrainConfig {
         base.num_classes = class_names.len();
         base.class_names = class_names.to_vec();
         let mut config = base.overridden(&self.model)?;
+        self.describe_keypoints(&mut config, data);
         let given = |field: &str| {
             self.model
                 .get("backbone")
@@ -302,6 +309,54 @@ impl TrainConfig {
         }
         config.validate()?;
         Ok(config)
+    }
+
+    /// A keypoint branch that is added, and not said to have some number of keypoints, has those of the data;
+    /// one that is there keeps its own, and gets the data's names where it has none.
+    fn describe_keypoints(&self, config: &mut FasterRcnnConfig, data: &Dataset) {
+        let objects = data
+            .samples
+            .iter()
+            .flat_map(|sample| sample.instances.keypoints.iter().flatten());
+        let count = objects.map(|points| points.0.len()).max().unwrap_or(0);
+        let known = data
+            .skeletons
+            .iter()
+            .find(|skeleton| skeleton.names.len() == count);
+        let given = |field: &str| {
+            self.model
+                .get("keypoint")
+                .is_some_and(|k| k.get(field).is_some())
+        };
+        let Some(keypoint) = config.roi_heads.keypoint.as_mut().filter(|_| count > 0) else {
+            return;
+        };
+        if self.model.contains_key("keypoint") && !given("num_keypoints") {
+            keypoint.num_keypoints = count;
+        }
+        if let Some(skeleton) = known.filter(|_| keypoint.num_keypoints == count)
+            && keypoint.names.is_empty()
+        {
+            keypoint.names.clone_from(&skeleton.names);
+            keypoint.skeleton.clone_from(&skeleton.edges);
+        }
+    }
+
+    /// What is read of the data's objects besides boxes: what the model that this makes of `start` learns.
+    pub(crate) fn fields(&self, start: Option<&FasterRcnnConfig>) -> Fields {
+        let has = |field: &str, before: bool| {
+            let asked = self.model.get(field).map(|value| !value.is_null());
+            asked.unwrap_or(before)
+        };
+        let roi_heads = start.map(|config| &config.roi_heads);
+        let mask = roi_heads.is_some_and(|heads| heads.mask.is_some());
+        let keypoint = roi_heads.is_some_and(|heads| heads.keypoint.is_some());
+        Fields {
+            // Objects are cut out along their masks.
+            masks: has("mask", mask) || self.augmentation.copy_paste > 0.0,
+            keypoints: has("keypoint", keypoint),
+            extras: false,
+        }
     }
 
     /// Makes the paths of files absolute, so that a run can be resumed from anywhere.

@@ -1,7 +1,8 @@
 //! The data of a run: one set to train on, one to validate on.
 
 use rcnn_burn::FasterRcnnConfig;
-use rcnn_data::{Dataset, Fields, Fractions, ReadOptions, random_split, read};
+use rcnn_data::{Dataset, Fractions, ReadOptions, random_split, read};
+use rcnn_types::Instances;
 
 use crate::{TrainConfig, TrainError};
 use rcnn_eval::MAX_DETS;
@@ -23,6 +24,7 @@ impl Splits {
         config: &TrainConfig,
         model: Option<&FasterRcnnConfig>,
     ) -> Result<Self, TrainError> {
+        let fields = config.fields(model);
         let read = |class_names| {
             let options = ReadOptions {
                 format: config.data_format,
@@ -30,7 +32,8 @@ impl Splits {
                 class_names,
                 clip: config.clip,
                 decode: config.skip_invalid,
-                fields: Fields::NONE,
+                keypoint_files: fields.keypoints && !fields.masks,
+                fields,
                 ..Default::default()
             };
             let reading = read(&config.data, &options)?;
@@ -70,6 +73,40 @@ impl Splits {
         say_what_is_missing(&train, &train_split);
         say_what_is_missing(&valid, &valid_split);
         Ok(Self { train, valid })
+    }
+
+    /// Checks that the data have what the branches of the model learn: a warning where there is nothing, and
+    /// an error where objects have other keypoints than the model.
+    pub(crate) fn check_shapes(&self, config: &FasterRcnnConfig) -> Result<(), TrainError> {
+        let objects = || self.train.samples.iter().map(|sample| &sample.instances);
+        let says = |what: &str, is_there: fn(&Instances) -> bool| {
+            if !objects().any(is_there) {
+                tracing::warn!("no object has {what}: the {what} head learns nothing");
+            }
+        };
+        if config.roi_heads.mask.is_some() {
+            says("mask", |objects| objects.masks.is_some());
+        }
+        let Some(keypoint) = &config.roi_heads.keypoint else {
+            return Ok(());
+        };
+        says("keypoint", |objects| objects.keypoints.is_some());
+        let expected = keypoint.num_keypoints;
+        for sample in self.train.samples.iter().chain(&self.valid.samples) {
+            let mut counts = sample
+                .instances
+                .keypoints
+                .iter()
+                .flatten()
+                .map(|points| points.0.len());
+            if let Some(found) = counts.find(|count| *count != 0 && *count != expected) {
+                return Err(TrainError::Config(format!(
+                    "{}: an object has {found} keypoints, the model {expected} (keypoint.num_keypoints)",
+                    sample.image.display()
+                )));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::TrainError;
 use crate::checkpoint::write_whole;
+use crate::metrics::decisive;
 use crate::session::Session;
 
 /// Writes the metrics of a run, and draws `curves.png` after each epoch.
@@ -22,6 +23,8 @@ pub(crate) struct JsonLines {
     path: PathBuf,
     /// Losses that are drawn, in their order.
     losses: Vec<&'static str>,
+    /// Precisions that are drawn.
+    precisions: Vec<&'static str>,
     names: HashMap<MetricId, String>,
     epoch: usize,
     step: usize,
@@ -35,9 +38,11 @@ impl JsonLines {
         session: Arc<Session>,
         first_epoch: usize,
         losses: Vec<&'static str>,
+        precisions: Vec<&'static str>,
     ) -> Self {
         Self {
             losses,
+            precisions,
             epoch: first_epoch,
             path: session.folder.join("metrics.jsonl"),
             session,
@@ -123,7 +128,7 @@ impl MetricLogger for JsonLines {
             self.append(&summary.split, means);
         }
         self.epoch += 1;
-        if let Err(error) = draw(&self.session.folder, &self.losses) {
+        if let Err(error) = draw(&self.session.folder, &self.losses, &self.precisions) {
             self.session.fail(error);
         }
     }
@@ -157,11 +162,12 @@ pub(crate) fn validated(folder: &Path) -> Result<Vec<usize>, TrainError> {
     Ok(precisions(&lines).map(|(epoch, _)| epoch).collect())
 }
 
-/// The AP of each epoch.
+/// The AP of each epoch by which models are compared.
 fn precisions(lines: &[(String, Value)]) -> impl Iterator<Item = (usize, f64)> {
-    lines
-        .iter()
-        .filter_map(|(_, line)| Some((line["epoch"].as_u64()? as usize, line["AP"].as_f64()?)))
+    lines.iter().filter_map(|(_, line)| {
+        let ap = decisive(|name| line[name].as_f64())?;
+        Some((line["epoch"].as_u64()? as usize, ap))
+    })
 }
 
 /// Cuts the metrics off after the epoch that a run is resumed from, and returns the AP of each.
@@ -174,7 +180,7 @@ pub(crate) fn rewind(folder: &Path, epoch: usize) -> Result<Vec<(usize, f64)>, T
 }
 
 /// Draws the losses (means of each epoch) and the average precision.
-fn draw(folder: &Path, losses: &[&str]) -> Result<(), TrainError> {
+fn draw(folder: &Path, losses: &[&str], precisions: &[&str]) -> Result<(), TrainError> {
     let lines = read(&folder.join("metrics.jsonl"), usize::MAX)?;
     let series = |split: &str, name: &str| {
         let mut epochs: Vec<(f64, f64, f64)> = Vec::new();
@@ -206,10 +212,8 @@ fn draw(folder: &Path, losses: &[&str]) -> Result<(), TrainError> {
             })
             .collect(),
     };
-    let mut plots = vec![of(
-        "average precision",
-        &[("valid", "AP"), ("valid", "AP50")],
-    )];
+    let precisions: Vec<_> = precisions.iter().map(|name| ("valid", *name)).collect();
+    let mut plots = vec![of("average precision", &precisions)];
     for loss in losses {
         plots.push(of(loss, &[("train", loss), ("valid", loss)]));
     }

@@ -8,14 +8,72 @@ use burn_train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
     NumericEntry, SerializedEntry,
 };
+use rcnn_burn::roi::RoiHeadsConfig;
+use rcnn_eval::Evaluation;
 
 /// What one step gives: losses of its batch and, at the end of a validation, the average precision.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StepValues {
     /// Losses by torchvision's names; none where the step failed.
     pub(crate) losses: Vec<(&'static str, f64)>,
-    /// AP and AP50.
-    pub(crate) precision: Option<[f64; 2]>,
+    /// Average precisions, by their names in logs and curves.
+    pub(crate) precisions: Precisions,
+}
+
+/// Average precisions of a validation by their names; none outside of one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Precisions(Vec<(&'static str, f64)>);
+
+/// Names of AP and AP50 of boxes, of masks and of keypoints, in logs and curves.
+const PRECISIONS: [[&str; 2]; 3] = [
+    ["AP", "AP50"],
+    ["segm_AP", "segm_AP50"],
+    ["keypoints_AP", "keypoints_AP50"],
+];
+
+/// Names of the precisions of a model's branches.
+pub(crate) fn precision_names(roi_heads: &RoiHeadsConfig) -> Vec<&'static str> {
+    let branches = [true, roi_heads.mask.is_some(), roi_heads.keypoint.is_some()];
+    let names = PRECISIONS.into_iter().zip(branches);
+    let names = names.filter(|(_, is_there)| *is_there);
+    names.flat_map(|(names, _)| names).collect()
+}
+
+/// The AP by which models are compared: of keypoints, else of masks, else of boxes, whichever `of` knows first.
+pub(crate) fn decisive(of: impl Fn(&str) -> Option<f64>) -> Option<f64> {
+    PRECISIONS.iter().rev().find_map(|[ap, _]| of(ap))
+}
+
+/// AP and AP50 of what was evaluated.
+pub(crate) fn precisions(evaluation: &Evaluation) -> Precisions {
+    let boxes = &evaluation.summary;
+    let segm = evaluation.segm.as_ref().map(|segm| &segm.summary);
+    let keypoints = evaluation.keypoints.as_ref().map(|all| &all.summary);
+    let values = [
+        Some([boxes.ap, boxes.ap50]),
+        segm.map(|s| [s.ap, s.ap50]),
+        keypoints.map(|s| [s.ap, s.ap50]),
+    ];
+    let values = PRECISIONS.into_iter().zip(values);
+    let values = values.filter_map(|(names, values)| Some(names.into_iter().zip(values?)));
+    let values = values.flatten();
+    Precisions(
+        values
+            .map(|(name, value)| (name, value.unwrap_or(0.0)))
+            .collect(),
+    )
+}
+
+impl Precisions {
+    fn get(&self, name: &str) -> Option<f64> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| *value)
+    }
+
+    /// The AP by which models are compared.
+    pub(crate) fn decisive(&self) -> f64 {
+        decisive(|name| self.get(name)).unwrap_or(0.0)
+    }
 }
 
 impl StepValues {
@@ -57,7 +115,7 @@ pub(crate) fn logged_losses(losses: &[&'static str]) -> Vec<&'static str> {
 enum Pick {
     Total,
     Loss(&'static str),
-    Precision(usize),
+    Precision(&'static str),
 }
 
 impl Pick {
@@ -68,7 +126,7 @@ impl Pick {
                 let loss = values.losses.iter().find(|(found, _)| *found == name);
                 loss.map(|(_, loss)| *loss)
             }
-            Self::Precision(i) => values.precision.map(|precision| precision[i]),
+            Self::Precision(name) => values.precisions.get(name),
         }
     }
 }
@@ -103,12 +161,12 @@ impl ValueMetric {
         [total].into_iter().chain(each).collect()
     }
 
-    /// AP and AP50.
-    pub(crate) fn precisions() -> [Self; 2] {
-        [
-            Self::new("AP", true, Pick::Precision(0)),
-            Self::new("AP50", true, Pick::Precision(1)),
-        ]
+    /// Average precisions.
+    pub(crate) fn precisions(names: &[&'static str]) -> Vec<Self> {
+        let names = names.iter();
+        names
+            .map(|name| Self::new(name, true, Pick::Precision(name)))
+            .collect()
     }
 
     /// A value that counts for nothing, for steps that have none.

@@ -16,6 +16,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 pub(crate) struct Lines {
     /// Losses that are shown, in their order.
     losses: Vec<&'static str>,
+    /// Average precisions that are shown.
+    precisions: Vec<&'static str>,
     names: HashMap<MetricId, String>,
     values: HashMap<String, f64>,
     start: Instant,
@@ -26,10 +28,11 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Shows losses of these names.
-    pub(crate) fn new(losses: Vec<&'static str>) -> Self {
+    /// Shows losses and average precisions of these names.
+    pub(crate) fn new(losses: Vec<&'static str>, precisions: Vec<&'static str>) -> Self {
         Self {
             losses,
+            precisions,
             names: HashMap::new(),
             values: HashMap::new(),
             start: Instant::now(),
@@ -52,10 +55,8 @@ impl Lines {
     fn listed(&self, names: &[&str]) -> String {
         let values = names.iter().filter_map(|name| {
             let value = self.values.get(*name)?;
-            let name = name.to_lowercase();
-            Some(match name.as_str() {
-                "learning rate" => format!("lr {value:.5}"),
-                "ap" | "ap50" => format!("{} {value:.3}", name.to_uppercase()),
+            Some(match *name {
+                "Learning Rate" => format!("lr {value:.5}"),
                 name => format!("{name} {value:.3}"),
             })
         });
@@ -108,7 +109,7 @@ impl MetricsRendererTraining for Lines {
                 epochs.items_processed,
                 epochs.items_total,
                 progress.items_total,
-                self.listed(&["AP", "AP50"]),
+                self.listed(&self.precisions),
             );
         }
     }

@@ -166,9 +166,7 @@ impl Run {
         let start = self.last_checkpoint()?;
         let config = match start {
             Some(_) => self.saved_model()?,
-            None => self
-                .config
-                .detector(weights.as_ref(), &data.train.class_names)?,
+            None => self.config.detector(weights.as_ref(), &data.train)?,
         };
         let model: StandardFasterRcnn<Autodiff<B>> = match weights {
             _ if start.is_some() => config.init(&device)?,
@@ -264,6 +262,7 @@ impl Run {
                 classes.len()
             )));
         }
+        data.check_shapes(&model.config())?;
         let (images, count) = (data.train.samples.len(), devices.len().max(1));
         if images < count {
             return Err(TrainError::Config(format!(

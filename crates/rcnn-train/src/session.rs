@@ -9,11 +9,12 @@ use std::sync::{Mutex, MutexGuard};
 use burn_train::metric::store::EventStoreClient;
 use burn_train::{EarlyStoppingStrategy, Interrupter};
 use rcnn_data::{Dataset, Example, Sample};
-use rcnn_eval::{Evaluation, evaluate};
+use rcnn_eval::{EvalOptions, Evaluation, evaluate_with};
 use rcnn_types::ImageInstances;
 
 use crate::batches::Batch;
 use crate::freezing::Freezing;
+use crate::metrics::precisions;
 use crate::stop::{Stop, panic_message};
 use crate::{TrainConfig, TrainError};
 
@@ -144,8 +145,12 @@ impl Session {
     /// Evaluates the detections collected, and tells whether they are the best so far.
     pub(crate) fn evaluate(&self, epoch: u64) -> Result<(Evaluation, bool), TrainError> {
         let found = std::mem::take(&mut *lock(&self.found));
-        let evaluation = evaluate(&self.truth, &found, &self.class_names)?;
-        let precision = evaluation.summary.ap.unwrap_or(0.0);
+        let options = EvalOptions {
+            keypoint_sigmas: self.config.keypoint_sigmas.clone(),
+            ..EvalOptions::default()
+        };
+        let evaluation = evaluate_with(&self.truth, &found, &self.class_names, &options)?;
+        let precision = precisions(&evaluation).decisive();
         let is_best = self.best().is_none_or(|(_, best)| precision > best);
         lock(&self.history).push((epoch as usize, precision));
         Ok((evaluation, is_best))

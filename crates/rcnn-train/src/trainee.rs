@@ -15,14 +15,14 @@ use rcnn_burn::image::to_tensor;
 use rcnn_burn::ops::{DetectionBackend, Subsample};
 use rcnn_burn::weights::{Precision, Weights};
 use rcnn_data::Example;
-use rcnn_types::{ImageInstances, Instances};
+use rcnn_types::{ImageInstances, Instances, MASK_THRESHOLD, Size};
 
 use crate::TrainError;
 use crate::batches::Batch;
 use crate::checkpoint::write_whole;
 use crate::clip::scale_and_clip;
 use crate::factor::take;
-use crate::metrics::StepValues;
+use crate::metrics::{Precisions, StepValues, precisions};
 use crate::session::Session;
 
 #[derive(Module, Debug)]
@@ -110,7 +110,7 @@ where
             .losses_at(&images, &targets, &min_sizes, subsample)?;
         let values = StepValues {
             losses: losses.values(),
-            precision: None,
+            precisions: Precisions::default(),
         };
         if !values.total().is_finite() {
             let losses = values.losses.iter();
@@ -142,25 +142,34 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
         let mut random = self.random(&batch);
         let examples = batch.examples?;
         let ids: Vec<u64> = examples.iter().map(|e| e.image_id).collect();
+        let sizes: Vec<Size> = examples
+            .iter()
+            .map(|e| Size::from_dimensions(e.image.dimensions()))
+            .collect();
         let (images, targets) = self.tensors(examples);
         let subsample = &mut Subsample::Random(&mut random);
         let (losses, detections) = self.model.validate(&images, &targets, subsample)?;
-        let found = ids.into_iter().zip(detections);
+        let pasted = detections.into_iter().zip(sizes).map(|(mut found, size)| {
+            found.paste_masks(size, MASK_THRESHOLD);
+            found.mask_probabilities = None;
+            found
+        });
+        let found = ids.into_iter().zip(pasted);
         self.session
             .found(found.map(|(image_id, instances)| ImageInstances {
                 image_id,
                 instances,
                 ..Default::default()
             }));
-        let precision = batch.last.then(|| self.end_epoch(batch.epoch));
+        let precisions = batch.last.then(|| self.end_epoch(batch.epoch));
         Ok(StepValues {
             losses: losses.values(),
-            precision: precision.transpose()?,
+            precisions: precisions.transpose()?.unwrap_or_default(),
         })
     }
 
     /// Evaluates the epoch and saves the model: as the last, and perhaps as the best.
-    fn end_epoch(&self, epoch: u64) -> Result<[f64; 2], TrainError> {
+    fn end_epoch(&self, epoch: u64) -> Result<Precisions, TrainError> {
         let (evaluation, is_best) = self.session.evaluate(epoch)?;
         let folder = &self.session.folder;
         let weights = Weights::from_model(&self.model);
@@ -170,8 +179,7 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
             let json = serde_json::to_string_pretty(&evaluation).expect("it is plain data");
             write_whole(&folder.join("best.json"), json.as_bytes())?;
         }
-        let summary = evaluation.summary;
-        Ok([summary.ap.unwrap_or(0.0), summary.ap50.unwrap_or(0.0)])
+        Ok(precisions(&evaluation))
     }
 }
 

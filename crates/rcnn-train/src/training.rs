@@ -20,7 +20,7 @@ use crate::batches::Batches;
 use crate::checkpoint::{self, WholeFileRecorder};
 use crate::data::Splits;
 use crate::log::JsonLines;
-use crate::metrics::{ValueMetric, logged_losses};
+use crate::metrics::{ValueMetric, logged_losses, precision_names};
 use crate::renderer::Lines;
 use crate::schedule::Schedule;
 use crate::session::{Patience, Session};
@@ -84,6 +84,7 @@ impl<B: DetectionBackend> Training<'_, B> {
         let start = self.start;
         let losses = trainee.model.loss_names();
         let logged = logged_losses(&losses);
+        let precisions = precision_names(&trainee.model.roi_heads.config);
         let learner = Learner::new(trainee, optimizer, schedule);
         let first_epoch = start.map_or(1, |epoch| epoch + 1);
         let mut training = SupervisedTraining::new(
@@ -96,14 +97,19 @@ impl<B: DetectionBackend> Training<'_, B> {
         .with_application_logger(None)
         .with_file_checkpointer(WholeFileRecorder::default())
         .with_checkpointing_strategy(KeepLastNCheckpoints::new(KEPT))
-        .with_metric_logger(JsonLines::new(session.clone(), first_epoch, logged.clone()))
+        .with_metric_logger(JsonLines::new(
+            session.clone(),
+            first_epoch,
+            logged.clone(),
+            precisions.clone(),
+        ))
         .metric_train_numeric(LearningRateMetric::new())
         .early_stopping(Patience(session.clone()));
         for metric in ValueMetric::losses(&losses) {
             training = training.metric_train_numeric(metric.clone());
             training = training.metric_valid_numeric(metric);
         }
-        for metric in ValueMetric::precisions() {
+        for metric in ValueMetric::precisions(&precisions) {
             training = training.metric_valid_numeric(metric);
         }
         if config.accumulation > 1 {
@@ -121,7 +127,7 @@ impl<B: DetectionBackend> Training<'_, B> {
         };
         training = training.with_training_strategy(TrainingStrategy::Default(strategy));
         training = match self.progress {
-            Progress::Lines => training.renderer(Lines::new(logged)),
+            Progress::Lines => training.renderer(Lines::new(logged, precisions)),
             Progress::Dashboard => {
                 let interrupter = session.interrupter.clone();
                 training.renderer(TuiMetricsRendererWrapper::new(interrupter, start))

@@ -19,5 +19,5 @@ pub use coco_result::CocoResult;
 pub use columns::{pad_to_columns, text_columns};
 pub use instances::{ImageInstances, Instance, Instances};
 pub use keypoints::{Keypoints, Skeleton};
-pub use mask::{Mask, MaskError, MaskProbabilities};
+pub use mask::{MASK_THRESHOLD, Mask, MaskError, MaskProbabilities};
 pub use size::Size;

@@ -10,6 +10,10 @@ pub use probabilities::MaskProbabilities;
 
 use crate::{BBox, Size};
 
+/// The probability from which on a pixel belongs to a predicted mask, as in torchvision's examples and
+/// references.
+pub const MASK_THRESHOLD: f32 = 0.5;
+
 /// A binary mask of an image, as lengths of runs down its columns, background and object in turn,
 /// beginning with the background (COCO's RLE).
 ///
@@ -208,6 +212,31 @@ impl Mask {
             (start, stop)
         });
         Self::from_runs(self.size, apart)
+    }
+
+    /// The pixels that are not those of another mask of the same size.
+    ///
+    /// # Panics
+    /// When the sizes differ.
+    pub fn subtract(&self, other: &Self) -> Self {
+        assert_eq!(self.size, other.size, "masks of one size");
+        let (mut left, mut others) = (Vec::new(), other.runs().peekable());
+        for (mut start, end) in self.runs() {
+            while let Some(&(from, to)) = others.peek() {
+                if from >= end {
+                    break;
+                }
+                left.push((start, from.max(start)));
+                start = start.max(to);
+                // The next run may be cut by it too.
+                if to > end {
+                    break;
+                }
+                others.next();
+            }
+            left.push((start, end.max(start)));
+        }
+        Self::from_runs(self.size, left)
     }
 
     /// The mask mirrored left to right.

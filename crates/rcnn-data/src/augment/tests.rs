@@ -2,8 +2,8 @@ use super::*;
 use crate::random::{Purpose, generator};
 use image::Rgb;
 use rand::rngs::ChaCha8Rng;
-use rcnn_types::BBox;
 use rcnn_types::boxes::{box_area, box_centre};
+use rcnn_types::{BBox, Keypoints, Mask, Size, Skeleton};
 
 fn rng(item: u64) -> ChaCha8Rng {
     generator(3, Purpose::Augmentation, 0, item)
@@ -187,4 +187,139 @@ fn settings_are_validated() {
     let error = parse(r#"{"crop": {"scale": [0, 2]}}"#).unwrap().validate();
     let expected = "crop.scale is [0.0, 2.0], expected a range from 0 to 1";
     assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+/// A picture whose masks are its boxes, with keypoints at the left and right ends of each.
+fn shaped(boxes: &[BBox]) -> Labelled {
+    let mut all = picture(boxes);
+    let size = Size::from_dimensions(all.image.dimensions());
+    let mask = |[x1, y1, x2, y2]: &BBox| {
+        let corners = [*x1, *y1, *x2, *y1, *x2, *y2, *x1, *y2].map(f64::from);
+        Mask::from_polygons(&[corners.to_vec()], size)
+    };
+    let tips = |[x1, y1, x2, y2]: &BBox| {
+        let y = (y1 + y2) / 2.0;
+        Keypoints(vec![[x1 + 2.0, y, 2.0], [x2 - 2.0, y, 2.0]])
+    };
+    all.instances.masks = Some(boxes.iter().map(mask).collect());
+    all.instances.keypoints = Some(boxes.iter().map(tips).collect());
+    all
+}
+
+/// Whether masks cover what is white within their boxes, and keypoints are on it.
+fn shapes_follow(picture: &Labelled) -> bool {
+    let size = Size::from_dimensions(picture.image.dimensions());
+    let is_white = |x: f32, y: f32| picture.image.get_pixel(x as u32, y as u32).0[0] > 127;
+    let masks = picture.instances.masks.iter().flatten();
+    let masks_follow = masks
+        .clone()
+        .zip(&picture.instances.boxes)
+        .all(|(mask, b)| {
+            let [x1, y1, x2, y2] = mask.bounds();
+            let near = |a: f32, b: f32| (a - b).abs() <= 1.5;
+            let fits = near(x1, b[0]) && near(y1, b[1]) && near(x2, b[2]) && near(y2, b[3]);
+            mask.size() == size && (mask.area() == 0 || fits)
+        });
+    let points = picture.instances.keypoints.iter().flatten();
+    let mut points = points
+        .flat_map(|points| &points.0)
+        .filter(|point| point[2] > 0.0);
+    let count = picture.instances.len();
+    masks_follow && masks.count() == count && points.all(|[x, y, _]| is_white(*x, *y))
+}
+
+#[test]
+fn flips_exchange_left_and_right() {
+    let skeleton = Skeleton {
+        names: ["left_tip", "right_tip"].map(String::from).into(),
+        ..Skeleton::default()
+    };
+    let mut flipped = shaped(&BOXES[..1]);
+    flip(&mut flipped, &[Skeleton::default(), skeleton]);
+    assert!(shapes_follow(&flipped));
+    let points = &flipped.instances.keypoints.as_ref().unwrap()[0].0;
+    assert_eq!(points[..], [[42.0, 9.0, 2.0], [56.0, 9.0, 2.0]]);
+    let masks = flipped.instances.masks.unwrap();
+    assert_eq!(masks[0].bounds(), [40.0, 3.0, 58.0, 15.0]);
+}
+
+#[test]
+fn crops_and_mosaics_keep_masks_and_keypoints_on_their_objects() {
+    let crop = IouCrop::default();
+    for i in 0..100 {
+        let after = crop.apply(shaped(&BOXES), &mut rng(i));
+        assert!(shapes_follow(&after), "crop {i}: {:?}", after.instances);
+    }
+    let four = [0, 1, 2, 0].map(|i| shaped(&BOXES[i..]));
+    for i in 0..50 {
+        let joined = mosaic(&four, &mut rng(i));
+        let masks = joined.instances.masks.as_ref().unwrap();
+        assert_eq!(masks.len(), joined.instances.len());
+        assert!(masks.iter().all(|mask| mask.size() == Size::new(40, 60)));
+        let boxes = joined.instances.boxes.iter().zip(masks);
+        for (b, mask) in boxes {
+            let around = mask.bounds();
+            let near = b.iter().zip(around).all(|(a, b)| (a - b).abs() <= 1.5);
+            assert!(near, "mosaic {i}: {b:?}, {around:?}");
+        }
+    }
+}
+
+#[test]
+fn pasted_objects_cover_what_is_beneath() {
+    let whole = [0.0, 0.0, 60.0, 40.0];
+    let (below, above) = ([10.0, 10.0, 30.0, 30.0], [20.0, 5.0, 50.0, 35.0]);
+    let under = shaped(&[below, [22.0, 12.0, 28.0, 20.0]]);
+    let mut over = shaped(&[above]);
+    over.image.pixels_mut().for_each(|p| p.0[1] = 77);
+    let mut pastes = 0;
+    for i in 0..20 {
+        let after = copy_paste(under.clone(), &over, &mut rng(i));
+        if after == under {
+            continue;
+        }
+        pastes += 1;
+        let objects = &after.instances;
+        assert_eq!(objects.boxes, [[10.0, 10.0, 20.0, 30.0], above]);
+        assert_eq!(objects.labels, [1, 1]);
+        assert_eq!(objects.areas, Some(vec![200.0, 900.0]));
+        let points = &objects.keypoints.as_ref().unwrap()[0].0;
+        assert_eq!(
+            [points[0][2], points[1][2]],
+            [2.0, 1.0],
+            "the right one is hidden"
+        );
+        assert_eq!(after.image.get_pixel(25, 7).0, [255, 77, 255]);
+        assert_eq!(after.image.get_pixel(12, 12).0, [255; 3]);
+    }
+    assert!((5..16).contains(&pastes), "{pastes}");
+    // Another size is scaled; without masks nothing happens.
+    let mut large = shaped(&[above]);
+    large.image = imageops_double(&large.image);
+    large
+        .instances
+        .resize(Size::new(40, 60), Size::new(80, 120));
+    for i in 0..20 {
+        let after = copy_paste(shaped(&[whole]), &large, &mut rng(i));
+        let masks = after.instances.masks.unwrap();
+        assert!(masks.iter().all(|mask| mask.size() == Size::new(40, 60)));
+        assert_eq!(
+            copy_paste(picture(&[below]), &over, &mut rng(i)),
+            picture(&[below])
+        );
+        assert_eq!(
+            copy_paste(under.clone(), &picture(&[below]), &mut rng(i)),
+            under
+        );
+    }
+}
+
+fn imageops_double(image: &RgbImage) -> RgbImage {
+    let (width, height) = image.dimensions();
+    image::imageops::resize(
+        image,
+        2 * width,
+        2 * height,
+        image::imageops::FilterType::Nearest,
+    )
 }

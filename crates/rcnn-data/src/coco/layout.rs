@@ -49,10 +49,10 @@ impl Layout {
 
     /// The files in a folder, in its `annotations`, and Roboflow's in the folders of splits; if there
     /// are none, those of any name in the folders of splits.
-    pub(crate) fn find(tree: &Tree) -> Option<Self> {
+    pub(crate) fn find(tree: &Tree, keypoint_files: bool) -> Option<Self> {
         let root = tree.root();
         let mut files = BTreeMap::new();
-        for path in boxes_of(folder_files(tree, root)) {
+        for path in chosen(folder_files(tree, root), keypoint_files) {
             files.entry(split_of(&path)).or_insert(path);
         }
         for child in tree.children(root) {
@@ -66,7 +66,7 @@ impl Layout {
                 .children(root)
                 .filter(|child| !is_called(child, &FOLDERS))
             {
-                let found = boxes_of(folder_files(tree, child));
+                let found = chosen(folder_files(tree, child), keypoint_files);
                 let alone = found.len() == 1;
                 for path in found {
                     let (folder, stem) = (split_of_folder(child), split_of(&path));
@@ -163,15 +163,16 @@ fn folder_files(tree: &Tree, folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Those of boxes: of keypoints only if there are no others.
-fn boxes_of(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
+/// Those of boxes, or those of keypoints if they are asked for; where there are only the others, these.
+fn chosen(mut files: Vec<PathBuf>, keypoint_files: bool) -> Vec<PathBuf> {
     let starts = |path: &PathBuf, with: &[&str]| {
         let name = name_of(path);
         with.iter().any(|prefix| name.starts_with(prefix))
     };
     files.retain(|path| !starts(path, &OTHER_TASKS));
-    if files.iter().any(|path| !starts(path, &PREFIXES[1..])) {
-        files.retain(|path| !starts(path, &PREFIXES[1..]));
+    let is_asked = |path: &PathBuf| starts(path, &PREFIXES[1..]) == keypoint_files;
+    if files.iter().any(is_asked) {
+        files.retain(is_asked);
     }
     files
 }

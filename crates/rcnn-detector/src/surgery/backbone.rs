@@ -154,8 +154,16 @@ impl FasterRcnnConfig {
         }
         let anchors = &mut self.rpn.anchor_generator;
         *anchors = anchors_at(anchors, &levels, &network.levels());
-        let names = &mut self.roi_heads.box_roi_pool.featmap_names;
-        *names = pooled_maps(names, &stages, network);
+        let heads = &mut self.roi_heads;
+        let mask = heads.mask.iter_mut().map(|mask| &mut mask.roi_pool);
+        let keypoint = heads
+            .keypoint
+            .iter_mut()
+            .map(|keypoint| &mut keypoint.roi_pool);
+        for pool in mask.chain(keypoint).chain([&mut heads.box_roi_pool]) {
+            let names = &mut pool.featmap_names;
+            *names = pooled_maps(names, &stages, network);
+        }
         Ok(())
     }
 }

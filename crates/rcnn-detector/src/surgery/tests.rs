@@ -254,3 +254,63 @@ fn what_cannot_be_is_refused_with_the_reason() {
     }
     assert_eq!(operated(&custom, &["num-classes 4"]).num_classes, 4);
 }
+
+#[test]
+fn mask_and_keypoint_heads_come_and_go() {
+    let config = FasterRcnnConfig::fasterrcnn_resnet50_fpn(3);
+    let with = |config: &FasterRcnnConfig, text: &str| {
+        let operation = text.parse::<Operation>();
+        operation.and_then(|operation| config.with_surgery(&[operation]))
+    };
+    let masked = with(&config, "mask-head conv:64x2").unwrap();
+    let mask = masked.roi_heads.mask.as_ref().unwrap();
+    assert_eq!(
+        (&mask.layers[..], mask.dim_reduced, mask.norm),
+        (&[64, 64][..], 64, None)
+    );
+    assert!(
+        with(&config, "mask-head conv_bn:256x4")
+            .unwrap()
+            .roi_heads
+            .mask
+            .unwrap()
+            .norm
+            .is_some()
+    );
+    let posed = with(&masked, "keypoint-head conv:32x3/2").unwrap();
+    let keypoint = posed.roi_heads.keypoint.as_ref().unwrap();
+    assert_eq!(
+        (&keypoint.layers[..], keypoint.num_keypoints),
+        (&[32; 3][..], 2)
+    );
+    let again = with(&posed, "keypoint-head conv:8")
+        .unwrap()
+        .roi_heads
+        .keypoint;
+    assert_eq!(again.unwrap().num_keypoints, 2);
+    // Feature maps that go are no longer pooled from by any branch.
+    let fewer = with(&posed, "levels 1,2,pool").unwrap().roi_heads;
+    let names = &fewer.box_roi_pool.featmap_names;
+    assert_eq!(names.len(), 2);
+    assert_eq!(&fewer.mask.as_ref().unwrap().roi_pool.featmap_names, names);
+    assert_eq!(
+        &fewer.keypoint.as_ref().unwrap().roi_pool.featmap_names,
+        names
+    );
+    let gone = with(
+        &with(&posed, "mask-head none").unwrap(),
+        "keypoint-head none",
+    )
+    .unwrap();
+    assert_eq!(gone, config);
+    for (text, says) in [
+        ("mask-head none", "the model has no mask head"),
+        ("mask-head fc:8", "expected 3x3 convolutions"),
+        ("mask-head conv:0", "`0` is no number from 1"),
+        ("keypoint-head conv_bn:8", "no norms"),
+        ("keypoint-head conv:8/x", "whole number"),
+    ] {
+        let error = with(&config, text).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}

@@ -2,12 +2,14 @@
 
 use std::str::FromStr;
 
+use rcnn_backbone::NormKind;
+use rcnn_roi::{BoxHeadConfig, BoxHeadTextError, MaskConfig};
 use rcnn_rpn::AnchorGenerator;
 
-use super::{Level, Operation, SurgeryError};
+use super::{KeypointHeadLayers, Level, Operation, SurgeryError};
 
 /// Names of operations, with an example of the value.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "levels 0,1,pool",
     "cut-after layer3",
     "drop-stage layer4",
@@ -15,6 +17,8 @@ const NAMES: [&str; 10] = [
     "rpn-convs 0",
     "anchors 32;64@0.5,1,2",
     "box-head fc:512",
+    "mask-head conv:256x2",
+    "keypoint-head conv:512x8",
     "no-box-regression",
     "num-classes 3",
     "class-names cat,dog",
@@ -37,6 +41,8 @@ impl FromStr for Operation {
             "rpn-convs" => Self::RpnConvs(number(value)?),
             "anchors" => Self::Anchors(anchors(value)?),
             "box-head" => Self::BoxHead(value.parse()?),
+            "mask-head" => Self::MaskHead(mask_head(value)?),
+            "keypoint-head" => Self::KeypointHead(keypoint_head(value)?),
             "no-box-regression" if value.is_empty() => Self::NoBoxRegression,
             "num-classes" => Self::NumClasses(number(value)?),
             "class-names" => {
@@ -60,6 +66,55 @@ impl FromStr for Level {
             (_, Ok(number)) => Ok(Self::Map(number)),
             (name, Err(_)) => module(name).map(Self::Stage),
         }
+    }
+}
+
+fn mask_head(text: &str) -> Result<Option<MaskConfig>, SurgeryError> {
+    Ok(convolutions(text)?.map(|(layers, norm)| {
+        let before = MaskConfig::default();
+        MaskConfig {
+            dim_reduced: layers.last().copied().unwrap_or(before.dim_reduced),
+            layers,
+            norm,
+            ..before
+        }
+    }))
+}
+
+fn keypoint_head(text: &str) -> Result<Option<KeypointHeadLayers>, SurgeryError> {
+    let (head, count) = match text.split_once('/') {
+        Some((head, count)) => (head, Some(number(count.trim())?)),
+        None => (text, None),
+    };
+    match convolutions(head)? {
+        Some((_, Some(_))) => Err(error(
+            text,
+            "a keypoint head has no norms: expected conv, as conv:512x8",
+        )),
+        found => Ok(found.map(|(layers, _)| KeypointHeadLayers {
+            layers,
+            num_keypoints: count,
+        })),
+    }
+}
+
+/// Channels of each convolution, and their norm.
+type Convolutions = (Vec<usize>, Option<(NormKind, f64)>);
+
+/// Convolutions as a box head has them in text; `None` for `none`.
+fn convolutions(text: &str) -> Result<Option<Convolutions>, SurgeryError> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let expected = "expected 3x3 convolutions, as conv:256x4 or conv_bn:256x4, or none";
+    match text.parse() {
+        Ok(BoxHeadConfig::ConvFc {
+            conv_layers,
+            fc_layers,
+            norm,
+        }) if fc_layers.is_empty() => Ok(Some((conv_layers, norm))),
+        Ok(_) => Err(error(text, expected)),
+        Err(BoxHeadTextError { reason, .. }) => Err(error(text, &format!("{reason}; {expected}"))),
     }
 }
 

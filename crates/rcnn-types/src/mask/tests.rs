@@ -58,6 +58,11 @@ fn overlaps_are_those_of_pycocotools() {
         assert_eq!(a.iou(&b, false), case["iou"].as_f64().unwrap());
         assert_eq!(a.iou(&b, true), case["crowd"].as_f64().unwrap());
         assert_eq!(a.union(&b).to_compressed(), text(&case["union"]));
+        for (a, b) in [(&a, &b), (&b, &a)] {
+            let bits = a.to_bits().into_iter().zip(b.to_bits());
+            let left: Vec<bool> = bits.map(|(a, b)| a && !b).collect();
+            assert_eq!(a.subtract(b), Mask::from_bits(&left, size));
+        }
     }
     let empty = Mask::empty(Size::new(3, 4));
     assert_eq!(empty.iou(&empty, false), 0.0);
