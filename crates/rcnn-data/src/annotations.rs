@@ -83,6 +83,9 @@ impl AnnotatedObject {
             extras.push("segmentation", format!("[{}]", list(corners.collect())));
         }
         if !self.keypoints.is_empty() {
+            let labelled = self.keypoints.iter().filter(|point| point[2] > 0.0);
+            // pycocotools does without masks, but not without this.
+            extras.push("num_keypoints", labelled.count().to_string());
             let points = self.keypoints.iter();
             let points =
                 points.flat_map(|[x, y, v]| [pixels(*x, size.width), pixels(*y, size.height), *v]);

@@ -31,6 +31,10 @@ pub struct Report {
     pub boxes: usize,
     /// The number of crowds.
     pub crowds: usize,
+    /// The number of boxes with a mask, if masks were read.
+    pub masks: usize,
+    /// The number of boxes with labelled keypoints, if keypoints were read.
+    pub keypoints: usize,
     /// The number of images in each split.
     pub splits: BTreeMap<String, usize>,
     /// The images that two splits share although they should not.
@@ -136,6 +140,12 @@ pub fn check(reading: &Reading, anchors: &AnchorSpec, seed: u64) -> Report {
             .map(|s| s.instances.len())
             .sum::<usize>()
             - boxes.len(),
+        masks: objects()
+            .filter(|o| o.mask.is_some_and(|mask| mask.area() > 0))
+            .count(),
+        keypoints: objects()
+            .filter(|o| o.keypoints.is_some_and(|all| !all.is_empty()))
+            .count(),
         splits: dataset
             .splits
             .iter()

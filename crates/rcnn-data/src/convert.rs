@@ -6,9 +6,9 @@
 //! | VOC | `Annotations/<stem>.xml`, `classes.txt` | `JPEGImages` | `ImageSets/Main/<split>.txt` |
 //! | YOLO | `labels/<stem>.txt`, `data.yaml` | `images` | `<split>.txt` |
 //!
-//! Boxes and labels are kept; COCO's category ids are those of the data set. Only COCO has crowds,
-//! areas, masks and keypoints (as they were read, where [`Extras`] have them), and all other extras; VOC has its own
-//! attributes. What is left out is counted ([`Written::dropped`]). VOC is written as it is read,
+//! Boxes and labels are kept; COCO's category ids are those of the data set. Only COCO has crowds and
+//! areas, both masks and keypoints (as they were read, where [`Extras`] have them), and all other extras.
+//! YOLO has keypoints or, where there are none, masks as polygons; VOC has its own attributes. What is left out is counted ([`Written::dropped`]). VOC is written as it is read,
 //! without adding the 1 that its counting from 1 asks for.
 
 use std::collections::{BTreeMap, HashSet};
@@ -103,7 +103,7 @@ pub fn convert(
         dropped: match format {
             Format::Coco => BTreeMap::new(),
             Format::Voc => dropped(dataset, &ATTRIBUTES),
-            Format::Yolo => dropped(dataset, &[]),
+            Format::Yolo => dropped(dataset, yolo::Lines::of(dataset).kept()),
         },
     })
 }
@@ -120,10 +120,14 @@ fn dropped(dataset: &Dataset, kept: &[&str]) -> BTreeMap<String, usize> {
             }
             let extras = sample.object_extras.get(index);
             let has = |name| extras.is_some_and(|extras| extras.get(name).is_some());
-            if has("segmentation") || object.mask.is_some_and(|mask| mask.area() > 0) {
+            let keeps = |name| kept.contains(&name);
+            let has_mask = has("segmentation") || object.mask.is_some_and(|mask| mask.area() > 0);
+            if has_mask && !keeps("segmentation") {
                 count("masks", 1);
             }
-            if has("keypoints") || object.keypoints.is_some_and(|all| !all.0.is_empty()) {
+            let has_keypoints =
+                has("keypoints") || object.keypoints.is_some_and(|all| !all.0.is_empty());
+            if has_keypoints && !keeps("keypoints") {
                 count("keypoints", 1);
             }
             for (name, _) in extras.into_iter().flat_map(Extras::iter) {
@@ -135,6 +139,11 @@ fn dropped(dataset: &Dataset, kept: &[&str]) -> BTreeMap<String, usize> {
         }
     }
     counts
+}
+
+/// The number of the fewest digits that reads as this one: 0.1, not 0.10000000149.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| value.into())
 }
 
 /// A data set on its way to a folder.

@@ -27,6 +27,7 @@ mod coco;
 pub mod convert;
 mod dataset;
 mod detect_format;
+mod doubts;
 mod error;
 mod extras;
 mod files;

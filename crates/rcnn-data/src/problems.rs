@@ -34,6 +34,14 @@ pub enum ProblemKind {
     BadMask,
     /// Note: keypoints that cannot be read; the object has none.
     BadKeypoints,
+    /// Note: a polygon with a corner more than a pixel beyond the image.
+    MaskOutside,
+    /// Note: a mask that covers no pixel.
+    EmptyMask,
+    /// Note: a mask that does not reach from edge to edge of its box, or reaches beyond.
+    MaskMismatch,
+    /// Note: a keypoint beyond the image, or far from its object's box.
+    KeypointOutside,
     /// Note: an image of another size than the label file states; the image's counts.
     SizeMismatch,
     /// Note: an image whose labels were made without heeding its orientation, and are turned with it.
@@ -75,6 +83,10 @@ impl ProblemKind {
             Self::UnknownLabel => "boxes of unknown classes",
             Self::BadMask => "masks that can't be read",
             Self::BadKeypoints => "keypoints that can't be read",
+            Self::MaskOutside => "masks that reach beyond the image",
+            Self::EmptyMask => "masks without a pixel",
+            Self::MaskMismatch => "masks that do not fit their box",
+            Self::KeypointOutside => "keypoints outside their box or the image",
             Self::SizeMismatch => "images of another size than their labels state",
             Self::TurnedLabels => {
                 "images labelled as they are stored, their labels turned with them"

@@ -56,7 +56,29 @@ pub(crate) fn skeleton(category: &Extras) -> Skeleton {
     let known = |edge: &[usize; 2]| edge.iter().all(|end| (1..=names.len()).contains(end));
     let edges = edges.into_iter().filter(known);
     let edges = edges.map(|edge| edge.map(|end| end - 1)).collect();
-    Skeleton { names, edges }
+    // No member of COCO's, but YOLO's.
+    let mirrored = list("flip_idx").and_then(|json| serde_json::from_str(json).ok());
+    let mirrored = mirrored.filter(|all: &Vec<usize>| is_permutation(all, names.len()));
+    Skeleton {
+        names,
+        edges,
+        flip_idx: mirrored.unwrap_or_default(),
+    }
+}
+
+/// Whether numbers are those from 0 to below `count`, each once.
+pub(crate) fn is_permutation(numbers: &[usize], count: usize) -> bool {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    sorted.into_iter().eq(0..count)
+}
+
+/// The polygons of a `segmentation`, those around the pixels where it is run lengths.
+pub(crate) fn polygons(json: &str) -> Result<Vec<Vec<f64>>, String> {
+    match json.trim_start().starts_with('[') {
+        true => parse("segmentation", json),
+        false => Ok(run_lengths(json)?.to_polygons()),
+    }
 }
 
 fn parse<T: DeserializeOwned>(name: &str, json: &str) -> Result<T, String> {

@@ -13,6 +13,7 @@ use rcnn_types::{BBox, Instances, Keypoints, Mask, Size, Skeleton, UNUSED};
 use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
 use crate::dataset::{BACKGROUND, Dataset, Fields, ReadOptions, Reading, Sample, Source};
 use crate::detect_format::Format;
+use crate::doubts;
 use crate::error::DataError;
 use crate::extras::Extras;
 use crate::problems::{ProblemKind as Kind, Problems};
@@ -304,25 +305,40 @@ impl Objects {
         mut tell: impl FnMut((Kind, String)),
     ) {
         let extras = object.extras_in_pixels(size);
+        let mut area = object.area.filter(|area| area.is_finite());
         if fields.masks {
-            let mask = extras.get("segmentation");
-            let mask = mask.map_or_else(|| Ok(Mask::empty(size)), |json| shapes::mask(json, size));
-            self.masks.push(mask.unwrap_or_else(|message| {
-                if !object.crowd {
-                    tell((Kind::BadMask, message));
-                }
-                Mask::empty(size)
-            }));
+            let read = extras
+                .get("segmentation")
+                .map(|json| (json, shapes::mask(json, size)));
+            let doubt = match &read {
+                Some((json, Ok(mask))) => doubts::of_mask(json, mask, &bbox, size),
+                Some((_, Err(message))) => Some((Kind::BadMask, message.clone())),
+                None => None,
+            };
+            doubt
+                .filter(|_| !object.crowd)
+                .into_iter()
+                .for_each(&mut tell);
+            let mask = read.and_then(|(_, mask)| mask.ok());
+            let mask = mask.unwrap_or_else(|| Mask::empty(size));
+            // As COCO annotates it.
+            area = area.or(Some(mask.area() as f32).filter(|area| *area > 0.0));
+            self.masks.push(mask);
         }
         if fields.keypoints {
-            let keypoints = extras.get("keypoints").map(shapes::keypoints);
-            let keypoints = keypoints.unwrap_or_else(|| Ok(Keypoints::default()));
-            self.keypoints.push(keypoints.unwrap_or_else(|message| {
-                tell((Kind::BadKeypoints, message));
-                Keypoints::default()
-            }));
+            let read = extras.get("keypoints").map(shapes::keypoints);
+            let doubt = match &read {
+                Some(Ok(keypoints)) => doubts::of_keypoints(keypoints, &bbox, size),
+                Some(Err(message)) => Some((Kind::BadKeypoints, message.clone())),
+                None => None,
+            };
+            doubt
+                .filter(|_| !object.crowd)
+                .into_iter()
+                .for_each(&mut tell);
+            let keypoints = read.and_then(Result::ok).unwrap_or_default();
+            self.keypoints.push(keypoints);
         }
-        let area = object.area.filter(|area| area.is_finite());
         self.areas.push(area.unwrap_or_else(|| box_area(&bbox)));
         self.boxes.push(bbox);
         self.labels.push(label);

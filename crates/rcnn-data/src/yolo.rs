@@ -108,15 +108,37 @@ pub(crate) fn read(
             Err((file, reason)) => problems.push(ProblemKind::BrokenLabels, &file, None, reason),
         }
     }
+    let category_extras = match config.keypoint_shape {
+        [0, _] => Vec::new(),
+        _ => (0..class_names.len())
+            .map(|class| keypoint_extras(&config, class))
+            .collect(),
+    };
     let splits = listing.splits.into_iter().filter(|_| !config.unsplit);
     let splits = splits.map(|(name, all)| (name, all.iter().filter_map(|&i| kept[i]).collect()));
     Ok(Annotations {
         class_names,
+        category_extras,
         images,
         splits: splits.collect(),
         problems,
         ..Annotations::default()
     })
+}
+
+/// What is known of a class's keypoints, as COCO's categories have it.
+fn keypoint_extras(config: &Config, class: usize) -> Extras {
+    let names = &config.keypoint_names;
+    let names = names.get(class).or(names.first()).cloned();
+    let numbered = || (1..=config.keypoint_shape[0]).map(|number| format!("keypoint_{number}"));
+    let names = names.unwrap_or_else(|| numbered().collect());
+    let mut extras = Extras::default();
+    extras.push("keypoints", serde_json::json!(names).to_string());
+    extras.push("skeleton", "[]".into());
+    if !config.flip_idx.is_empty() {
+        extras.push("flip_idx", serde_json::json!(config.flip_idx).to_string());
+    }
+    extras
 }
 
 /// A picture, and where it is listed.

@@ -14,12 +14,18 @@ pub struct Skeleton {
     pub names: Vec<String>,
     /// Positions, from 0, of the keypoints that a line connects.
     pub edges: Vec<[usize; 2]>,
+    /// Position, from 0, of the keypoint that each becomes in a mirrored image (YOLO's `flip_idx`); empty
+    /// where the names say it.
+    pub flip_idx: Vec<usize>,
 }
 
 impl Skeleton {
     /// Position of the keypoint that each becomes in a mirrored image: `left_eye` a `right_eye`, and one
     /// without a counterpart itself.
     pub fn mirrored(&self) -> Vec<usize> {
+        if !self.flip_idx.is_empty() {
+            return self.flip_idx.clone();
+        }
         let counterpart = |name: &String| {
             let other = match name.contains("left") {
                 true => name.replace("left", "right"),
@@ -89,8 +95,14 @@ mod tests {
         let skeleton = Skeleton {
             names: names.into(),
             edges: vec![[0, 1]],
+            flip_idx: Vec::new(),
         };
         assert_eq!(skeleton.mirrored(), [0, 2, 1, 3]);
+        let given = Skeleton {
+            flip_idx: vec![1, 0, 2, 3],
+            ..skeleton.clone()
+        };
+        assert_eq!(given.mirrored(), [1, 0, 2, 3]);
         let points = vec![
             [1.0, 2.0, 2.0],
             [3.0, 4.0, 1.0],

@@ -209,7 +209,14 @@ fn shaped(boxes: &[BBox]) -> Labelled {
 /// Whether masks cover what is white within their boxes, and keypoints are on it.
 fn shapes_follow(picture: &Labelled) -> bool {
     let size = Size::from_dimensions(picture.image.dimensions());
-    let is_white = |x: f32, y: f32| picture.image.get_pixel(x as u32, y as u32).0[0] > 127;
+    let is_white = |x: f32, y: f32| {
+        // A keypoint may be on the edge of the picture.
+        let (x, y) = (
+            (x as u32).min(size.width as u32 - 1),
+            (y as u32).min(size.height as u32 - 1),
+        );
+        picture.image.get_pixel(x, y).0[0] > 127
+    };
     let masks = picture.instances.masks.iter().flatten();
     let masks_follow = masks
         .clone()

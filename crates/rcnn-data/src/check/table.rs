@@ -20,6 +20,12 @@ impl fmt::Display for Report {
             unlabelled => write!(f, ", {unlabelled} of them without a label file")?,
         }
         write!(f, "), {}", count(self.boxes, "box"))?;
+        if self.masks > 0 {
+            write!(f, ", {} with masks", self.masks)?;
+        }
+        if self.keypoints > 0 {
+            write!(f, ", {} with keypoints", self.keypoints)?;
+        }
         let unusable = [
             ProblemKind::BrokenLabels,
             ProblemKind::MissingImage,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rcnn_types::{Keypoints, Mask};
 use serde::Serialize;
 
-use super::Output;
+use super::{Output, decimal};
 use crate::coco::ANNOTATIONS;
 use crate::error::DataError;
 use crate::extras::Extras;
@@ -143,11 +143,6 @@ fn content<'a>(output: &'a Output, indices: &[usize]) -> File<'a> {
         }
     }
     file
-}
-
-/// The number of the fewest digits that reads as this one: 0.1, not 0.10000000149.
-fn decimal(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or_else(|_| value.into())
 }
 
 /// Without the noise of binary fractions.

@@ -7,6 +7,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use crate::error::DataError;
 use crate::files::lines_of;
+use crate::shapes::is_permutation;
 use crate::text::read_text;
 use crate::tree::folder_of;
 
@@ -32,6 +33,10 @@ pub(super) struct Config {
     pub(super) classes: Option<usize>,
     /// How many keypoints are behind a box, and the numbers of each; zeros if none are.
     pub(super) keypoint_shape: [usize; 2],
+    /// Position of the keypoint that each becomes in a mirrored picture; empty if not told.
+    pub(super) flip_idx: Vec<usize>,
+    /// Names of the keypoints of each class, or one list for all; empty if not told.
+    pub(super) keypoint_names: Vec<Vec<String>>,
     /// Folders of pictures, or text files that list some.
     pub(super) splits: BTreeMap<String, Vec<PathBuf>>,
     /// Whether the one split is just everything.
@@ -95,11 +100,15 @@ impl Config {
             Yaml::BadValue | Yaml::Null => None,
             names => Some(class_names(names).map_err(|reason| malformed(&reason))?),
         };
+        let keypoint_shape = keypoint_shape(&yaml["kpt_shape"]).map_err(|e| malformed(&e))?;
+        let points = keypoint_shape[0];
         Ok(Self {
             base,
             names,
             classes: count(&yaml["nc"]),
-            keypoint_shape: keypoint_shape(&yaml["kpt_shape"]).map_err(|e| malformed(&e))?,
+            keypoint_shape,
+            flip_idx: flip_idx(&yaml["flip_idx"], points).map_err(|e| malformed(&e))?,
+            keypoint_names: keypoint_names(&yaml["kpt_names"], points),
             splits,
             unsplit: false,
         })
@@ -171,6 +180,43 @@ fn keypoint_shape(yaml: &Yaml) -> Result<[usize; 2], String> {
         Some(&[points @ 1..=1000, each @ 2..=3]) => Ok([points, each]),
         _ => Err("`kpt_shape` is not [points, 2] or [points, 3]".into()),
     }
+}
+
+/// The numbers of all keypoints, in another order.
+fn flip_idx(yaml: &Yaml, points: usize) -> Result<Vec<usize>, String> {
+    // Empty, as many templates have it, it tells nothing.
+    if points == 0
+        || yaml.is_badvalue()
+        || yaml.is_null()
+        || yaml.as_vec().is_some_and(Vec::is_empty)
+    {
+        return Ok(Vec::new());
+    }
+    let numbers: Option<Vec<usize>> = yaml
+        .as_vec()
+        .and_then(|all| all.iter().map(count).collect());
+    let numbers = numbers.filter(|all| is_permutation(all, points));
+    numbers.ok_or_else(|| {
+        let last = points - 1;
+        format!(
+            "`flip_idx` is not the numbers from 0 to {last}, one for each keypoint of `kpt_shape`"
+        )
+    })
+}
+
+/// Names of keypoints, in a list or a list for each number of a class; none where they are not as many.
+fn keypoint_names(yaml: &Yaml, points: usize) -> Vec<Vec<String>> {
+    let list = |names: &Yaml| {
+        class_names(names)
+            .ok()
+            .filter(|names| names.len() == points)
+    };
+    let found: Option<Vec<Vec<String>>> = match yaml {
+        Yaml::Array(_) => list(yaml).map(|names| vec![names]),
+        Yaml::Hash(classes) => classes.values().map(list).collect(),
+        _ => None,
+    };
+    found.filter(|_| points > 0).unwrap_or_default()
 }
 
 /// Names in a list, or by number from 0.

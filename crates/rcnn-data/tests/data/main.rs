@@ -6,6 +6,7 @@ mod common;
 mod converting;
 mod layouts;
 mod loading;
+mod shapes;
 mod values;
 mod voc;
 mod yolo;
