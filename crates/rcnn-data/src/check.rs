@@ -144,7 +144,7 @@ pub fn check(reading: &Reading, anchors: &AnchorSpec, seed: u64) -> Report {
             .filter(|o| o.mask.is_some_and(|mask| mask.area() > 0))
             .count(),
         keypoints: objects()
-            .filter(|o| o.keypoints.is_some_and(|all| !all.is_empty()))
+            .filter(|o| o.keypoints.is_some_and(|all| all.labelled() > 0))
             .count(),
         splits: dataset
             .splits
