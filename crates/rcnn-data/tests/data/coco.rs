@@ -11,7 +11,7 @@ const COCO: &str = r#"{
   ],
   "annotations": [
     {"id": 10, "image_id": 3, "category_id": 18, "bbox": [1.5, 2, 10, 20], "area": 150.5, "iscrowd": 0,
-     "segmentation": [[1, 2, 3, 4, 5, 6]]},
+     "segmentation": [[1.5, 2, 11.5, 2, 11.5, 22]]},
     {"id": 11, "image_id": 3, "category_id": 4, "bbox": [0, 0, 64, 48], "area": 99, "iscrowd": 1,
      "segmentation": {"counts": [1], "size": [1, 1]}},
     {"id": 12, "image_id": 7, "category_id": 4, "bbox": [10, 10, 5, 5]}
