@@ -3,6 +3,7 @@ same picture and weights, all in f32.
 
     cargo build --release --bin rcnn
     python bench/detect.py --venv bench/venv    # ResNet-50-FPN with synthetic weights, 800x1088
+    python bench/detect.py --model maskrcnn     # or keypointrcnn; masks are pasted by all
     python bench/detect.py --weights W.pth --arch resnet18 --num-classes 4 --norm batch \\
         --min-size 240 --max-size 480 --image cells.png
 
@@ -33,16 +34,17 @@ REFERENCE = ROOT / "tests" / "reference"
 sys.path.insert(0, str(REFERENCE))
 
 
-def synthetic_case(weights, picture):
+def synthetic_case(model, num_classes, weights, picture):
     """Makes weights and a picture by the written rule, with the gains of the ResNet-50 test case."""
     import synthetic
     import torch
     from PIL import Image
-    from torchvision.models.detection import FasterRCNN
+    import torchvision_detect
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
     gains = json.loads((ROOT / "tests" / "fixtures" / "resnet50_frozen.json").read_text())["gains"]
-    model = FasterRCNN(resnet_fpn_backbone(backbone_name="resnet50", weights=None), num_classes=91)
+    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None)
+    model = torchvision_detect.MODELS[model](backbone, num_classes=num_classes)
     torch.save(synthetic.fill(model, gains).state_dict(), weights)
     Image.fromarray(synthetic.image_u8("bench", 800, 1088)).save(picture)
 
@@ -74,7 +76,7 @@ def enter_venv(folder):
 def commands(args, folder, weights, picture):
     """How to detect with each, by name; images come behind."""
     sizes = ["--min-size", args.min_size, "--max-size", args.max_size]
-    model = ["--weights", weights, "--arch", args.arch, "--norm", args.norm, "--num-classes", args.num_classes]
+    model = ["--weights", weights, "--model", args.model, "--arch", args.arch, "--norm", args.norm, "--num-classes", args.num_classes]
     python = sys.executable
     made = {
         "rcnn": [args.rcnn, "detect", "--weights", weights, "--format", "json", *sizes],
@@ -96,9 +98,10 @@ def main():
     parser.add_argument("--rcnn", default=ROOT / "target" / "release" / "rcnn", help="the command to time")
     parser.add_argument("--only", nargs="+", choices=("torchvision", "onnxruntime", "openvino"), help="leave out the others; torchvision stays")
     parser.add_argument("--weights", help="a checkpoint; synthetic ones by default")
+    parser.add_argument("--model", choices=("fasterrcnn", "maskrcnn", "keypointrcnn"), default="fasterrcnn")
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
-    parser.add_argument("--num-classes", default="91")
+    parser.add_argument("--num-classes", help="91 by default, as COCO; of keypointrcnn 2")
     parser.add_argument("--min-size", default="800")
     parser.add_argument("--max-size", default="1333")
     parser.add_argument("--image", help="a PNG: other formats are decoded with small differences")
@@ -107,6 +110,7 @@ def main():
     args = parser.parse_args()
     if args.venv:
         enter_venv(args.venv)
+    args.num_classes = args.num_classes or ("2" if args.model == "keypointrcnn" else "91")
     args.only = args.only or ["torchvision", "onnxruntime", "openvino"]
 
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +120,7 @@ def main():
             weights, made = folder / "resnet50.pth", folder / "picture.png"
             # In a process of its own: a child's peak memory is never counted below what its parent
             # had when it started, so this one stays without torch.
-            case = multiprocessing.get_context("spawn").Process(target=synthetic_case, args=(weights, made))
+            case = multiprocessing.get_context("spawn").Process(target=synthetic_case, args=(args.model, int(args.num_classes), weights, made))
             case.start()
             case.join()
             if case.exitcode != 0:

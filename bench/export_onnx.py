@@ -14,6 +14,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" 
 import torch
 import torchvision_detect
 
+OUTPUTS = {"fasterrcnn": [], "maskrcnn": ["masks"], "keypointrcnn": ["keypoints", "keypoint_scores"]}
+
 
 def main():
     parser = torchvision_detect.parser(__doc__)
@@ -28,7 +30,7 @@ def main():
         args.output,
         opset_version=17,
         input_names=["image"],
-        output_names=["boxes", "labels", "scores"],
+        output_names=["boxes", "labels", "scores", *OUTPUTS[args.model]],
         dynamo=False,
     )
 

@@ -17,7 +17,14 @@ def onnxruntime(path):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda image: session.run(["boxes", "labels", "scores"], {"image": image})
+    # Of all outputs: masks and keypoints that nobody asks for might not be computed.
+    names = [output.name for output in session.get_outputs()]
+
+    def run(image):
+        found = dict(zip(names, session.run(names, {"image": image})))
+        return [found[name] for name in ("boxes", "labels", "scores")]
+
+    return run
 
 
 def openvino(path):

@@ -13,19 +13,31 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn_v2
+from torchvision.models.detection import (
+    FasterRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+    fasterrcnn_resnet50_fpn_v2,
+    maskrcnn_resnet50_fpn_v2,
+)
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
+MODELS = {"fasterrcnn": FasterRCNN, "maskrcnn": MaskRCNN, "keypointrcnn": KeypointRCNN}
+V2 = {"fasterrcnn": fasterrcnn_resnet50_fpn_v2, "maskrcnn": maskrcnn_resnet50_fpn_v2}
+
 
 def build(args):
+    if args.v2 and args.model not in V2:
+        sys.exit(f"torchvision has no {args.model} of --v2")
     options = {"num_classes": args.num_classes, "min_size": args.min_size, "max_size": args.max_size}
     options |= {"box_score_thresh": args.score_thresh}
     if args.v2:
-        model = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, **options)
+        model = V2[args.model](weights=None, weights_backbone=None, **options)
     else:
         norm = FrozenBatchNorm2d if args.norm == "frozen" else nn.BatchNorm2d
-        model = FasterRCNN(resnet_fpn_backbone(backbone_name=args.arch, weights=None, norm_layer=norm), **options)
+        backbone = resnet_fpn_backbone(backbone_name=args.arch, weights=None, norm_layer=norm)
+        model = MODELS[args.model](backbone, **options)
     if args.norm_eps is not None:
         for module in model.modules():
             if isinstance(module, (FrozenBatchNorm2d, nn.BatchNorm2d)):
@@ -53,8 +65,9 @@ def parser(description):
     """The options that `build` takes, and images."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help=".safetensors, .pth or .pt with torchvision's names")
+    parser.add_argument("--model", choices=MODELS, default="fasterrcnn")
     parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--v2", action="store_true", help="fasterrcnn_resnet50_fpn_v2")
+    parser.add_argument("--v2", action="store_true", help="fasterrcnn_resnet50_fpn_v2 or maskrcnn_resnet50_fpn_v2")
     parser.add_argument("--num-classes", type=int, default=91, help="the background counts")
     parser.add_argument("--min-size", type=int, default=800)
     parser.add_argument("--max-size", type=int, default=1333)

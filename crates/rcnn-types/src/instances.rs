@@ -1,5 +1,7 @@
 //! The objects of one image.
 
+use rayon::prelude::*;
+
 use crate::boxes::{BBox, box_area, crop_box, scale_box, shift_box};
 use crate::validate::{InvalidField, require};
 use crate::{Keypoints, Mask, MaskProbabilities, Size, Skeleton};
@@ -202,14 +204,14 @@ impl Instances {
         both(&mut self.crowd, more.crowd);
     }
 
-    /// Makes masks of the predicted probabilities, one at a time: the pixels of `image`, the image that the
+    /// Makes masks of the predicted probabilities, in parallel and straight to run lengths: the pixels of `image`, the image that the
     /// boxes are in, whose probability is at least `threshold` (torchvision: 0.5).
     pub fn paste_masks(&mut self, image: Size, threshold: f32) {
         let Some(probabilities) = &self.mask_probabilities else {
             return;
         };
         let paste = |mask: &MaskProbabilities| mask.paste(image, threshold);
-        self.masks = Some(probabilities.iter().map(paste).collect());
+        self.masks = Some(probabilities.par_iter().map(paste).collect());
     }
 
     /// Moves the objects to the resized image.
