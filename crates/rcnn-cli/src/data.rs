@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use rcnn_burn::weights::Weights;
 use rcnn_data::check::{AnchorSpec, check};
 use rcnn_data::convert::{Pictures, convert};
-use rcnn_data::{DataError, Dataset, Fields, Format, ProblemKind, ReadOptions, Reading};
+use rcnn_data::{DataError, Dataset, Fields, Format, ProblemKind, Problems, ReadOptions, Reading};
 use rcnn_types::UNUSED;
 
 use crate::Outcome;
@@ -144,6 +144,7 @@ fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Datase
         check_names(names, &reading, skip_invalid)?;
     }
     let skipped = reading.problems.invalid();
+    let clip = !options.clip && has_outside(&reading.problems);
     if let Some(notes) = reading.problems.notes() {
         eprintln!("{}: {notes}; `rcnn data check` has more", root.display());
     }
@@ -154,9 +155,21 @@ fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Datase
             None => error.into(),
         })?;
     if skipped > 0 {
-        eprintln!("{skipped} invalid boxes or files left out");
+        let clip = if clip { CLIP_KEEPS } else { "" };
+        eprintln!("{skipped} invalid boxes or files left out{clip}");
     }
     Ok(dataset)
+}
+
+/// The end of what is said of boxes that are left out.
+const CLIP_KEEPS: &str = " (--clip keeps boxes that reach beyond their image, cut to it)";
+
+/// What is said of an image that can't be decoded.
+pub(crate) const UNREADABLE: &str = "an image that can't be read (`rcnn data check` finds all of them, --skip-invalid leaves them out)";
+
+/// Whether there are boxes that reach beyond their image.
+fn has_outside(problems: &Problems) -> bool {
+    problems.counts().contains_key(&ProblemKind::OutsideImage)
 }
 
 /// The options that help with invalid data.
@@ -164,8 +177,7 @@ pub(crate) fn help(error: &DataError) -> Option<&'static str> {
     let DataError::Invalid { problems } = error else {
         return None;
     };
-    let outside = problems.counts().contains_key(&ProblemKind::OutsideImage);
-    Some(match outside {
+    Some(match has_outside(problems) {
         true => {
             "invalid data (--clip cuts boxes to their image, --skip-invalid leaves out all that is invalid)"
         }
@@ -255,6 +267,9 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
             match args.json {
                 true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
                 false => writeln!(out, "{report}")?,
+            }
+            if !options.clip && has_outside(&reading.problems) {
+                eprintln!("boxes reach beyond their image{CLIP_KEEPS}");
             }
             Ok(if reading.problems.invalid() > 0 {
                 Outcome::SomeFailed

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::{Args, ValueEnum};
 use image::RgbImage;
 use rcnn_burn::image::{open_rgb, to_tensor};
@@ -227,7 +227,7 @@ impl Job for Find<'_> {
                     Err(error) if skip => {
                         progress.suspend(|| eprintln!("left out: {error}"));
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(Error::from(error).context(data::UNREADABLE)),
                 }
             }
             let found = match images.is_empty() {

@@ -205,7 +205,9 @@ fn fetch(published: &published::Published) -> Result<PathBuf> {
 
 fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| format!("{}: no JSON object", path.display()))
+    // Editors on Windows begin a file with a byte order mark.
+    let text = text.trim_start_matches('\u{feff}');
+    serde_json::from_str(text).with_context(|| format!("{}: no JSON object", path.display()))
 }
 
 /// Prints the weights that go by a name.

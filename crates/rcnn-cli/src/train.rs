@@ -10,7 +10,7 @@ use rcnn_burn::backbone::BackboneConfig;
 use rcnn_burn::freeze::{Change, Rule};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::surgery::Operation;
-use rcnn_data::Format;
+use rcnn_data::{Format, LoadError};
 use rcnn_train::{
     Decay, LearningRateFactor, OptimizerKind, Progress, Report, Run, TrainConfig, TrainError,
 };
@@ -222,6 +222,7 @@ fn explained(error: anyhow::Error, run: &Run, args: &TrainArgs) -> anyhow::Error
             Some(help) => error.context(help),
             None => error,
         },
+        Some(TrainError::Load(LoadError::Decode { .. })) => error.context(data::UNREADABLE),
         // It would come to the same end.
         Some(TrainError::NotFinite { .. } | TrainError::Again { .. }) => error,
         _ if args.resume => error,
@@ -280,8 +281,9 @@ fn resume(args: &TrainArgs) -> Result<Run> {
     args.apply(&mut config)?;
     if config != *run.config() {
         bail!(
-            "{}: a run goes on as it began; start another to change it",
-            args.out.join("run.toml").display()
+            "{}: a run goes on as it began; start another to change it, from its weights with --weights {}",
+            args.out.join("run.toml").display(),
+            args.out.join("last.bpk").display()
         );
     }
     Ok(run)

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use image::RgbImage;
 use rand::RngExt;
+use rcnn_image::ImageError;
 use rcnn_types::{Instances, Size};
 
 use crate::augment::{Augmentation, AugmentationError, Labelled, chance, copy_paste, mosaic};
@@ -232,7 +233,14 @@ impl Shared {
             .unwrap_or_else(|_| Err("the decoder gave up".into()));
         let image = match decoded {
             Ok(image) => image,
-            Err(error) => return Err(LoadError::Decode { path, error }),
+            // `open_rgb`'s error names the file, as this one does.
+            Err(error) => {
+                let error = match error.downcast::<ImageError>() {
+                    Ok(error) => error.kind.into(),
+                    Err(error) => error,
+                };
+                return Err(LoadError::Decode { path, error });
+            }
         };
         let (found, expected) = (Size::from_dimensions(image.dimensions()), sample.size);
         if found != expected {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
@@ -21,7 +21,9 @@ pub(crate) struct PictureFinder {
     split: String,
     /// The base names that several stated names have.
     shared: HashSet<String>,
-    /// The pictures below by their base names, once they are asked for.
+    /// Those that several have in small letters.
+    shared_in_any_case: HashSet<String>,
+    /// The pictures below by their base names in small letters, once they are asked for.
     index: Option<HashMap<String, Vec<PathBuf>>>,
 }
 
@@ -34,14 +36,13 @@ impl PictureFinder {
         stated: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let stated: HashSet<Cow<str>> = stated.into_iter().map(decoded).collect();
-        let mut seen = HashSet::new();
-        let names = stated.iter().map(|name| name_of(Path::new(name.as_ref())));
-        let shared = names.filter(|name| !seen.insert(name.clone())).collect();
+        let names = || stated.iter().map(|name| name_of(Path::new(name.as_ref())));
         Self {
             folders,
             below: below.into(),
             split: split.into(),
-            shared,
+            shared: repeated(names()),
+            shared_in_any_case: repeated(names().map(|name| name.to_lowercase())),
             index: None,
         }
     }
@@ -67,11 +68,24 @@ impl PictureFinder {
         // The longest common end decides, if it is one alone.
         let common = |path: &Path| {
             let parts = path.components().rev().zip(stated.components().rev());
-            parts.take_while(|(a, b)| a == b).count()
+            let same =
+                |a: &Component, b: &Component| a.as_os_str().eq_ignore_ascii_case(b.as_os_str());
+            parts.take_while(|(a, b)| same(a, b)).count()
         };
-        let mut found: Vec<_> = index.get(&base)?.iter().map(|p| (common(p), p)).collect();
+        let lower = base.to_lowercase();
+        let alike = index.get(&lower)?;
+        // Windows and macOS take `a.jpg` for `a.JPG`.
+        let is_exact = alike.iter().any(|path| name_of(path) == base);
+        let found = alike
+            .iter()
+            .filter(|path| !is_exact || name_of(path) == base);
+        let mut found: Vec<_> = found.map(|path| (common(path), path)).collect();
         found.sort_by_key(|(parts, _)| std::cmp::Reverse(*parts));
-        let least = if self.shared.contains(&base) { 2 } else { 1 };
+        let is_shared = match is_exact {
+            true => self.shared.contains(&base),
+            false => self.shared_in_any_case.contains(&lower),
+        };
+        let least = if is_shared { 2 } else { 1 };
         match found[..] {
             [(parts, path)] if parts >= least => Some(path.clone()),
             [(parts, path), (second, _), ..] if parts >= least && parts > second => {
@@ -121,7 +135,13 @@ fn decoded(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// The pictures below a folder by base name, without those in the folders of other splits.
+/// The names that there are more than once.
+fn repeated(names: impl Iterator<Item = String>) -> HashSet<String> {
+    let mut seen = HashSet::new();
+    names.filter(|name| !seen.insert(name.clone())).collect()
+}
+
+/// The pictures below a folder by base name in small letters, without those in the folders of other splits.
 fn index(below: &Path, split: &str) -> HashMap<String, Vec<PathBuf>> {
     let other =
         |name: &str| is_split_name(name) && is_split_name(split) && !split.starts_with(name);
@@ -130,7 +150,8 @@ fn index(below: &Path, split: &str) -> HashMap<String, Vec<PathBuf>> {
         let inner = picture.strip_prefix(below).unwrap_or(&picture).parent();
         let mut folders = inner.into_iter().flat_map(Path::components);
         if !folders.any(|part| other(&part.as_os_str().to_string_lossy())) {
-            index.entry(name_of(&picture)).or_default().push(picture);
+            let name = name_of(&picture).to_lowercase();
+            index.entry(name).or_default().push(picture);
         }
     }
     index

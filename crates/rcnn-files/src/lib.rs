@@ -8,5 +8,5 @@ mod whole;
 
 pub use content::Content;
 pub use lock::{FolderLock, LockError};
-pub use temporary::{TemporaryFolder, remove_leftovers};
+pub use temporary::{TemporaryFolder, remove_old_leftovers};
 pub use whole::{WriteError, write_whole};

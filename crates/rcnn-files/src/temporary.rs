@@ -19,7 +19,7 @@ const SUFFIX: &str = ".tmp";
 /// Removes the temporary files and folders that killed processes left in a folder.
 ///
 /// What a living process is writing stays, and so does what cannot be removed, as it is in nobody's way.
-pub fn remove_leftovers(folder: &Path) {
+pub(crate) fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_temporary = |name: &str| name.starts_with(PREFIX) && name.ends_with(SUFFIX);
@@ -36,6 +36,22 @@ pub fn remove_leftovers(folder: &Path) {
                 true => fs::remove_dir_all(&path),
                 false => fs::remove_file(&path),
             };
+        }
+    }
+}
+
+/// Removes also the temporary files of earlier versions, which nothing locked: `.tmp` and six letters or digits. Only for
+/// a folder that nobody else writes into, as other programs name theirs so.
+pub fn remove_old_leftovers(folder: &Path) {
+    remove_leftovers(folder);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(".tmp"));
+        let is_random =
+            |text: &str| text.len() == 6 && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        if random.is_some_and(is_random) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            // It is in nobody's way.
+            let _ = fs::remove_file(entry.path());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The data of a run: one set to train on, one to validate on.
 
 use rcnn_burn::FasterRcnnConfig;
-use rcnn_data::{Dataset, Fractions, ReadOptions, random_split, read};
+use rcnn_data::{Dataset, Fractions, ProblemKind, ReadOptions, random_split, read};
 use rcnn_types::Instances;
 
 use crate::{TrainConfig, TrainError};
@@ -51,7 +51,13 @@ impl Splits {
             tracing::warn!("{}: {notes}", config.data.display());
         }
         if problems.invalid() > 0 {
-            tracing::warn!("{} invalid boxes or files left out", problems.invalid());
+            let outside = problems.counts().contains_key(&ProblemKind::OutsideImage);
+            let clip = match outside && !config.clip {
+                true => " (`clip` keeps boxes that reach beyond their image, cut to it)",
+                false => "",
+            };
+            let invalid = problems.invalid();
+            tracing::warn!("{invalid} invalid boxes or files left out{clip}");
         }
         let (train_split, valid_split) = names(config, &mut data)?;
         let train = split(&data, &train_split, "train_split")?;

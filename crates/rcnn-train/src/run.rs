@@ -13,7 +13,7 @@ use rcnn_burn::freeze::{FreezingOptimizer, Rule, with_torchvision_default};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, load_backbone_from};
 use rcnn_burn::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
-use rcnn_files::{FolderLock, remove_leftovers};
+use rcnn_files::{FolderLock, remove_old_leftovers};
 use rcnn_types::parse_class_names;
 
 use crate::checkpoint::{self, write_whole};
@@ -122,8 +122,8 @@ impl Run {
     }
 
     fn new(folder: PathBuf, config: TrainConfig, lock: FolderLock) -> Self {
-        remove_leftovers(&folder);
-        remove_leftovers(&folder.join("checkpoint"));
+        remove_old_leftovers(&folder);
+        remove_old_leftovers(&folder.join("checkpoint"));
         Self {
             folder,
             config,

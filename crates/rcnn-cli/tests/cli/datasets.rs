@@ -162,5 +162,35 @@ fn pictures_that_break_behind_their_headers_are_known_before_they_are_used() {
         rcnn(&[&args, skip].concat())
     };
     assert_fails(&eval(&[]), 1, "b.jpg: the JPEG data is cut short");
+    assert_fails(&eval(&[]), 1, "--skip-invalid leaves them out");
     assert_fails(&eval(&["--skip-invalid"]), 3, "left out: ");
+}
+
+#[test]
+fn boxes_beyond_the_image_come_with_the_option_that_keeps_them() {
+    fs::create_dir_all(path("beyond")).expect("a folder");
+    fs::copy(path("pictures/a.png"), path("beyond/a.png")).expect("a copy");
+    let labels = serde_json::json!({
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [60, 20, 30, 20]},
+            {"id": 2, "image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 20]},
+        ],
+        "categories": [{"id": 1, "name": "RBC"}],
+    });
+    fs::write(path("beyond/train.json"), labels.to_string()).expect("a file");
+    let said = |args: &[&str]| String::from_utf8_lossy(&rcnn(args).stderr).into_owned();
+    let check = said(&["data", "check", "beyond"]);
+    assert!(check.contains("--clip keeps boxes"), "{check}");
+    assert_eq!(said(&["data", "check", "beyond", "--clip"]), "");
+    let eval = said(&[
+        "eval",
+        "-w",
+        "model.bpk",
+        "--data",
+        "beyond",
+        "--skip-invalid",
+    ]);
+    let expected = "1 invalid boxes or files left out (--clip keeps";
+    assert!(eval.contains(expected), "{eval}");
 }

@@ -484,7 +484,9 @@ fn inspect_shows_what_would_be_frozen() {
 
 #[test]
 fn a_parameter_file_overrides_and_is_checked() {
-    fs::write(path("config.json"), r#"{"box_detections_per_img": 2}"#).expect("a file");
+    // As Windows' Notepad saves it.
+    let text = "\u{feff}{\"box_detections_per_img\": 2}";
+    fs::write(path("config.json"), text).expect("a file");
     let found = json(&detect(&[
         "--config",
         "config.json",

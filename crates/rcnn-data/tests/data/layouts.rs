@@ -369,6 +369,24 @@ fn names_of_pictures_from_other_machines() {
     );
 }
 
+#[test]
+fn names_in_another_case_than_the_file_on_disk() {
+    let folder = Folder::new();
+    folder.picture("images/a.png", 64, 48);
+    folder.picture("images/B.PNG", 64, 48);
+    folder.picture("images/b.png", 64, 48);
+    folder.file("result.json", coco(&["A.PNG", "b.png"]));
+    assert_eq!(
+        parts(&folder, &clean_folder(&folder)),
+        [part("result", &["images/a.png", "images/b.png"])]
+    );
+    // It can't be both.
+    folder.file("result.json", coco(&["a.png", "A.png"]));
+    let reading = folder.read().unwrap();
+    let missing = (Kind::MissingImage, "A.png".to_string(), None);
+    assert_eq!(told(&reading), [missing]);
+}
+
 /// A base name alone may be that of another picture.
 #[test]
 fn base_names_that_several_pictures_have() {

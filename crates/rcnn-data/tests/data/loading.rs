@@ -121,6 +121,7 @@ fn what_cannot_be_loaded_is_named_and_the_rest_goes_on() {
             matches!(a, LoadError::Decode { path, .. } if path.ends_with("a.png")),
             "{a}"
         );
+        assert_eq!(a.to_string().matches("a.png").count(), 1, "named once: {a}");
         assert!(
             b.to_string()
                 .ends_with("b.png: 20x30 pixels, but its boxes are for 64x48"),

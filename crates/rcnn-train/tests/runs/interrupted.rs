@@ -188,11 +188,15 @@ fn what_a_killed_run_left_half_written_is_removed() {
     let left = [
         out.join(".rcnn-1-abcdef.tmp"),
         out.join("checkpoint/.rcnn-1-abcdef.tmp"),
+        // Of earlier versions.
+        out.join(".tmpAbC123"),
+        out.join("checkpoint/.tmpAbC123"),
     ];
     left.iter()
         .for_each(|file| fs::write(file, "half").unwrap());
     Run::resume(&out).unwrap();
     assert!(left.iter().all(|file| !file.exists()));
+    assert!(out.join("run.toml").is_file());
 }
 
 #[test]
