@@ -1,0 +1,38 @@
+//! Feeds damaged files to everything that reads files: checkpoints, labels, images, configurations.
+//!
+//! A [`Target`] takes any bytes and must neither panic nor run for long nor allocate what the bytes do not justify; what it
+//! accepts must make sense. Inputs are the files of its [corpus](Target::seeds) and [`mutated`] ones, the same in
+//! every run. `tests/corpus.rs` runs a few of them with the other tests, `fuzz/run` as many as there is time for. An input
+//! that was once handled wrongly goes into `corpus`.
+
+mod mutate;
+mod targets;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use mutate::mutated;
+pub use targets::{Scratch, TARGETS, Target};
+
+impl Target {
+    /// The files that inputs are made of, in the order of their names: those of `corpus`, and those that the tests of
+    /// other crates have.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn seeds(&self) -> Vec<Vec<u8>> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let own = root.join("corpus").join(self.name);
+        let others = self.fixtures.map(|folder| root.join("..").join(folder));
+        let folders = others.into_iter().chain([own]);
+        let mut files: Vec<PathBuf> = folders
+            .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
+            .map(|entry| entry.path())
+            .filter(|path| path.is_file())
+            .collect();
+        files.sort();
+        assert!(!files.is_empty(), "{} has no corpus", self.name);
+        let read = |path: PathBuf| fs::read(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        files.into_iter().map(read).collect()
+    }
+}
