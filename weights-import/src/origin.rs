@@ -5,7 +5,9 @@ use std::fmt;
 
 use rcnn_detector::FasterRcnnConfig;
 
-use crate::published::Published;
+use crate::published::{
+    COCO_PERSON_CATEGORIES, COCO_PERSON_KEYPOINT_NAMES, COCO_PERSON_SKELETON, Metric, Published,
+};
 use crate::{Checkpoint, CheckpointError};
 
 /// Origin of the configuration of [`Weights`](crate::Weights).
@@ -46,8 +48,8 @@ impl fmt::Display for ConfigOrigin {
     }
 }
 
-/// Takes over what torchvision sets for a file's published weights alone, if it is one of these: the epsilon of norms, or
-/// thresholds and sizes of images that another detector over the same network does not have.
+/// Takes over what torchvision sets for a file's published weights alone, if it is one of these: the epsilon of norms,
+/// thresholds and sizes of images that another detector over the same network does not have, the names of COCO's keypoints.
 pub(crate) fn adopt_published(
     config: &mut FasterRcnnConfig,
     checkpoint: &Checkpoint,
@@ -76,7 +78,7 @@ pub(crate) fn adopt_published(
         {
             tracing::warn!(
                 "{}: the file's name is that of {name}, but its content is not; what torchvision sets for these weights \
-                 alone (epsilon of norms, thresholds, sizes of images) is not taken over",
+                 alone (epsilon of norms, thresholds, sizes of images, names of keypoints) is not taken over",
                 path.display()
             );
             origin = ConfigOrigin::OnlyNamed(published);
@@ -101,6 +103,15 @@ fn published_config(
     if let Some(eps) = published.norm_eps {
         config.backbone.architecture_mut()?.set_norm_eps(eps);
     }
+    if let Metric::BoxKeypointMap(..) = published.metric {
+        let keypoint = config.roi_heads.keypoint.as_mut()?;
+        if keypoint.num_keypoints != COCO_PERSON_KEYPOINT_NAMES.len() {
+            return None;
+        }
+        keypoint.names = COCO_PERSON_KEYPOINT_NAMES.map(String::from).into();
+        keypoint.skeleton = COCO_PERSON_SKELETON.into();
+        config.class_names = COCO_PERSON_CATEGORIES.map(String::from).into();
+    }
     Some(config)
 }
 
@@ -111,9 +122,10 @@ mod tests {
 
     use rcnn_backbone::{ResNetArch, ResNetFpnConfig};
     use rcnn_ops::backend_types::{Flex, FlexDevice};
+    use rcnn_roi::KeypointConfig;
 
     use super::*;
-    use crate::published::{Metric, toy};
+    use crate::published::toy;
     use crate::{Precision, Weights, parameter_shapes};
 
     /// A detector without its configuration: names, shapes and, but for the last byte, zeros.
@@ -212,5 +224,47 @@ mod tests {
         let weights = open(path, table);
         assert_eq!(weights.origin, ConfigOrigin::Recognized);
         assert_eq!(weights.config, large);
+    }
+
+    #[test]
+    fn published_keypoint_models_of_one_size_differ_by_content_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let backbone = ResNetFpnConfig {
+            arch: ResNetArch::ResNet18,
+            out_channels: 16,
+            ..Default::default()
+        };
+        let keypoint = KeypointConfig {
+            layers: vec![8],
+            ..Default::default()
+        };
+        let config = FasterRcnnConfig::new(backbone, 2).with_keypoint(keypoint);
+        let row = |name: &str, last: u8, norm_eps: Option<f64>| {
+            write_detector(&file(name), &config, last);
+            let bytes = fs::read(file(name)).unwrap();
+            Published {
+                num_classes: 2,
+                ..toy(&bytes, Metric::BoxKeypointMap(0.0, 0.0), norm_eps)
+            }
+        };
+        let table = vec![row("legacy.pth", 1, None), row("v1.pth", 2, Some(0.0))].leak();
+        for (name, published, eps) in [("legacy.pth", &table[0], 1e-5), ("v1.pth", &table[1], 0.0)]
+        {
+            let weights = open(file(name), table);
+            assert_eq!(weights.origin, ConfigOrigin::Published(published));
+            assert_eq!(norm_eps(&weights.config), eps, "{name}");
+            assert_eq!(weights.config.class_names, ["no person", "person"]);
+            let keypoint = weights.config.roi_heads.keypoint.as_ref().unwrap();
+            assert_eq!(
+                (&*keypoint.names[0], &*keypoint.names[16]),
+                ("nose", "right_ankle")
+            );
+            assert_eq!(keypoint.skeleton.len(), 19);
+            weights.config.validate().unwrap();
+        }
+        write_detector(&file("other.pth"), &config, 3);
+        let other = open(file("other.pth"), table).config;
+        assert!(other.class_names.is_empty() && other.roi_heads.keypoint.unwrap().names.is_empty());
     }
 }

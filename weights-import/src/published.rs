@@ -21,6 +21,26 @@ pub const COCO_CATEGORIES: [&str; 91] = [
     "toothbrush",
 ];
 
+/// The classes of the Keypoint R-CNN trained on COCO, by label.
+pub const COCO_PERSON_CATEGORIES: [&str; 2] = ["no person", "person"];
+
+/// The keypoints of COCO's people.
+#[rustfmt::skip] // as they lie
+pub const COCO_PERSON_KEYPOINT_NAMES: [&str; 17] = [
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+];
+
+/// The keypoints of COCO's people that a line connects, counted from 0.
+#[rustfmt::skip] // legs, trunk, arms, head
+pub const COCO_PERSON_SKELETON: [[usize; 2]; 19] = [
+    [15, 13], [13, 11], [16, 14], [14, 12],
+    [11, 12], [5, 11], [6, 12], [5, 6],
+    [5, 7], [6, 8], [7, 9], [8, 10],
+    [1, 2], [0, 1], [0, 2], [1, 3], [2, 4], [3, 5], [4, 6],
+];
+
 /// The hexadecimal digits of the SHA-256 of all that a reader gives.
 pub(crate) fn sha256(mut reader: impl Read) -> io::Result<String> {
     let mut hash = Sha256::new();
@@ -138,8 +158,21 @@ mod tests {
             full(" resnext101_64x4d "),
             "ResNeXt101_64X4D_Weights.IMAGENET1K_V1"
         );
-        assert_eq!(find("COCO_V1").unwrap().norm_eps, Some(0.0));
-        assert_eq!(find("fasterrcnn_resnet50_fpn_v2").unwrap().norm_eps, None);
+        assert_eq!(
+            full("keypointrcnn_resnet50_fpn"),
+            "KeypointRCNN_ResNet50_FPN_Weights.COCO_V1"
+        );
+        // As torchvision's builders call `overwrite_eps`.
+        for (name, eps) in [
+            ("COCO_V1", Some(0.0)),
+            ("fasterrcnn_resnet50_fpn_v2", None),
+            ("maskrcnn_resnet50_fpn", Some(0.0)),
+            ("maskrcnn_resnet50_fpn_v2", None),
+            ("keypointrcnn_resnet50_fpn", Some(0.0)),
+            ("keypointrcnn_resnet50_fpn.COCO_LEGACY", None),
+        ] {
+            assert_eq!(find(name).unwrap().norm_eps, eps, "{name}");
+        }
     }
 
     #[test]

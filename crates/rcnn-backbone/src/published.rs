@@ -69,6 +69,10 @@ pub struct Published {
 pub enum Metric {
     /// Average precision of boxes on COCO val2017, over IoU 0.50 to 0.95.
     BoxMap(f64),
+    /// Of a Mask R-CNN, the average precision of boxes and of masks on COCO val2017.
+    BoxMaskMap(f64, f64),
+    /// Of a Keypoint R-CNN, the average precision of boxes and of keypoints on the people of COCO val2017.
+    BoxKeypointMap(f64, f64),
     /// Top-1 accuracy on the validation images of ImageNet-1K.
     Acc1(f64),
 }
@@ -77,6 +81,10 @@ impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BoxMap(value) => write!(f, "box mAP {value:.1}"),
+            Self::BoxMaskMap(boxes, masks) => write!(f, "box mAP {boxes:.1}, mask {masks:.1}"),
+            Self::BoxKeypointMap(boxes, keypoints) => {
+                write!(f, "box mAP {boxes:.1}, keypoint {keypoints:.1}")
+            }
             Self::Acc1(value) => write!(f, "acc@1 {value:.3}"),
         }
     }
@@ -103,7 +111,7 @@ impl Published {
 
     /// Whether these are a detector's weights, not a classifier's.
     pub fn is_detector(&self) -> bool {
-        matches!(self.metric, Metric::BoxMap(_))
+        !matches!(self.metric, Metric::Acc1(_))
     }
 
     /// torchvision's full name: `ResNet18_Weights.IMAGENET1K_V1`.

@@ -217,7 +217,7 @@ pub(crate) fn list() -> Result<()> {
     let uses = "detect    AP50 0.9";
     writeln!(
         out,
-        "{BUILT_IN:<56} {uses:<26} part of the program ({size:.1} MiB)"
+        "{BUILT_IN:<56} {uses:<38} part of the program ({size:.1} MiB)"
     )?;
     for p in published::all() {
         let size = format!("{:.0} MiB", p.file_size);
@@ -228,7 +228,7 @@ pub(crate) fn list() -> Result<()> {
         };
         writeln!(
             out,
-            "{:<56} {use_for:<9} {:<16} {:>4} classes {size:>9}  {}",
+            "{:<56} {use_for:<9} {:<28} {:>4} classes {size:>9}  {}",
             p.full_name(),
             p.metric.to_string(),
             p.num_classes,

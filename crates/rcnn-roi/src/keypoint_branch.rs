@@ -1,6 +1,7 @@
 //! The keypoint branch: where the keypoints of a detected object are.
 
 use burn::tensor::{DType, Int, Tensor, backend::Backend};
+use rayon::prelude::*;
 use rcnn_backbone::FeatureMaps;
 use rcnn_ops::{DetectionBackend, Forward, Losses, cross_entropy};
 use rcnn_types::{Instances, Size};
@@ -128,9 +129,12 @@ impl<B: DetectionBackend> KeypointBranch<'_, B> {
         let [_, keypoints, side, _] = logits.dims();
         let heatmaps = logits.cast(DType::F32).into_data();
         let heatmaps: Vec<f32> = heatmaps.into_vec().expect("f32");
-        let mut heatmaps = heatmaps.chunks_exact(keypoints * side * side);
+        let size = keypoints * side * side;
+        let mut heatmaps = heatmaps.as_slice();
         for found in detections {
-            let pairs = found.boxes.iter().zip(heatmaps.by_ref());
+            let (own, others) = heatmaps.split_at(found.boxes.len() * size);
+            heatmaps = others;
+            let pairs = found.boxes.par_iter().zip(own.par_chunks_exact(size));
             let found_at = pairs.map(|(b, maps)| keypoints_of_heatmaps(maps, side, b));
             let (points, scores) = found_at.unzip();
             found.keypoints = Some(points);

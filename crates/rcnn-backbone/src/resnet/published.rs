@@ -4,10 +4,15 @@ use crate::published::{Metric, Published, row};
 
 /// Detectors and classifiers.
 #[rustfmt::skip] // one line a file
-pub(crate) static PUBLISHED: [Published; 19] = [
-    // torchvision sets the frozen norms' epsilon to 0 for the first of these, which was trained before they had one.
+pub(crate) static PUBLISHED: [Published; 23] = [
+    // torchvision sets the frozen norms' epsilon to 0 for those that were trained before they had one.
     row!("fasterrcnn_resnet50_fpn", "FasterRCNN_ResNet50_FPN_Weights", "COCO_V1", true, "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 41755286, Metric::BoxMap(37.0), 159.743, 91, Some(0.0)),
     row!("fasterrcnn_resnet50_fpn_v2", "FasterRCNN_ResNet50_FPN_V2_Weights", "COCO_V1", true, "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 43712278, Metric::BoxMap(46.7), 167.104, 91, None),
+    row!("maskrcnn_resnet50_fpn", "MaskRCNN_ResNet50_FPN_Weights", "COCO_V1", true, "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", 44401393, Metric::BoxMaskMap(37.9, 34.6), 169.84, 91, Some(0.0)),
+    row!("maskrcnn_resnet50_fpn_v2", "MaskRCNN_ResNet50_FPN_V2_Weights", "COCO_V1", true, "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", 46359409, Metric::BoxMaskMap(47.4, 41.8), 177.219, 91, None),
+    // Of the same size and shapes: their content alone says which has which epsilon.
+    row!("keypointrcnn_resnet50_fpn", "KeypointRCNN_ResNet50_FPN_Weights", "COCO_LEGACY", false, "keypointrcnn_resnet50_fpn_coco-9f466800.pth", 59137258, Metric::BoxKeypointMap(50.6, 61.1), 226.054, 2, None),
+    row!("keypointrcnn_resnet50_fpn", "KeypointRCNN_ResNet50_FPN_Weights", "COCO_V1", true, "keypointrcnn_resnet50_fpn_coco-fc266e95.pth", 59137258, Metric::BoxKeypointMap(54.6, 65.0), 226.054, 2, Some(0.0)),
 
     row!("resnet18", "ResNet18_Weights", "IMAGENET1K_V1", true, "resnet18-f37072fd.pth", 11689512, 69.758, 44.661),
     row!("resnet34", "ResNet34_Weights", "IMAGENET1K_V1", true, "resnet34-b627a593.pth", 21797672, 73.314, 83.275),
