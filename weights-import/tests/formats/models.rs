@@ -327,6 +327,96 @@ fn round_trips_change_no_bit() {
     }
 }
 
+/// A small detector with both branches.
+fn with_branches() -> FasterRcnnConfig {
+    let mask = MaskConfig {
+        layers: vec![8, 4],
+        dim_reduced: 6,
+        ..Default::default()
+    };
+    let keypoint = KeypointConfig {
+        layers: vec![8],
+        num_keypoints: 3,
+        ..Default::default()
+    };
+    small().with_mask(mask).with_keypoint(keypoint)
+}
+
+#[test]
+fn branches_survive_every_format_and_precision() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let model = with_branches().init::<Flex>(&DEVICE).expect("a model");
+    for (precision, bpk) in [(Precision::F32, "f32.bpk"), (Precision::F16, "f16.bpk")] {
+        let original = Weights::from_model(&model);
+        original
+            .write_burnpack(file(bpk), precision)
+            .expect("written");
+        let burnpack = Weights::open(file(bpk)).expect("opens");
+        let flat = file("back.safetensors");
+        burnpack.write_safetensors(&flat).expect("written");
+        let back = Weights::open(&flat).expect("opens");
+        assert_eq!(back.config, with_branches());
+        // What load_state_dict(strict=True) asks for: torchvision's names and shapes.
+        let names: Vec<_> = back.tensors.keys().collect();
+        assert_eq!(names, original.tensors.keys().collect::<Vec<_>>());
+        for (name, tensor) in &burnpack.tensors {
+            let found = back.tensors[name].to_data().expect("data");
+            assert_eq!(found, tensor.to_data().expect("data"), "{name}");
+            assert_eq!(found.shape, original.tensors[name].shape, "{name}");
+        }
+        back.load::<Flex>(&DEVICE).expect("a model");
+    }
+}
+
+#[test]
+fn a_mask_rcnn_loads_as_faster_rcnn_and_back_with_a_report() {
+    let branch = |name: &str| {
+        ["roi_heads.mask_", "roi_heads.keypoint_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    };
+    let with = Weights::from_model(&with_branches().init::<Flex>(&DEVICE).expect("a model"));
+    let branches = with.tensors.keys().filter(|name| branch(name)).count();
+
+    let as_faster = Weights {
+        config: small(),
+        ..with.clone()
+    };
+    let strict = as_faster.load::<Flex>(&DEVICE).expect_err("unused tensors");
+    assert!(
+        strict
+            .to_string()
+            .contains("roi_heads.mask_predictor.conv5_mask.weight")
+    );
+    let (faster, report) = as_faster.load_partial::<Flex>(&DEVICE).expect("a model");
+    assert!(
+        report.missing.is_empty() && report.mismatched.is_empty(),
+        "{report}"
+    );
+    assert_eq!(report.unexpected.len(), branches);
+    assert!(faster.roi_heads.mask_branch().is_none());
+
+    let as_mask = Weights {
+        config: with_branches(),
+        ..Weights::from_model(&faster)
+    };
+    let (masks, report) = as_mask.load_partial::<Flex>(&DEVICE).expect("a model");
+    assert!(
+        report.unexpected.is_empty() && report.mismatched.is_empty(),
+        "{report}"
+    );
+    assert_eq!(report.missing.len(), branches);
+    assert!(
+        report.missing.iter().all(|(name, _)| branch(name)),
+        "{report}"
+    );
+    for (name, tensor) in state_dict(&masks).iter().filter(|(name, _)| !branch(name)) {
+        let (found, expected) = (tensor.to_data(), with.tensors[name].to_data());
+        assert_eq!(found.expect("data"), expected.expect("data"), "{name}");
+    }
+}
+
 /// The box head of a Burn user, under torchvision's names.
 #[derive(Module, Debug)]
 struct BurnHead<B: Backend> {
