@@ -44,6 +44,27 @@ pub(crate) fn webp_ends(bytes: &[u8]) -> bool {
     }
 }
 
+/// Whether every chunk of a WebP file is there: its decoder reserves what the length of one says.
+pub(crate) fn webp_chunks_fit(file: &mut (impl Read + Seek)) -> bool {
+    let mut fit = || {
+        let end = file.seek(SeekFrom::End(0)).ok()?;
+        let mut at = file.seek(SeekFrom::Start(12)).ok()?;
+        while at + 8 <= end {
+            let mut head = [0; 8];
+            file.read_exact(&mut head).ok()?;
+            let length = u32::from_le_bytes(*head.last_chunk()?);
+            // Chunks begin at even places; the last may lack its filler.
+            at += 8 + u64::from(length);
+            if at > end {
+                return None;
+            }
+            at = file.seek(SeekFrom::Start(at + at % 2)).ok()?;
+        }
+        Some(())
+    };
+    fit().is_some()
+}
+
 /// The EXIF data of a PNG, also where it comes after the pixels.
 pub(crate) fn png_exif(file: &mut (impl Read + Seek)) -> Option<Vec<u8>> {
     file.seek(SeekFrom::Start(8)).ok()?;

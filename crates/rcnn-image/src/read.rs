@@ -22,8 +22,8 @@ use rcnn_files::Content;
 use rcnn_types::Size;
 
 use crate::container::{
-    exif_orientation, gif_fill, jpeg_ends, jpeg_header_end, png_exif, tiff_palette, webp_ends,
-    xmp_orientation,
+    exif_orientation, gif_fill, jpeg_ends, jpeg_header_end, png_exif, tiff_palette,
+    webp_chunks_fit, webp_ends, xmp_orientation,
 };
 use crate::jpeg::{self, Jpeg};
 use crate::tiff::Tiff;
@@ -192,6 +192,7 @@ impl Source<'_> {
             ImageFormat::Png => png_exif(&mut reader),
             _ => None,
         };
+        let readable = self.format != ImageFormat::WebP || webp_chunks_fit(&mut reader);
         reader.rewind().map_err(io_error(self.path))?;
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(MAX_BYTES);
@@ -202,6 +203,9 @@ impl Source<'_> {
         let (width, height) = decoder.dimensions();
         self.check_size(width, height)?;
         // An image is worth more than its metadata: what cannot be read of those is ignored.
+        if !readable {
+            return Ok((decoder, None));
+        }
         let exif = match self.format {
             ImageFormat::Png => late_exif,
             _ => decoder.exif_metadata().ok().flatten(),

@@ -198,7 +198,8 @@ impl Annotation {
             category_id: category_id
                 .ok_or_else(|| format!("its category_id is {}", fields.category_id)),
             bbox: bbox(&fields.bbox, json),
-            area: fields.area.number(),
+            // One that is no area is the box's.
+            area: fields.area.number().filter(|area| *area >= 0.0),
             is_crowd: is_crowd.ok_or_else(|| format!("its iscrowd is {}", fields.iscrowd))?,
             extras: extras(json, with_extras, &known)?,
         };

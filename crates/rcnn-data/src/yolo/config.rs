@@ -17,6 +17,9 @@ const MAX_BYTES: usize = 1 << 18;
 /// The parser goes a level down for each of these.
 const MAX_NESTING: usize = 64;
 
+/// Far more than any data have.
+const MAX_CLASSES: usize = 100_000;
+
 /// Each may stand for many more, so that a few lines could fill the memory.
 const MAX_ALIASES: usize = 10;
 
@@ -105,7 +108,7 @@ impl Config {
         Ok(Self {
             base,
             names,
-            classes: count(&yaml["nc"]),
+            classes: class_count(count(&yaml["nc"])).map_err(|e| malformed(&e))?,
             keypoint_shape,
             flip_idx: flip_idx(&yaml["flip_idx"], points).map_err(|e| malformed(&e))?,
             keypoint_names: keypoint_names(&yaml["kpt_names"], points),
@@ -127,7 +130,10 @@ impl Config {
             let (key, value) = (key.trim(), value.trim());
             let found = place(base, value);
             match key {
-                "classes" => config.classes = value.parse().ok(),
+                "classes" => {
+                    let found = class_count(value.parse().ok());
+                    config.classes = found.map_err(|reason| DataError::malformed(file, reason))?;
+                }
                 "names" => {
                     let names = found.map(|file| lines_of(&file)).transpose()?;
                     config.names = names.flatten();
@@ -166,6 +172,16 @@ fn count(yaml: &Yaml) -> Option<usize> {
     let text = yaml.as_str().and_then(|text| text.trim().parse().ok());
     let number = yaml.as_i64().and_then(|number| number.try_into().ok());
     number.or(text)
+}
+
+/// The number of classes, which names are made for where the data have none.
+fn class_count(found: Option<usize>) -> Result<Option<usize>, String> {
+    match found {
+        Some(count) if count > MAX_CLASSES => {
+            Err(format!("{count} classes: expected at most {MAX_CLASSES}"))
+        }
+        found => Ok(found),
+    }
 }
 
 /// `[points, 2]` or `[points, 3]`.
