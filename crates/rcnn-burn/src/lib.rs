@@ -18,10 +18,13 @@
 //! This crate is the front of several: [`ops`] (boxes, NMS, RoIAlign), [`backbone`] (ResNets, FPN,
 //! and the trait for a custom one), [`rpn`], [`roi`], [`weights`] (checkpoints in and out) and
 //! [`freeze`] (which parameters are trained).
+//! [`export`] writes ONNX files.
 //! The detector itself, [`FasterRcnn`], and what describes it, [`FasterRcnnConfig`], stand here.
 
 pub use rcnn_backbone as backbone;
 pub use rcnn_freeze as freeze;
+#[cfg(feature = "export")]
+pub use rcnn_onnx as export;
 pub use rcnn_ops as ops;
 #[cfg(feature = "flex")]
 pub use rcnn_ops::cpu;

@@ -13,6 +13,7 @@ mod detect;
 #[cfg(feature = "data")]
 mod eval;
 mod events;
+mod export;
 mod files;
 mod inputs;
 mod inspect;
@@ -55,6 +56,7 @@ enum Command {
     #[cfg(feature = "data")]
     Data(data::DataArgs),
     Convert(convert::ConvertArgs),
+    Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     Surgery(surgery::SurgeryArgs),
     #[cfg(feature = "data")]
@@ -129,6 +131,7 @@ fn run(command: Command) -> Result<Outcome> {
         #[cfg(feature = "data")]
         Command::Data(args) => data::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Export(args) => export::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Surgery(args) => surgery::run(args),
         #[cfg(feature = "data")]

@@ -49,8 +49,19 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
                 "an image of at most {MAX_BATCH_PIXELS} pixels after resizing, not {height}x{width}"
             ),
         )?;
+        self.record_batch(1, size)
+    }
+
+    /// Records the networks of a detection on a batch of this many images, resized and padded to this size, as
+    /// [`record`](Self::record) does on one. `pooled` has the boxes of all images.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record), but for the limit.
+    pub fn record_batch(&self, batch: usize, padded: Size) -> Result<Graph, DetectError> {
+        self.validate_config()?;
+        let Size { height, width } = padded;
         record(self, |recording| {
-            let images = recording.input("images", [1, 3, height, width]);
+            let images = recording.input("images", [batch, 3, height, width]);
             let cx = &mut Forward::with_hook(Phase::Inference, recording);
             let features = self.feature_maps(images, cx)?;
             let head = self.rpn.head.forward(&features, &mut cx.scope("rpn.head"));
@@ -66,7 +77,7 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
             }
             let rois = proposals.min(self.rpn.config.post_nms_top_n_test);
             let [height, width] = self.roi_heads.config.box_roi_pool.output_size;
-            let pooled = recording.input("pooled", [rois, channels, height, width]);
+            let pooled = recording.input("pooled", [batch * rois, channels, height, width]);
             let cx = &mut Forward::with_hook(Phase::Inference, recording);
             let found = self
                 .roi_heads
@@ -77,7 +88,7 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
                 recording.output("roi_heads.box_regression", deltas);
             }
             let most = rois * (self.num_classes() - 1);
-            let detections = self.roi_heads.config.detections_per_img.min(most);
+            let detections = batch * self.roi_heads.config.detections_per_img.min(most);
             if let Some(branch) = self.roi_heads.mask_branch() {
                 let [height, width] = branch.config.roi_pool.output_size;
                 let pooled = recording.input("mask_pooled", [detections, channels, height, width]);

@@ -1,0 +1,47 @@
+//! Why a model can't be exported.
+
+use rcnn_detector::DetectError;
+use rcnn_files::WriteError;
+
+/// A model that can't be exported, or a file that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OnnxError {
+    /// The configuration, or feature maps that contradict it.
+    #[error(transparent)]
+    Model(#[from] DetectError),
+    /// An operation of the network that has no form in ONNX here.
+    #[error("{module} (layer `{layer}`): {operation} can't be exported to ONNX")]
+    Unsupported {
+        /// The operation.
+        operation: String,
+        /// Path of the module that it belongs to.
+        module: String,
+        /// The layer that hooks see it in.
+        layer: String,
+    },
+    /// A setting that has no form in ONNX here.
+    #[error("{field} = {found}: can't be exported to ONNX; expected {expected}")]
+    Setting {
+        /// The field of the configuration, under torchvision's name.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What can be exported.
+        expected: &'static str,
+    },
+    /// Other sizes of image lead to other operations.
+    #[error(
+        "the backbone computes something else for images of another size, which one file can't hold"
+    )]
+    SizeDependent,
+    /// A tensor whose values are neither a parameter's nor made during the forward pass.
+    #[error("a tensor of shape {shape:?} is no parameter of the model, and its values are unknown")]
+    UnknownTensor {
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// The file could not be written. What was there before still is.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
