@@ -77,9 +77,9 @@ impl<'a> Detector<'a> {
         let count = Free("detections");
         let mut outputs = vec![
             value_info("boxes", float, &[count.clone(), Fixed(4)]),
-            value_info("labels", int, &[count.clone()]),
-            value_info("scores", float, &[count.clone()]),
-            value_info("image_index", int, &[count.clone()]),
+            value_info("labels", int, std::slice::from_ref(&count)),
+            value_info("scores", float, std::slice::from_ref(&count)),
+            value_info("image_index", int, std::slice::from_ref(&count)),
         ];
         if let Some([height, width]) = masks {
             let shape = [count.clone(), Fixed(1), Fixed(height), Fixed(width)];

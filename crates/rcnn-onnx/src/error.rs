@@ -1,9 +1,9 @@
-//! Why a model can't be exported.
+//! Why a model cannot be exported.
 
 use rcnn_detector::DetectError;
 use rcnn_files::WriteError;
 
-/// A model that can't be exported, or a file that could not be written.
+/// A model that cannot be exported, or a file that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OnnxError {
@@ -11,7 +11,7 @@ pub enum OnnxError {
     #[error(transparent)]
     Model(#[from] DetectError),
     /// An operation of the network that has no form in ONNX here.
-    #[error("{module} (layer `{layer}`): {operation} can't be exported to ONNX")]
+    #[error("{module} (layer `{layer}`): {operation} cannot be exported to ONNX")]
     Unsupported {
         /// The operation.
         operation: String,
@@ -21,7 +21,7 @@ pub enum OnnxError {
         layer: String,
     },
     /// A setting that has no form in ONNX here.
-    #[error("{field} = {found}: can't be exported to ONNX; expected {expected}")]
+    #[error("{field} = {found}: cannot be exported to ONNX; expected {expected}")]
     Setting {
         /// The field of the configuration, under torchvision's name.
         field: &'static str,
@@ -32,7 +32,7 @@ pub enum OnnxError {
     },
     /// Other sizes of image lead to other operations.
     #[error(
-        "the backbone computes something else for images of another size, which one file can't hold"
+        "the backbone computes something else for images of another size, which one file cannot hold"
     )]
     SizeDependent,
     /// A tensor whose values are neither a parameter's nor made during the forward pass.

@@ -58,7 +58,7 @@ pub struct OnnxOptions {
 /// Exports a detector to an ONNX file, which is written whole or not at all.
 ///
 /// # Errors
-/// When an operation or a setting has no form in ONNX, or the file can't be written.
+/// When an operation or a setting has no form in ONNX, or the file cannot be written.
 pub fn onnx<B: DetectionBackend>(
     model: &StandardFasterRcnn<B>,
     options: &OnnxOptions,

@@ -1,4 +1,4 @@
-//! Exported files, and what can't be exported.
+//! Exported files, and what cannot be exported.
 
 use std::fs;
 
@@ -143,7 +143,7 @@ fn the_same_model_gives_the_same_file_and_half_weights_a_smaller_one() {
 #[test]
 fn what_can_not_be_exported_is_named_and_leaves_no_file() {
     let error = exported(&config(), true, false).unwrap_err().to_string();
-    assert!(error.contains("Sin can't be exported"), "{error}");
+    assert!(error.contains("Sin cannot be exported"), "{error}");
     let mut soft = config();
     soft.roi_heads.nms_method = NmsMethod::SoftLinear;
     let error = exported(&soft, false, false).unwrap_err().to_string();

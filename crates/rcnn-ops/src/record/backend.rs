@@ -2,7 +2,7 @@
 //! recorded as Burn's operations that their default bodies consist of.
 
 use burn::tensor::ops::conv::{calculate_conv_output_shape, calculate_conv_transpose_output_shape};
-use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, IntTensor};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, IntTensor, ModuleOps};
 use burn::tensor::{DType, TensorMetadata};
 
 use super::graph::{ConvolutionOptions, Epilogue, Operation};
@@ -53,6 +53,10 @@ impl DetectionBackend for Recorder {
         inputs.extend(epilogue.residual.map(primitive));
         let [output] = operation(recorded, inputs, [(shape.to_vec(), dtype)]);
         output
+    }
+
+    fn global_average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::adaptive_avg_pool2d(x, [1, 1])
     }
 
     fn transposed_convolution(
