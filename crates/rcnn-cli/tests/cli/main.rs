@@ -236,6 +236,8 @@ fn pictures_are_drawn() {
     stdout(&detect(&[
         "--output",
         "drawn",
+        "--draw-thresh",
+        "0",
         "pictures",
         "pictures/a.png",
     ]));
@@ -254,6 +256,11 @@ fn pictures_are_drawn() {
         .expect("a picture")
         .into_rgb8();
     assert_ne!(drawn, original);
+
+    // What is unlikely stays out of pictures that nobody asked it into.
+    stdout(&detect(&["--output", "likely", "pictures/a.png"]));
+    let likely = image::open(path("likely/a.png")).expect("a picture");
+    assert_eq!(likely.into_rgb8(), original);
 }
 
 #[test]
