@@ -17,10 +17,10 @@ use crate::source::ModelArgs;
 /// Export a model to ONNX
 ///
 /// One file for any number of images and any size, of standard operators (opset 13). It takes
-/// `images` [batch, 3, height, width], RGB from 0 to 1 and resized as the model's min_size and
-/// max_size say; `image_sizes` [batch, 2] (height, width) is for batches of several sizes and may be
-/// left out. It gives `boxes` [n, 4] in pixels of `images`, `labels` [n], `scores` [n] and
-/// `image_index` [n], and `masks` [n, 1, 28, 28] or `keypoint_logits` where the model has them.
+/// `images [batch, 3, height, width]`, RGB from 0 to 1 and resized as the model's min_size and
+/// max_size say; `image_sizes [batch, 2]` (height, width) is for batches of several sizes and may be
+/// left out. It gives `boxes [n, 4]` in pixels of `images`, `labels [n]`, `scores [n]` and
+/// `image_index [n]`, and `masks [n, 1, 28, 28]` or `keypoint_logits` where the model has them.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn export model.bpk -o model.onnx
