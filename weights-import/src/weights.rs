@@ -59,7 +59,7 @@ pub enum WeightsError {
     StoredConfig {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
     /// The configuration describes no detector.
@@ -67,7 +67,7 @@ pub enum WeightsError {
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         source: ConfigError,
     },
     /// An operation on the network cannot be.

@@ -1,4 +1,4 @@
-//! What the MobileNets have in common: their stages, as torchvision's `mobilenet_backbone` counts them.
+//! Stages of the MobileNets, as torchvision's `mobilenet_backbone` counts them.
 
 use crate::sequential::{LayerSpec, StageSpec};
 

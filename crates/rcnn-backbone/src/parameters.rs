@@ -5,6 +5,7 @@
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, backend::Backend};
+use rcnn_ops::ModulePath;
 
 /// A parameter or buffer of a module.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +31,7 @@ pub fn named_parameters<B: Backend, M: Module<B>>(module: &M) -> Vec<NamedParame
 
 #[derive(Default)]
 struct NameVisitor {
-    path: Vec<String>,
+    path: ModulePath,
     /// Types of the modules on the path, enums with their variant.
     containers: Vec<String>,
     found: Vec<NamedParameter>,
@@ -44,19 +45,17 @@ impl NameVisitor {
 
 impl<B: Backend> ModuleVisitor<B> for NameVisitor {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        if container_type.starts_with("Enum:") {
-            self.containers.push(format!("{container_type}::{name}"));
-        } else {
-            self.containers.push(container_type.to_string());
-            self.path.push(name.to_string());
-        }
+        self.path.enter(name, container_type);
+        self.containers
+            .push(match container_type.starts_with("Enum:") {
+                true => format!("{container_type}::{name}"),
+                false => container_type.to_string(),
+            });
     }
 
     fn exit_module(&mut self, _name: &str, container_type: &str) {
         self.containers.pop();
-        if !container_type.starts_with("Enum:") {
-            self.path.pop();
-        }
+        self.path.exit(container_type);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
@@ -64,11 +63,10 @@ impl<B: Backend> ModuleVisitor<B> for NameVisitor {
         if D == 2 && self.is_in("Struct:Linear") {
             shape.reverse();
         }
-        let last = self.path.last().map(String::as_str);
-        let is_buffer = matches!(last, Some("running_mean" | "running_var"))
+        let is_buffer = matches!(self.path.last(), Some("running_mean" | "running_var"))
             || self.is_in("Enum:BatchNorm2d::FrozenBatchNorm2d");
         self.found.push(NamedParameter {
-            name: self.path.join("."),
+            name: self.path.to_string(),
             id: param.id,
             shape,
             is_buffer,

@@ -69,9 +69,9 @@ pub struct Published {
 pub enum Metric {
     /// Average precision of boxes on COCO val2017, over IoU 0.50 to 0.95.
     BoxMap(f64),
-    /// Of a Mask R-CNN, the average precision of boxes and of masks on COCO val2017.
+    /// Mask R-CNN: average precision of boxes and of masks on COCO val2017.
     BoxMaskMap(f64, f64),
-    /// Of a Keypoint R-CNN, the average precision of boxes and of keypoints on the people of COCO val2017.
+    /// Keypoint R-CNN: average precision of boxes and of keypoints on the people of COCO val2017.
     BoxKeypointMap(f64, f64),
     /// Top-1 accuracy on the validation images of ImageNet-1K.
     Acc1(f64),

@@ -164,7 +164,7 @@ fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Datase
 /// The end of what is said of boxes that are left out.
 const CLIP_KEEPS: &str = " (--clip keeps boxes that reach beyond their image, cut to it)";
 
-/// What is said of an image that can't be decoded.
+/// The message about an image that cannot be decoded.
 pub(crate) const UNREADABLE: &str = "an image that can't be read (`rcnn data check` finds all of them, --skip-invalid leaves them out)";
 
 /// Whether there are boxes that reach beyond their image.

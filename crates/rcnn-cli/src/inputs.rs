@@ -52,7 +52,7 @@ pub(crate) fn expand(arguments: &[String], recursive: bool) -> Result<Vec<PathBu
     Ok(images)
 }
 
-/// What is in a folder.
+/// The entries of a folder.
 #[derive(Default)]
 struct Found {
     pictures: Vec<PathBuf>,
@@ -89,7 +89,7 @@ impl Found {
         Ok(())
     }
 
-    /// What to say of pictures that are left out.
+    /// The message about pictures that are left out.
     fn skipped(&self) -> Option<String> {
         let first = self.unread.first()?.display();
         Some(match self.unread.len() {

@@ -36,7 +36,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Two-stage object detection with torchvision's weights.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "rcnn",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 #[command(
     after_help = "Exit status: 0 all went well; 1 nothing could be done; 2 wrong usage; \
                         3 some of several images failed."

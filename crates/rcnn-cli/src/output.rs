@@ -108,7 +108,7 @@ pub(crate) struct Printer {
     items: usize,
 }
 
-/// What is printed and drawn of detections.
+/// Parts of detections that are printed and drawn.
 pub(crate) struct Style {
     pub(crate) format: Format,
     pub(crate) masks: MaskFormat,

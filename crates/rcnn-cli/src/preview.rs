@@ -47,7 +47,7 @@ pub(crate) struct PreviewArgs {
     augment: AugmentArgs,
 }
 
-/// What is drawn besides boxes.
+/// Drawings besides boxes.
 const SHAPES: Fields = Fields {
     masks: true,
     keypoints: true,

@@ -18,7 +18,7 @@ const BUILT_IN_FILE: &[u8] = include_bytes!("../assets/blood-cells.bpk");
 /// Which of the models in a file is meant.
 #[derive(Args)]
 pub(crate) struct PrefixArgs {
-    /// What the names of the weights begin with in a file that holds those of several models:
+    /// Prefix of the weights' names in a file that holds several models:
     /// model_ema, state_dict.detector. Other prefixes are found and taken off
     #[arg(long, visible_alias = "key", value_name = "NAMES")]
     prefix: Option<String>,

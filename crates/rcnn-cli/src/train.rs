@@ -90,7 +90,7 @@ pub(crate) struct TrainArgs {
     /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
     #[arg(long)]
     skip_invalid: bool,
-    /// What the names of the weights begin with in a file that holds those of several models: model_ema
+    /// Prefix of the weights' names in a file that holds several models: model_ema
     #[arg(long, visible_alias = "key", value_name = "NAMES")]
     prefix: Option<String>,
     /// Detector to start from: a file, or the name of published weights

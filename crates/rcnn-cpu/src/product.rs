@@ -19,7 +19,7 @@ pub(crate) const ROWS: usize = 6;
 /// Blocks of outputs, in panels of as many as a kernel takes at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panels {
-    /// What multiplies.
+    /// Kernel that multiplies.
     pub(crate) arch: Arch,
     pub(crate) blocks: usize,
 }

@@ -15,7 +15,7 @@ pub(crate) enum Axis {
 
 /// Planes of rows of elements of a slice, which only the holder reaches.
 ///
-/// What a thread computes of an image are parts of many rows, which no splitting into subslices
+/// A thread computes parts of many rows of an image, which no splitting into subslices
 /// expresses. A region is split along its axes instead, into regions that different threads write.
 pub(crate) struct Region<'a, T> {
     data: *mut T,
@@ -58,7 +58,7 @@ impl<'a, T> Region<'a, T> {
         self.sizes[axis as usize]
     }
 
-    /// What is before and what is from `at` on along an axis.
+    /// The parts before `at` and from `at` on along an axis.
     pub(crate) fn split(self, axis: Axis, at: usize) -> (Self, Self) {
         let size = self.size(axis);
         assert!(at <= size);

@@ -41,7 +41,7 @@ pub struct RoiAlign {
 /// Features are images of shape `[N, C, H, W]`, channels last.
 ///
 /// # Panics
-/// If two boxes have the same row, or a box an image or a row that there is not.
+/// If two boxes have the same row, or the image or row of a box does not exist.
 pub fn forward(
     options: &RoiAlign,
     features: &[ChannelBlock],
@@ -157,7 +157,7 @@ struct Axis {
 }
 
 impl Axis {
-    /// Of a box from `low` to `high` along an axis of `length` pixels. Samples more than a pixel
+    /// Samples of a box from `low` to `high` along an axis of `length` pixels. Samples more than a pixel
     /// outside count as zeros.
     fn new(low: f32, high: f32, length: usize, bins: usize, options: &RoiAlign) -> Self {
         let offset = if options.aligned { 0.5 } else { 0.0 };

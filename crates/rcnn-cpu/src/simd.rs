@@ -23,7 +23,7 @@ const VARIABLE: &str = "RCNN_SIMD";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum InstructionSet {
-    /// What every processor of the architecture has.
+    /// Instructions that every processor of the architecture has.
     Plain,
     /// AVX2 and FMA: vectors of 8 floats on x86-64.
     Avx2,
@@ -218,15 +218,14 @@ pub(crate) trait Vectors: Simd {
         self.mul_add_f32s(a, b, c)
     }
 
-    /// What is negative becomes zero, and what is not a number stays.
+    /// Zero for negative numbers; NaN stays.
     #[inline(always)]
     fn relu(self, a: Self::f32s) -> Self::f32s {
         let zero = self.splat_f32s(0.0);
         self.select_f32s(self.less_than_f32s(a, zero), zero, a)
     }
 
-    /// What is negative becomes zero, what is more than `most` becomes that, and what is not a number
-    /// stays.
+    /// Numbers limited to 0 to `most`; NaN stays.
     #[inline(always)]
     fn clamp(self, a: Self::f32s, most: f32) -> Self::f32s {
         let (a, most) = (self.relu(a), self.splat_f32s(most));
@@ -396,7 +395,7 @@ impl Vectors for Neon {
     }
 }
 
-/// What a closure moves, so that it can only be called once.
+/// A value that a closure moves, so that it can only be called once.
 ///
 /// The others are called by way of a function that may not be inlined, and then they have been compiled
 /// without the instructions that are enabled for their caller.

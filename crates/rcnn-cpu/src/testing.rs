@@ -1,4 +1,4 @@
-//! What tests of several kernels share.
+//! Helpers for the tests of several kernels.
 
 /// Values from -1 to 1, the same for each seed.
 pub(crate) fn random(len: usize, seed: u64) -> Vec<f32> {

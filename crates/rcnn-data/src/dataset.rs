@@ -27,7 +27,7 @@ pub struct Dataset {
     pub category_ids: Vec<u64>,
     /// The keypoints of each label's objects; empty if those are not read or not known.
     pub skeletons: Vec<Skeleton>,
-    /// What else COCO says of each label's category; empty if nothing.
+    /// Other fields of each label's COCO category; empty if none.
     pub category_extras: Vec<Extras>,
     /// What else COCO says of all: `info` and `licenses`.
     pub extras: Extras,

@@ -1,4 +1,4 @@
-//! What is doubtful about masks and keypoints that can be read.
+//! Doubts about masks and keypoints that can be read.
 
 use rcnn_types::{BBox, Keypoints, Mask, Size};
 
@@ -13,7 +13,7 @@ const BEYOND: f64 = 1.0;
 
 type Doubt = (Kind, String);
 
-/// What is doubtful about the mask of an object, read from `json`.
+/// Doubts about the mask of an object, read from `json`.
 pub(crate) fn of_mask(json: &str, mask: &Mask, b: &BBox, size: Size) -> Option<Doubt> {
     if mask.area() == 0 {
         return Some((Kind::EmptyMask, "it covers no pixel".into()));
@@ -48,7 +48,7 @@ fn is_outside([x, y]: [f64; 2], size: Size) -> bool {
     !within(x, size.width) || !within(y, size.height)
 }
 
-/// What is doubtful about the keypoints of an object: the first that is not in the image, or not in the box.
+/// Doubts about the keypoints of an object: the first one outside the image, or outside the box.
 pub(crate) fn of_keypoints(keypoints: &Keypoints, b: &BBox, size: Size) -> Option<Doubt> {
     let [x1, y1, x2, y2] = *b;
     let [dx, dy, ..] = near(b);

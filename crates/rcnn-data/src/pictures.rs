@@ -21,7 +21,7 @@ pub(crate) struct PictureFinder {
     split: String,
     /// The base names that several stated names have.
     shared: HashSet<String>,
-    /// Those that several have in small letters.
+    /// File names that several files have in lower case.
     shared_in_any_case: HashSet<String>,
     /// The pictures below by their base names in small letters, once they are asked for.
     index: Option<HashMap<String, Vec<PathBuf>>>,

@@ -45,7 +45,7 @@ pub(crate) fn keypoints(json: &str) -> Result<Keypoints, String> {
     }
 }
 
-/// What a category says of its keypoints; nothing where it makes no sense.
+/// Keypoints of a category; none where they make no sense.
 pub(crate) fn skeleton(category: &Extras) -> Skeleton {
     let list = |name: &str| category.get(name);
     let names = list("keypoints").and_then(|json| serde_json::from_str(json).ok());

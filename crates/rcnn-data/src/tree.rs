@@ -100,7 +100,7 @@ impl Tree {
         files.is_some_and(|files| files.iter().any(|file| file == name))
     }
 
-    /// What there is: `2 .jpg, 1 .txt; in images 40 .png; in labels nothing`.
+    /// Files found: `2 .jpg, 1 .txt; in images 40 .png; in labels nothing`.
     pub(crate) fn summary(&self) -> String {
         let shown = self
             .folders

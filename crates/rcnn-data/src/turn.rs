@@ -15,7 +15,7 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// The turn that the labels of a picture need whose stated size is not that of the upright picture but
-    /// that of the stored one. Where both have the same size, nothing tells which one was labelled.
+    /// that of the stored one. Where both have the same size, nothing shows which one was labelled.
     pub(crate) fn new(header: &Header, stated: Size) -> Option<Self> {
         let (stored, upright) = (header.stored, header.upright_size());
         (stated == stored && stated != upright).then_some(Self {

@@ -143,7 +143,7 @@ impl Classes {
         })
     }
 
-    /// Those of the data's classes, by label.
+    /// Extras of the data's classes, by label.
     fn extras(&self, own: Vec<Extras>) -> Vec<Extras> {
         if own.is_empty() {
             return own;

@@ -126,7 +126,7 @@ pub(crate) fn read(
     })
 }
 
-/// What is known of a class's keypoints, as COCO's categories have it.
+/// Names and connections of a class's keypoints, as in COCO's categories.
 fn keypoint_extras(config: &Config, class: usize) -> Extras {
     let names = &config.keypoint_names;
     let names = names.get(class).or(names.first()).cloned();

@@ -98,7 +98,7 @@ pub enum DetectError {
     Target {
         /// Position of the image in the list.
         index: usize,
-        /// What is wrong.
+        /// The problem.
         fault: InvalidField,
     },
     /// The backbone's feature maps contradict its levels.

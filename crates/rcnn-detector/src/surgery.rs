@@ -58,7 +58,7 @@ pub enum Operation {
     ClassNames(Vec<String>),
 }
 
-/// What a keypoint head is to be.
+/// Layers of a keypoint head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeypointHeadLayers {
     /// Channels of each 3x3 convolution.
@@ -128,7 +128,7 @@ pub enum SurgeryError {
         /// A stage that could be one.
         instead: String,
     },
-    /// A level that there is not.
+    /// An unknown level.
     #[error("there is no level {level}: the model has {known}; stages go by name too")]
     NoSuchLevel {
         /// What was asked for.

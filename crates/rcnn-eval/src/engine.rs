@@ -11,7 +11,7 @@ use rcnn_types::{BBox, Instances, Mask, Size};
 use crate::input::Sample;
 use crate::{EvalError, MATCH_IOU};
 
-/// What is compared of objects and detections.
+/// The shape by which objects and detections are compared.
 #[derive(Clone, Copy)]
 pub(crate) enum Shape<'a> {
     /// Boxes, by their IoU.
@@ -149,7 +149,7 @@ impl<'a> Engine<'a> {
         Ok((stats, classes))
     }
 
-    /// What each detection of each sample is.
+    /// The match of each detection of each sample.
     pub(crate) fn matches(&self, samples: &[Sample]) -> Result<Vec<Vec<MatchResult>>, EvalError> {
         let mut evaluator = self.evaluator();
         // The records of all thresholds and sizes would take gigabytes for COCO's images.

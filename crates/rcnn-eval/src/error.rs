@@ -27,7 +27,7 @@ pub enum EvalError {
         image: String,
         /// "objects" or "detections".
         what: &'static str,
-        /// What is wrong.
+        /// The problem.
         fault: InvalidField,
     },
     /// A file of results is not COCO's JSON.

@@ -12,13 +12,13 @@ use std::sync::{LazyLock, Mutex};
 
 use tempfile::{Builder, NamedTempFile, TempDir};
 
-/// What the names begin and end with. Between them stand the number of the process, for people, and random letters.
+/// Prefix and suffix of the names. Between them stand the number of the process, for people, and random letters.
 const PREFIX: &str = ".rcnn-";
 const SUFFIX: &str = ".tmp";
 
 /// Removes the temporary files and folders that killed processes left in a folder.
 ///
-/// What a living process is writing stays, and so does what cannot be removed, as it is in nobody's way.
+/// Files that a living process is writing stay, and so do those that cannot be removed.
 pub(crate) fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -19,7 +19,7 @@ pub struct FreezeState {
     buffers: Vec<String>,
     /// Bytes of an element.
     width: usize,
-    /// Those of the backbone.
+    /// Stages of the backbone.
     stages: Vec<Stage>,
 }
 

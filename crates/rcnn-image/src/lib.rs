@@ -30,7 +30,7 @@ pub const EXTENSIONS: [&str; 9] = [
     "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "jfif",
 ];
 
-/// Those of images in formats that are not read.
+/// Extensions of images in formats that are not read.
 const UNREAD_EXTENSIONS: [&str; 18] = [
     "heic", "heif", "avif", "jxl", "jp2", "j2k", "psd", "dng", "cr2", "cr3", "nef", "arw", "raf",
     "ppm", "pgm", "exr", "dcm", "svs",

@@ -80,10 +80,17 @@ impl Header {
                         return Err(source.truncated());
                     }
                 }
-                source.guard(|| {
-                    let header = jpeg::header(&bytes).ok_or_else(|| source.truncated())?;
-                    let jpeg = Jpeg::open(&source, &header)?;
-                    Ok(Self::new(jpeg.size(), jpeg.orientation()))
+                let header = jpeg::header(&bytes).ok_or_else(|| source.truncated())?;
+                let read = |bytes: &[u8]| {
+                    source.guard(|| {
+                        let jpeg = Jpeg::open(&source, bytes)?;
+                        Ok(Self::new(jpeg.size(), jpeg.orientation()))
+                    })
+                };
+                read(&header).or_else(|_| {
+                    // Of damage behind the size, the whole file decides: what opens has a size.
+                    file.read_to_end(&mut bytes).map_err(io_error(path))?;
+                    read(&bytes)
                 })
             }
             ImageFormat::Tiff => source.guard(|| {

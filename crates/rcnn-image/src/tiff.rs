@@ -19,7 +19,7 @@ pub(crate) struct Tiff<'a, R: Read + Seek> {
     size: (u32, u32),
 }
 
-/// What a pixel's samples mean.
+/// Meaning of a pixel's samples.
 enum Colours {
     Grey,
     Rgb,

@@ -114,7 +114,7 @@ pub(crate) fn eligible(
     b.op("Where", [&both, scores, &out])
 }
 
-/// What is kept of groups of boxes, `[kept, 2]`: group and index in it. At most that many of a group.
+/// Kept boxes of groups, `[kept, 2]`: group and index in it. At most that many of a group.
 ///
 /// # Shapes
 /// - boxes `[groups, boxes, 4]`, scores `[groups, boxes]`

@@ -34,7 +34,7 @@ pub(crate) struct Builder {
     by_content: HashMap<u64, Vec<usize>>,
     /// How often a name was asked for.
     names: HashMap<String, usize>,
-    /// What the names of nodes begin with.
+    /// Prefix of the names of nodes.
     scope: String,
     /// Store floats that are no single numbers in half precision.
     half: bool,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
+use rcnn_ops::ModulePath;
 use rcnn_ops::record::{Binary, Graph, Operation, Source, TensorId, Unary};
 
 /// Reads a parameter when it is needed, so that there is no copy of all of them.
@@ -12,7 +13,7 @@ type Read = Box<dyn Fn() -> TensorData>;
 /// Parameters and buffers of a module by the paths that a recording gives them.
 #[derive(Default)]
 pub(crate) struct Parameters {
-    path: Vec<String>,
+    path: ModulePath,
     by_path: HashMap<String, Read>,
 }
 
@@ -30,22 +31,17 @@ impl Parameters {
 
 impl<B: Backend> ModuleVisitor<B> for Parameters {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        // The variant of an enum is not a part of the path.
-        if !container_type.starts_with("Enum:") {
-            self.path.push(name.to_string());
-        }
+        self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, _name: &str, container_type: &str) {
-        if !container_type.starts_with("Enum:") {
-            self.path.pop();
-        }
+        self.path.exit(container_type);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let tensor = param.val();
         let read = Box::new(move || tensor.to_data());
-        self.by_path.insert(self.path.join("."), read);
+        self.by_path.insert(self.path.to_string(), read);
     }
 }
 

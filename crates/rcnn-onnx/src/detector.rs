@@ -2,10 +2,10 @@
 
 use rcnn_backbone::LevelSpec;
 use rcnn_detector::FasterRcnnConfig;
-use rcnn_roi::NmsMethod;
+use rcnn_roi::{MultiScaleRoiAlign, NmsMethod};
 
 use crate::boxes::{
-    Best, OUT, anchors, best, decode, eligible, nms, only_at, pick, roi_align, scatter,
+    Best, OUT, Pooled, anchors, best, decode, eligible, nms, only_at, pick, roi_align, scatter,
 };
 use crate::builder::{Builder, Value};
 use crate::error::OnnxError;
@@ -307,6 +307,23 @@ impl<'a> Detector<'a> {
         Ok((Boxes { boxes, image }, labels, found.scores))
     }
 
+    /// Pooled features and logits of the mask or the keypoint branch for each detection.
+    fn branch(
+        &mut self,
+        name: &str,
+        pool: &MultiScaleRoiAlign,
+        batch: &Batch,
+        maps: &[(&LevelSpec, Value)],
+        Boxes { boxes, image }: &Boxes,
+    ) -> Result<(Pooled, Value), OnnxError> {
+        self.b.scope(format!("roi_heads.{name}_roi_pool"));
+        let pooled = roi_align(pool, maps, boxes, image, &batch.height, &mut self.b);
+        let features = pooled.features.clone();
+        self.networks.bind(&format!("{name}_pooled"), features);
+        let logits = self.network(&format!("roi_heads.{name}_logits"))?;
+        Ok((pooled, logits))
+    }
+
     /// Probabilities of each detection's mask; gives their size, if there is such a branch.
     fn masks(
         &mut self,
@@ -318,18 +335,7 @@ impl<'a> Detector<'a> {
         let Some(config) = &self.config.roi_heads.mask else {
             return Ok(None);
         };
-        self.b.scope("roi_heads.mask_roi_pool");
-        let Boxes { boxes, image } = detections;
-        let pooled = roi_align(
-            &config.roi_pool,
-            maps,
-            boxes,
-            image,
-            &batch.height,
-            &mut self.b,
-        );
-        self.networks.bind("mask_pooled", pooled.features.clone());
-        let logits = self.network("roi_heads.mask_logits")?;
+        let (pooled, logits) = self.branch("mask", &config.roi_pool, batch, maps, detections)?;
         let b = &mut self.b;
         b.scope("roi_heads.masks");
         let labels = pooled.ordered(labels, b);
@@ -353,19 +359,8 @@ impl<'a> Detector<'a> {
         let Some(config) = &self.config.roi_heads.keypoint else {
             return Ok(None);
         };
-        self.b.scope("roi_heads.keypoint_roi_pool");
-        let Boxes { boxes, image } = detections;
-        let pooled = roi_align(
-            &config.roi_pool,
-            maps,
-            boxes,
-            image,
-            &batch.height,
-            &mut self.b,
-        );
-        self.networks
-            .bind("keypoint_pooled", pooled.features.clone());
-        let logits = self.network("roi_heads.keypoint_logits")?;
+        let (pooled, logits) =
+            self.branch("keypoint", &config.roi_pool, batch, maps, detections)?;
         let b = &mut self.b;
         b.scope("roi_heads.keypoints");
         let logits = pooled.restored(&logits, b);

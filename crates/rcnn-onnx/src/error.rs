@@ -27,7 +27,7 @@ pub enum OnnxError {
         field: &'static str,
         /// Its value.
         found: String,
-        /// What can be exported.
+        /// Settings that can be exported.
         expected: &'static str,
     },
     /// Other sizes of image lead to other operations.

@@ -92,7 +92,7 @@ impl<'a> Translator<'a> {
         self.value(id, b)
     }
 
-    /// What the operators of a node take, which for some patterns is not what the node does.
+    /// Operands of a node's operators, which for some patterns are not those of the node.
     fn operands(&self, node: &Node) -> Vec<TensorId> {
         if let Some(x) = self.relu(node) {
             return vec![x];
@@ -110,7 +110,7 @@ impl<'a> Translator<'a> {
         }
     }
 
-    /// What Burn's `relu` is of: a fill with zeros where an element is at most zero.
+    /// The operand of Burn's `relu`: a fill with zeros where an element is at most zero.
     fn relu(&self, node: &Node) -> Option<TensorId> {
         let Operation::MaskFill(0.0) = node.operation else {
             return None;

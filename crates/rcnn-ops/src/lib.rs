@@ -27,6 +27,7 @@ mod loss_functions;
 mod losses;
 mod matcher;
 mod max_pool;
+mod module_path;
 mod nms;
 mod plan;
 #[cfg(feature = "record")]
@@ -57,6 +58,7 @@ pub use loss_functions::{
 pub use losses::Losses;
 pub use matcher::{Match, Matcher};
 pub use max_pool::max_pool2d;
+pub use module_path::ModulePath;
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
 pub use plan::LayerPlan;
 pub use roi_align::{RoiAlignOptions, RoiLevel, multi_scale_roi_align, roi_align};

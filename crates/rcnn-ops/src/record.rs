@@ -31,7 +31,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Int, Tensor};
 
 use crate::channels::{primitive, tensor};
-use crate::{ForwardHook, LayerOutput};
+use crate::{ForwardHook, LayerOutput, ModulePath};
 use router::Tape;
 
 pub use graph::{
@@ -46,7 +46,7 @@ pub use router::{Recorder, RecorderDevice};
 /// reads tensors back, such as the selection of proposals, cannot be recorded: Burn panics there.
 ///
 /// # Errors
-/// Those of `forward`.
+/// Errors of `forward`.
 pub fn record<M: Module<Recorder>, E>(
     module: &M,
     forward: impl FnOnce(&mut Recording) -> Result<(), E>,
@@ -111,37 +111,32 @@ impl ForwardHook<Recorder> for Recording {
 /// Paths of a module's parameters by Burn's numbers of their tensors.
 #[derive(Default)]
 struct Parameters {
-    path: Vec<String>,
+    path: ModulePath,
     names: HashMap<u64, String>,
 }
 
 impl ModuleVisitor<Recorder> for Parameters {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        // The variant of an enum is not a part of the path.
-        if !container_type.starts_with("Enum:") {
-            self.path.push(name.to_string());
-        }
+        self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, _name: &str, container_type: &str) {
-        if !container_type.starts_with("Enum:") {
-            self.path.pop();
-        }
+        self.path.exit(container_type);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Recorder, D>>) {
         let number = router::number(primitive(param.val()));
-        self.names.insert(number, self.path.join("."));
+        self.names.insert(number, self.path.to_string());
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<Recorder, D, Int>>) {
         let number = router::number(param.val().into_primitive());
-        self.names.insert(number, self.path.join("."));
+        self.names.insert(number, self.path.to_string());
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<Recorder, D, Bool>>) {
         let number = router::number(param.val().into_primitive());
-        self.names.insert(number, self.path.join("."));
+        self.names.insert(number, self.path.to_string());
     }
 }
 

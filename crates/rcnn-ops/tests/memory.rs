@@ -1,4 +1,4 @@
-//! What stays of a model in memory. Alone in its process, for the memory is shared by all models.
+//! Memory that stays after a model is dropped. Alone in its process, for the memory is shared by all models.
 
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2dConfig;

@@ -8,8 +8,11 @@ use rcnn_types::{Instances, Size};
 
 use crate::heatmaps::{Place, keypoints_of_heatmaps, places};
 use crate::keypoint_head::keypoint_head;
-use crate::samples::{boxes_by_image, one_box};
-use crate::{KeypointConfig, KeypointHead, KeypointPredictor, Positive, RoiHeads, RoiSamples};
+use crate::logits::LogitBranch;
+use crate::{
+    KeypointConfig, KeypointHead, KeypointPredictor, MultiScaleRoiAlign, Positive, RoiHeads,
+    RoiSamples,
+};
 
 /// The branch of the [`RoiHeads`] of Keypoint R-CNN.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +33,18 @@ impl<B: Backend> RoiHeads<B> {
             predictor: self.keypoint_predictor.as_ref()?,
             config: self.config.keypoint.as_ref()?,
         })
+    }
+}
+
+impl<B: DetectionBackend> LogitBranch<B> for KeypointBranch<'_, B> {
+    const POOLED: &'static str = "keypoint_roi_pool";
+
+    fn roi_pool(&self) -> &MultiScaleRoiAlign {
+        &self.config.roi_pool
+    }
+
+    fn logits(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4> {
+        self.predict(pooled, cx)
     }
 }
 
@@ -57,22 +72,15 @@ impl<B: DetectionBackend> KeypointBranch<'_, B> {
         image_sizes: &[Size],
         cx: &mut Forward<'_, B>,
     ) -> Losses<B> {
-        let pool = &self.config.roi_pool;
-        let side = 4 * pool.output_size[0];
+        let side = 4 * self.config.roi_pool.output_size[0];
         let visible = |sample: &Positive| !places(sample, targets, side).is_empty();
         let positives: Vec<Positive> = samples.positives().filter(visible).collect();
-        if positives.is_empty() {
-            // Zero, but with gradients of zero, as torch has them.
-            let pooled = pool.forward(features, &one_box(image_sizes.len()), image_sizes);
-            let logits = self.predict(pooled, &mut Forward::inference());
-            return Losses::new(Self::LOSSES, [logits.sum() * 0.0]);
-        }
-        let boxes = boxes_by_image(&positives, image_sizes.len());
-        let boxes: Vec<_> = boxes.iter().map(Vec::as_slice).collect();
-        let pooled = pool.forward(features, &boxes, image_sizes);
-        cx.layer("keypoint_roi_pool", &pooled);
-        let logits = self.predict(pooled, cx);
-        Losses::new(Self::LOSSES, [self.loss(logits, &positives, targets)])
+        let logits = self.sample_logits(features, &positives, image_sizes, cx);
+        let loss = match positives.is_empty() {
+            true => logits.sum() * 0.0,
+            false => self.loss(logits, &positives, targets),
+        };
+        Losses::new(Self::LOSSES, [loss])
     }
 
     /// Loss of heat maps `[P, keypoints, side, side]` of samples (torchvision's `keypointrcnn_loss`):
@@ -116,9 +124,7 @@ impl<B: DetectionBackend> KeypointBranch<'_, B> {
             }
             return;
         }
-        let pooled = self.config.roi_pool.forward(features, &boxes, image_sizes);
-        cx.layer("keypoint_roi_pool", &pooled);
-        let logits = self.predict(pooled, cx);
+        let logits = self.box_logits(features, &boxes, image_sizes, cx);
         self.add_keypoints(logits, detections);
         cx.step("roi_heads: keypoints");
     }

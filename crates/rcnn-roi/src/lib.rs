@@ -10,6 +10,7 @@ mod config;
 mod heatmaps;
 mod keypoint_branch;
 mod keypoint_head;
+mod logits;
 mod loss;
 mod mask_branch;
 mod mask_head;

@@ -5,9 +5,11 @@ use rcnn_backbone::FeatureMaps;
 use rcnn_ops::{DetectionBackend, Forward, Losses, binary_cross_entropy_with_logits};
 use rcnn_types::{Instances, MaskProbabilities, Size};
 
+use crate::logits::LogitBranch;
 use crate::mask_head::mask_head;
-use crate::samples::{boxes_by_image, one_box};
-use crate::{MaskConfig, MaskHead, MaskPredictor, Positive, RoiHeads, RoiSamples};
+use crate::{
+    MaskConfig, MaskHead, MaskPredictor, MultiScaleRoiAlign, Positive, RoiHeads, RoiSamples,
+};
 
 /// The branch of the [`RoiHeads`] of Mask R-CNN.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,18 @@ impl<B: Backend> RoiHeads<B> {
             predictor: self.mask_predictor.as_ref()?,
             config: self.config.mask.as_ref()?,
         })
+    }
+}
+
+impl<B: DetectionBackend> LogitBranch<B> for MaskBranch<'_, B> {
+    const POOLED: &'static str = "mask_roi_pool";
+
+    fn roi_pool(&self) -> &MultiScaleRoiAlign {
+        &self.config.roi_pool
+    }
+
+    fn logits(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4> {
+        self.predict(pooled, cx)
     }
 }
 
@@ -60,19 +74,12 @@ impl<B: DetectionBackend> MaskBranch<'_, B> {
             masks.is_some_and(|masks| masks[sample.object].area() > 0)
         };
         let positives: Vec<Positive> = samples.positives().filter(has_mask).collect();
-        let pool = &self.config.roi_pool;
-        if positives.is_empty() {
-            // Zero, but with gradients of zero, as torch has them.
-            let pooled = pool.forward(features, &one_box(image_sizes.len()), image_sizes);
-            let logits = self.predict(pooled, &mut Forward::inference());
-            return Losses::new(Self::LOSSES, [logits.sum() * 0.0]);
-        }
-        let boxes = boxes_by_image(&positives, image_sizes.len());
-        let boxes: Vec<_> = boxes.iter().map(Vec::as_slice).collect();
-        let pooled = pool.forward(features, &boxes, image_sizes);
-        cx.layer("mask_roi_pool", &pooled);
-        let logits = self.predict(pooled, cx);
-        Losses::new(Self::LOSSES, [self.loss(logits, &positives, targets)])
+        let logits = self.sample_logits(features, &positives, image_sizes, cx);
+        let loss = match positives.is_empty() {
+            true => logits.sum() * 0.0,
+            false => self.loss(logits, &positives, targets),
+        };
+        Losses::new(Self::LOSSES, [loss])
     }
 
     /// Loss of mask logits `[P, C, side, side]` of samples whose objects have masks (torchvision's
@@ -113,9 +120,7 @@ impl<B: DetectionBackend> MaskBranch<'_, B> {
             let none = |found: &mut Instances| found.mask_probabilities = Some(Vec::new());
             return detections.iter_mut().for_each(none);
         }
-        let pooled = self.config.roi_pool.forward(features, &boxes, image_sizes);
-        cx.layer("mask_roi_pool", &pooled);
-        let logits = self.predict(pooled, cx);
+        let logits = self.box_logits(features, &boxes, image_sizes, cx);
         self.add_masks(logits, detections);
         cx.step("roi_heads: masks");
     }

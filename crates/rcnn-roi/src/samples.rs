@@ -62,21 +62,6 @@ pub struct Positive {
     pub object: usize,
 }
 
-/// Boxes of samples, image by image, to be pooled.
-pub(crate) fn boxes_by_image(positives: &[Positive], images: usize) -> Vec<Vec<BBox>> {
-    let mut boxes = vec![Vec::new(); images];
-    for sample in positives {
-        boxes[sample.image].push(sample.proposal);
-    }
-    boxes
-}
-
-/// One box of the first image and none of the others, for a branch that has no samples.
-pub(crate) fn one_box(images: usize) -> Vec<&'static [BBox]> {
-    const BOX: &[BBox] = &[[0.0, 0.0, 1.0, 1.0]];
-    (0..images).map(|i| &BOX[..usize::from(i == 0)]).collect()
-}
-
 impl<B: Backend> RoiHeads<B> {
     /// Adds the true boxes to the proposals, matches and samples them
     /// (torchvision's `select_training_samples`).

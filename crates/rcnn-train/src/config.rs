@@ -202,7 +202,7 @@ impl TrainConfig {
     /// Reads a TOML text.
     ///
     /// # Errors
-    /// Where it is no TOML, or has a field that there is not.
+    /// When it is not TOML, or has an unknown field.
     pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
     }

@@ -91,7 +91,7 @@ pub enum TrainError {
     DataChanged {
         /// The data.
         path: PathBuf,
-        /// What is different, in words.
+        /// The differences, in words.
         changes: Vec<String>,
     },
     /// There is nothing to learn.
@@ -112,7 +112,7 @@ pub enum TrainError {
     ClassNames {
         /// The file of names.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         error: ClassNamesError,
     },
     /// A file of the run or a checkpoint is damaged.
@@ -120,7 +120,7 @@ pub enum TrainError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
     /// Loss or gradient is infinite or no number.

@@ -102,7 +102,7 @@ impl ResNetFpnConfig {
             .assemble(body.init(device)?, &body.stages(), config, device))
     }
 
-    /// What is not built needs no dropping.
+    /// Removes stages and blocks that are not built from those to drop.
     fn forget_unbuilt(&mut self) {
         let last = self.body().stages;
         self.dropped_stages.retain(|&stage| stage < last);

@@ -23,7 +23,7 @@ pub enum ResNetError {
         /// The stage.
         stage: usize,
     },
-    /// A block that there is not.
+    /// An unknown block.
     #[error(
         "there is no block layer{stage}.{block} to drop: {}",
         match blocks {

@@ -164,7 +164,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
         })
     }
 
-    /// What is not built needs no dropping.
+    /// Removes stages and blocks that are not built from those to drop.
     fn forget_unbuilt(&mut self) {
         let whole = Self {
             dropped_blocks: Vec::new(),

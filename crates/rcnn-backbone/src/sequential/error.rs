@@ -1,4 +1,4 @@
-//! What can be wrong with the stages and blocks of a sequential body.
+//! Errors of the stages and blocks of a sequential body.
 
 /// Stages or blocks of a sequential body that do not go together.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -7,7 +7,7 @@ pub enum SequentialError {
     /// `returned_layers` is empty, out of order or out of range.
     #[error("returned_layers = {found:?}: expected one or more of 0 to {last}, in ascending order")]
     ReturnedLayers {
-        /// What was given.
+        /// The stages given.
         found: Vec<usize>,
         /// Number of the last stage.
         last: usize,
@@ -17,12 +17,12 @@ pub enum SequentialError {
         "the backbone has no feature pyramid and returns one feature map: name one stage, not {0}"
     )]
     OneMap(String),
-    /// A stage that there is not, or the first one.
+    /// An unknown stage, or the first one, which cannot be dropped.
     #[error("stage {stage} can't be dropped: expected some of {known}")]
     UnknownStage {
-        /// What was given.
+        /// The stage given.
         stage: String,
-        /// The stages that can.
+        /// The stages that can be dropped.
         known: String,
     },
     /// A stage that is dropped is returned.
@@ -36,12 +36,12 @@ pub enum SequentialError {
         /// The stage before.
         before: String,
     },
-    /// A block that there is not.
+    /// An unknown block.
     #[error("there is no block {block} to drop: known are {known}")]
     UnknownBlock {
-        /// The block.
+        /// The block given.
         block: String,
-        /// The blocks.
+        /// The blocks of the body.
         known: String,
     },
     /// A dropped block is one that changes the shape.

@@ -25,7 +25,7 @@ pub(super) struct NetworkLayer {
 }
 
 impl<A: SequentialArch> SequentialConfig<A> {
-    /// The body that results. What can't be dropped is as if it could.
+    /// The resulting body, in which blocks that cannot be dropped are dropped too.
     pub(super) fn network(&self) -> Network {
         let last = self.returned_layers.last().copied().unwrap_or(0);
         let (mut channels, mut stride, mut built) = (3, 1, 0);

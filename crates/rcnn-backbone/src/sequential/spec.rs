@@ -26,7 +26,7 @@ pub enum LayerSpec {
         kernel: usize,
         /// Stride along both axes.
         stride: usize,
-        /// What comes last.
+        /// Activation after the norm.
         activation: Activation,
     },
     /// A MobileNet's block.
@@ -85,7 +85,7 @@ impl LayerSpec {
         }
     }
 
-    /// Name of the norm, if there is one, that tells the kind of all.
+    /// Name of the norm, if any, from which the kind of all norms is inferred.
     pub(super) fn norm(&self) -> Option<&'static str> {
         match self {
             Self::ConvNormActivation { .. } => Some("1"),

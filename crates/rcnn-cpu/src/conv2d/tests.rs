@@ -257,7 +257,7 @@ fn activated(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// What is not a number shows in the output, whatever follows.
+/// NaN reaches the output, whatever follows.
 #[test]
 fn activations_keep_what_is_not_a_number() {
     for conv in [

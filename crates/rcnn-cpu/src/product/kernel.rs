@@ -49,7 +49,7 @@ impl Tiling for V3 {}
 #[cfg(target_arch = "aarch64")]
 impl Tiling for Neon {}
 
-/// Of 16 registers, where all processors are as x86-64 without extensions.
+/// Tiling for 16 registers, where all processors are as x86-64 without extensions.
 impl Tiling for Scalar128b {
     const ROWS: usize = 2;
 }
@@ -139,13 +139,13 @@ impl Rows<'_> {
 struct RowBlock<'a> {
     rows: &'a Rows<'a>,
     chunk: Range<usize>,
-    /// What of the next chunk's rows is brought into cache meanwhile, so that memory is busy all the
+    /// Part of the next chunk's rows that is brought into cache meanwhile, so that memory is busy all the
     /// time.
     share: Range<usize>,
     /// Which parts of the rows are multiplied, and which inputs of each.
     parts: Range<usize>,
     inputs: Range<usize>,
-    /// Of these inputs.
+    /// Weights of these inputs.
     weights: &'a [ChannelBlock],
     /// Whether what follows the weights is brought into cache meanwhile.
     fetch: bool,

@@ -17,7 +17,7 @@ use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of, split_of_f
 /// Files that lie beside those of boxes and have none.
 const OTHER_TASKS: [&str; 4] = ["captions_", "image_info_", "stuff_", "panoptic_"];
 
-/// What stands before the name of the split. Those of keypoints list the people of the others.
+/// Prefixes of the split's name. Keypoint files list the people of the instance files.
 const PREFIXES: [&str; 2] = ["instances_", "person_keypoints_"];
 
 /// The file of Roboflow's exports.
@@ -26,7 +26,7 @@ const BESIDE_IMAGES: &str = "_annotations.coco.json";
 /// The folders that files may be in.
 const FOLDERS: [&str; 3] = [ANNOTATIONS, "annotation", "labels"];
 
-/// How much of a file is looked at to tell what it is, in bytes.
+/// Number of bytes of a file from which its format is inferred.
 const HEAD: u64 = 1 << 20;
 
 /// A folder of more JSON files has one for each picture, in another format.
@@ -163,7 +163,7 @@ fn folder_files(tree: &Tree, folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Those of boxes, or those of keypoints if they are asked for; where there are only the others, these.
+/// Files of boxes, or of keypoints if those are asked for; where there is only one kind, that one.
 fn chosen(mut files: Vec<PathBuf>, keypoint_files: bool) -> Vec<PathBuf> {
     let starts = |path: &PathBuf, with: &[&str]| {
         let name = name_of(path);

@@ -10,7 +10,7 @@ use crate::error::DataError;
 use crate::shapes;
 use crate::yolo::{IMAGES, LABELS};
 
-/// What a line says.
+/// The content of a line.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Lines {
     Boxes,
@@ -49,7 +49,7 @@ impl Lines {
     }
 }
 
-/// The text that was read of an object; none where there is no such.
+/// The text that an object was read from, if any.
 fn text<'a>(sample: &'a Sample, index: usize, name: &str) -> Option<&'a str> {
     sample.object_extras.get(index)?.get(name)
 }

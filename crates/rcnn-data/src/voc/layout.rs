@@ -10,7 +10,7 @@ use crate::files::{PICTURES, files_by_stem, pictures_below};
 use crate::text::decode_xml;
 use crate::tree::{Tree, is_called, is_split_name, name_of, split_of_folder};
 
-/// What folders of XML files are called, in small letters.
+/// Names of folders of XML files, in lower case.
 const FOLDERS: [&str; 6] = [
     "annotations",
     "annotation",
@@ -20,7 +20,7 @@ const FOLDERS: [&str; 6] = [
     "annots",
 ];
 
-/// What folders of pictures are called, in small letters.
+/// Names of folders of pictures, in lower case.
 const PICTURE_FOLDERS: [&str; 9] = [
     "jpegimages",
     "images",
@@ -33,7 +33,7 @@ const PICTURE_FOLDERS: [&str; 9] = [
     "data",
 ];
 
-/// How much of an XML file is looked at to tell what it is, in bytes.
+/// Number of bytes of an XML file from which its format is inferred.
 const HEAD: u64 = 1 << 10;
 
 /// How many XML files of a folder are looked at.

@@ -9,7 +9,7 @@ use burn::tensor::{Distribution, Tensor, TensorPrimitive, Tolerance};
 use rcnn_backbone::{NormKind, ResNetArch, ResNetFpnConfig};
 use rcnn_ops::backend_types::{Flex, FlexDevice};
 use rcnn_ops::record::{Binary, Graph, Operation, Source, Unary};
-use rcnn_ops::{ConvEpilogue, ConvPrecision, DetectionBackend};
+use rcnn_ops::{ConvEpilogue, ConvPrecision, DetectionBackend, ModulePath};
 
 use super::*;
 use crate::{FasterRcnnConfig, StandardFasterRcnn};
@@ -129,26 +129,22 @@ fn replay(graph: &Graph, given: &HashMap<String, Value>) -> HashMap<String, Valu
 /// Values of parameters by their paths.
 #[derive(Default)]
 struct Values {
-    path: Vec<String>,
+    path: ModulePath,
     found: HashMap<String, Value>,
 }
 
 impl ModuleVisitor<Flex> for Values {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        if !container_type.starts_with("Enum:") {
-            self.path.push(name.to_string());
-        }
+        self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, _name: &str, container_type: &str) {
-        if !container_type.starts_with("Enum:") {
-            self.path.pop();
-        }
+        self.path.exit(container_type);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Flex, D>>) {
         let value = Value::Float(primitive(param.val()));
-        self.found.insert(self.path.join("."), value);
+        self.found.insert(self.path.to_string(), value);
     }
 }
 

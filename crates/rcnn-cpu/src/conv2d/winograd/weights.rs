@@ -146,7 +146,7 @@ pub(crate) struct Gradient {
 }
 
 impl Gradient {
-    /// Of arbitrary values.
+    /// Weights of arbitrary values.
     pub(crate) fn new(ins: usize, outs: usize) -> Self {
         let values = Scratch::new(POINTS * stride(ins, outs));
         Self { ins, outs, values }

@@ -48,7 +48,7 @@ impl Drop for Kept {
     }
 }
 
-/// What a prepared weight was, and what it was prepared for.
+/// Identity of a prepared weight, and what it was prepared for.
 struct Key {
     /// The tensor's memory. Nothing else can come to stand there while this exists, and who writes to it
     /// must leave it for another place, as it is shared.
