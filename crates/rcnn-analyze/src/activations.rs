@@ -1,8 +1,8 @@
 //! Statistics of layer outputs.
 
 use indexmap::IndexMap;
-use rcnn_burn::Backend;
-use rcnn_burn::ops::{ForwardHook, LayerOutput};
+use rcnn_core::Backend;
+use rcnn_core::ops::{ForwardHook, LayerOutput};
 
 use crate::Activation;
 

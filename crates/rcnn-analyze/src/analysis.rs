@@ -3,7 +3,7 @@
 use std::fmt;
 
 use indexmap::IndexMap;
-use rcnn_burn::cost::{Cost, Costs};
+use rcnn_core::cost::{Cost, Costs};
 use serde::Serialize;
 
 /// Measurements of every layer of a model.

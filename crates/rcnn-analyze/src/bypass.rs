@@ -1,10 +1,10 @@
 //! Layers that can be left out without changing the shape of anything, and the model without them.
 
-use rcnn_burn::backbone::{Backbone, BlockState, ConvNorm};
-use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::roi::{BoxHead, BoxHeadConfig, BoxHeadLayer};
-use rcnn_burn::surgery::Operation;
-use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_core::backbone::{Backbone, BlockState, ConvNorm};
+use rcnn_core::ops::DetectionBackend;
+use rcnn_core::roi::{BoxHead, BoxHeadConfig, BoxHeadLayer};
+use rcnn_core::surgery::Operation;
+use rcnn_core::{FasterRcnnConfig, StandardFasterRcnn};
 
 /// A layer that can be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use indexmap::IndexMap;
-use rcnn_burn::Backend;
-use rcnn_burn::ops::{ForwardHook, LayerOutput};
+use rcnn_core::Backend;
+use rcnn_core::ops::{ForwardHook, LayerOutput};
 
 /// Adds up the time of each layer over passes.
 pub(crate) struct Clock<B: Backend> {

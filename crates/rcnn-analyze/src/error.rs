@@ -1,7 +1,7 @@
 //! Errors of an analysis.
 
-use rcnn_burn::weights::WeightsError;
-use rcnn_burn::{ConfigError, DetectError};
+use rcnn_core::weights::WeightsError;
+use rcnn_core::{ConfigError, DetectError};
 use rcnn_eval::EvalError;
 
 /// An analysis that cannot be.

@@ -4,9 +4,9 @@ use globset::Glob;
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 use indexmap::IndexSet;
-use rcnn_burn::image::to_tensor;
-use rcnn_burn::ops::{DetectionBackend, ForwardHook, LayerOutput};
-use rcnn_burn::{Backend, Size, StandardFasterRcnn};
+use rcnn_core::image::to_tensor;
+use rcnn_core::ops::{DetectionBackend, ForwardHook, LayerOutput};
+use rcnn_core::{Backend, Size, StandardFasterRcnn};
 use rcnn_image::sheet::Grid;
 
 use crate::AnalyzeError;

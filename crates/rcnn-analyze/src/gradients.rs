@@ -6,9 +6,9 @@ use burn::backend::Autodiff;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rcnn_burn::backbone::named_parameters;
-use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::weights::Weights;
+use rcnn_core::backbone::named_parameters;
+use rcnn_core::ops::DetectionBackend;
+use rcnn_core::weights::Weights;
 
 use crate::{AnalyzeError, Sample, validate};
 

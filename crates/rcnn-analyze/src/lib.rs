@@ -23,12 +23,12 @@ use image::RgbImage;
 use indexmap::IndexMap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rcnn_burn::cost::Costs;
-use rcnn_burn::image::to_tensor;
-use rcnn_burn::ops::{DetectionBackend, Subsample};
-use rcnn_burn::types::ImageInstances;
-use rcnn_burn::weights::Weights;
-use rcnn_burn::{Instances, Losses, Size, StandardFasterRcnn, Tensor};
+use rcnn_core::cost::Costs;
+use rcnn_core::image::to_tensor;
+use rcnn_core::ops::{DetectionBackend, Subsample};
+use rcnn_core::types::ImageInstances;
+use rcnn_core::weights::Weights;
+use rcnn_core::{Instances, Losses, Size, StandardFasterRcnn, Tensor};
 use rcnn_eval::evaluate;
 
 use crate::activations::Activations;

@@ -2,11 +2,11 @@
 
 use image::{Rgb, RgbImage};
 use rcnn_analyze::{Analysis, AnalyzeError, Sample, analyze, draw_chart, feature_maps};
-use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
-use rcnn_burn::surgery::Operation;
-use rcnn_burn::types::ImageInstances;
-use rcnn_burn::weights::Weights;
-use rcnn_burn::{Backend, FasterRcnnConfig, Flex, Instances, Size};
+use rcnn_core::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_core::surgery::Operation;
+use rcnn_core::types::ImageInstances;
+use rcnn_core::weights::Weights;
+use rcnn_core::{Backend, FasterRcnnConfig, Flex, Instances, Size};
 
 /// A model of random weights with a box head such as `fc:16,fc:16`.
 fn weights(box_head: &str) -> Weights {

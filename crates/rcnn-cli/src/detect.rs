@@ -24,7 +24,7 @@ use crate::output::{
 };
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::progress::progress_bar;
-use crate::source::{BUILT_IN, ModelArgs, positive};
+use crate::source::{ModelArgs, positive};
 
 /// Find objects in pictures
 ///
@@ -40,7 +40,7 @@ pub(crate) struct DetectArgs {
     /// Weights: a .pth, .safetensors or .bpk file, or the name of published ones such as COCO_V1
     /// (`rcnn weights` lists them), which are downloaded once; without, the bundled detector
     /// of blood cells
-    #[arg(long, short, value_name = "FILE|NAME", default_value = BUILT_IN)]
+    #[arg(long, short, value_name = "FILE|NAME", default_value = rcnn_burn::bundled::BLOOD_CELLS)]
     weights: String,
     #[command(flatten)]
     model: ModelArgs,

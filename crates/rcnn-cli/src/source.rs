@@ -6,14 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use rcnn_burn::bundled::{self, BLOOD_CELLS};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, published};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_types::parse_class_names;
-
-/// Name of the detector that is part of the program: blood cells, trained by this project.
-pub(crate) const BUILT_IN: &str = "blood-cells";
-const BUILT_IN_FILE: &[u8] = include_bytes!("../assets/blood-cells.bpk");
 
 /// Which of the models in a file is meant.
 #[derive(Args)]
@@ -29,7 +26,7 @@ impl PrefixArgs {
     pub(crate) fn checkpoint(&self, source: &str) -> Result<Checkpoint> {
         const NOTES: usize = 3;
         let checkpoint = match source {
-            BUILT_IN => Checkpoint::from_static(BUILT_IN, BUILT_IN_FILE)?,
+            BLOOD_CELLS => Checkpoint::from_static(BLOOD_CELLS, bundled::FILE)?,
             source => Checkpoint::open(resolve(source)?)?,
         };
         let notes = &checkpoint.notes;
@@ -162,9 +159,9 @@ pub(crate) fn resolve(source: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path.into());
     }
-    if source == BUILT_IN {
+    if source == BLOOD_CELLS {
         bail!(
-            "{BUILT_IN} is part of the program; `rcnn convert {BUILT_IN} -o cells.bpk` makes a file \
+            "{BLOOD_CELLS} is part of the program; `rcnn convert {BLOOD_CELLS} -o cells.bpk` makes a file \
              of it"
         );
     }
@@ -213,11 +210,11 @@ fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> 
 /// Prints the weights that go by a name.
 pub(crate) fn list() -> Result<()> {
     let mut out = io::stdout().lock();
-    let size = BUILT_IN_FILE.len() as f64 / f64::from(1 << 20);
+    let size = bundled::FILE.len() as f64 / f64::from(1 << 20);
     let uses = "detect    AP50 0.9";
     writeln!(
         out,
-        "{BUILT_IN:<56} {uses:<38} part of the program ({size:.1} MiB)"
+        "{BLOOD_CELLS:<56} {uses:<38} part of the program ({size:.1} MiB)"
     )?;
     for p in published::all() {
         let size = format!("{:.0} MiB", p.file_size);

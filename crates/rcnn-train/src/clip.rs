@@ -72,7 +72,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Scale<'_> {
 mod tests {
     use burn::backend::Autodiff;
     use burn::nn::LinearConfig;
-    use rcnn_burn::Flex;
+    use rcnn_core::Flex;
 
     use super::*;
 

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rcnn_burn::backbone::NormKind;
-use rcnn_burn::freeze::Rule;
-use rcnn_burn::weights::Weights;
-use rcnn_burn::{ConfigError, FasterRcnnConfig};
+use rcnn_core::backbone::NormKind;
+use rcnn_core::freeze::Rule;
+use rcnn_core::weights::Weights;
+use rcnn_core::{ConfigError, FasterRcnnConfig};
 use rcnn_data::{Augmentation, Dataset, Fields, Format};
 use rcnn_types::validate::{POSITIVE, is_positive, require, require_some, require_within};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! The data of a run: one set to train on, one to validate on.
 
-use rcnn_burn::FasterRcnnConfig;
+use rcnn_core::FasterRcnnConfig;
 use rcnn_data::{Dataset, Fractions, ProblemKind, ReadOptions, random_split, read};
 use rcnn_types::Instances;
 

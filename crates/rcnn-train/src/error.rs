@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rcnn_burn::freeze::FreezeError;
-use rcnn_burn::weights::WeightsError;
-use rcnn_burn::{ConfigError, DetectError};
+use rcnn_core::freeze::FreezeError;
+use rcnn_core::weights::WeightsError;
+use rcnn_core::{ConfigError, DetectError};
 use rcnn_data::{AugmentationError, DataError, LoadError, Problems};
 use rcnn_eval::EvalError;
 use rcnn_files::LockError;

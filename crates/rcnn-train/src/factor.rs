@@ -8,7 +8,7 @@ use burn::module::{AutodiffModule, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
-use rcnn_burn::freeze::Pattern;
+use rcnn_core::freeze::Pattern;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;

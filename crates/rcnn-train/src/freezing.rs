@@ -5,10 +5,10 @@ use std::fmt;
 
 use burn::module::{Module, ParamId};
 use burn::tensor::backend::Backend;
-use rcnn_burn::FasterRcnn;
-use rcnn_burn::backbone::Backbone;
-use rcnn_burn::backbone::named_parameters;
-use rcnn_burn::freeze::{FreezeError, FreezePlan, FreezeState, Rule};
+use rcnn_core::FasterRcnn;
+use rcnn_core::backbone::Backbone;
+use rcnn_core::backbone::named_parameters;
+use rcnn_core::freeze::{FreezeError, FreezePlan, FreezeState, Rule};
 
 use crate::LearningRateFactor;
 

@@ -6,7 +6,7 @@
 //! `tracing` crate.
 //!
 //! ```no_run
-//! use rcnn_burn::Flex;
+//! use rcnn_core::Flex;
 //! use rcnn_train::{Progress, Run, TrainConfig};
 //!
 //! let config = TrainConfig {

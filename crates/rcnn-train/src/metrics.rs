@@ -8,7 +8,7 @@ use burn_train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
     NumericEntry, SerializedEntry,
 };
-use rcnn_burn::roi::RoiHeadsConfig;
+use rcnn_core::roi::RoiHeadsConfig;
 use rcnn_eval::Evaluation;
 
 /// What one step gives: losses of its batch and, at the end of a validation, the average precision.

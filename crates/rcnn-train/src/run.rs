@@ -8,11 +8,11 @@ use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::tensor::backend::Backend;
-use rcnn_burn::backbone::Backbone;
-use rcnn_burn::freeze::{FreezingOptimizer, Rule, with_torchvision_default};
-use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, load_backbone_from};
-use rcnn_burn::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_core::backbone::Backbone;
+use rcnn_core::freeze::{FreezingOptimizer, Rule, with_torchvision_default};
+use rcnn_core::ops::DetectionBackend;
+use rcnn_core::weights::{Checkpoint, Weights, WeightsError, load_backbone_from};
+use rcnn_core::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_files::{FolderLock, remove_old_leftovers};
 use rcnn_types::parse_class_names;
 

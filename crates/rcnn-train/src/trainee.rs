@@ -9,11 +9,11 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rcnn_burn::FasterRcnn;
-use rcnn_burn::backbone::Backbone;
-use rcnn_burn::image::to_tensor;
-use rcnn_burn::ops::{DetectionBackend, Subsample};
-use rcnn_burn::weights::{Precision, Weights};
+use rcnn_core::FasterRcnn;
+use rcnn_core::backbone::Backbone;
+use rcnn_core::image::to_tensor;
+use rcnn_core::ops::{DetectionBackend, Subsample};
+use rcnn_core::weights::{Precision, Weights};
 use rcnn_data::Example;
 use rcnn_types::{ImageInstances, Instances, MASK_THRESHOLD, Size};
 

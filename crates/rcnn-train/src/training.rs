@@ -12,8 +12,8 @@ use burn_train::renderer::tui::TuiMetricsRendererWrapper;
 use burn_train::{
     ExecutionStrategy, Learner, MultiDeviceOptim, SupervisedTraining, TrainingStrategy,
 };
-use rcnn_burn::backbone::Backbone;
-use rcnn_burn::ops::DetectionBackend;
+use rcnn_core::backbone::Backbone;
+use rcnn_core::ops::DetectionBackend;
 use rcnn_data::{Augmentation, Loader, LoaderOptions};
 
 use crate::batches::Batches;

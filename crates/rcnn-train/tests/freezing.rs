@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
-use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
-use rcnn_burn::freeze::parse;
-use rcnn_burn::roi::BoxHeadConfig;
-use rcnn_burn::weights::{Precision, Weights};
-use rcnn_burn::{FasterRcnnConfig, Flex};
+use rcnn_core::backbone::{ResNetArch, ResNetFpnConfig};
+use rcnn_core::freeze::parse;
+use rcnn_core::roi::BoxHeadConfig;
+use rcnn_core::weights::{Precision, Weights};
+use rcnn_core::{FasterRcnnConfig, Flex};
 use rcnn_data::Augmentation;
 use rcnn_train::{Decay, OptimizerConfig, Progress, Run, ScheduleConfig, TrainConfig, TrainError};
 use tempfile::TempDir;

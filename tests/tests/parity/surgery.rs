@@ -35,7 +35,7 @@ pub(crate) fn checks<B: DetectionBackend>() -> Vec<Check<B>> {
 /// Detections of the bundled detector after surgery, in the bundled picture.
 fn detect<B: DetectionBackend>(operations: &[&str], device: &B::Device) -> Instances {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let whole = Weights::open(root.join("crates/rcnn-cli/assets/blood-cells.bpk"));
+    let whole = Weights::open(root.join("crates/rcnn-core/assets/blood-cells.bpk"));
     let operations = operations
         .iter()
         .map(|text| text.parse().expect("an operation"));

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rcnn_burn::weights::Weights;
+use rcnn_core::weights::Weights;
 use rcnn_train::{Run, TrainConfig, TrainError};
 use tempfile::TempDir;
 

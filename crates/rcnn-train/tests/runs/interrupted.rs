@@ -10,9 +10,9 @@ use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rcnn_burn::backbone::{Backbone, FeatureMaps, Forward, LevelSpec};
-use rcnn_burn::rpn::AnchorGenerator;
-use rcnn_burn::{FasterRcnnConfig, Flex};
+use rcnn_core::backbone::{Backbone, FeatureMaps, Forward, LevelSpec};
+use rcnn_core::rpn::AnchorGenerator;
+use rcnn_core::{FasterRcnnConfig, Flex};
 use rcnn_train::{Decay, Progress, Run, TrainError};
 
 use super::{copy, lines, tiny, train};

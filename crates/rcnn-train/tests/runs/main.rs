@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use image::{Rgb, RgbImage};
-use rcnn_burn::Flex;
-use rcnn_burn::weights::Weights;
+use rcnn_core::Flex;
+use rcnn_core::weights::Weights;
 use rcnn_train::{
     Decay, OptimizerConfig, OptimizerKind, Progress, Report, Run, ScheduleConfig, TrainConfig,
     TrainError,
