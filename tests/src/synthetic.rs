@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-use rcnn_burn::weights::{StateDict, entry};
+use rcnn_burn::weights::{StateDict, StateTensor};
 
 fn splitmix(hash: u64, index: u64) -> u64 {
     let mut z = hash.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -62,10 +62,9 @@ pub fn state_dict(
     let values = |(name, shape): &(String, Vec<usize>)| {
         let key = torch_name(name);
         let gain = changes.gains.get(&key).copied().unwrap_or(1.0);
-        entry(
-            name,
-            TensorData::new(weight(&key, shape, gain, changes.body_bias), shape.clone()),
-        )
+        let values = weight(&key, shape, gain, changes.body_bias);
+        let tensor = StateTensor::new(TensorData::new(values, shape.clone()));
+        (name.clone(), tensor)
     };
     shapes.iter().map(values).collect()
 }

@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use burn::tensor::DType;
@@ -19,7 +18,7 @@ use serde::Deserialize;
 use crate::checkpoint::Contents;
 use crate::error::CheckpointError;
 use crate::source::Source;
-use crate::state_dict::{DataFn, snapshot, transpose};
+use crate::state_dict::{StateTensor, transpose};
 use crate::storage::StoredTensor;
 use crate::weights::{CONFIG_KEY, Weights, WeightsError, write};
 
@@ -139,20 +138,19 @@ impl Weights {
 }
 
 /// The tensor as a burnpack stores it.
-fn stored(name: &str, tensor: &TensorSnapshot, precision: Precision) -> TensorSnapshot {
-    let target = match precision {
+fn stored(name: &str, tensor: &StateTensor, precision: Precision) -> TensorSnapshot {
+    let dtype = match precision {
         _ if !tensor.dtype.is_float() => tensor.dtype,
-        Precision::F16 if tensor.shape.num_dims() > 1 => DType::F16,
+        Precision::F16 if tensor.shape.len() > 1 => DType::F16,
         _ => DType::F32,
     };
-    let mut shape = tensor.shape.to_vec();
-    let data = tensor.clone_data_fn();
-    let data: DataFn = match shape.as_mut_slice() {
-        [rows, cols] if is_linear(name, &[*rows, *cols], target) => {
-            std::mem::swap(rows, cols);
-            Rc::new(move || Ok(transpose(data()?).convert_dtype(target)))
-        }
-        _ => Rc::new(move || Ok(data()?.convert_dtype(target))),
-    };
-    snapshot(name, target, shape, data)
+    let mut shape = tensor.shape.clone();
+    let linear = is_linear(name, &shape, dtype);
+    if linear {
+        shape.reverse();
+    }
+    tensor.snapshot(name, shape, dtype, move |data| {
+        let data = if linear { transpose(data) } else { data };
+        data.convert_dtype(dtype)
+    })
 }

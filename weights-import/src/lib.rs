@@ -23,7 +23,9 @@ pub use checkpoint::{Checkpoint, Format};
 pub use error::CheckpointError;
 pub use names::torchvision_names;
 pub use origin::ConfigOrigin;
-pub use state_dict::{LoadReport, StateDict, entry, load_state_dict, parameter_shapes, state_dict};
+pub use state_dict::{
+    LoadReport, StateDict, StateTensor, load_state_dict, parameter_shapes, state_dict,
+};
 pub use storage::StoredTensor;
 pub use surgery::SurgeryReport;
 pub use weights::{Weights, WeightsError, load_backbone, load_backbone_from};

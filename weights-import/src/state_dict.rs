@@ -6,36 +6,115 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, TensorData, backend::Backend};
 use burn_store::{
     BurnToPyTorchAdapter, ModuleAdapter, ModuleSnapshot, PathFilter, PyTorchToBurnAdapter,
-    TensorSnapshot,
+    TensorSnapshot, TensorSnapshotError,
 };
 use indexmap::IndexMap;
 use rcnn_backbone::named_parameters;
 
+use crate::CheckpointError;
 use crate::storage;
 
-/// Tensors in torch's layouts by torchvision's names; their data is read when asked for.
-pub type StateDict = IndexMap<String, TensorSnapshot>;
+/// Tensors in torch's layouts by torchvision's names; those of a file are read when asked for.
+pub type StateDict = IndexMap<String, StateTensor>;
 
-/// All parameters and buffers of a module, as torch's `module.state_dict()` names them.
+type Read = Arc<dyn Fn() -> Result<TensorData, CheckpointError> + Send + Sync>;
+
+/// A tensor of a [`StateDict`]: its shape, its element type, and the way to its data. Cheap to clone.
+#[derive(Clone)]
+pub struct StateTensor {
+    /// The sizes of its dimensions; none for a single number.
+    pub shape: Vec<usize>,
+    /// The type of its elements.
+    pub dtype: DType,
+    read: Read,
+}
+
+impl StateTensor {
+    /// A tensor of data in memory.
+    pub fn new(data: TensorData) -> Self {
+        Self::lazy(data.shape.to_vec(), data.dtype, move || Ok(data.clone()))
+    }
+
+    pub(crate) fn lazy(
+        shape: Vec<usize>,
+        dtype: DType,
+        read: impl Fn() -> Result<TensorData, CheckpointError> + Send + Sync + 'static,
+    ) -> Self {
+        let read = Arc::new(read);
+        Self { shape, dtype, read }
+    }
+
+    /// The elements, in row-major order.
+    ///
+    /// # Errors
+    /// When the file cannot be read any more.
+    pub fn to_data(&self) -> Result<TensorData, CheckpointError> {
+        (self.read)()
+    }
+
+    /// How many bytes the elements take.
+    pub(crate) fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+
+    /// The tensor after a change of its data, for burn-store.
+    pub(crate) fn snapshot(
+        &self,
+        name: &str,
+        shape: Vec<usize>,
+        dtype: DType,
+        change: impl Fn(TensorData) -> TensorData + 'static,
+    ) -> TensorSnapshot {
+        let read = self.read.clone();
+        let data = move || match read() {
+            Ok(data) => Ok(change(data)),
+            Err(error) => Err(TensorSnapshotError::IoError(error.to_string())),
+        };
+        let path = name.split('.').map(String::from).collect();
+        let id = Default::default();
+        let mut snapshot =
+            TensorSnapshot::from_closure(Rc::new(data), dtype, shape.into(), path, Vec::new(), id);
+        // A random id would make every written file differ.
+        snapshot.tensor_id = None;
+        snapshot
+    }
+}
+
+impl fmt::Debug for StateTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.dtype, self.shape)
+    }
+}
+
+/// All parameters and buffers of a module, copied, as torch's `module.state_dict()` names them.
 /// `num_batches_tracked`, which inference has no use for, is not among them.
 pub fn state_dict<B: Backend, M: Module<B>>(module: &M) -> StateDict {
-    let snapshots = module.collect(None, Some(Box::new(BurnToPyTorchAdapter)), true);
-    snapshots.into_iter().map(|s| (s.full_path(), s)).collect()
+    entries(module, None).collect()
 }
 
 /// One entry of [`state_dict`]. Other weights that were never used stay uninitialised.
 pub(crate) fn state_dict_entry<B: Backend, M: Module<B>>(
     module: &M,
     name: &str,
-) -> Option<(String, TensorSnapshot)> {
-    let filter = PathFilter::new().with_full_path(name);
-    let found = module.collect(Some(filter), Some(Box::new(BurnToPyTorchAdapter)), true);
-    found.into_iter().next().map(|s| (s.full_path(), s))
+) -> Option<(String, StateTensor)> {
+    entries(module, Some(PathFilter::new().with_full_path(name))).next()
+}
+
+fn entries<B: Backend, M: Module<B>>(
+    module: &M,
+    filter: Option<PathFilter>,
+) -> impl Iterator<Item = (String, StateTensor)> {
+    let snapshots = module.collect(filter, Some(Box::new(BurnToPyTorchAdapter)), true);
+    snapshots.into_iter().map(|snapshot| {
+        let data = snapshot.to_data().expect("a tensor in memory can be read");
+        (snapshot.full_path(), StateTensor::new(data))
+    })
 }
 
 /// Names and shapes of all parameters and buffers of a module, in torch's layouts and in the order
@@ -43,35 +122,6 @@ pub(crate) fn state_dict_entry<B: Backend, M: Module<B>>(
 pub fn parameter_shapes<B: Backend, M: Module<B>>(module: &M) -> Vec<(String, Vec<usize>)> {
     let parameters = named_parameters(module).into_iter();
     parameters.map(|p| (p.name, p.shape)).collect()
-}
-
-/// An entry of a [`StateDict`] from data in memory.
-pub fn entry(name: &str, data: TensorData) -> (String, TensorSnapshot) {
-    let (dtype, shape) = (data.dtype, data.shape.to_vec());
-    let snapshot = snapshot(name, dtype, shape, Rc::new(move || Ok(data.clone())));
-    (name.to_string(), snapshot)
-}
-
-pub(crate) type DataFn = Rc<dyn Fn() -> Result<TensorData, burn_store::TensorSnapshotError>>;
-
-pub(crate) fn snapshot(
-    name: &str,
-    dtype: DType,
-    shape: Vec<usize>,
-    data: DataFn,
-) -> TensorSnapshot {
-    let path = name.split('.').map(String::from).collect();
-    let mut snapshot = TensorSnapshot::from_closure(
-        data,
-        dtype,
-        shape.into(),
-        path,
-        Vec::new(),
-        Default::default(),
-    );
-    // A random id would make every written file differ.
-    snapshot.tensor_id = None;
-    snapshot
 }
 
 /// Result of a load: what became of each key, in torchvision's names.
@@ -155,14 +205,13 @@ pub fn load_state_dict<B: Backend, M: Module<B>>(
             report.unexpected.push(name.clone());
             continue;
         };
-        let found = tensor.shape.to_vec();
+        let found = tensor.shape.clone();
         if *shape != found {
             report.mismatched.push((name.clone(), shape.clone(), found));
             continue;
         }
-        let data = tensor.clone_data_fn();
-        let data: DataFn = Rc::new(move || Ok(data()?.convert_dtype(DType::F32)));
-        fitting.push(snapshot(name, DType::F32, found, data));
+        let as_f32 = |data: TensorData| data.convert_dtype(DType::F32);
+        fitting.push(tensor.snapshot(name, found, DType::F32, as_f32));
     }
     let absent = expected
         .iter()
@@ -205,9 +254,8 @@ impl ModuleAdapter for FromTorch {
             return adapted;
         }
         let data = snapshot.clone_data_fn();
-        let data: DataFn = Rc::new(move || Ok(transpose(data()?)));
         TensorSnapshot::from_closure(
-            data,
+            Rc::new(move || Ok(transpose(data()?))),
             adapted.dtype,
             adapted.shape,
             adapted.path_stack.unwrap_or_default(),

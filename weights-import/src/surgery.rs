@@ -9,7 +9,7 @@ use rcnn_detector::FasterRcnnConfig;
 use rcnn_detector::surgery::Operation;
 use rcnn_roi::BoxHeadConfig;
 
-use crate::state_dict::{lines, snapshot, state_dict_entry};
+use crate::state_dict::{lines, state_dict_entry};
 use crate::{ConfigOrigin, StateDict, Weights, WeightsError, parameter_shapes};
 
 /// Result of surgery: what became of every parameter, in torchvision's names.
@@ -99,10 +99,7 @@ impl Weights {
     /// Takes a tensor over under its new name and, after the last of a batch norm's, torch's counter.
     fn keep(&self, old: &str, name: &str, tensors: &mut StateDict, report: &mut SurgeryReport) {
         let mut keep = |old: &str, name: String| {
-            let tensor = &self.tensors[old];
-            let (dtype, shape) = (tensor.dtype, tensor.shape.to_vec());
-            let kept = snapshot(&name, dtype, shape, tensor.clone_data_fn());
-            tensors.insert(name.clone(), kept);
+            tensors.insert(name.clone(), self.tensors[old].clone());
             report.kept.push((old.to_string(), name));
         };
         keep(old, name.to_string());

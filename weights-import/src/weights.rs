@@ -2,11 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use burn_store::TensorSnapshotError;
 use rcnn_backbone::{AnyBackbone, Backbone, Shapes, Stage};
 use rcnn_detector::surgery::SurgeryError;
 use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
@@ -18,7 +16,7 @@ use crate::names::torchvision_names;
 use crate::origin::{self, ConfigOrigin};
 use crate::published::{self, COCO_CATEGORIES};
 use crate::recognize::{Recognized, recognize};
-use crate::state_dict::snapshot;
+use crate::state_dict::StateTensor;
 use crate::{
     Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict,
     parameter_shapes, state_dict,
@@ -104,7 +102,8 @@ fn prefix(path: &Path) -> String {
     }
 }
 
-/// The tensors of a detector, in torch's layouts under torchvision's names, and its configuration.
+/// The tensors of a detector, in torch's layouts under torchvision's names, and its configuration. May be sent
+/// to and shared with other threads.
 #[derive(Debug, Clone)]
 pub struct Weights {
     /// The file they come from; empty for those of a model in memory.
@@ -391,13 +390,8 @@ pub(crate) fn write(
 
 fn lazy(tensors: Vec<(String, StoredTensor)>) -> StateDict {
     let entry = |(name, tensor): (String, StoredTensor)| {
-        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
-        let data = move || {
-            tensor
-                .data()
-                .map_err(|error| TensorSnapshotError::IoError(error.to_string()))
-        };
-        (name.clone(), snapshot(&name, dtype, shape, Rc::new(data)))
+        let (shape, dtype) = (tensor.shape.clone(), tensor.dtype);
+        (name, StateTensor::lazy(shape, dtype, move || tensor.data()))
     };
     tensors.into_iter().map(entry).collect()
 }

@@ -319,8 +319,8 @@ fn the_counters_of_a_norm_go_along() {
     let mut whole = weights();
     let counter = "backbone.body.layer1.0.bn1.num_batches_tracked".to_string();
     let data = TensorData::from([7i64]);
-    let (name, tensor) = weights_import::entry(&counter, data);
-    whole.tensors.insert(name, tensor);
+    let tensor = weights_import::StateTensor::new(data);
+    whole.tensors.insert(counter.clone(), tensor);
     let (changed, _) = operated(&whole, &["num-classes 2"]);
     assert!(changed.tensors.contains_key(&counter));
     changed.load::<Flex>(&DEVICE).expect("a model");

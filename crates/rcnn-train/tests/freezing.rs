@@ -92,8 +92,8 @@ fn train(out: &Path, config: TrainConfig) -> Result<BTreeMap<String, Vec<f32>>, 
 
 fn tensors(file: &Path) -> BTreeMap<String, Vec<f32>> {
     let weights = Weights::open(file).expect("weights");
-    let values = |snapshot: &burn_store::TensorSnapshot| -> Vec<f32> {
-        snapshot.to_data().expect("data").into_vec().expect("f32")
+    let values = |tensor: &rcnn_core::weights::StateTensor| -> Vec<f32> {
+        tensor.to_data().expect("data").into_vec().expect("f32")
     };
     let tensors = weights.tensors.iter();
     tensors.map(|(name, t)| (name.clone(), values(t))).collect()

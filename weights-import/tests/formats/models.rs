@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use burn::module::Module;
+use burn::module::{Module, ParamId};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{TensorData, Tolerance};
-use burn_store::{BurnpackStore, BurnpackWriter, ModuleSnapshot};
+use burn_store::{BurnpackStore, BurnpackWriter, ModuleSnapshot, TensorSnapshot};
 use rcnn_backbone::{
     MobileNetV3Arch, NormKind, ResNetArch, ResNetFpnConfig, SequentialArch, SequentialConfig,
 };
@@ -15,7 +15,7 @@ use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::backend_types::{Flex, FlexDevice};
 use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
 use weights_import::{
-    Checkpoint, CheckpointError, ConfigOrigin, Precision, Weights, WeightsError, entry,
+    Checkpoint, CheckpointError, ConfigOrigin, Precision, StateTensor, Weights, WeightsError,
     load_backbone, parameter_shapes, state_dict,
 };
 
@@ -295,14 +295,26 @@ fn says_what_it_does_not_recognize() {
 }
 
 #[test]
+fn weights_go_to_other_threads() {
+    let weights = Weights::from_model(&small_model());
+    let names = weights.tensors.len();
+    let there =
+        std::thread::spawn(move || weights.load::<Flex>(&DEVICE).map(|m| parameter_shapes(&m)));
+    assert_eq!(
+        there.join().expect("no panic").expect("a model").len(),
+        names
+    );
+}
+
+#[test]
 fn round_trips_change_no_bit() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| folder.path().join(name);
     let mut original = Weights::from_model(&small_model());
     // A counter has no dimensions and no place in the model, but must survive.
     let counter = "backbone.body.bn1.num_batches_tracked";
-    let (name, tensor) = entry(counter, TensorData::new(vec![730i64], [0usize; 0]));
-    original.tensors.insert(name, tensor);
+    let count = StateTensor::new(TensorData::new(vec![730i64], [0usize; 0]));
+    original.tensors.insert(counter.into(), count);
 
     original
         .write_burnpack(file("a.bpk"), Precision::F32)
@@ -363,7 +375,7 @@ fn branches_survive_every_format_and_precision() {
         for (name, tensor) in &burnpack.tensors {
             let found = back.tensors[name].to_data().expect("data");
             assert_eq!(found, tensor.to_data().expect("data"), "{name}");
-            assert_eq!(found.shape, original.tensors[name].shape, "{name}");
+            assert_eq!(found.shape.to_vec(), original.tensors[name].shape, "{name}");
         }
         back.load::<Flex>(&DEVICE).expect("a model");
     }
@@ -468,7 +480,16 @@ fn burnpacks_of_before_open_with_the_same_bits() {
     let file = |name: &str| folder.path().join(name);
     let weights = Weights::from_model(&small_model());
     let write = |name: &str, metadata: &[(&str, &str)]| {
-        let mut writer = BurnpackWriter::new(weights.tensors.values().cloned().collect());
+        let snapshot = |(name, tensor): (&String, &StateTensor)| {
+            let path = name.split('.').map(String::from).collect();
+            TensorSnapshot::from_data(
+                tensor.to_data().expect("data"),
+                path,
+                vec![],
+                ParamId::new(),
+            )
+        };
+        let mut writer = BurnpackWriter::new(weights.tensors.iter().map(snapshot).collect());
         for (key, value) in metadata {
             writer = writer.with_metadata(key, value);
         }
@@ -531,11 +552,15 @@ fn f16_halves_the_file_and_loads_as_f32() {
 fn strict_lists_what_does_not_fit_and_partial_loads_the_rest() {
     let mut weights = Weights::from_model(&small_model());
     weights.tensors.shift_remove("rpn.head.cls_logits.bias");
-    let (name, tensor) = entry("rpn.head.extra", TensorData::new(vec![1.0f32], [1]));
-    weights.tensors.insert(name, tensor);
-    let fc7 = "roi_heads.box_head.fc7.weight";
-    let (name, tensor) = entry(fc7, TensorData::new(vec![0.0f32; 6], [2, 3]));
-    weights.tensors.insert(name, tensor);
+    for (name, data) in [
+        ("rpn.head.extra", TensorData::new(vec![1.0f32], [1])),
+        (
+            "roi_heads.box_head.fc7.weight",
+            TensorData::new(vec![0.0f32; 6], [2, 3]),
+        ),
+    ] {
+        weights.tensors.insert(name.into(), StateTensor::new(data));
+    }
 
     let error = weights
         .load::<Flex>(&DEVICE)
@@ -583,8 +608,8 @@ fn a_classifier_loads_into_the_backbone_alone() {
         "layer4.0.conv1.weight",
         "bn1.num_batches_tracked",
     ] {
-        let (name, tensor) = entry(name, TensorData::new(vec![0.0f32], [1]));
-        classifier.tensors.insert(name, tensor);
+        let tensor = StateTensor::new(TensorData::new(vec![0.0f32], [1]));
+        classifier.tensors.insert(name.into(), tensor);
     }
     classifier.write_safetensors(&path).expect("written");
 
@@ -612,9 +637,9 @@ fn what_can_not_be_written_leaves_nothing_behind() {
         "{error}"
     );
     // A tensor whose data is not what its shape says.
-    let (name, tensor) = entry("bad", TensorData::new(vec![0.0f32; 2], [2]));
-    weights.tensors.insert(name, tensor);
-    weights.tensors["bad"].shape = [3].into();
+    let mut bad = StateTensor::new(TensorData::new(vec![0.0f32; 2], [2]));
+    bad.shape = vec![3];
+    weights.tensors.insert("bad".into(), bad);
     let path = folder.path().join("model.bpk");
     assert!(weights.write_burnpack(&path, Precision::F32).is_err());
     assert!(weights.write_safetensors(&path).is_err());
