@@ -117,7 +117,10 @@ fn every_layer_is_counted_and_measured() {
     let weights = weights("fc:16,fc:16");
     let samples = samples();
     let analysis = analyzed(&weights, &samples);
-    let elements = weights.tensors.values().map(|t| t.shape.num_elements());
+    let elements = weights
+        .tensors
+        .values()
+        .map(|t| t.shape.iter().product::<usize>());
     assert_eq!(analysis.parameters, elements.sum::<usize>());
     let macs = |size| weights.config.costs(size).expect("costs").total().macs;
     assert_eq!(
