@@ -2,19 +2,45 @@
 //!
 //! A [`Target`] takes any bytes and must neither panic nor run for long nor allocate what the bytes do not justify; what it
 //! accepts must make sense. Inputs are the files of its [corpus](Target::seeds) and [`mutated`] ones, the same in
-//! every run. `tests/corpus.rs` runs a few of them with the other tests, `fuzz/run` as many as there is time for. An input
-//! that was once handled wrongly goes into `corpus`.
+//! every run. `tests/corpus.rs` runs a few of them with the other tests, `fuzz/run` as many as there is time for, and
+//! `fuzz/libfuzzer` those that libFuzzer makes. An input that was once handled wrongly goes into `corpus`.
 
+mod edits;
 mod mutate;
 mod targets;
 
 use std::fs;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 pub use mutate::mutated;
 pub use targets::{Scratch, TARGETS, Target};
 
+/// What the last panic said, and where.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Has panics noted for [`Target::check`] instead of printed.
+pub fn note_panics() {
+    panic::set_hook(Box::new(|info| {
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
+    }));
+}
+
 impl Target {
+    /// Runs it on an input.
+    ///
+    /// # Errors
+    /// The message of its panic, after [`note_panics`].
+    pub fn check(&self, scratch: &Scratch, input: &[u8]) -> Result<(), String> {
+        panic::catch_unwind(AssertUnwindSafe(|| (self.run)(scratch, input))).map_err(|_| {
+            PANIC
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        })
+    }
+
     /// The files that inputs are made of, in the order of their names: those of `corpus`, and those that the tests of
     /// other crates have.
     ///

@@ -8,16 +8,11 @@ use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use fuzz::{Scratch, TARGETS, Target, mutated};
-
-/// What a panic said, and where.
-static PANIC: Mutex<String> = Mutex::new(String::new());
+use fuzz::{Scratch, TARGETS, Target, mutated, note_panics};
 
 /// An input that takes longer than this is one of the findings.
 const SLOW: Duration = Duration::from_secs(5);
@@ -42,11 +37,7 @@ fn main() -> ExitCode {
     };
     let is_chosen = |target: &&Target| names.is_empty() || names.iter().any(|n| n == target.name);
     let targets: Vec<&Target> = TARGETS.iter().filter(is_chosen).collect();
-    panic::set_hook(Box::new(|info| {
-        *PANIC
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = info.to_string();
-    }));
+    note_panics();
     let time = Duration::from_secs_f64(minutes * 60.0 / targets.len() as f64);
     let findings = targets.into_iter().map(|target| run(target, time));
     match findings.collect::<io::Result<Vec<usize>>>() {
@@ -74,12 +65,9 @@ fn run(target: &Target, time: Duration) -> io::Result<usize> {
         let input = mutated(&seeds, number);
         fs::write(&running, &input)?;
         let began = Instant::now();
-        let result = panic::catch_unwind(AssertUnwindSafe(|| (target.run)(&scratch, &input)));
+        let result = target.check(&scratch, &input);
         let finding = match result {
-            Err(_) => PANIC
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .clone(),
+            Err(panic) => panic,
             Ok(()) if began.elapsed() > SLOW => format!("took {:.0?}", began.elapsed()),
             Ok(()) => String::new(),
         };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rcnn_burn::image::{open_rgb, upright_size};
 use rcnn_burn::types::parse_class_names;
 use rcnn_burn::weights::{Checkpoint, Weights};
-use rcnn_burn::{FasterRcnnConfig, Flex, freeze};
+use rcnn_burn::{FasterRcnnConfig, Flex, freeze, surgery};
 use rcnn_data::check::{AnchorSpec, check};
 use rcnn_data::{Format, ReadOptions};
 use rcnn_train::TrainConfig;
@@ -15,18 +15,20 @@ use tempfile::TempDir;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
+use crate::edits;
+
 /// A reader of files.
 pub struct Target {
     /// Its name, and that of its folder in `corpus`.
     pub name: &'static str,
     /// A folder of the workspace with more seeds.
-    pub(crate) fixtures: Option<&'static str>,
+    pub fixtures: Option<&'static str>,
     /// Reads an input. It panics where the reader does, and where what it accepts makes no sense.
     pub run: fn(&Scratch, &[u8]),
 }
 
-/// Everything that reads files.
-pub static TARGETS: [Target; 10] = [
+/// Everything that reads files. A new reader is one more line here, and a folder of `corpus`.
+pub static TARGETS: &[Target] = &[
     target(
         "checkpoint",
         Some("weights-import/tests/fixtures"),
@@ -52,6 +54,14 @@ pub static TARGETS: [Target; 10] = [
         text(bytes, detector_config);
     }),
     target("train_config", None, |_, bytes| text(bytes, train_config)),
+    target("detector_edits", None, |_, bytes| {
+        detector_config(&edits::detector(bytes).to_string());
+    }),
+    target("train_edits", None, |_, bytes| {
+        if let Ok(config) = serde_json::from_value::<TrainConfig>(edits::training(bytes)) {
+            let _ = config.validate();
+        }
+    }),
     target("names", None, |_, bytes| text(bytes, names)),
 ];
 
@@ -120,13 +130,14 @@ impl Scratch {
     fn labels(&self, name: &str, bytes: &[u8], format: Format) {
         self.write(name, bytes);
         let folder = name.split('/').next().expect("a name");
-        for clip in [false, true] {
-            let options = ReadOptions {
-                format: Some(format),
-                clip,
-                ..Default::default()
-            };
-            dataset(&self.folder.join(folder), &options);
+        let mut options = ReadOptions {
+            format: Some(format),
+            ..Default::default()
+        };
+        let root = self.folder.join(folder);
+        if dataset(&root, &options) {
+            options.clip = true;
+            dataset(&root, &options);
         }
     }
 }
@@ -205,9 +216,10 @@ fn picture(scratch: &Scratch, bytes: &[u8]) {
     }
 }
 
-fn dataset(root: &Path, options: &ReadOptions) {
+/// Whether there was anything to read.
+fn dataset(root: &Path, options: &ReadOptions) -> bool {
     let Ok(reading) = rcnn_data::read(root, options) else {
-        return;
+        return false;
     };
     let report = check(&reading, &AnchorSpec::default(), 0);
     assert!(!report.to_string().is_empty());
@@ -229,6 +241,7 @@ fn dataset(root: &Path, options: &ReadOptions) {
             );
         }
     }
+    true
 }
 
 fn detector_config(text: &str) {
@@ -255,4 +268,7 @@ fn names(text: &str) {
     }
     let rules: Vec<&str> = text.lines().collect();
     let _ = freeze::parse(&rules);
+    for line in rules {
+        let _ = line.parse::<surgery::Operation>();
+    }
 }
