@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::error::DataError;
 use crate::text::read_text;
 
@@ -20,6 +22,12 @@ pub(crate) fn is_one_of(extension: &OsStr, extensions: &[&str]) -> bool {
 pub(crate) fn is_hidden(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with('.') || name == "__MACOSX" || name == "@eaDir"
+}
+
+/// A name as Windows and macOS compare it: without regard to capitals, and with `é` for `e` and an accent, which macOS
+/// makes of it.
+pub(crate) fn folded(name: &str) -> String {
+    name.to_lowercase().nfc().collect()
 }
 
 /// The files of some extensions right in a folder.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
-use crate::files::pictures_below;
+use crate::files::{folded, pictures_below};
 use crate::tree::{is_split_name, name_of};
 
 /// Finds pictures: under the stated name in some folders, else by their base name below a folder.
@@ -21,9 +21,9 @@ pub(crate) struct PictureFinder {
     split: String,
     /// The base names that several stated names have.
     shared: HashSet<String>,
-    /// File names that several files have in lower case.
-    shared_in_any_case: HashSet<String>,
-    /// The pictures below by their base names in small letters, once they are asked for.
+    /// The base names that several stated names have when [folded].
+    shared_when_folded: HashSet<String>,
+    /// The pictures below by their [folded] base names, once they are asked for.
     index: Option<HashMap<String, Vec<PathBuf>>>,
 }
 
@@ -42,7 +42,7 @@ impl PictureFinder {
             below: below.into(),
             split: split.into(),
             shared: repeated(names()),
-            shared_in_any_case: repeated(names().map(|name| name.to_lowercase())),
+            shared_when_folded: repeated(names().map(|name| folded(&name))),
             index: None,
         }
     }
@@ -68,13 +68,11 @@ impl PictureFinder {
         // The longest common end decides, if it is one alone.
         let common = |path: &Path| {
             let parts = path.components().rev().zip(stated.components().rev());
-            let same =
-                |a: &Component, b: &Component| a.as_os_str().eq_ignore_ascii_case(b.as_os_str());
-            parts.take_while(|(a, b)| same(a, b)).count()
+            let key = |part: &Component| folded(&part.as_os_str().to_string_lossy());
+            parts.take_while(|(a, b)| key(a) == key(b)).count()
         };
-        let lower = base.to_lowercase();
-        let alike = index.get(&lower)?;
-        // Windows and macOS take `a.jpg` for `a.JPG`.
+        let key = folded(&base);
+        let alike = index.get(&key)?;
         let is_exact = alike.iter().any(|path| name_of(path) == base);
         let found = alike
             .iter()
@@ -83,7 +81,7 @@ impl PictureFinder {
         found.sort_by_key(|(parts, _)| std::cmp::Reverse(*parts));
         let is_shared = match is_exact {
             true => self.shared.contains(&base),
-            false => self.shared_in_any_case.contains(&lower),
+            false => self.shared_when_folded.contains(&key),
         };
         let least = if is_shared { 2 } else { 1 };
         match found[..] {
@@ -141,7 +139,7 @@ fn repeated(names: impl Iterator<Item = String>) -> HashSet<String> {
     names.filter(|name| !seen.insert(name.clone())).collect()
 }
 
-/// The pictures below a folder by base name in small letters, without those in the folders of other splits.
+/// The pictures below a folder by [folded] base name, without those in the folders of other splits.
 fn index(below: &Path, split: &str) -> HashMap<String, Vec<PathBuf>> {
     let other =
         |name: &str| is_split_name(name) && is_split_name(split) && !split.starts_with(name);
@@ -150,7 +148,7 @@ fn index(below: &Path, split: &str) -> HashMap<String, Vec<PathBuf>> {
         let inner = picture.strip_prefix(below).unwrap_or(&picture).parent();
         let mut folders = inner.into_iter().flat_map(Path::components);
         if !folders.any(|part| other(&part.as_os_str().to_string_lossy())) {
-            let name = name_of(&picture).to_lowercase();
+            let name = folded(&name_of(&picture));
             index.entry(name).or_default().push(picture);
         }
     }

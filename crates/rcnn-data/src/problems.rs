@@ -46,6 +46,9 @@ pub enum ProblemKind {
     SizeMismatch,
     /// Note: an image whose labels were made without heeding its orientation, and are turned with it.
     TurnedLabels,
+    /// Note: an image that its orientation turns or flips, whose labels do not show whether they heed that; they
+    /// are taken to.
+    UnclearOrientation,
     /// Note: a box that was cut to the image.
     Clipped,
     /// Note: a box that the image has twice, with the same label.
@@ -90,6 +93,9 @@ impl ProblemKind {
             Self::SizeMismatch => "images of another size than their labels state",
             Self::TurnedLabels => {
                 "images labelled as they are stored, their labels turned with them"
+            }
+            Self::UnclearOrientation => {
+                "turned or flipped images whose labels do not show which way up they were made"
             }
             Self::Clipped => "boxes cut to the image",
             Self::DuplicateBox => "duplicate boxes",

@@ -13,14 +13,37 @@ pub(crate) struct Turn {
     orientation: Orientation,
 }
 
+/// Whether a data set's labels were made on the pictures as they are stored: some sizes show that, and none the contrary.
+pub(crate) fn are_on_stored<'a>(
+    mut pictures: impl Iterator<Item = (&'a Header, Option<Size>)>,
+) -> bool {
+    let mut shown = false;
+    let contrary = pictures.any(|(header, stated)| {
+        let upright = header.upright_size();
+        shown |= is_stored_size(header, stated);
+        upright != header.stored && stated == Some(upright)
+    });
+    shown && !contrary
+}
+
+fn is_stored_size(header: &Header, stated: Option<Size>) -> bool {
+    stated == Some(header.stored) && header.stored != header.upright_size()
+}
+
+/// Whether a picture is turned or flipped and its size does not show on which way up it was labelled.
+pub(crate) fn is_unclear(header: &Header, stated: Option<Size>) -> bool {
+    let same = header.stored == header.upright_size();
+    header.orientation != Orientation::NoTransforms && (same || stated.is_none())
+}
+
 impl Turn {
     /// The turn that the labels of a picture need whose stated size is not that of the upright picture but
-    /// that of the stored one. Where both have the same size, nothing shows which one was labelled.
-    pub(crate) fn new(header: &Header, stated: Size) -> Option<Self> {
-        let (stored, upright) = (header.stored, header.upright_size());
-        (stated == stored && stated != upright).then_some(Self {
-            stored,
-            upright,
+    /// that of the stored one. Where the sizes do not show it, its labels are `like_others`.
+    pub(crate) fn new(header: &Header, stated: Option<Size>, like_others: bool) -> Option<Self> {
+        let needed = is_stored_size(header, stated) || like_others && is_unclear(header, stated);
+        needed.then(|| Self {
+            stored: header.stored,
+            upright: header.upright_size(),
             orientation: header.orientation,
         })
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use rayon::prelude::*;
-use rcnn_image::{Header, ImageErrorKind, open_rgb};
+use rcnn_image::{Header, ImageError, ImageErrorKind, open_rgb};
 use rcnn_types::boxes::box_area;
 use rcnn_types::{BBox, Instances, Keypoints, Mask, Size, Skeleton, UNUSED};
 
@@ -18,7 +18,7 @@ use crate::error::DataError;
 use crate::extras::Extras;
 use crate::problems::{ProblemKind as Kind, Problems};
 use crate::shapes;
-use crate::turn::Turn;
+use crate::turn::{self, Turn};
 
 /// How far a box may reach beyond the image without being outside, in pixels: labels count from 0
 /// or from 1, and relative ones are rounded.
@@ -33,13 +33,22 @@ impl Annotations {
         options: &ReadOptions,
     ) -> Result<Reading, DataError> {
         let classes = Classes::new(root, &self, options)?;
-        let validated: Vec<(Option<Sample>, Problems)> = self
-            .images
-            .par_iter()
+        let images = self.images.par_iter();
+        let headers: Vec<Result<Header, ImageError>> =
+            images.map(|image| Header::read(&image.path)).collect();
+        let read = self.images.iter().zip(&headers);
+        let read = read.filter_map(|(image, header)| Some((header.as_ref().ok()?, image.stated)));
+        let context = Context {
+            classes: &classes,
+            options,
+            on_stored: turn::are_on_stored(read),
+        };
+        let images = self.images.par_iter().zip(headers);
+        let validated: Vec<(Option<Sample>, Problems)> = images
             .enumerate()
-            .map(|(index, image)| {
+            .map(|(index, (image, header))| {
                 let mut problems = Problems::default();
-                let sample = image.validate(index, &classes, options, &mut problems);
+                let sample = image.validate(index, header, &context, &mut problems);
                 let sample = sample.filter(|_| !options.decode || image.decodes(&mut problems));
                 (sample, problems)
             })
@@ -167,6 +176,14 @@ impl Classes {
     }
 }
 
+/// What the validation of an image needs to know of the data set.
+struct Context<'a> {
+    classes: &'a Classes,
+    options: &'a ReadOptions,
+    /// Whether labels were made on the pictures as they are stored.
+    on_stored: bool,
+}
+
 impl AnnotatedImage {
     /// Whether the pixels can be read too.
     fn decodes(&self, problems: &mut Problems) -> bool {
@@ -183,11 +200,14 @@ impl AnnotatedImage {
     fn validate(
         &self,
         index: usize,
-        classes: &Classes,
-        options: &ReadOptions,
+        header: Result<Header, ImageError>,
+        context: &Context,
         problems: &mut Problems,
     ) -> Option<Sample> {
-        let header = match Header::read(&self.path) {
+        let Context {
+            classes, options, ..
+        } = context;
+        let header = match header {
             Ok(header) => header,
             Err(error) if is_missing(&error.kind) => {
                 let mut message = format!("no such file; {} names it", self.named_by.display());
@@ -212,10 +232,17 @@ impl AnnotatedImage {
             };
             problems.push(Kind::UnlabelledImage, &self.path, None, message);
         }
-        let turn = self.stated.and_then(|stated| Turn::new(&header, stated));
+        let turn = Turn::new(&header, self.stated, context.on_stored);
         if turn.is_some() {
             let message = format!("labelled as {} is stored", self.path.display());
             problems.push(Kind::TurnedLabels, labels, None, message);
+        } else if turn::is_unclear(&header, self.stated) && !self.objects.is_empty() {
+            let message = format!(
+                "{} is stored with orientation {}; its labels are taken for those of the upright picture",
+                self.path.display(),
+                header.orientation.to_exif()
+            );
+            problems.push(Kind::UnclearOrientation, labels, None, message);
         } else if let Some(stated) = self.stated.filter(|stated| *stated != size) {
             let message = format!(
                 "{} is {}x{}, not {}x{} as stated",

@@ -7,6 +7,7 @@
 //! VOC counts pixels from 1. Objects marked difficult are objects; that and their other attributes
 //! are extras. Parts of objects are not read.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
 use crate::dataset::{BACKGROUND, ReadOptions};
 use crate::error::DataError;
 use crate::extras::Extras;
-use crate::files::{PICTURES, files_by_stem, is_one_of, lines_of};
+use crate::files::{PICTURES, files_by_stem, folded, is_one_of, lines_of};
 use crate::problems::{ProblemKind, Problems};
 use crate::text::{decode_xml, read_text};
 
@@ -131,13 +132,15 @@ pub(crate) fn read(layout: &Layout, options: &ReadOptions) -> Result<Annotations
     })
 }
 
-/// Gives XML files that have no picture of their own name that of the picture they name, and returns
-/// these names by the old ones.
+/// Gives XML files that have no picture of their own name that of the picture they name, or else of the one whose name is
+/// like theirs, and returns these names by the old ones.
 fn take_picture_names(
     parsed: &mut BTreeMap<String, Result<Annotation, String>>,
     annotations: &mut BTreeMap<String, PathBuf>,
     pictures: &BTreeMap<String, PathBuf>,
 ) -> HashMap<String, String> {
+    let is_free = |picture: &&String| !annotations.contains_key(*picture);
+    let alike = Alike::new(pictures.keys().filter(is_free));
     let (mut renamed, mut taken) = (HashMap::new(), HashSet::new());
     for (name, annotation) in parsed
         .iter()
@@ -145,13 +148,16 @@ fn take_picture_names(
     {
         let filename = annotation.as_ref().ok().and_then(|a| a.filename.as_deref());
         let stem = filename.map(stem_of).unwrap_or_default();
-        let picture = match name.rsplit_once('/') {
+        let stated = match name.rsplit_once('/') {
             Some((split, _)) => format!("{split}/{stem}"),
             None => stem.to_string(),
         };
-        let is_free = pictures.contains_key(&picture) && !annotations.contains_key(&picture);
-        if is_free && taken.insert(picture.clone()) {
-            renamed.insert(name.clone(), picture);
+        let exact = Some(&stated).filter(|name| pictures.contains_key(*name) && is_free(name));
+        let similar = || alike.find(name).or_else(|| alike.find(&stated));
+        if let Some(picture) = exact.or_else(similar)
+            && taken.insert(picture.clone())
+        {
+            renamed.insert(name.clone(), picture.clone());
         }
     }
     for (name, picture) in &renamed {
@@ -162,6 +168,27 @@ fn take_picture_names(
         }
     }
     renamed
+}
+
+/// Names by what they are when [folded].
+struct Alike<'a>(HashMap<String, Vec<&'a String>>);
+
+impl<'a> Alike<'a> {
+    fn new(names: impl Iterator<Item = &'a String>) -> Self {
+        let mut alike: HashMap<String, Vec<&String>> = HashMap::new();
+        for name in names {
+            alike.entry(folded(name)).or_default().push(name);
+        }
+        Self(alike)
+    }
+
+    /// The only name that is like this one.
+    fn find(&self, name: &str) -> Option<&'a String> {
+        match self.0.get(&folded(name)).map(Vec::as_slice) {
+            Some(&[alike]) => Some(alike),
+            _ => None,
+        }
+    }
 }
 
 /// The stem of a file that an XML file names, wherever it was.
@@ -189,6 +216,10 @@ fn read_splits(
         let names = [annotations, pictures];
         names.iter().any(|files| files.contains_key(stem)) || renamed.contains_key(stem)
     };
+    let alike = LazyCell::new(|| {
+        let all: BTreeSet<&String> = annotations.keys().chain(pictures.keys()).collect();
+        Alike::new(all.into_iter())
+    });
     let mut splits: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for name in pictures.keys() {
         if let Some((split, _)) = name.rsplit_once('/') {
@@ -220,7 +251,12 @@ fn read_splits(
                 }
                 _ => line,
             };
-            let stem = renamed.get(stem).map_or(stem, String::as_str);
+            let renamed = renamed.get(stem).map(String::as_str);
+            let similar = || {
+                let unknown = Some(stem).filter(|stem| !known(stem))?;
+                alike.find(unknown).map(String::as_str)
+            };
+            let stem = renamed.or_else(similar).unwrap_or(stem);
             if seen.insert(stem) {
                 stems.push(stem.to_string());
             } else {

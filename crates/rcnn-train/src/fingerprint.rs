@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use rayon::prelude::*;
 use rcnn_data::{Dataset, Sample};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -15,30 +16,37 @@ use crate::data::Splits;
 /// Images named in a message.
 const NAMED: usize = 3;
 
-/// The classes, and a digest of each image's size, boxes and labels.
+/// Number of what goes into a digest, which earlier versions made of less.
+const DIGEST: u32 = 1;
+
+/// The classes, and a digest of each image's file and labels.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
+    #[serde(default)]
+    digest: u32,
     classes: Vec<String>,
     train: BTreeMap<String, String>,
     valid: BTreeMap<String, String>,
 }
 
 impl Fingerprint {
+    /// Reads every image file once.
     pub(crate) fn new(data: &Splits) -> Self {
         let digests = |split: &Dataset| {
-            let samples = split.samples.iter();
+            let samples = split.samples.par_iter();
             samples
                 .map(|sample| (name(sample, &split.root), digest(sample)))
                 .collect()
         };
         Self {
+            digest: DIGEST,
             classes: data.train.class_names.clone(),
             train: digests(&data.train),
             valid: digests(&data.valid),
         }
     }
 
-    /// That of the run in a folder; `None` if it has none, as runs of earlier versions.
+    /// That of the run in a folder; `None` if it has none to compare with, as runs of earlier versions.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, TrainError> {
         let path = folder.join("data.json");
         if !path.exists() {
@@ -49,7 +57,8 @@ impl Fingerprint {
             path,
             reason: error.to_string(),
         };
-        serde_json::from_str(&text).map(Some).map_err(damaged)
+        let found: Self = serde_json::from_str(&text).map_err(damaged)?;
+        Ok(Some(found).filter(|found| found.digest == DIGEST))
     }
 
     pub(crate) fn write(&self, folder: &Path) -> Result<(), TrainError> {
@@ -104,18 +113,23 @@ fn name(sample: &Sample, root: &Path) -> String {
 
 fn digest(sample: &Sample) -> String {
     let mut hash = Sha256::new();
-    // Its pixels would have to be read: other ones seldom take as many bytes.
-    let length = fs::metadata(&sample.image).map_or(0, |about| about.len());
-    hash.update(length.to_le_bytes());
+    // A file that is gone by now is an error of the loader.
+    hash.update(Sha256::digest(fs::read(&sample.image).unwrap_or_default()));
     let (width, height) = sample.size.dimensions();
     hash.update(width.to_le_bytes());
     hash.update(height.to_le_bytes());
     for object in sample.instances.iter() {
         hash.update([object.is_crowd.into()]);
-        for edge in object.bbox {
-            hash.update(edge.to_le_bytes());
+        for number in object.bbox.into_iter().chain([object.area]) {
+            hash.update(number.to_le_bytes());
         }
         hash.update((object.label as u64).to_le_bytes());
+        if let Some(mask) = object.mask {
+            hash.update(mask.to_compressed());
+        }
+        for number in object.keypoints.into_iter().flat_map(|all| all.0.as_flattened()) {
+            hash.update(number.to_le_bytes());
+        }
     }
     let digest = hash.finalize();
     digest[..8]

@@ -179,7 +179,7 @@ fn detecting_killed_at_any_moment_leaves_whole_pictures() {
 
 /// Every command that writes, with the option that says where to, and what fails on a full disk.
 #[cfg(unix)]
-const WRITERS: [&[&str]; 8] = [
+const WRITERS: [&[&str]; 9] = [
     &[
         "detect",
         "--weights",
@@ -207,6 +207,7 @@ const WRITERS: [&[&str]; 8] = [
         "--out",
     ],
     &["convert", "model.bpk", "--output"],
+    &["export", "model.bpk", "--output"],
     &[
         "surgery",
         "model.bpk",
@@ -222,6 +223,7 @@ const WRITERS: [&[&str]; 8] = [
 fn target(writer: &[&str], folder: &str) -> String {
     match writer[0] {
         "convert" | "surgery" => format!("{folder}/model.bpk"),
+        "export" => format!("{folder}/model.onnx"),
         command => format!("{folder}/{command}-{}", writer[1].trim_matches('-')),
     }
 }

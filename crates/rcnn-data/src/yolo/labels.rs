@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::LABELS;
-use crate::files::files_below;
+use crate::files::{files_below, folded};
 use crate::text::read_text;
 use crate::tree::{is_called, name_of};
 
@@ -24,7 +24,7 @@ pub(super) fn expected(picture: &Path) -> PathBuf {
 
 /// Finds the label files of pictures: where they should be, in a folder `labels` beside, beside the
 /// picture; else below or above, in folders of labels, where only one picture and one label file have
-/// that stem.
+/// that stem or, without regard to capitals, one like it.
 pub(super) fn find<'a>(
     pictures: impl Iterator<Item = &'a Path> + Clone,
     apart: Option<&Path>,
@@ -62,7 +62,7 @@ fn direct(picture: &Path) -> Option<PathBuf> {
     places.into_iter().find(|place| place.is_file())
 }
 
-/// The labels below each folder by stem.
+/// The labels below each folder by [folded] stem.
 type Indices = HashMap<PathBuf, HashMap<String, Vec<PathBuf>>>;
 
 /// A label file of that name in the folders around the place where it should be.
@@ -71,9 +71,12 @@ fn elsewhere(expected: &Path, apart: Option<&Path>, indices: &mut Indices) -> Op
         let index = indices
             .entry(folder.into())
             .or_insert_with(|| index(folder));
-        let stem = expected.file_stem().unwrap_or_default().to_string_lossy();
-        match index.get(stem.as_ref()).map(Vec::as_slice) {
-            Some([label]) => Some(label.clone()),
+        let stem = expected.file_stem().unwrap_or_default();
+        let alike = index.get(&folded(&stem.to_string_lossy()))?;
+        let exact = || alike.iter().filter(|label| label.file_stem() == Some(stem));
+        match exact().count() {
+            0 if alike.len() == 1 => alike.first().cloned(),
+            1 => exact().next().cloned(),
             _ => None,
         }
     };
@@ -82,7 +85,7 @@ fn elsewhere(expected: &Path, apart: Option<&Path>, indices: &mut Indices) -> Op
         .ancestors()
         .find(|folder| is_called(folder, &[LABELS]));
     let Some(labels) = labels.filter(|labels| labels.is_dir()) else {
-        return below(apart?);
+        return below(apart.unwrap_or(folder));
     };
     let there = folder.ancestors().find(|folder| folder.is_dir())?;
     let above = || {
@@ -100,8 +103,8 @@ fn elsewhere(expected: &Path, apart: Option<&Path>, indices: &mut Indices) -> Op
 fn index(folder: &Path) -> HashMap<String, Vec<PathBuf>> {
     let mut index: HashMap<String, Vec<PathBuf>> = HashMap::new();
     for label in files_below(folder, &["txt"]).unwrap_or_default() {
-        let stem = label.file_stem().unwrap_or_default().to_string_lossy();
-        index.entry(stem.into_owned()).or_default().push(label);
+        let stem = folded(&label.file_stem().unwrap_or_default().to_string_lossy());
+        index.entry(stem).or_default().push(label);
     }
     index
 }

@@ -387,6 +387,46 @@ fn names_in_another_case_than_the_file_on_disk() {
     assert_eq!(told(&reading), [missing]);
 }
 
+/// macOS writes `é` as `e` and an accent; Windows takes `A` for `a`.
+#[test]
+fn names_that_other_systems_take_for_the_same() {
+    let (composed, apart) = ("caf\u{e9}", "cafe\u{301}");
+    let folder = Folder::new();
+    folder.picture(&format!("images/{apart}.png"), 64, 48);
+    folder.file("result.json", coco(&[&format!("images/{composed}.png")]));
+    assert_eq!(
+        parts(&folder, &clean_folder(&folder)),
+        [part("result", &[&format!("images/{apart}.png")])]
+    );
+
+    let xml = voc_xml(&[("RBC", ["1", "1", "9", "9"])]);
+    let folder = Folder::new();
+    folder.picture(&format!("JPEGImages/{apart}.png"), 64, 48);
+    folder.picture("JPEGImages/IMG_1.png", 64, 48);
+    folder.file(&format!("Annotations/{composed}.xml"), &xml);
+    folder.file("Annotations/img_1.xml", &xml);
+    folder.file("ImageSets/Main/train.txt", format!("{composed}\nImg_1\n"));
+    let dataset = clean_folder(&folder);
+    assert_eq!(dataset.boxes(), 2);
+    let images = [
+        "JPEGImages/IMG_1.png",
+        &format!("JPEGImages/{apart}.png"),
+    ];
+    let mut listed = parts(&folder, &dataset);
+    listed[0].1.sort();
+    assert_eq!(listed, [part("train", &images)]);
+
+    for labels in ["labels", "images"] {
+        let folder = Folder::new();
+        folder.picture(&format!("images/{apart}.png"), 64, 48);
+        folder.picture("images/IMG_1.png", 64, 48);
+        folder.file(&format!("{labels}/{composed}.txt"), "0 .5 .5 .2 .2\n");
+        folder.file(&format!("{labels}/img_1.txt"), "0 .5 .5 .2 .2\n");
+        folder.file("classes.txt", "RBC\n");
+        assert_eq!(clean_folder(&folder).boxes(), 2, "{labels}");
+    }
+}
+
 /// A base name alone may be that of another picture.
 #[test]
 fn base_names_that_several_pictures_have() {

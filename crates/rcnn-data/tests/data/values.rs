@@ -252,13 +252,13 @@ fn run_lengths_without_a_box() {
     assert_eq!(boxes(&clean(&coco(&[other])))[1], [10.0, 5.0, 12.0, 25.0]);
 }
 
-/// A JPEG of that size whose EXIF says that it lies on its side: orientation 6.
-fn lying_picture(folder: &Folder, name: &str, width: u32, height: u32) {
-    let path = folder.picture(name, width, height);
+/// A JPEG of 64x48 with an orientation in its EXIF: 6 lies on its side.
+fn oriented_picture(folder: &Folder, name: &str, orientation: u8) {
+    let path = folder.picture(name, 64, 48);
     let mut jpeg = std::fs::read(&path).unwrap();
-    let exif =
-        b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
-    jpeg.splice(2..2, exif.iter().copied());
+    let exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0";
+    let exif = exif.iter().copied().chain([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    jpeg.splice(2..2, exif);
     std::fs::write(path, jpeg).unwrap();
 }
 
@@ -266,7 +266,7 @@ fn lying_picture(folder: &Folder, name: &str, width: u32, height: u32) {
 #[test]
 fn labels_of_the_picture_as_it_is_stored_are_turned_with_it() {
     let folder = Folder::new();
-    lying_picture(&folder, "a.jpg", 64, 48);
+    oriented_picture(&folder, "a.jpg", 6);
     let mut data = coco(&[]);
     data["images"][0]["file_name"] = "a.jpg".into();
     let object = &mut data["annotations"][0];
@@ -315,11 +315,40 @@ fn labels_of_the_picture_as_it_is_stored_are_turned_with_it() {
     assert_eq!(told(&upright), []);
     assert_eq!(boxes(&upright.dataset), [[23.0, 50.0, 43.0, 60.0]]);
     let folder = Folder::new();
-    lying_picture(&folder, "a.jpg", 64, 48);
+    oriented_picture(&folder, "a.jpg", 6);
     folder.file("a.xml", voc_xml(&[("RBC", ["50", "5", "60", "25"])]));
     let reading = folder.read().unwrap();
     assert_eq!(told(&reading), [(Kind::TurnedLabels, "a.xml".into(), None)]);
     assert_eq!(boxes(&reading.dataset), [[23.0, 50.0, 43.0, 60.0]]);
+}
+
+/// Upside down or mirrored, a picture has one size. Its labels are on the same picture as others of the set, and where
+/// nothing shows on which, that is said.
+#[test]
+fn labels_of_pictures_whose_size_does_not_show_the_turn() {
+    let folder = Folder::new();
+    oriented_picture(&folder, "a.jpg", 3);
+    folder.file("a.xml", voc_xml(&[("RBC", ["50", "5", "60", "25"])]));
+    let alone = folder.read().unwrap();
+    assert_eq!(told(&alone), [(Kind::UnclearOrientation, "a.xml".into(), None)]);
+    assert_eq!(boxes(&alone.dataset), [[50.0, 5.0, 60.0, 25.0]]);
+
+    oriented_picture(&folder, "b.jpg", 6);
+    folder.file("b.xml", voc_xml(&[]));
+    let stored = folder.read().unwrap();
+    let turned = |file: &str| (Kind::TurnedLabels, file.to_string(), None);
+    assert_eq!(told(&stored), [turned("a.xml"), turned("b.xml")]);
+    assert_eq!(boxes(&stored.dataset), [[4.0, 23.0, 14.0, 43.0]]);
+
+    // Labels that heed the one orientation heed the other.
+    oriented_picture(&folder, "c.jpg", 6);
+    let size = |width, height| format!("<width>{width}</width><height>{height}</height>");
+    folder.file("c.xml", voc_xml(&[]).replace(&size(64, 48), &size(48, 64)));
+    let mixed = folder.read().unwrap();
+    assert_eq!(
+        told(&mixed),
+        [(Kind::UnclearOrientation, "a.xml".into(), None), turned("b.xml")]
+    );
 }
 
 /// Roboflow's exports begin with a category that groups the others.

@@ -158,6 +158,14 @@ fn data_that_changed_since_are_noticed() {
         Some(label),
         "1 training images have other labels or pixels (images/train/1.png)",
     );
+    // As many bytes as before, so that only what they are shows it.
+    let mut picture = fs::read(data.join("images/train/2.png")).unwrap();
+    *picture.last_mut().unwrap() ^= 1;
+    changed(
+        "images/train/2.png",
+        Some(&picture),
+        "1 training images have other labels or pixels (images/train/2.png)",
+    );
     changed("labels/val/0.txt", None, "1 validation images have other");
     changed("images/train/7.png", None, "1 training images are gone");
     let yaml = b"train: images/train\nval: images/val\nnames: [red, blue]\n";
