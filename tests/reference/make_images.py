@@ -76,6 +76,24 @@ def tiff8(samples, bits=8, photometric=1, extra=None, planar=False):
     return b"II*\0" + struct.pack("<I", after) + data + head + bytes(4) + tail
 
 
+def jpeg_tiles(image, side=16):
+    """A TIFF in YCbCr of whole JPEG files as tiles."""
+    tiles = [saved(image.crop((x, y, x + side, y + side)), format="JPEG", quality=85)
+             for y in range(0, H, side) for x in range(0, W, side)]
+    data = b"".join(tiles)
+    starts = np.cumsum([8] + [len(tile) for tile in tiles])[:-1]
+    after = 8 + len(data)
+    tags = [(256, W), (257, H), (258, 8), (259, 7), (262, 6), (277, 3), (284, 1), (322, side), (323, side)]
+    depths = after + 2 + 12 * (len(tags) + 3) + 4
+    lists = struct.pack("<3H", 8, 8, 8) + b"".join(struct.pack("<I", v) for v in [*starts, *map(len, tiles)])
+    entries = [struct.pack("<HHII", tag, 3, 3, depths) if tag == 258 else struct.pack("<HHII", tag, 3, 1, value)
+               for tag, value in tags]
+    entries.append(struct.pack("<HHII", 324, 4, len(tiles), depths + 6))
+    entries.append(struct.pack("<HHII", 325, 4, len(tiles), depths + 6 + 4 * len(tiles)))
+    entries.append(struct.pack("<HHIHH", 530, 3, 2, 2, 2))
+    return b"II*\0" + struct.pack("<I", after) + data + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4) + lists
+
+
 def gif(palette, left, top, width, height, indices, transparent=None):
     """A GIF whose first frame covers part of a 5 x 4 canvas; `palette` is local and has four colours."""
     bits = "".join(f"{code:03b}"[::-1] for index in indices for code in (4, index)) + "001" + "101"
@@ -194,6 +212,11 @@ def kinds():
     yield "planar.tiff", tiff8(ramps(3), photometric=2, planar=True)
     yield "grey4.tiff", tiff8(ramps(1, 15), bits=4)
     yield "grey2.tiff", tiff8(ramps(1, 3), bits=2)
+
+    yield "jpeg.tiff", saved(rgb, format="TIFF", compression="jpeg", quality=80, strip_size=700)
+    yield "jpeg_grey.tiff", saved(grey, format="TIFF", compression="jpeg", quality=80)
+    yield "jpeg_ycbcr.tiff", saved(rgb.convert("YCbCr"), format="TIFF", compression="jpeg", quality=80)
+    yield "jpeg_tiles.tiff", jpeg_tiles(rgb)
 
     yield "palette.gif", saved(palette, format="GIF")
     yield "animated.gif", saved(palette, format="GIF", save_all=True, append_images=[palette.rotate(180)])

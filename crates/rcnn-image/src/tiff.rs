@@ -1,4 +1,4 @@
-//! TIFF by the `tiff` crate, its samples made RGB as Pillow makes them.
+//! TIFF by the `tiff` crate, its samples made RGB as Pillow makes them; JPEG within by the decoder of JPEG files.
 
 use std::io::{self, Read, Seek};
 
@@ -11,6 +11,8 @@ use crate::cmyk;
 use crate::container::TiffPalette;
 use crate::error::ImageError;
 use crate::read::{MAX_BYTES, Source};
+
+mod jpeg;
 
 /// A TIFF file whose first directory has been read.
 pub(crate) struct Tiff<'a, R: Read + Seek> {
@@ -56,6 +58,9 @@ impl<'a, R: Read + Seek> Tiff<'a, R> {
 
     /// The pixels as they are stored, in RGB; those of a palette are indices.
     pub(crate) fn pixels(mut self, palette: Option<&TiffPalette>) -> Result<Vec<u8>, ImageError> {
+        if let Some(pixels) = self.jpeg_pixels()? {
+            return Ok(pixels);
+        }
         let source = self.source;
         let kind = self.decoder.colortype().map_err(|e| error(source, e))?;
         let bits = kind.bit_depth();

@@ -1,0 +1,91 @@
+//! JPEG within TIFF, decoded as JPEG files are.
+
+use std::io::{Read, Seek, SeekFrom};
+
+use tiff::decoder::ChunkType;
+use tiff::tags::Tag;
+
+use super::{Tiff, error};
+use crate::error::ImageError;
+use crate::jpeg::Jpeg;
+
+/// Values of tags.
+const JPEG: u64 = 7;
+const CHUNKY: u64 = 1;
+const BLACK_IS_ZERO: u64 = 1;
+const RGB: u64 = 2;
+const YCBCR: u64 = 6;
+
+/// Start of a JPEG that says, in Adobe's way, what its three channels are: RGB (0 at the end) or YCbCr (1).
+const ADOBE: [u8; 18] = *b"\xff\xd8\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0";
+/// Length of the marker that a JPEG starts with.
+const START: usize = 2;
+const END: &[u8] = b"\xff\xd9";
+
+impl<R: Read + Seek> Tiff<'_, R> {
+    /// The pixels as they are stored, in RGB, if they are grey, RGB or YCbCr in strips or tiles of JPEG.
+    pub(super) fn jpeg_pixels(&mut self) -> Result<Option<Vec<u8>>, ImageError> {
+        let source = self.source;
+        let mut tag = |tag| self.decoder.find_tag_unsigned(tag).ok().flatten();
+        let colours = tag(Tag::PhotometricInterpretation).unwrap_or(RGB);
+        let is_known = matches!(
+            (colours, tag(Tag::SamplesPerPixel).unwrap_or(1)),
+            (BLACK_IS_ZERO, 1) | (RGB | YCBCR, 3)
+        );
+        let is_chunky = tag(Tag::PlanarConfiguration).unwrap_or(CHUNKY) == CHUNKY;
+        if tag(Tag::Compression) != Some(JPEG) || !is_known || !is_chunky {
+            return Ok(None);
+        }
+        let [offsets, lengths] = match self.decoder.get_chunk_type() {
+            ChunkType::Strip => [Tag::StripOffsets, Tag::StripByteCounts],
+            ChunkType::Tile => [Tag::TileOffsets, Tag::TileByteCounts],
+        }
+        .map(|tag| self.decoder.get_tag_u64_vec(tag));
+        let (offsets, lengths) = offsets
+            .and_then(|offsets| Ok((offsets, lengths?)))
+            .map_err(|e| error(source, e))?;
+        let mut head = ADOBE.to_vec();
+        head[ADOBE.len() - 1] = u8::from(colours == YCBCR);
+        if let Ok(tables) = self.decoder.get_tag_u8_vec(Tag::JPEGTables) {
+            let tables = tables.get(START..).unwrap_or_default();
+            head.extend_from_slice(tables.strip_suffix(END).unwrap_or(tables));
+        }
+
+        let (width, height) = (self.size.0 as usize, self.size.1 as usize);
+        let most = self.decoder.chunk_dimensions();
+        let across = self.size.0.div_ceil(most.0) as usize;
+        let parts = across * self.size.1.div_ceil(most.1) as usize;
+        let found = offsets.len().min(lengths.len());
+        if found < parts {
+            return Err(source.damaged(format!("it has {found} of {parts} strips or tiles")));
+        }
+        let mut pixels = vec![0; 3 * width * height];
+        for (place, (offset, length)) in offsets.into_iter().zip(lengths).take(parts).enumerate() {
+            let mut bytes = head.clone();
+            let file = self.decoder.inner();
+            let read = file
+                .seek(SeekFrom::Start(offset))
+                .and_then(|_| file.take(length).read_to_end(&mut bytes));
+            if read.map_err(|e| error(source, e.into()))? as u64 != length {
+                return Err(source.truncated());
+            }
+            bytes.drain(head.len()..(head.len() + START).min(bytes.len()));
+            let jpeg = Jpeg::open(source, &bytes)?;
+            let (columns, rows) = jpeg.size();
+            let least = self.decoder.chunk_data_dimensions(place as u32);
+            if !(least.0..=most.0).contains(&columns) || !(least.1..=most.1).contains(&rows) {
+                return Err(source.damaged(format!("it has a part of {columns}x{rows} pixels")));
+            }
+            let left = place % across * most.0 as usize;
+            let top = place / across * most.1 as usize;
+            let used = 3 * least.0 as usize;
+            let part = jpeg.pixels()?;
+            let lines = part.chunks_exact(3 * columns as usize);
+            for (line, y) in lines.zip(top..top + least.1 as usize) {
+                let start = 3 * (y * width + left);
+                pixels[start..start + used].copy_from_slice(&line[..used]);
+            }
+        }
+        Ok(Some(pixels))
+    }
+}
