@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use rcnn_burn::FasterRcnnConfig;
+use rcnn_core::FasterRcnnConfig;
 use rcnn_train::TrainConfig;
 use serde_json::Value;
 

@@ -33,12 +33,8 @@ impl Target {
     /// # Errors
     /// The message of its panic, after [`note_panics`].
     pub fn check(&self, scratch: &Scratch, input: &[u8]) -> Result<(), String> {
-        panic::catch_unwind(AssertUnwindSafe(|| (self.run)(scratch, input))).map_err(|_| {
-            PANIC
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
-        })
+        panic::catch_unwind(AssertUnwindSafe(|| (self.run)(scratch, input)))
+            .map_err(|_| PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// The files that inputs are made of, in the order of their names: those of `corpus`, and those that the tests of

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
-use rcnn_burn::image::{open_rgb, upright_size};
-use rcnn_burn::types::parse_class_names;
-use rcnn_burn::weights::{Checkpoint, Weights};
-use rcnn_burn::{FasterRcnnConfig, Flex, freeze, surgery};
+use rcnn_core::image::{open_rgb, upright_size};
+use rcnn_core::types::parse_class_names;
+use rcnn_core::weights::{Checkpoint, Weights};
+use rcnn_core::{FasterRcnnConfig, Flex, freeze, surgery};
 use rcnn_data::check::{AnchorSpec, check};
 use rcnn_data::{Format, ReadOptions};
 use rcnn_train::TrainConfig;

@@ -127,7 +127,11 @@ fn digest(sample: &Sample) -> String {
         if let Some(mask) = object.mask {
             hash.update(mask.to_compressed());
         }
-        for number in object.keypoints.into_iter().flat_map(|all| all.0.as_flattened()) {
+        for number in object
+            .keypoints
+            .into_iter()
+            .flat_map(|all| all.0.as_flattened())
+        {
             hash.update(number.to_le_bytes());
         }
     }

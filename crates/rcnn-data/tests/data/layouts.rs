@@ -408,10 +408,7 @@ fn names_that_other_systems_take_for_the_same() {
     folder.file("ImageSets/Main/train.txt", format!("{composed}\nImg_1\n"));
     let dataset = clean_folder(&folder);
     assert_eq!(dataset.boxes(), 2);
-    let images = [
-        "JPEGImages/IMG_1.png",
-        &format!("JPEGImages/{apart}.png"),
-    ];
+    let images = ["JPEGImages/IMG_1.png", &format!("JPEGImages/{apart}.png")];
     let mut listed = parts(&folder, &dataset);
     listed[0].1.sort();
     assert_eq!(listed, [part("train", &images)]);

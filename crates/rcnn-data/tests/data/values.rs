@@ -257,7 +257,10 @@ fn oriented_picture(folder: &Folder, name: &str, orientation: u8) {
     let path = folder.picture(name, 64, 48);
     let mut jpeg = std::fs::read(&path).unwrap();
     let exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0";
-    let exif = exif.iter().copied().chain([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    let exif = exif
+        .iter()
+        .copied()
+        .chain([orientation, 0, 0, 0, 0, 0, 0, 0]);
     jpeg.splice(2..2, exif);
     std::fs::write(path, jpeg).unwrap();
 }
@@ -330,7 +333,10 @@ fn labels_of_pictures_whose_size_does_not_show_the_turn() {
     oriented_picture(&folder, "a.jpg", 3);
     folder.file("a.xml", voc_xml(&[("RBC", ["50", "5", "60", "25"])]));
     let alone = folder.read().unwrap();
-    assert_eq!(told(&alone), [(Kind::UnclearOrientation, "a.xml".into(), None)]);
+    assert_eq!(
+        told(&alone),
+        [(Kind::UnclearOrientation, "a.xml".into(), None)]
+    );
     assert_eq!(boxes(&alone.dataset), [[50.0, 5.0, 60.0, 25.0]]);
 
     oriented_picture(&folder, "b.jpg", 6);
@@ -347,7 +353,10 @@ fn labels_of_pictures_whose_size_does_not_show_the_turn() {
     let mixed = folder.read().unwrap();
     assert_eq!(
         told(&mixed),
-        [(Kind::UnclearOrientation, "a.xml".into(), None), turned("b.xml")]
+        [
+            (Kind::UnclearOrientation, "a.xml".into(), None),
+            turned("b.xml")
+        ]
     );
 }
 
