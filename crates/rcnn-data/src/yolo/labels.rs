@@ -37,7 +37,7 @@ pub(super) fn find<'a>(
         .enumerate()
         .filter(|(place, _)| found[*place].is_none())
     {
-        let label = elsewhere(&expected(picture), apart, &mut indices);
+        let label = elsewhere(picture, apart, &mut indices);
         if let Some(label) = label.filter(|label| !direct.contains(label)) {
             claims.entry(label).or_default().push(place);
         }
@@ -65,8 +65,9 @@ fn direct(picture: &Path) -> Option<PathBuf> {
 /// The labels below each folder by [folded] stem.
 type Indices = HashMap<PathBuf, HashMap<String, Vec<PathBuf>>>;
 
-/// A label file of that name in the folders around the place where it should be.
-fn elsewhere(expected: &Path, apart: Option<&Path>, indices: &mut Indices) -> Option<PathBuf> {
+/// A label file of that name in the folders around the place where it should be, or around the picture.
+fn elsewhere(picture: &Path, apart: Option<&Path>, indices: &mut Indices) -> Option<PathBuf> {
+    let expected = expected(picture);
     let mut below = |folder: &Path| {
         let index = indices
             .entry(folder.into())
@@ -85,7 +86,7 @@ fn elsewhere(expected: &Path, apart: Option<&Path>, indices: &mut Indices) -> Op
         .ancestors()
         .find(|folder| is_called(folder, &[LABELS]));
     let Some(labels) = labels.filter(|labels| labels.is_dir()) else {
-        return below(apart.unwrap_or(folder));
+        return below(apart.or(picture.parent())?);
     };
     let there = folder.ancestors().find(|folder| folder.is_dir())?;
     let above = || {

@@ -7,7 +7,7 @@ use super::config::Config;
 use super::labels::{expected, is_label_file};
 use super::{IMAGES, LABELS, is_list};
 use crate::error::DataError;
-use crate::files::{PICTURES, files_by_stem, lines_of, pictures_below};
+use crate::files::{PICTURES, files_by_stem, folded, lines_of, pictures_below};
 use crate::text::read_text;
 use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of, split_of_folder};
 
@@ -122,14 +122,10 @@ fn has_labels(tree: &Tree) -> bool {
         if texts.is_empty() {
             return false;
         }
+        let stem = |path: &PathBuf| folded(&path.file_stem().unwrap_or_default().to_string_lossy());
         let pictures = tree.files(folder, &PICTURES);
-        let stems: HashSet<_> = pictures
-            .iter()
-            .filter_map(|path| path.file_stem())
-            .collect();
-        let mut beside = texts
-            .iter()
-            .filter(|text| text.file_stem().is_some_and(|s| stems.contains(s)));
+        let stems: HashSet<String> = pictures.iter().map(stem).collect();
+        let mut beside = texts.iter().filter(|text| stems.contains(&stem(text)));
         beside.by_ref().take(TRIED).any(|text| is_label_file(text))
     })
 }
