@@ -2,9 +2,9 @@
 //! `cargo run --release --example finetune -- WEIGHTS DATA RUN_DIR [EPOCHS]`.
 
 use rcnn_burn::image::{open_rgb, to_tensor};
+use rcnn_burn::train::{OptimizerConfig, Progress, Run, TrainConfig};
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{Flex, Instance, StandardFasterRcnn};
-use rcnn_train::{OptimizerConfig, Progress, Run, TrainConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The best model is a file that opens by itself.
     let best = Weights::open(run.folder().join("best.bpk"))?;
     let model: StandardFasterRcnn<Flex> = best.load(&device)?;
-    let data = rcnn_data::read(data.as_ref(), &Default::default())?.accept(true)?;
+    let data = rcnn_burn::data::read(data.as_ref(), &Default::default())?.accept(true)?;
     let photo = open_rgb(&data.samples[0].image)?;
     for Instance {
         bbox, label, score, ..

@@ -3,7 +3,7 @@
 
 use rcnn_burn::Flex;
 use rcnn_burn::freeze::parse;
-use rcnn_train::{Progress, Run, TrainConfig};
+use rcnn_burn::train::{Progress, Run, TrainConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();

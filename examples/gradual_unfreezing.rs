@@ -3,8 +3,8 @@
 
 use rcnn_burn::Flex;
 use rcnn_burn::freeze::{FreezePlan, FreezeState, parse};
+use rcnn_burn::train::{Progress, Run, TrainConfig};
 use rcnn_burn::weights::Weights;
-use rcnn_train::{Progress, Run, TrainConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();

@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod tests {
     use rcnn_burn::FasterRcnnConfig;
+    use rcnn_burn::train::TrainConfig;
     use rcnn_burn::types::Size;
-    use rcnn_train::TrainConfig;
 
     /// The detector that a run's description makes, for one class of objects.
     fn detector(text: &str) -> FasterRcnnConfig {

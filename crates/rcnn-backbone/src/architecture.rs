@@ -71,6 +71,17 @@ pub trait Architecture: fmt::Display {
 }
 
 /// Configuration of a backbone: a bundled architecture, or a custom one.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_backbone as backbone; }
+/// use rcnn_burn::backbone::BackboneConfig;
+///
+/// let config = BackboneConfig::named("resnet18")?;
+/// let stages = config.architecture().expect("one that comes along").stages();
+/// let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
+/// assert_eq!(names, ["stem", "layer1", "layer2", "layer3", "layer4"]);
+/// # Ok::<(), rcnn_backbone::UnknownArchitecture>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BackboneConfig {

@@ -121,6 +121,16 @@ impl Published {
 }
 
 /// Every published file known here: detectors first, then backbones trained to classify.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_backbone as backbone; }
+/// use rcnn_burn::backbone::published;
+///
+/// let detectors = published::all().filter(|weights| weights.is_detector());
+/// for weights in detectors {
+///     println!("{} {} MiB", weights.full_name(), weights.file_size);
+/// }
+/// ```
 pub fn all() -> impl Iterator<Item = &'static Published> {
     let rows = || resnet::PUBLISHED.iter().chain(&mobilenet_v3::PUBLISHED);
     let detectors = rows().filter(|row| row.is_detector());

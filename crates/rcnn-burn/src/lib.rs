@@ -50,6 +50,67 @@
 //! | `train` | | training runs, with both of these |
 //! | `analyze` | | cost and merit of each layer |
 //!
+//! # A tour
+//!
+//! Freezing ([`freeze`](mod@freeze)) is a list of rules, of which the last one wins; layers go and come by operations on
+//! the weights ([`surgery`]), which keep what still fits; costs are counted on a recorded forward pass ([`cost`]);
+//! any model is written for torchvision, for this library or as ONNX ([`weights`], [`export`]):
+//!
+//! ```
+//! use burn::backend::Autodiff;
+//! use rcnn_burn::export::{OnnxOptions, onnx};
+//! use rcnn_burn::freeze::{FreezeState, freeze};
+//! use rcnn_burn::prelude::*;
+//! use rcnn_burn::weights::Precision;
+//!
+//! # #[cfg(feature = "bundled")] {
+//! # let folder = tempfile::tempdir()?;
+//! # std::env::set_current_dir(&folder)?;
+//! let device = Default::default();
+//! let weights = rcnn_burn::bundled::blood_cells()?;
+//!
+//! // The backbone frozen, but for its last stage.
+//! let model = weights.load::<Autodiff<Flex>>(&device)?;
+//! let model = freeze(model, &["backbone", "thaw layer2"])?;
+//! let frozen = FreezeState::from_model(&model);
+//! assert!(frozen.frozen().names.contains(&"backbone.body.conv1.weight"));
+//!
+//! // One residual block less, and a box head of one layer, which starts anew.
+//! let operations = ["drop-block layer2.1".parse()?, "box-head fc:64".parse()?];
+//! let (small, report) = weights.with_surgery::<Flex>(&operations, &device)?;
+//! println!("{report}");
+//!
+//! // What that saves on a picture of 480x640.
+//! let size = Size { height: 480, width: 640 };
+//! let costs = |weights: &Weights| weights.config.costs(size).map(|costs| costs.total());
+//! assert!(costs(&small)?.macs < costs(&weights)?.macs);
+//!
+//! small.write_burnpack("small.bpk", Precision::F16)?;
+//! small.write_safetensors("for-torchvision.safetensors")?;
+//! onnx(&small.load::<Flex>(&device)?, &OnnxOptions::default(), "small.onnx".as_ref())?;
+//! assert_eq!(Weights::open("small.bpk")?.config, small.config);
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A layer's output is seen by a hook, as with PyTorch's forward hooks:
+//!
+//! ```
+//! use rcnn_burn::ops::LayerOutput;
+//! use rcnn_burn::prelude::*;
+//!
+//! let device = Default::default();
+//! let mut config = FasterRcnnConfig::named("resnet18_fpn", 2)?;
+//! config.transform.min_size = vec![64];
+//! let model = config.init::<Flex>(&device)?;
+//! let image = Tensor::zeros([3, 64, 64], &device);
+//! let mut shapes = Vec::new();
+//! let mut hook = |name: &str, output: LayerOutput<Flex>| shapes.push((name.to_string(), output.dims()));
+//! model.detect_with_hook(&[image], &mut hook)?;
+//! assert!(shapes.contains(&("backbone.body.layer4.1".to_string(), vec![1, 512, 2, 2])));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Backends
 //!
 //! The model is generic over a Burn backend that implements [`ops::DetectionBackend`]: [`Flex`], `NdArray`,
@@ -121,8 +182,3 @@ pub mod prelude {
         StandardFasterRcnn, Tensor,
     };
 }
-
-/// The blocks of README.
-#[cfg(all(doctest, feature = "bundled", feature = "train"))]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

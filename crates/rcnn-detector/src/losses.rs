@@ -29,6 +29,26 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// - images: each `[3, H, W]`, RGB from 0 to 1
     /// - targets: one an image, in its pixels; without boxes it is background, and crowds do not count
     ///
+    /// ```
+    /// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; pub use rcnn_types::*; }
+    /// use burn::backend::Autodiff;
+    /// use burn::tensor::Tensor;
+    /// use rcnn_burn::ops::Subsample;
+    /// use rcnn_burn::{FasterRcnnConfig, Flex, Instances};
+    ///
+    /// let device = Default::default();
+    /// let mut config = FasterRcnnConfig::named("resnet18_fpn", 2)?;
+    /// config.transform.min_size = vec![64];
+    /// let model = config.init::<Autodiff<Flex>>(&device)?;
+    /// let image = Tensor::zeros([3, 64, 64], &device);
+    /// let target = Instances::new(vec![[8.0, 8.0, 40.0, 40.0]], vec![1]);
+    /// let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
+    /// let losses = model.losses(&[image], &[target], &mut Subsample::Random(&mut rng))?;
+    /// let gradients = losses.total().backward();
+    /// # let _ = gradients;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`detect`](Self::detect), and when there are no images, fewer or more targets, an empty box,
     /// or a label that is not one of the model's classes.

@@ -17,6 +17,17 @@ use crate::{ConfigError, FasterRcnnConfig};
 ///
 /// In text (`"drop-stage layer4".parse()`) it is a name and, for all but `no-box-regression`, a value;
 /// the names are those of the options of `rcnn surgery`.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; pub use rcnn_types::*; }
+/// use rcnn_burn::FasterRcnnConfig;
+///
+/// let whole = FasterRcnnConfig::named("resnet50_fpn", 91)?;
+/// let small = whole.with_surgery(&["drop-stage layer4".parse()?, "box-head fc:512".parse()?])?;
+/// let levels = |config: &FasterRcnnConfig| config.backbone.architecture().map(|a| a.levels().len());
+/// assert_eq!((levels(&whole), levels(&small)), (Some(5), Some(4)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Operation {

@@ -8,6 +8,21 @@ use crate::channels::{primitive, tensor};
 
 /// Encodes and decodes boxes relative to reference boxes
 /// (`torchvision.models.detection._utils.BoxCoder`; Ren et al. 2015, section 3.1.2).
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
+/// use burn::tensor::Tensor;
+/// use rcnn_burn::Flex;
+/// use rcnn_burn::ops::BoxCoder;
+///
+/// let device = Default::default();
+/// let coder = BoxCoder { weights: [10.0, 10.0, 5.0, 5.0] };
+/// let anchors = Tensor::<Flex, 2>::from_floats([[0.0, 0.0, 32.0, 32.0]], &device);
+/// let objects = Tensor::from_floats([[4.0, 0.0, 36.0, 32.0]], &device);
+/// let deltas = coder.encode(objects, anchors.clone());
+/// assert_eq!(deltas.to_data().to_vec::<f32>().unwrap(), [1.25, 0.0, 0.0, 0.0]);
+/// assert_eq!(coder.decode(deltas, anchors).dims(), [1, 1, 4]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BoxCoder {
     /// Weights of the deltas `dx, dy, dw, dh`.

@@ -11,6 +11,19 @@ use crate::channels::{primitive, tensor};
 /// # Shapes
 /// - a: `[M, 4]`, b: `[N, 4]`, xyxy
 /// - output: `[M, N]`
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
+/// use burn::tensor::Tensor;
+/// use rcnn_burn::Flex;
+/// use rcnn_burn::ops::box_iou_matrix;
+///
+/// let device = Default::default();
+/// let a = Tensor::<Flex, 2>::from_floats([[0.0, 0.0, 10.0, 10.0]], &device);
+/// let b = Tensor::from_floats([[0.0, 0.0, 10.0, 5.0], [20.0, 20.0, 30.0, 30.0]], &device);
+/// let iou = box_iou_matrix(a, b).into_data();
+/// assert_eq!(iou.to_vec::<f32>().unwrap(), [0.5, 0.0]);
+/// ```
 pub fn box_iou_matrix<B: DetectionBackend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 2> {
     tensor(B::box_iou(primitive(a.detach()), primitive(b.detach())))
 }

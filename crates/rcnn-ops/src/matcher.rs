@@ -14,6 +14,17 @@ pub enum Match {
 }
 
 /// Assigns objects to candidates by IoU (`torchvision.models.detection._utils.Matcher`).
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
+/// use rcnn_burn::ops::{Match, Matcher};
+///
+/// let matcher = Matcher { high_threshold: 0.7, low_threshold: 0.3, allow_low_quality_matches: false };
+/// let objects = [[0.0, 0.0, 10.0, 10.0]];
+/// let anchors = [[0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 5.0], [50.0, 50.0, 60.0, 60.0]];
+/// let matches = matcher.matches(&objects, &anchors);
+/// assert_eq!(matches, [Match::Object(0), Match::Ignored, Match::Background]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Matcher {
     /// IoU from which a candidate is an object.

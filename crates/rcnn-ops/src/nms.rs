@@ -55,6 +55,14 @@ pub(crate) fn mark(boxes: &[BBox], scores: &[f32], iou_threshold: f64, keep: &mu
 ///
 /// Returns the indices of the kept boxes, highest score first; among equal scores the earlier box
 /// wins. A box goes when its IoU with a kept one is greater than `iou_threshold`.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
+/// use rcnn_burn::ops::nms;
+///
+/// let boxes = [[0.0, 0.0, 10.0, 10.0], [1.0, 1.0, 11.0, 11.0], [20.0, 0.0, 30.0, 10.0]];
+/// assert_eq!(nms(&boxes, &[0.6, 0.9, 0.3], 0.5), [1, 2]);
+/// ```
 pub fn nms(boxes: &[BBox], scores: &[f32], iou_threshold: f64) -> Vec<usize> {
     let all = (0..boxes.len()).collect();
     suppress(all, boxes, scores, iou_threshold, |_, _| true)
@@ -62,6 +70,15 @@ pub fn nms(boxes: &[BBox], scores: &[f32], iou_threshold: f64) -> Vec<usize> {
 
 /// [`nms`] within each group only: the level of a proposal, the class of a detection
 /// (`torchvision.ops.batched_nms`).
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
+/// use rcnn_burn::ops::batched_nms;
+///
+/// let boxes = [[0.0, 0.0, 10.0, 10.0], [1.0, 1.0, 11.0, 11.0]];
+/// assert_eq!(batched_nms(&boxes, &[0.6, 0.9], &[1, 1], 0.5), [1]);
+/// assert_eq!(batched_nms(&boxes, &[0.6, 0.9], &[1, 2], 0.5), [1, 0]);
+/// ```
 pub fn batched_nms(
     boxes: &[BBox],
     scores: &[f32],
@@ -118,6 +135,16 @@ pub enum SoftNms {
 ///
 /// Returns `(index, lowered score)` of every box whose score stays above `score_threshold`,
 /// highest lowered score first.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
+/// use rcnn_burn::ops::{SoftNms, soft_nms};
+///
+/// let boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0]];
+/// // An IoU of 0.8 leaves a fifth of the score.
+/// let kept = soft_nms(&boxes, &[0.9, 0.5], &[1, 1], SoftNms::Linear, 0.5, 0.05);
+/// assert!(kept[0] == (0, 0.9) && kept[1].0 == 1 && (kept[1].1 - 0.1).abs() < 1e-6);
+/// ```
 pub fn soft_nms(
     boxes: &[BBox],
     scores: &[f32],

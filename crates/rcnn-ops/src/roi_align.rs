@@ -61,6 +61,24 @@ impl<B: Backend> RoiLevel<B> {
 /// - features: `[N, C, H, W]`
 /// - rois: `[K, 5]`: index of the image in the batch, then xyxy
 /// - output: `[K, C, output height, output width]`
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
+/// use burn::tensor::Tensor;
+/// use rcnn_burn::Flex;
+/// use rcnn_burn::ops::{RoiAlignOptions, roi_align};
+///
+/// let device = Default::default();
+/// let features = Tensor::<Flex, 4>::ones([1, 8, 32, 32], &device);
+/// let rois = Tensor::from_floats([[0.0, 16.0, 16.0, 240.0, 128.0]], &device);
+/// let options = RoiAlignOptions {
+///     output_size: [7, 7],
+///     spatial_scale: 1.0 / 8.0,
+///     sampling_ratio: 2,
+///     aligned: false,
+/// };
+/// assert_eq!(roi_align(features, rois, options).dims(), [1, 8, 7, 7]);
+/// ```
 pub fn roi_align<B: DetectionBackend>(
     features: Tensor<B, 4>,
     rois: Tensor<B, 2>,

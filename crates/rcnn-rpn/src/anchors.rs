@@ -18,6 +18,16 @@ const MAX_SIDE: f32 = 16_777_216.0;
 
 /// Sizes and shapes of the anchors of each level
 /// (`torchvision.models.detection.anchor_utils.AnchorGenerator`).
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_rpn as rpn; }
+/// use rcnn_burn::rpn::AnchorGenerator;
+///
+/// let anchors = AnchorGenerator::with_sizes(vec![vec![16.0], vec![32.0]]);
+/// assert_eq!(anchors.num_anchors_per_location(), 3);
+/// // Wide, square and tall around the origin.
+/// assert_eq!(anchors.cell_anchors(0)[1], [-8.0, -8.0, 8.0, 8.0]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnchorGenerator {

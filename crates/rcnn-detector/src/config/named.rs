@@ -141,6 +141,17 @@ impl FasterRcnnConfig {
     /// The detector that a function of `torchvision.models.detection` builds, or torchvision's `FasterRCNN`
     /// over a backbone of that name, such as `resnet18`.
     ///
+    /// ```
+    /// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; pub use rcnn_types::*; }
+    /// use rcnn_burn::{FasterRcnnConfig, Flex};
+    ///
+    /// let mut config = FasterRcnnConfig::named("fasterrcnn_resnet50_fpn", 91)?;
+    /// config.roi_heads.score_thresh = 0.5;
+    /// let model = config.init::<Flex>(&Default::default())?;
+    /// assert_eq!(model.num_classes(), 91);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Lists the known names.
     pub fn named(name: &str, num_classes: usize) -> Result<Self, UnknownModel> {
