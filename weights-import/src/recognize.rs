@@ -52,7 +52,13 @@ fn detector(
     let levels = levels.unwrap_or_default();
     let out_channels = levels.first().map_or(0, |level| level.channels);
     let mut config = FasterRcnnConfig::usual(backbone, num_classes);
-    config.rpn.conv_depth = shapes.count(|i| format!("rpn.head.conv.{i}.0.weight"));
+    let conv = |i: usize| format!("rpn.head.conv.{i}.0.weight");
+    config.rpn.conv_depth = shapes.count(conv);
+    let convs = (0..config.rpn.conv_depth).map(|i| shapes.outputs(&conv(i), 4));
+    let convs = convs.collect::<Result<Vec<_>, _>>()?;
+    if convs.iter().any(|&channels| channels != out_channels) {
+        config.rpn.conv_channels = convs;
+    }
     let anchors = shapes.outputs("rpn.head.cls_logits.weight", 4)?;
     let usual = &config.rpn.anchor_generator;
     if anchors != usual.num_anchors_per_location() || levels.len() != usual.sizes.len() {
@@ -94,8 +100,11 @@ fn box_head(shapes: &Shapes, channels: usize) -> Result<(BoxHeadConfig, usize), 
         }
     };
     if let Some(&[size, inputs]) = shapes.get(&format!("{head}.fc6.weight")) {
-        let config = BoxHeadConfig::TwoMlp {
-            representation_size: size,
+        let config = match shapes.outputs(&format!("{head}.fc7.weight"), 2) {
+            Ok(fc7) if fc7 != size => BoxHeadConfig::Mlp { fc6: size, fc7 },
+            _ => BoxHeadConfig::TwoMlp {
+                representation_size: size,
+            },
         };
         return Ok((config, side(inputs, channels)?));
     }

@@ -130,7 +130,7 @@ fn places(config: &FasterRcnnConfig) -> Vec<(String, String)> {
     let head = "roi_heads.box_head";
     let linear = |layer: usize| format!("{head} linear {layer}");
     match &config.roi_heads.box_head {
-        BoxHeadConfig::TwoMlp { .. } => {
+        BoxHeadConfig::TwoMlp { .. } | BoxHeadConfig::Mlp { .. } => {
             places.push((format!("{head}.fc6"), linear(0)));
             places.push((format!("{head}.fc7"), linear(1)));
         }

@@ -28,9 +28,17 @@ impl Bypass {
         let mut all: Vec<Self> = blocks
             .map(|block| Self::Block(block.name, block.module))
             .collect();
-        all.extend((0..model.rpn.head.conv.len()).map(Self::RpnConv));
+        let convs = model.rpn.head.conv.iter().enumerate();
+        let same_shape = convs.filter(|(_, (conv, _))| {
+            let [output, input, ..] = conv.weight.dims();
+            input == output
+        });
+        all.extend(same_shape.map(|(position, _)| Self::RpnConv(position)));
         match &model.roi_heads.box_head {
-            BoxHead::TwoMlp(_) => all.push(Self::BoxHead(1)),
+            BoxHead::TwoMlp(head) => {
+                let [input, output] = head.fc7.weight.dims();
+                all.extend((input == output).then_some(Self::BoxHead(1)));
+            }
             BoxHead::ConvFc(layers) => {
                 let layers = layers.iter().enumerate();
                 let same_shape = layers.filter(|(_, layer)| match layer {
@@ -129,6 +137,7 @@ fn without_last(head: &BoxHeadConfig, position: usize) -> Option<BoxHeadConfig> 
             fc_layers: vec![*representation_size],
             norm: None,
         }),
+        BoxHeadConfig::Mlp { .. } => None,
         BoxHeadConfig::ConvFc {
             conv_layers,
             fc_layers,

@@ -65,6 +65,10 @@ pub trait Architecture: fmt::Display {
     /// Makes a block of the stage at a position the identity.
     fn drop_block(&mut self, stage: usize, block: usize);
 
+    /// Gives layers the output channels that `channels` says by their paths in the backbone. It is asked only for
+    /// layers whose channels are free: those of others, such as the last of a residual block, follow.
+    fn set_channels(&mut self, channels: &dyn Fn(&str) -> Option<usize>);
+
     /// The backbone's name of a parameter of the image classifier that the body is taken from; nothing for
     /// those of the classifier's head.
     fn classifier_parameter(&self, name: &str) -> Option<String>;

@@ -22,6 +22,8 @@ pub struct FpnConfig {
     pub returned_stages: Vec<usize>,
     /// Channels of every level.
     pub out_channels: usize,
+    /// Channels of the maps that are merged top-down; `None` for those of the levels.
+    pub inner_channels: Option<usize>,
     /// Norm of the convolutions and its epsilon, if there is one.
     pub norm: Option<(NormKind, f64)>,
     /// Whether a level `pool` follows, the last one subsampled by two (`LastLevelMaxPool`).
@@ -34,6 +36,7 @@ impl Default for FpnConfig {
         Self {
             returned_stages: vec![1, 2, 3, 4],
             out_channels: 256,
+            inner_channels: None,
             norm: None,
             max_pool_level: true,
         }
@@ -64,6 +67,8 @@ impl FpnConfig {
             format_args!("one or more of {}, in ascending order", known.join(", ")),
         )?;
         require_within("out_channels", self.out_channels, 1..=MAX_CHANNELS)?;
+        let inner = self.inner_channels.unwrap_or(1);
+        require_within("inner_channels", inner, 1..=MAX_CHANNELS)?;
         let eps = self.norm.map_or(0.0, |(_, eps)| eps);
         Ok(require_within(
             "epsilon of the pyramid's norm",
@@ -111,17 +116,18 @@ impl FpnConfig {
         config: BackboneConfig,
         device: &B::Device,
     ) -> BackboneWithFpn<B, T> {
+        let merged = self.inner_channels.unwrap_or(self.out_channels);
         let block = |channels, kernel_size| ConvNormConfig {
             norm: self.norm,
             initializer: Initializer::KaimingUniform {
                 gain: 1.0,
                 fan_out_only: false,
             },
-            ..ConvNormConfig::new([channels, self.out_channels], kernel_size)
+            ..ConvNormConfig::new(channels, kernel_size)
         };
         let returned = &self.returned_stages;
-        let inner = |&stage: &usize| block(stages[stage].channels, 1).init(device);
-        let layer = |_: &usize| block(self.out_channels, 3).init(device);
+        let inner = |&stage: &usize| block([stages[stage].channels, merged], 1).init(device);
+        let layer = |_: &usize| block([merged, self.out_channels], 3).init(device);
         BackboneWithFpn {
             body,
             fpn: FeaturePyramidNetwork {
@@ -131,6 +137,17 @@ impl FpnConfig {
             pyramid: self.clone(),
             config,
         }
+    }
+
+    /// Takes the channels that are asked for by the layers' paths in the backbone.
+    pub(crate) fn asked_channels(
+        &self,
+        channels: &dyn Fn(&str) -> Option<usize>,
+    ) -> (usize, Option<usize>) {
+        let out = channels("fpn.layer_blocks.0.0").unwrap_or(self.out_channels);
+        let merged = self.inner_channels.unwrap_or(self.out_channels);
+        let merged = channels("fpn.inner_blocks.0.0").unwrap_or(merged);
+        (out, (merged != out).then_some(merged))
     }
 
     /// Recognises the pyramid over the stages of a body by its tensors. Whether there is a level `pool` cannot
@@ -148,7 +165,7 @@ impl FpnConfig {
         };
         for level in 0..fpn.count(|i| format!("inner_blocks.{i}.0.weight")) {
             let name = format!("inner_blocks.{level}.0.weight");
-            let Some(&[out_channels, input, 1, 1]) = fpn.get(&name) else {
+            let Some(&[merged, input, 1, 1]) = fpn.get(&name) else {
                 return Err(format!("{} is no 1x1 convolution", fpn.path(&name)));
             };
             let takes = |stage: &Stage| stage.is_returnable && stage.channels == input;
@@ -157,7 +174,11 @@ impl FpnConfig {
                 format!("{name} takes {input} channels, which no stage of {body} puts out")
             })?;
             config.returned_stages.push(stage);
-            config.out_channels = out_channels;
+            config.out_channels = match fpn.get(&format!("layer_blocks.{level}.0.weight")) {
+                Some(&[out_channels, ..]) => out_channels,
+                _ => merged,
+            };
+            config.inner_channels = (merged != config.out_channels).then_some(merged);
         }
         match config.returned_stages.is_empty() {
             true => Err(format!("no feature pyramid ({}*)", fpn.path(""))),

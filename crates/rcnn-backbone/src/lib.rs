@@ -9,6 +9,7 @@
 mod architecture;
 mod backbone;
 mod body;
+mod channels;
 mod conv_norm;
 mod fpn;
 mod levels;
@@ -27,6 +28,7 @@ pub use architecture::{
 };
 pub use backbone::{Backbone, FeatureMaps};
 pub use body::Body;
+pub use channels::Channels;
 pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_relu};
 pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, FpnConfig};
 pub use levels::{FeatureMapsError, LevelSpec, MAX_CHANNELS, validate_levels};

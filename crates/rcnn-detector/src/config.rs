@@ -68,6 +68,26 @@ impl FasterRcnnConfig {
         Self::new(BackboneConfig::Custom, num_classes)
     }
 
+    /// This detector with other output channels in its layers: those that `channels` says by the layers' paths. It is
+    /// asked for every layer whose channels are free; those of others, such as the last of a residual block or a
+    /// depthwise convolution, follow. Layers of a custom backbone stay as they are.
+    pub fn with_channels(&self, channels: &dyn Fn(&str) -> Option<usize>) -> Self {
+        let of = |backbone: &BackboneConfig| {
+            let levels = backbone.architecture().map(|network| network.levels());
+            levels.map_or(0, |levels| levels[0].channels)
+        };
+        let mut config = self.clone();
+        let within =
+            |module: &'static str| move |layer: &str| channels(&format!("{module}.{layer}"));
+        if let Some(network) = config.backbone.architecture_mut() {
+            network.set_channels(&within("backbone"));
+        }
+        let levels = [of(&self.backbone), of(&config.backbone)];
+        config.rpn.set_channels(levels, &within("rpn.head"));
+        config.roi_heads.set_channels(&within("roi_heads"));
+        config
+    }
+
     /// Checks every field, and that anchors and pooling fit the backbone. Whether a
     /// [`BackboneConfig::Custom`] fits is checked by [`validate_for`](Self::validate_for).
     ///

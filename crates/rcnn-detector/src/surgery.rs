@@ -208,7 +208,13 @@ impl FasterRcnnConfig {
             Operation::DropBlock(block) => {
                 self.change_backbone(|network| backbone::drop_block(network, block))?;
             }
-            Operation::RpnConvs(depth) => self.rpn.conv_depth = *depth,
+            Operation::RpnConvs(depth) => {
+                self.rpn.conv_depth = *depth;
+                let channels = &mut self.rpn.conv_channels;
+                if let Some(&last) = channels.last() {
+                    channels.resize(*depth, last);
+                }
+            }
             Operation::Anchors(anchors) => self.rpn.anchor_generator = anchors.clone(),
             Operation::BoxHead(head) => self.roi_heads.box_head = head.clone(),
             Operation::MaskHead(None) if self.roi_heads.mask.is_none() => {

@@ -26,6 +26,14 @@ pub enum BoxHeadConfig {
         /// Width of both.
         representation_size: usize,
     },
+    /// Two linear layers of different widths, under the names that those of [`TwoMlp`](Self::TwoMlp) have: what pruning
+    /// leaves of them.
+    Mlp {
+        /// Width of the first.
+        fc6: usize,
+        /// Width of the second.
+        fc7: usize,
+    },
     /// 3x3 convolutions, then linear layers; either may be none.
     ConvFc {
         /// Channels of each convolution.
@@ -60,8 +68,9 @@ impl BoxHeadConfig {
     pub fn out_features(&self, [channels, height, width]: [usize; 3]) -> usize {
         match self {
             Self::TwoMlp {
-                representation_size,
-            } => *representation_size,
+                representation_size: width,
+            }
+            | Self::Mlp { fc7: width, .. } => *width,
             Self::ConvFc {
                 conv_layers,
                 fc_layers,
@@ -83,6 +92,10 @@ impl BoxHeadConfig {
             Self::TwoMlp {
                 representation_size: width,
             } => require_within("box_head.representation_size", *width, 1..=MAX_WIDTH),
+            Self::Mlp { fc6, fc7 } => {
+                require_within("box_head.fc6", *fc6, 1..=MAX_WIDTH)?;
+                require_within("box_head.fc7", *fc7, 1..=MAX_WIDTH)
+            }
             Self::ConvFc {
                 conv_layers,
                 fc_layers,
@@ -104,15 +117,53 @@ impl BoxHeadConfig {
         }
     }
 
-    /// Makes the module for pooled features of shape `[channels, height, width]`.
-    pub(crate) fn init<B: Backend>(&self, input: [usize; 3], device: &B::Device) -> BoxHead<B> {
+    /// Gives the layers the widths that `channels` says by their paths in the head.
+    pub(crate) fn set_channels(&mut self, channels: &dyn Fn(&str) -> Option<usize>) {
+        let two = |fc6: usize, fc7: usize| {
+            let [fc6, fc7] =
+                [("fc6", fc6), ("fc7", fc7)].map(|(layer, width)| channels(layer).unwrap_or(width));
+            match fc6 == fc7 {
+                true => Self::TwoMlp {
+                    representation_size: fc6,
+                },
+                false => Self::Mlp { fc6, fc7 },
+            }
+        };
         match self {
             Self::TwoMlp {
                 representation_size: size,
-            } => BoxHead::TwoMlp(TwoMlpHead {
-                fc6: LinearConfig::new(input.iter().product(), *size).init(device),
-                fc7: LinearConfig::new(*size, *size).init(device),
-            }),
+            } => *self = two(*size, *size),
+            Self::Mlp { fc6, fc7 } => *self = two(*fc6, *fc7),
+            Self::ConvFc {
+                conv_layers,
+                fc_layers,
+                ..
+            } => {
+                for (i, out) in conv_layers.iter_mut().enumerate() {
+                    *out = channels(&format!("{i}.0")).unwrap_or(*out);
+                }
+                // After the convolutions a Flatten, after each linear layer a ReLU.
+                for (i, out) in fc_layers.iter_mut().enumerate() {
+                    let place = conv_layers.len() + 1 + 2 * i;
+                    *out = channels(&place.to_string()).unwrap_or(*out);
+                }
+            }
+        }
+    }
+
+    /// Makes the module for pooled features of shape `[channels, height, width]`.
+    pub(crate) fn init<B: Backend>(&self, input: [usize; 3], device: &B::Device) -> BoxHead<B> {
+        let two = |fc6: usize, fc7: usize| {
+            BoxHead::TwoMlp(TwoMlpHead {
+                fc6: LinearConfig::new(input.iter().product(), fc6).init(device),
+                fc7: LinearConfig::new(fc6, fc7).init(device),
+            })
+        };
+        match self {
+            Self::TwoMlp {
+                representation_size: size,
+            } => two(*size, *size),
+            Self::Mlp { fc6, fc7 } => two(*fc6, *fc7),
             Self::ConvFc {
                 conv_layers,
                 fc_layers,

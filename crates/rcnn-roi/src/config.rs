@@ -201,6 +201,18 @@ impl RoiHeadsConfig {
         pools.try_for_each(|(name, pool)| pool.validate_levels(name, levels))
     }
 
+    /// Gives layers the output channels that `channels` says by their paths in the second stage.
+    pub fn set_channels(&mut self, channels: &dyn Fn(&str) -> Option<usize>) {
+        self.box_head
+            .set_channels(&|layer| channels(&format!("box_head.{layer}")));
+        if let Some(mask) = &mut self.mask {
+            mask.set_channels(channels);
+        }
+        if let Some(keypoint) = &mut self.keypoint {
+            keypoint.set_channels(channels);
+        }
+    }
+
     /// Makes the module for feature maps of `in_channels` channels.
     ///
     /// # Errors

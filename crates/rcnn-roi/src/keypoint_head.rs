@@ -76,6 +76,14 @@ impl KeypointConfig {
         )
     }
 
+    /// Gives the layers the output channels that `channels` says by their paths in the second stage.
+    pub(crate) fn set_channels(&mut self, channels: &dyn Fn(&str) -> Option<usize>) {
+        for (i, out) in self.layers.iter_mut().enumerate() {
+            // After each convolution a ReLU.
+            *out = channels(&format!("keypoint_head.{}", 2 * i)).unwrap_or(*out);
+        }
+    }
+
     pub(crate) fn init_head<B: Backend>(
         &self,
         channels: usize,

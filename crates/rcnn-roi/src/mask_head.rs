@@ -58,6 +58,15 @@ impl MaskConfig {
         require_within("mask.dim_reduced", self.dim_reduced, 1..=MAX_CHANNELS)
     }
 
+    /// Gives the layers the output channels that `channels` says by their paths in the second stage.
+    pub(crate) fn set_channels(&mut self, channels: &dyn Fn(&str) -> Option<usize>) {
+        for (i, out) in self.layers.iter_mut().enumerate() {
+            *out = channels(&format!("mask_head.{i}.0")).unwrap_or(*out);
+        }
+        let reduced = channels("mask_predictor.conv5_mask");
+        self.dim_reduced = reduced.unwrap_or(self.dim_reduced);
+    }
+
     pub(crate) fn init_head<B: Backend>(&self, channels: usize, device: &B::Device) -> MaskHead<B> {
         let mut channels = channels;
         let layers = self.layers.iter().map(|&out| {

@@ -1,6 +1,7 @@
 //! Parameters of the region proposal network, under torchvision's names.
 
 use burn::tensor::backend::Backend;
+use rcnn_backbone::MAX_CHANNELS;
 use rcnn_types::validate::{InvalidField, require, require_some, require_within};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,9 @@ pub struct RpnConfig {
     /// 3x3 convolutions in the head: 1, or 2 in `fasterrcnn_resnet50_fpn_v2`; 0 for none.
     #[serde(rename = "rpn_conv_depth")]
     pub conv_depth: usize,
+    /// Output channels of each of them; if empty, those of the feature maps, as in torchvision.
+    #[serde(rename = "rpn_conv_channels")]
+    pub conv_channels: Vec<usize>,
     /// Proposals kept of each level before suppression, in training.
     #[serde(rename = "rpn_pre_nms_top_n_train")]
     pub pre_nms_top_n_train: usize,
@@ -57,6 +61,7 @@ impl Default for RpnConfig {
         Self {
             anchor_generator: AnchorGenerator::default(),
             conv_depth: 1,
+            conv_channels: Vec::new(),
             pre_nms_top_n_train: 2000,
             pre_nms_top_n_test: 1000,
             post_nms_top_n_train: 2000,
@@ -79,6 +84,16 @@ impl RpnConfig {
     pub fn validate(&self) -> Result<(), InvalidField> {
         self.anchor_generator.validate()?;
         require_within("rpn_conv_depth", self.conv_depth, 0..=MAX_CONV_DEPTH)?;
+        let (depth, channels) = (self.conv_depth, &self.conv_channels);
+        require(
+            channels.is_empty() || channels.len() == depth,
+            "rpn_conv_channels",
+            channels,
+            format_args!("none, or those of each of the {depth} convolutions (rpn_conv_depth)"),
+        )?;
+        for &channels in channels {
+            require_within("rpn_conv_channels", channels, 1..=MAX_CHANNELS)?;
+        }
         require_some("rpn_pre_nms_top_n_train", self.pre_nms_top_n_train)?;
         require_some("rpn_pre_nms_top_n_test", self.pre_nms_top_n_test)?;
         require_some("rpn_post_nms_top_n_train", self.post_nms_top_n_train)?;
@@ -98,6 +113,31 @@ impl RpnConfig {
         require_within("rpn_score_thresh", self.score_thresh, 0.0..=1.0)
     }
 
+    /// Output channels of each convolution, for feature maps of `in_channels` channels.
+    fn channels(&self, in_channels: usize) -> Vec<usize> {
+        match self.conv_channels.is_empty() {
+            true => vec![in_channels; self.conv_depth],
+            false => self.conv_channels.clone(),
+        }
+    }
+
+    /// Gives the convolutions the output channels that `channels` says by their paths in the head, for feature maps
+    /// that had some number of channels `before` and have another `now`.
+    pub fn set_channels(
+        &mut self,
+        [before, now]: [usize; 2],
+        channels: &dyn Fn(&str) -> Option<usize>,
+    ) {
+        let layers = self.channels(before).into_iter().enumerate();
+        let layers: Vec<usize> = layers
+            .map(|(i, out)| channels(&format!("conv.{i}.0")).unwrap_or(out))
+            .collect();
+        self.conv_channels = match layers.iter().all(|&out| out == now) {
+            true => Vec::new(),
+            false => layers,
+        };
+    }
+
     /// Makes the module for feature maps of `in_channels` channels.
     ///
     /// # Errors
@@ -110,7 +150,12 @@ impl RpnConfig {
         self.validate()?;
         let num_anchors = self.anchor_generator.num_anchors_per_location();
         Ok(RegionProposalNetwork {
-            head: RpnHead::new(in_channels, num_anchors, self.conv_depth, device),
+            head: RpnHead::new(
+                in_channels,
+                &self.channels(in_channels),
+                num_anchors,
+                device,
+            ),
             config: self.clone(),
         })
     }

@@ -47,27 +47,32 @@ impl<B: Backend> RpnOutput<B> {
 
 impl<B: Backend> RpnHead<B> {
     pub(crate) fn new(
-        channels: usize,
+        in_channels: usize,
+        channels: &[usize],
         anchors: usize,
-        conv_depth: usize,
         device: &B::Device,
     ) -> Self {
         let initializer = Initializer::Normal {
             mean: 0.0,
             std: 0.01,
         };
-        let conv = ConvNormConfig {
-            initializer: initializer.clone(),
-            ..ConvNormConfig::new([channels, channels], 3)
-        };
+        let mut input = in_channels;
+        let conv = channels.iter().map(|&out| {
+            let conv = ConvNormConfig {
+                initializer: initializer.clone(),
+                ..ConvNormConfig::new([std::mem::replace(&mut input, out), out], 3)
+            };
+            conv.init(device)
+        });
+        let conv = conv.collect();
         let head = |out: usize| {
-            let config = Conv2dConfig::new([channels, out], [1, 1]);
+            let config = Conv2dConfig::new([input, out], [1, 1]);
             let mut head = config.with_initializer(initializer.clone()).init(device);
             head.bias = Some(Initializer::Zeros.init([out], device));
             Conv2d::from(head)
         };
         Self {
-            conv: (0..conv_depth).map(|_| conv.init(device)).collect(),
+            conv,
             cls_logits: head(anchors),
             bbox_pred: head(anchors * 4),
         }

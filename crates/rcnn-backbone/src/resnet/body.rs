@@ -7,11 +7,11 @@ use burn::tensor::{Tensor, backend::Backend};
 use rcnn_ops::{Conv2d, DetectionBackend, Forward, Phase, max_pool2d};
 use rcnn_types::validate::require_within;
 
-use super::stages::STEM_CHANNELS;
 use super::{ResNetArch, ResNetStage};
 use crate::conv_norm::{conv_norm_then, then_relu};
 use crate::{
-    BackboneConfigError, BatchNorm2d, Body, ConvNorm, ConvNormConfig, NormKind, Stage, conv_norm,
+    BackboneConfigError, BatchNorm2d, Body, Channels, ConvNorm, ConvNormConfig, NormKind, Stage,
+    conv_norm,
 };
 
 /// Configuration of a [`ResNet`].
@@ -29,6 +29,8 @@ pub struct ResNetConfig {
     pub dropped_stages: Vec<usize>,
     /// Blocks that are the identity: stage and position.
     pub dropped_blocks: Vec<(usize, usize)>,
+    /// Output channels of layers that have others than torchvision's.
+    pub channels: Channels,
 }
 
 impl ResNetConfig {
@@ -39,6 +41,7 @@ impl ResNetConfig {
     pub fn validate(&self) -> Result<(), BackboneConfigError> {
         require_within("stages", self.stages, 1..=4)?;
         require_within("norm_eps", self.norm_eps, 0.0..=1.0)?;
+        self.channels.validate(&self.free_layers())?;
         self.validate_dropped()
     }
 
@@ -49,7 +52,7 @@ impl ResNetConfig {
     pub fn init<B: Backend>(&self, device: &B::Device) -> Result<ResNet<B>, BackboneConfigError> {
         self.validate()?;
         let norm = Some((self.norm, self.norm_eps));
-        let mut stem = ConvNormConfig::new([3, STEM_CHANNELS], 7);
+        let mut stem = ConvNormConfig::new([3, self.stem_channels()], 7);
         stem.stride = 2;
         stem.norm = norm;
         let (conv1, bn1) = stem.init_pair(device);
@@ -76,7 +79,6 @@ impl ResNetConfig {
     fn stage<B: Backend>(&self, stage: &ResNetStage, device: &B::Device) -> Vec<Block<B>> {
         let arch = self.arch;
         let out = stage.out_channels;
-        let width = arch.stage_width(stage.number);
         let block = |index: usize| {
             if !stage.blocks.contains(&index) {
                 return Block::Identity(0);
@@ -93,10 +95,13 @@ impl ResNetConfig {
             };
             let downsample = (index == 0 && stage.has_downsample())
                 .then(|| conv([input, out], 1, stride, 1).init(device));
+            let inner = self.inner_channels(stage.number, index);
             if arch.bottleneck() {
-                let (conv1, bn1) = conv([input, width], 1, 1, 1).init_pair(device);
-                let (conv2, bn2) = conv([width, width], 3, stride, arch.groups()).init_pair(device);
-                let (conv3, bn3) = conv([width, out], 1, 1, 1).init_pair(device);
+                let [first, second] = inner.convolutions;
+                let (conv1, bn1) = conv([input, first], 1, 1, 1).init_pair(device);
+                let conv2 = conv([first, second], 3, stride, inner.groups);
+                let (conv2, bn2) = conv2.init_pair(device);
+                let (conv3, bn3) = conv([second, out], 1, 1, 1).init_pair(device);
                 Block::Bottleneck(Bottleneck {
                     conv1,
                     bn1,
@@ -107,8 +112,9 @@ impl ResNetConfig {
                     downsample,
                 })
             } else {
-                let (conv1, bn1) = conv([input, out], 3, stride, 1).init_pair(device);
-                let (conv2, bn2) = conv([out, out], 3, 1, 1).init_pair(device);
+                let [width, _] = inner.convolutions;
+                let (conv1, bn1) = conv([input, width], 3, stride, 1).init_pair(device);
+                let (conv2, bn2) = conv([width, out], 3, 1, 1).init_pair(device);
                 Block::Basic(BasicBlock {
                     conv1,
                     bn1,

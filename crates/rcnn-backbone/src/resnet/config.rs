@@ -6,9 +6,10 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use super::{ResNet, ResNetArch, ResNetConfig, ResNetError};
+use crate::channels::within;
 use crate::{
-    Architecture, BackboneConfig, BackboneConfigError, BackboneWithFpn, FpnConfig, LevelSpec,
-    NormKind, Stage,
+    Architecture, BackboneConfig, BackboneConfigError, BackboneWithFpn, Channels, FpnConfig,
+    LevelSpec, NormKind, Stage,
 };
 
 /// A ResNet with a feature pyramid: torchvision's `resnet_fpn_backbone`.
@@ -25,6 +26,8 @@ pub struct ResNetFpnConfig {
     pub returned_layers: Vec<usize>,
     /// Channels of every level.
     pub out_channels: usize,
+    /// Channels of the maps that the pyramid merges; `None` for those of the levels, as in torchvision.
+    pub inner_channels: Option<usize>,
     /// Norm of the pyramid's convolutions: none, or `BatchNorm2d` in `fasterrcnn_resnet50_fpn_v2`.
     pub fpn_norm: Option<NormKind>,
     /// Whether a level `pool` follows, the last one subsampled by two (`LastLevelMaxPool`).
@@ -35,6 +38,9 @@ pub struct ResNetFpnConfig {
     /// Residual blocks that are the identity, as stage and position: `[3, 1]` is `layer3.1`. The
     /// others keep their names. torchvision: none.
     pub dropped_blocks: Vec<(usize, usize)>,
+    /// Output channels of layers of the body that have others than torchvision's, by path, as `layer1.0.conv1`.
+    /// `layer2.0.downsample.0` stands for the whole stage. torchvision: none.
+    pub channels: Channels,
 }
 
 impl Default for ResNetFpnConfig {
@@ -46,10 +52,12 @@ impl Default for ResNetFpnConfig {
             norm_eps: 1e-5,
             returned_layers: vec![1, 2, 3, 4],
             out_channels: 256,
+            inner_channels: None,
             fpn_norm: None,
             max_pool_level: true,
             dropped_stages: Vec::new(),
             dropped_blocks: Vec::new(),
+            channels: Channels::default(),
         }
     }
 }
@@ -64,6 +72,7 @@ impl ResNetFpnConfig {
             stages: self.returned_layers.last().copied().unwrap_or(0),
             dropped_stages: self.dropped_stages.clone(),
             dropped_blocks: self.dropped_blocks.clone(),
+            channels: self.channels.clone(),
         }
     }
 
@@ -73,6 +82,7 @@ impl ResNetFpnConfig {
             // `layer1` follows the stem, which is stage 0.
             returned_stages: self.returned_layers.clone(),
             out_channels: self.out_channels,
+            inner_channels: self.inner_channels,
             norm: self.fpn_norm.map(|kind| (kind, self.norm_eps)),
             max_pool_level: self.max_pool_level,
         }
@@ -197,6 +207,12 @@ impl Architecture for ResNetFpnConfig {
         self.dropped_blocks.sort_unstable();
     }
 
+    fn set_channels(&mut self, channels: &dyn Fn(&str) -> Option<usize>) {
+        let free = self.body().free_layers();
+        self.channels.set(&free, &within("body", channels));
+        (self.out_channels, self.inner_channels) = self.fpn().asked_channels(channels);
+    }
+
     fn classifier_parameter(&self, name: &str) -> Option<String> {
         (!name.starts_with("fc.")).then(|| format!("body.{name}"))
     }
@@ -213,6 +229,9 @@ impl fmt::Display for ResNetFpnConfig {
         write!(f, "{arch}-FPN ({norm:?}, stages {returned:?}")?;
         if !dropped.is_empty() {
             write!(f, " without {}", dropped.join(", "))?;
+        }
+        if !self.channels.is_empty() || self.inner_channels.is_some() {
+            f.write_str(", pruned")?;
         }
         f.write_str(")")
     }

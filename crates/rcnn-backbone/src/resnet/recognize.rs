@@ -26,6 +26,7 @@ impl ResNetFpnConfig {
                 stages: 4,
                 dropped_stages: Vec::new(),
                 dropped_blocks: Vec::new(),
+                channels: Default::default(),
             };
             let fpn = FpnConfig::recognize(&shapes.within("fpn"), arch.name(), &whole.stages())?;
             Ok(Self {
@@ -33,6 +34,7 @@ impl ResNetFpnConfig {
                 norm: whole.norm,
                 returned_layers: fpn.returned_stages,
                 out_channels: fpn.out_channels,
+                inner_channels: fpn.inner_channels,
                 fpn_norm: fpn.norm.map(|(kind, _)| kind),
                 ..Default::default()
             })

@@ -1,11 +1,12 @@
 //! The stages and blocks of a ResNet that are built, and the channels and strides that follow.
 
 use super::{ResNetConfig, ResNetError};
+use crate::channels::FreeLayer;
 use crate::stage::{Block, BlockState};
 use crate::{BackboneConfigError, Stage};
 
 /// Channels that the stem puts out.
-pub(crate) const STEM_CHANNELS: usize = 64;
+const STEM_CHANNELS: usize = 64;
 /// Pixels of the image that a location of the stem's output stands for, along each axis.
 const STEM_STRIDE: usize = 4;
 
@@ -20,6 +21,9 @@ pub(super) struct ResNetStage {
     pub(super) out_channels: usize,
     /// Stride of its first block.
     pub(super) stride: usize,
+    /// Whether input and output have different channels in torchvision's network, and so a shortcut between them a
+    /// convolution.
+    pub(super) changes_channels: bool,
     /// Pixels of the image that a location of its output stands for, along each axis.
     pub(super) total_stride: usize,
     /// Positions of the residual blocks that are built, ascending.
@@ -30,27 +34,56 @@ impl ResNetStage {
     /// Whether the first block's shortcut has a convolution of its own, because the block changes
     /// resolution or channels.
     pub(super) fn has_downsample(&self) -> bool {
-        self.stride != 1 || self.in_channels != self.out_channels
+        self.stride != 1 || self.changes_channels
     }
+}
+
+/// Channels within a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InnerChannels {
+    /// Of the outputs of the first and, in a bottleneck, the second convolution.
+    pub(super) convolutions: [usize; 2],
+    /// Groups of the second convolution of a bottleneck.
+    pub(super) groups: usize,
+}
+
+/// Path of the stem's convolution.
+const STEM: &str = "conv1";
+
+/// Path of a convolution of a block.
+fn convolution(stage: usize, block: usize, conv: usize) -> String {
+    format!("layer{stage}.{block}.conv{conv}")
+}
+
+/// Path of the convolution in a stage's shortcut.
+fn downsample(stage: usize) -> String {
+    format!("layer{stage}.0.downsample.0")
 }
 
 impl ResNetConfig {
     /// The stages that are built, first to last.
     pub(super) fn built_stages(&self) -> Vec<ResNetStage> {
-        let mut in_channels = STEM_CHANNELS;
+        let (mut usual, mut in_channels) = (STEM_CHANNELS, self.stem_channels());
         let mut total_stride = STEM_STRIDE;
         let built = (1..=self.stages.min(4)).filter(|number| !self.dropped_stages.contains(number));
         built
             .map(|number| {
                 let stride = if number > 1 { 2 } else { 1 };
                 total_stride *= stride;
-                let out_channels = self.arch.stage_channels(number);
+                let usual_output = self.arch.stage_channels(number);
+                let changes_channels = std::mem::replace(&mut usual, usual_output) != usual_output;
+                // Without a convolution in a shortcut, a stage adds to its input.
+                let out_channels = match stride != 1 || changes_channels {
+                    true => self.channels.get(&downsample(number), usual_output),
+                    false => in_channels,
+                };
                 let blocks = 0..self.arch.blocks()[number - 1];
                 ResNetStage {
                     number,
                     in_channels: std::mem::replace(&mut in_channels, out_channels),
                     out_channels,
                     stride,
+                    changes_channels,
                     total_stride,
                     blocks: blocks
                         .filter(|&block| !self.dropped_blocks.contains(&(number, block)))
@@ -60,12 +93,70 @@ impl ResNetConfig {
             .collect()
     }
 
+    /// Channels of the output of the stem.
+    pub(super) fn stem_channels(&self) -> usize {
+        self.channels.get(STEM, STEM_CHANNELS)
+    }
+
+    /// Channels within a block.
+    pub(super) fn inner_channels(&self, stage: usize, block: usize) -> InnerChannels {
+        let (arch, get) = (self.arch, |conv: usize, usual: usize| {
+            self.channels.get(&convolution(stage, block, conv), usual)
+        });
+        if !arch.bottleneck() {
+            return InnerChannels {
+                convolutions: [get(1, arch.stage_channels(stage)); 2],
+                groups: 1,
+            };
+        }
+        let width = arch.stage_width(stage);
+        let second = get(2, width);
+        match arch.groups() {
+            1 => InnerChannels {
+                convolutions: [get(1, width), second],
+                groups: 1,
+            },
+            groups => InnerChannels {
+                convolutions: [second; 2],
+                groups: second / (width / groups),
+            },
+        }
+    }
+
+    /// Layers whose output channels are free: the stem, a stage's shortcut, which says those of the whole stage, and
+    /// all but the last of a block. The first of a bottleneck has the groups of the second.
+    pub(super) fn free_layers(&self) -> Vec<FreeLayer> {
+        let arch = self.arch;
+        let mut free = vec![FreeLayer::new(STEM, STEM_CHANNELS)];
+        for stage in 1..=4 {
+            let (out, width) = (arch.stage_channels(stage), arch.stage_width(stage));
+            if stage > 1 || out != STEM_CHANNELS {
+                free.push(FreeLayer::new(downsample(stage), out));
+            }
+            for block in 0..arch.blocks()[stage - 1] {
+                let layer = |conv| FreeLayer::new(convolution(stage, block, conv), width);
+                match (arch.bottleneck(), arch.groups()) {
+                    (false, _) => free.push(FreeLayer {
+                        usual: out,
+                        ..layer(1)
+                    }),
+                    (true, 1) => free.extend([layer(1), layer(2)]),
+                    (true, groups) => free.push(FreeLayer {
+                        unit: width / groups,
+                        ..layer(2)
+                    }),
+                }
+            }
+        }
+        free
+    }
+
     /// The stem and all four stages, whether built or not.
     pub fn stages(&self) -> Vec<Stage> {
         let stem = Stage {
             modules: vec!["conv1".to_string(), "bn1".to_string()],
             is_returnable: false,
-            ..Stage::new("stem", STEM_CHANNELS, STEM_STRIDE)
+            ..Stage::new("stem", self.stem_channels(), STEM_STRIDE)
         };
         let (built, mut stages) = (self.built_stages(), vec![stem]);
         for number in 1..=4 {

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::module::NormSettings;
 use super::{Sequential, SequentialError, StageSpec};
+use crate::channels::within;
 use crate::{
-    AnyBackbone, Architecture, BackboneConfig, BackboneConfigError, FpnConfig, LevelSpec, NormKind,
-    Stage,
+    AnyBackbone, Architecture, BackboneConfig, BackboneConfigError, Channels, FpnConfig, LevelSpec,
+    NormKind, Stage,
 };
 
 /// The members of a family of sequential bodies, as data.
@@ -62,6 +63,9 @@ pub struct SequentialConfig<A: SequentialArch> {
     pub dropped_stages: Vec<String>,
     /// Blocks that are the identity, by name. torchvision: none.
     pub dropped_blocks: Vec<String>,
+    /// Output channels of layers of the body that have others than torchvision's, by path, as `4.block.1.0`.
+    /// torchvision: none.
+    pub channels: Channels,
 }
 
 /// A feature pyramid over a sequential body.
@@ -70,6 +74,8 @@ pub struct SequentialConfig<A: SequentialArch> {
 pub struct PyramidConfig {
     /// Channels of every level.
     pub out_channels: usize,
+    /// Channels of the maps that are merged; `None` for those of the levels, as in torchvision.
+    pub inner_channels: Option<usize>,
     /// Norm of the convolutions and its epsilon. torchvision: none.
     pub norm: Option<(NormKind, f64)>,
     /// Whether a level `pool` follows, the last one subsampled by two (`LastLevelMaxPool`).
@@ -80,6 +86,7 @@ impl Default for PyramidConfig {
     fn default() -> Self {
         Self {
             out_channels: 256,
+            inner_channels: None,
             norm: None,
             max_pool_level: true,
         }
@@ -106,6 +113,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
             fpn: Some(PyramidConfig::default()),
             dropped_stages: Vec::new(),
             dropped_blocks: Vec::new(),
+            channels: Channels::default(),
         }
     }
 
@@ -139,6 +147,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
         self.fpn.as_ref().map(|fpn| FpnConfig {
             returned_stages: self.returned_layers.clone(),
             out_channels: fpn.out_channels,
+            inner_channels: fpn.inner_channels,
             norm: fpn.norm,
             max_pool_level: fpn.max_pool_level,
         })
@@ -213,6 +222,7 @@ impl<A: SequentialArch> Architecture for SequentialConfig<A> {
         }
         require_within("norm_eps", self.norm_eps, 0.0..=1.0)?;
         require_within("norm_momentum", self.norm_momentum, 0.0..=1.0)?;
+        self.channels.validate(&self.free_layers())?;
         self.validate_dropped()?;
         match self.pyramid() {
             Some(fpn) => fpn.validate(&self.network().stages),
@@ -288,6 +298,18 @@ impl<A: SequentialArch> Architecture for SequentialConfig<A> {
         self.dropped_blocks.push(name);
     }
 
+    fn set_channels(&mut self, channels: &dyn Fn(&str) -> Option<usize>) {
+        let free = self.free_layers();
+        let pyramid = self.pyramid().map(|fpn| fpn.asked_channels(channels));
+        match (&mut self.fpn, pyramid) {
+            (Some(fpn), Some(asked)) => {
+                self.channels.set(&free, &within("body", channels));
+                (fpn.out_channels, fpn.inner_channels) = asked;
+            }
+            _ => self.channels.set(&free, channels),
+        }
+    }
+
     fn classifier_parameter(&self, name: &str) -> Option<String> {
         let name = name.strip_prefix("features.")?;
         Some(match self.fpn {
@@ -306,6 +328,10 @@ impl<A: SequentialArch> fmt::Display for SequentialConfig<A> {
         write!(f, "{arch}{fpn} ({norm:?}, stages {returned:?}")?;
         if !dropped.is_empty() {
             write!(f, " without {}", dropped.join(", "))?;
+        }
+        let merged = self.fpn.as_ref().and_then(|fpn| fpn.inner_channels);
+        if !self.channels.is_empty() || merged.is_some() {
+            f.write_str(", pruned")?;
         }
         f.write_str(")")
     }

@@ -36,6 +36,7 @@ impl InvertedResidualSpec {
     pub(super) fn init<B: Backend>(
         &self,
         input: usize,
+        has_shortcut: bool,
         norm: NormSettings,
         device: &B::Device,
     ) -> InvertedResidual<B> {
@@ -63,7 +64,7 @@ impl InvertedResidualSpec {
         block.push(conv([expanded, self.out], 1, 1, 1));
         InvertedResidual {
             block,
-            has_shortcut: self.stride == 1 && input == self.out,
+            has_shortcut,
             activation: self.activation,
         }
     }

@@ -74,7 +74,8 @@ impl NetworkLayer {
                 Layer::ConvNorm(conv.init(device))
             }
             LayerSpec::InvertedResidual(block) => {
-                Layer::InvertedResidual(block.init(self.input, norm, device))
+                let has_shortcut = self.keeps_shape;
+                Layer::InvertedResidual(block.init(self.input, has_shortcut, norm, device))
             }
         }
     }

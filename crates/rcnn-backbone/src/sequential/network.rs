@@ -1,6 +1,7 @@
 //! Which layers of a sequential body are built, and the channels and strides that follow.
 
 use super::{LayerSpec, SequentialArch, SequentialConfig, SequentialError};
+use crate::channels::FreeLayer;
 use crate::stage::{Block, BlockState, Stage};
 
 /// A sequential body as it is built.
@@ -20,6 +21,8 @@ pub(super) struct NetworkLayer {
     pub(super) spec: LayerSpec,
     /// Channels of the input.
     pub(super) input: usize,
+    /// Whether output and input have the same shape in the published network: a block then adds its input.
+    pub(super) keeps_shape: bool,
     /// Whether it is built; another one is the identity.
     pub(super) is_built: bool,
 }
@@ -28,7 +31,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
     /// The resulting body, in which blocks that cannot be dropped are dropped too.
     pub(super) fn network(&self) -> Network {
         let last = self.returned_layers.last().copied().unwrap_or(0);
-        let (mut channels, mut stride, mut built) = (3, 1, 0);
+        let (mut usual, mut channels, mut stride, mut built) = (3, 3, 1, 0);
         let mut network = Network {
             layers: Vec::new(),
             stages: Vec::new(),
@@ -57,12 +60,18 @@ impl<A: SequentialArch> SequentialConfig<A> {
                 let is_dropped = block
                     .as_ref()
                     .is_some_and(|b| self.dropped_blocks.contains(b));
+                let keeps_shape = layer.keeps_shape(usual);
+                let usual_output = layer.out();
+                let chosen =
+                    |name: &str, usual| self.channels.get(&format!("{place}.{name}"), usual);
                 let layer = NetworkLayer {
-                    spec: layer,
+                    spec: layer.with_channels(channels, keeps_shape, &chosen),
                     input: channels,
+                    keeps_shape,
                     is_built: is_built && position < end && !is_dropped,
                 };
                 if layer.is_built {
+                    usual = usual_output;
                     channels = layer.spec.out();
                     stride *= layer.spec.stride();
                     built = place + 1;
@@ -83,6 +92,24 @@ impl<A: SequentialArch> SequentialConfig<A> {
         }
         network.layers.truncate(built);
         network
+    }
+
+    /// Layers whose output channels are free, by their paths in the body.
+    pub(super) fn free_layers(&self) -> Vec<FreeLayer> {
+        let layers = self
+            .arch
+            .stages()
+            .into_iter()
+            .flat_map(|stage| stage.layers);
+        let (mut usual, mut free) = (3, Vec::new());
+        for (place, layer) in layers.enumerate() {
+            let layers = layer.free_layers(layer.keeps_shape(usual)).into_iter();
+            free.extend(
+                layers.map(|(name, usual)| FreeLayer::new(format!("{place}.{name}"), usual)),
+            );
+            usual = layer.out();
+        }
+        free
     }
 
     /// Whether what is dropped can be.
@@ -147,7 +174,7 @@ impl Network {
 
 impl NetworkLayer {
     fn state(&self) -> BlockState {
-        match (self.is_built, self.spec.keeps_shape(self.input)) {
+        match (self.is_built, self.keeps_shape) {
             (false, _) => BlockState::Dropped,
             (true, true) => BlockState::Droppable,
             (true, false) => BlockState::ShapeChanging,

@@ -38,6 +38,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
             returned_layers: fpn.returned_stages,
             fpn: Some(super::PyramidConfig {
                 out_channels: fpn.out_channels,
+                inner_channels: fpn.inner_channels,
                 norm: fpn.norm,
                 ..Default::default()
             }),

@@ -75,6 +75,41 @@ impl LayerSpec {
         self.stride() == 1 && self.out() == input
     }
 
+    /// Names of the convolutions whose output channels are free, with those that they have; of a layer that adds its
+    /// input, if `keeps_shape`.
+    pub(super) fn free_layers(&self, keeps_shape: bool) -> Vec<(String, usize)> {
+        match self {
+            Self::ConvNormActivation { out, .. } => vec![("0".into(), *out)],
+            Self::InvertedResidual(block) => block.free_layers(keeps_shape),
+        }
+    }
+
+    /// The layer for an input of these channels, with others in its convolutions: those that `channels` says by name,
+    /// given the ones that they have.
+    pub(super) fn with_channels(
+        self,
+        input: usize,
+        keeps_shape: bool,
+        channels: &dyn Fn(&str, usize) -> usize,
+    ) -> Self {
+        match self {
+            Self::ConvNormActivation {
+                out,
+                kernel,
+                stride,
+                activation,
+            } => Self::ConvNormActivation {
+                out: channels("0", out),
+                kernel,
+                stride,
+                activation,
+            },
+            Self::InvertedResidual(block) => {
+                Self::InvertedResidual(block.with_channels(input, keeps_shape, channels))
+            }
+        }
+    }
+
     /// Names and shapes of the weights of convolutions, for an input of these channels.
     pub(super) fn weights(&self, input: usize) -> Vec<(String, Vec<usize>)> {
         match self {
@@ -95,6 +130,47 @@ impl LayerSpec {
 }
 
 impl InvertedResidualSpec {
+    /// Names of the convolutions: the first, that to fewer channels in squeeze and excitation, the last.
+    fn convolutions(&self) -> [String; 3] {
+        let depthwise = usize::from(self.has_expansion);
+        let last = depthwise + 1 + usize::from(self.squeeze.is_some());
+        [
+            "block.0.0".into(),
+            format!("block.{}.fc1", depthwise + 1),
+            format!("block.{last}.0"),
+        ]
+    }
+
+    fn free_layers(&self, keeps_shape: bool) -> Vec<(String, usize)> {
+        let [first, squeeze, last] = self.convolutions();
+        // The depthwise convolution has the channels of its input, and the last one those of what it is added to.
+        let first = self.has_expansion.then_some((first, self.expanded));
+        let squeeze = self.squeeze.map(|channels| (squeeze, channels));
+        let last = (!keeps_shape).then_some((last, self.out));
+        [first, squeeze, last].into_iter().flatten().collect()
+    }
+
+    fn with_channels(
+        self,
+        input: usize,
+        keeps_shape: bool,
+        channels: &dyn Fn(&str, usize) -> usize,
+    ) -> Self {
+        let [first, squeeze, last] = self.convolutions();
+        Self {
+            expanded: match self.has_expansion {
+                true => channels(&first, self.expanded),
+                false => input,
+            },
+            squeeze: self.squeeze.map(|usual| channels(&squeeze, usual)),
+            out: match keeps_shape {
+                true => input,
+                false => channels(&last, self.out),
+            },
+            ..self
+        }
+    }
+
     fn weights(&self, input: usize) -> Vec<(String, Vec<usize>)> {
         let (expanded, kernel) = (self.expanded, self.kernel);
         let mut layers = Vec::new();

@@ -189,6 +189,7 @@ fn nonsense() -> Changed {
     all.add("backbone.norm_eps", &SHARES, |c, v| resnet(c).norm_eps = v);
     all.add("backbone.returned_layers", &stages, |c, v| resnet(c).returned_layers = v);
     all.add("backbone.out_channels", &SIZES, |c, v| resnet(c).out_channels = v);
+    all.add("backbone.inner_channels", &SIZES, |c, v| resnet(c).inner_channels = Some(v));
     all.add("backbone.dropped_stages", &stages[1..], |c, v| resnet(c).dropped_stages = v);
     all.add("backbone.dropped_blocks", &blocks, |c, v| resnet(c).dropped_blocks = vec![v]);
 
@@ -211,6 +212,8 @@ fn nonsense() -> Changed {
     all.add(ratios, &NOT_POSITIVE, |c, v| c.rpn.anchor_generator.aspect_ratios[0][1] = v);
     all.add(ratios, &[0, 4, 6], |c, v| c.rpn.anchor_generator.aspect_ratios = vec![vec![1.0]; v]);
     all.add("rpn_conv_depth", &SIZES[1..], |c, v| c.rpn.conv_depth = v);
+    all.add("rpn_conv_channels", &SIZES, |c, v| c.rpn.conv_channels = vec![v]);
+    all.add("rpn_conv_channels", &[2, 3], |c, v| c.rpn.conv_channels = vec![8; v]);
     all.add("rpn_pre_nms_top_n_train", &[0], |c, v| c.rpn.pre_nms_top_n_train = v);
     all.add("rpn_pre_nms_top_n_test", &[0], |c, v| c.rpn.pre_nms_top_n_test = v);
     all.add("rpn_post_nms_top_n_train", &[0], |c, v| c.rpn.post_nms_top_n_train = v);
@@ -233,6 +236,8 @@ fn nonsense() -> Changed {
     all.add("box_head.representation_size", &SIZES, |c, v| {
         c.roi_heads.box_head = BoxHeadConfig::TwoMlp { representation_size: v };
     });
+    all.add("box_head.fc6", &SIZES, |c, v| c.roi_heads.box_head = BoxHeadConfig::Mlp { fc6: v, fc7: 8 });
+    all.add("box_head.fc7", &SIZES, |c, v| c.roi_heads.box_head = BoxHeadConfig::Mlp { fc6: 8, fc7: v });
     all.add("box_head.conv_layers", &SIZES, |c, v| c.roi_heads.box_head = chain(vec![8, v], vec![], 0.0));
     all.add("box_head.conv_layers", &[1000], |c, v| c.roi_heads.box_head = chain(vec![8; v], vec![], 0.0));
     all.add("box_head.fc_layers", &SIZES, |c, v| c.roi_heads.box_head = chain(vec![], vec![8, v], 0.0));

@@ -1,4 +1,4 @@
-//! A box head in text, layer by layer: `fc:1024,fc:1024`, `conv:256x4,fc:1024`, `none`.
+//! A box head in text, layer by layer: `fc:1024,fc:1024`, `fc6:512,fc7:256`, `conv:256x4,fc:1024`, `none`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,13 +29,17 @@ impl FromStr for BoxHeadConfig {
     /// Reads layers from left to right: `fc:WIDTH` is a linear layer, `conv:CHANNELS` a 3x3
     /// convolution, `conv_bn:CHANNELS` one with batch norm, and `x4` after any of them repeats it.
     /// Two linear layers of one width are torchvision's `TwoMLPHead`, all else is its
-    /// `FastRCNNConvFCHead`. With `none` the predictor takes the pooled features as they are.
+    /// `FastRCNNConvFCHead`. `fc6:WIDTH,fc7:WIDTH` is a `TwoMLPHead` of two widths. With `none` the predictor takes the
+    /// pooled features as they are.
     fn from_str(text: &str) -> Result<Self, BoxHeadTextError> {
         let error = |reason: String| BoxHeadTextError {
             text: text.to_string(),
             reason,
         };
         let (mut conv_layers, mut fc_layers, mut norms) = (Vec::new(), Vec::new(), Vec::new());
+        if let Some(head) = two_widths(text) {
+            return Ok(head);
+        }
         let layers = text.split(',').map(str::trim).filter(|_| text != "none");
         for layer in layers {
             let (kind, size) = (layer.split_once(':'))
@@ -84,6 +88,19 @@ impl FromStr for BoxHeadConfig {
     }
 }
 
+/// Reads `fc6:512,fc7:256`.
+fn two_widths(text: &str) -> Option<BoxHeadConfig> {
+    let (fc6, fc7) = text.split_once(',')?;
+    let width = |text: &str, layer: &str| {
+        let width = text.trim().strip_prefix(layer)?.strip_prefix(':')?;
+        width.parse().ok().filter(|width| *width > 0)
+    };
+    Some(BoxHeadConfig::Mlp {
+        fc6: width(fc6, "fc6")?,
+        fc7: width(fc7, "fc7")?,
+    })
+}
+
 impl fmt::Display for BoxHeadConfig {
     /// The form that [`from_str`](Self::from_str) reads.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,6 +108,7 @@ impl fmt::Display for BoxHeadConfig {
             Self::TwoMlp {
                 representation_size: size,
             } => (&[][..], &[*size, *size][..], None),
+            Self::Mlp { fc6, fc7 } => return write!(f, "fc6:{fc6},fc7:{fc7}"),
             Self::ConvFc {
                 conv_layers,
                 fc_layers,
@@ -131,6 +149,11 @@ mod tests {
         for (text, expected, short) in [
             ("fc:1024,fc:1024", two(1024), "fc:1024x2"),
             ("fc:512", chain(&[], &[512]), "fc:512"),
+            (
+                "fc6:512, fc7:256",
+                BoxHeadConfig::Mlp { fc6: 512, fc7: 256 },
+                "fc6:512,fc7:256",
+            ),
             ("fc:512, fc:256", chain(&[], &[512, 256]), "fc:512,fc:256"),
             ("conv:8x2,fc:16", chain(&[8, 8], &[16]), "conv:8x2,fc:16"),
             ("conv:8", chain(&[8], &[]), "conv:8"),
@@ -153,6 +176,7 @@ mod tests {
             ("", "no kind"),
             ("fc", "no kind"),
             ("fc:0", "`0` is no number from 1"),
+            ("fc6:8", "no layer `fc6`"),
             ("fc:8,conv:8", "convolutions first"),
             ("pool:8", "no layer `pool`"),
             ("conv:8,conv_bn:8,fc:8", "mixed"),
