@@ -31,6 +31,7 @@
 //! | remove and replace layers; count operations | [`surgery`], [`cost`] |
 //! | read, check and augment data; train; evaluate | `data`, `train`, `eval`, behind features |
 //! | find out which layers matter | `analyze`, behind a feature |
+//! | remove channels that matter least | `prune`, behind a feature |
 //! | write ONNX files | [`export`] |
 //!
 //! # Features
@@ -49,6 +50,7 @@
 //! | `data`, `eval` | | data sets; COCO's average precision |
 //! | `train` | | training runs, with both of these |
 //! | `analyze` | | cost and merit of each layer |
+//! | `prune` | | detectors with fewer channels |
 //!
 //! # A tour
 //!
@@ -130,6 +132,9 @@ pub use rcnn_data as data;
 #[cfg(feature = "eval")]
 #[doc(inline)]
 pub use rcnn_eval as eval;
+#[cfg(feature = "prune")]
+#[doc(inline)]
+pub use rcnn_prune as prune;
 #[cfg(feature = "train")]
 #[doc(inline)]
 pub use rcnn_train as train;

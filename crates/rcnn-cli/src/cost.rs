@@ -15,7 +15,7 @@ pub(crate) struct CostArgs {
 }
 
 /// Height and width, as `800x1088`.
-fn parse_size(text: &str) -> Result<Size, &'static str> {
+pub(crate) fn parse_size(text: &str) -> Result<Size, &'static str> {
     let side = |side: &str| side.parse().ok().filter(|&side| side > 0);
     let sides = text.split_once('x').map(|(h, w)| (side(h), side(w)));
     match sides {

@@ -22,6 +22,8 @@ mod overwrite;
 #[cfg(feature = "data")]
 mod preview;
 mod progress;
+#[cfg(feature = "train")]
+mod prune;
 mod source;
 mod surgery;
 #[cfg(feature = "train")]
@@ -64,6 +66,8 @@ enum Command {
     Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     Surgery(surgery::SurgeryArgs),
+    #[cfg(feature = "train")]
+    Prune(prune::PruneArgs),
     #[cfg(feature = "data")]
     Analyze(analyze::AnalyzeArgs),
     /// List the devices that this binary can compute on
@@ -102,7 +106,7 @@ fn usage_error(error: clap::Error) -> clap::Error {
         return error;
     };
     let (feature, has) = match command.as_str() {
-        "train" => ("train", cfg!(feature = "train")),
+        "train" | "prune" => ("train", cfg!(feature = "train")),
         "eval" | "data" | "analyze" => ("data", cfg!(feature = "data")),
         _ => return error,
     };
@@ -139,6 +143,8 @@ fn run(command: Command) -> Result<Outcome> {
         Command::Export(args) => export::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Surgery(args) => surgery::run(args),
+        #[cfg(feature = "train")]
+        Command::Prune(args) => prune::run(args),
         #[cfg(feature = "data")]
         Command::Analyze(args) => analyze::run(args),
         Command::Devices => backend::print_devices().map(|()| Outcome::Done),

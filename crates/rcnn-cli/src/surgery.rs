@@ -240,11 +240,11 @@ impl Job for SurgeryJob {
 }
 
 /// Seconds of a detection on a picture of this size: the best of some, in turn, after one to warm up.
-fn measured<B: DetectionBackend>(
-    models: [&StandardFasterRcnn<B>; 2],
+pub(crate) fn measured<B: DetectionBackend, const N: usize>(
+    models: [&StandardFasterRcnn<B>; N],
     size: Size,
     device: &B::Device,
-) -> Result<[f64; 2]> {
+) -> Result<[f64; N]> {
     const ROUNDS: usize = 3;
     // Stripes both ways: nothing to find, and all of the work.
     let (width, height) = size.dimensions();
@@ -252,7 +252,7 @@ fn measured<B: DetectionBackend>(
         Rgb([(x * 7) as u8, (y * 5) as u8, (x ^ y) as u8])
     });
     let picture = [to_tensor(&picture, device)];
-    let mut best = [f64::INFINITY; 2];
+    let mut best = [f64::INFINITY; N];
     for round in 0..=ROUNDS {
         for (model, best) in models.iter().zip(&mut best) {
             let start = Instant::now();

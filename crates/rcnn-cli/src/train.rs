@@ -290,7 +290,7 @@ fn resume(args: &TrainArgs) -> Result<Run> {
 }
 
 /// Reads a run's description; paths in it are relative to it.
-fn read(file: &Path) -> Result<TrainConfig> {
+pub(crate) fn read(file: &Path) -> Result<TrainConfig> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let mut config = TrainConfig::from_toml(&text).with_context(|| file.display().to_string())?;
     let folder = file.parent().unwrap_or(Path::new(""));

@@ -10,6 +10,7 @@ use rcnn_data::{Augmentation, Dataset, Fields, Format};
 use rcnn_types::validate::{POSITIVE, is_positive, require, require_some, require_within};
 use serde::{Deserialize, Serialize};
 
+use crate::data::Splits;
 use crate::{LearningRateFactor, ScheduleConfig, TrainError};
 
 /// Describes a training run. As a TOML file:
@@ -263,6 +264,14 @@ impl TrainConfig {
             "nothing without `weights`, whose classes they name",
         )?;
         Ok(self.augmentation.validate()?)
+    }
+
+    /// The data that a run would train on, with the labels of a model that has the same classes in another order.
+    ///
+    /// # Errors
+    /// When they cannot be read, or have nothing to learn.
+    pub fn training_data(&self, model: &FasterRcnnConfig) -> Result<Dataset, TrainError> {
+        Ok(Splits::read(self, Some(model))?.train)
     }
 
     /// The detector to be trained, with the data's classes: that of `weights` or torchvision's over the

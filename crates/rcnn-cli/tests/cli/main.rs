@@ -7,6 +7,7 @@ mod devices;
 mod eval;
 mod faults;
 mod overwrite;
+mod prune;
 mod simd;
 mod train;
 mod weights;

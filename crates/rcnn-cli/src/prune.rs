@@ -1,0 +1,305 @@
+//! `rcnn prune`: removes the channels of a model that matter least.
+
+mod plan;
+mod steps;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rcnn_burn::Size;
+use rcnn_burn::weights::{Precision, Weights};
+use rcnn_data::Format;
+use rcnn_files::FolderLock;
+use rcnn_prune::Keep;
+use rcnn_train::TrainConfig;
+
+use crate::backend::{DeviceName, default_device, run_on};
+use crate::cost::{self, ModelCosts, parse_size};
+use crate::source::{ModelArgs, positive};
+use crate::{Outcome, files, train};
+use plan::{BudgetKind, Plan};
+use steps::Steps;
+
+/// Remove the channels of a model that matter least
+///
+/// Which channels go together is found in the network itself, whatever its architecture. How much each matters is
+/// estimated on labelled pictures: by how the loss would change without it; without --data by the norms of the
+/// weights. What matters least for what it costs goes, until the budget is met. With --epochs the model is then
+/// trained on, and with --steps all this is done in several smaller steps.
+///
+/// The folder gets pruned.bpk, a model like any other, pruning.json and pruning.png with what became of each layer,
+/// and a folder for each step. --resume goes on after an interruption.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  Half the multiply-accumulates, and one epoch of training:
+    rcnn prune cells.bpk --data bccd --macs 0.5 --epochs 1 --out runs/half
+  In three steps, with the recipe of a training run:
+    rcnn prune cells.bpk --data bccd --macs 0.3 --steps 3 --epochs 1 --recipe run.toml --out runs/third
+  At most six tenths of the time, the box head left alone and half of layer4 at least:
+    rcnn prune cells.bpk --data bccd --time 0.6 --keep-of box_head=1 --keep-of layer4=0.5
+  By the norms of the weights, without pictures:
+    rcnn prune cells.bpk --params 0.5 --out runs/small
+  After an interruption:
+    rcnn prune --resume --out runs/third")]
+pub(crate) struct PruneArgs {
+    /// Weights: a file, or the name of published ones
+    #[arg(value_name = "MODEL", required_unless_present = "resume")]
+    weights: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    budget: BudgetArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    training: TrainingArgs,
+    /// Size of the image that costs are counted and times measured for; the model resizes it first [default: that
+    /// of the first training picture, or 800x1088]
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = parse_size)]
+    size: Option<Size>,
+    /// Folder to write
+    #[arg(long, short, value_name = "DIR", default_value = "runs/prune")]
+    out: PathBuf,
+    /// Go on in --out with what was begun there
+    #[arg(long, conflicts_with_all = ["weights", "macs", "params", "time", "data", "recipe"])]
+    resume: bool,
+    /// Where to compute, as `rcnn detect --device`
+    #[arg(long, value_name = "D", default_value_t = default_device())]
+    device: DeviceName,
+}
+
+/// What may be left of the model, as a share from 0 to 1.
+#[derive(Args)]
+#[command(next_help_heading = "Budget")]
+struct BudgetArgs {
+    /// Multiply-accumulates of a detection that may be left
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with_all = ["params", "time"],
+        required_unless_present_any = ["params", "time", "resume"])]
+    macs: Option<f64>,
+    /// Parameters that may be left
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "time")]
+    params: Option<f64>,
+    /// Time of a detection that may be left, measured
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    time: Option<f64>,
+}
+
+/// How much of each layer stays.
+#[derive(Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Share of the channels of each layer that stays at least
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share)]
+    keep: f64,
+    /// Another share for some layers, such as layer4=0.5 or rpn=1; patterns as in rules of freezing; may be repeated
+    #[arg(long, value_name = "PATTERN=SHARE")]
+    keep_of: Vec<Keep>,
+    /// Leave channels in multiples of this; 1 for any number
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive)]
+    round_to: usize,
+    /// Channels of a layer that stay at least
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
+    min_channels: usize,
+}
+
+/// Pictures, and training after each step.
+#[derive(Args)]
+#[command(next_help_heading = "Data and training")]
+struct TrainingArgs {
+    /// Folder of the data, or its COCO .json, YOLO .yaml or darknet .data file
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Format of the labels, where there are several: coco, voc or yolo
+    #[arg(long, value_name = "FORMAT", requires = "data")]
+    data_format: Option<Format>,
+    /// Folder of the pictures, where they are not with the labels
+    #[arg(long, value_name = "DIR", requires = "data")]
+    images: Option<PathBuf>,
+    /// Part of the data to train on and to estimate importance on, or all [default: train or trainval]
+    #[arg(long, value_name = "NAME")]
+    train_split: Option<String>,
+    /// Part of the data to validate on, or all [default: val, valid or test]
+    #[arg(long, value_name = "NAME")]
+    valid_split: Option<String>,
+    /// Cut boxes that reach beyond their image to it, and say how many
+    #[arg(long)]
+    clip: bool,
+    /// Leave out boxes and files that are invalid, and say how many
+    #[arg(long)]
+    skip_invalid: bool,
+    /// Training pictures to estimate importance on, taken evenly from the data
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive)]
+    count: usize,
+    /// Steps that lead to the budget, each of the same factor
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    steps: usize,
+    /// Passes over the training data after each step
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    epochs: usize,
+    /// Passes over the training data after the last step [default: as after the others]
+    #[arg(long, value_name = "N")]
+    final_epochs: Option<usize>,
+    /// TOML file of a training run (rcnn train --help): optimizer, schedule, augmentation, data
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Learning rate after the warm-up
+    #[arg(long, value_name = "X")]
+    learning_rate: Option<f64>,
+}
+
+/// A share above 0 and up to 1, for clap.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok();
+    let share = share.filter(|share: &f64| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "expected a share above 0 and up to 1, as 0.5".into())
+}
+
+/// What a pruning leaves in its folder.
+const RESULTS: [&str; 4] = ["start.bpk", "pruned.bpk", "pruning.json", "pruning.png"];
+
+pub(crate) fn run(args: PruneArgs) -> Result<Outcome> {
+    let out = &args.out;
+    let (plan, _lock) = match args.resume {
+        true => {
+            let lock = FolderLock::acquire(out)?;
+            (Plan::read(out)?, lock)
+        }
+        false => create(&args)?,
+    };
+    let job = Steps {
+        plan: &plan,
+        folder: out,
+    };
+    let done = run_on(std::slice::from_ref(&args.device), job)?;
+    print!("{}", done.report);
+    println!();
+    let size = plan.size;
+    let models = [(&done.start, "start.bpk"), (&done.pruned, "pruned.bpk")];
+    let columns = models.into_iter().zip(done.seconds);
+    let columns = columns.map(|((weights, file), seconds)| {
+        anyhow::Ok(ModelCosts {
+            costs: weights.config.costs(size)?,
+            bytes: fs::metadata(out.join(file))?.len(),
+            seconds: Some(seconds),
+        })
+    });
+    let columns: Vec<ModelCosts> = columns.collect::<Result<_>>()?;
+    if let Ok(columns) = columns.try_into() {
+        print!("{}", cost::compared(&columns, size));
+    }
+    for (step, trained) in (1..).zip(&done.trained) {
+        println!(
+            "step {step}: best AP {:.3} after epoch {} of {}",
+            trained.best_ap, trained.best_epoch, trained.epochs
+        );
+    }
+    eprintln!("{}: written", out.join("pruned.bpk").display());
+    Ok(Outcome::Done)
+}
+
+/// Begins in a new folder: writes the model to start from, and what is to be done.
+fn create(args: &PruneArgs) -> Result<(Plan, FolderLock)> {
+    let out = &args.out;
+    if out.join(plan::FILE).exists() {
+        bail!(
+            "{}: already holds a pruning; go on with --resume, or choose another --out",
+            out.display()
+        );
+    }
+    let in_the_way = RESULTS.iter().map(|name| out.join(name));
+    if let Some(path) = in_the_way.into_iter().find(|path| path.exists()) {
+        bail!(
+            "{}: this file is in the way; choose another --out",
+            path.display()
+        );
+    }
+    let source = args.weights.as_deref().context("no model given")?;
+    let weights = args.model.open(source)?;
+    let (kind, share) = args.budget.get()?;
+    let train = args.training.config()?;
+    let size = match (args.size, &train) {
+        (Some(size), _) => size,
+        (None, None) => Size::new(800, 1088),
+        (None, Some(train)) => train.training_data(&weights.config)?.samples[0].size,
+    };
+    let training = &args.training;
+    let plan = Plan {
+        budget: kind,
+        share,
+        steps: training.steps,
+        epochs: training.epochs,
+        final_epochs: training.final_epochs.unwrap_or(training.epochs),
+        count: training.count,
+        size,
+        round_to: args.limits.round_to,
+        min_channels: args.limits.min_channels,
+        keep: args.limits.keep,
+        keep_of: args.limits.keep_of.iter().map(Keep::to_string).collect(),
+        train,
+    };
+    if plan.trains() && plan.train.is_none() {
+        bail!("--epochs wants --data to train on");
+    }
+    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let lock = FolderLock::acquire(out)?;
+    weights.write_burnpack(out.join("start.bpk"), Precision::F32)?;
+    // Last, as it says that the rest is there.
+    files::write_text(&out.join(plan::FILE), &plan.to_text()?)?;
+    Ok((plan, lock))
+}
+
+impl BudgetArgs {
+    fn get(&self) -> Result<(BudgetKind, f64)> {
+        let given = [
+            (BudgetKind::Macs, self.macs),
+            (BudgetKind::Params, self.params),
+            (BudgetKind::Time, self.time),
+        ];
+        let mut given = given
+            .into_iter()
+            .filter_map(|(kind, share)| Some((kind, share?)));
+        given.next().context("no budget given")
+    }
+}
+
+impl TrainingArgs {
+    /// The training of a step, without its weights and epochs; nothing without data.
+    fn config(&self) -> Result<Option<TrainConfig>> {
+        let mut config = match &self.recipe {
+            Some(file) => train::read(file)?,
+            None => TrainConfig::default(),
+        };
+        if let Some(data) = &self.data {
+            config.data.clone_from(data);
+        }
+        if config.data.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        config.data = std::path::absolute(&config.data)?;
+        let images = self.images.clone().or(config.images.take());
+        config.images = images.map(std::path::absolute).transpose()?;
+        config.data_format = self.data_format.or(config.data_format);
+        config.train_split = self.train_split.clone().or(config.train_split.take());
+        config.valid_split = self.valid_split.clone().or(config.valid_split.take());
+        config.clip |= self.clip;
+        config.skip_invalid |= self.skip_invalid;
+        if let Some(rate) = self.learning_rate {
+            config.optimizer.learning_rate = rate;
+        }
+        // The model, and what it is trained for, are the pruned one's.
+        config.weights = None;
+        config.weights_prefix = None;
+        config.labels = None;
+        config.backbone_weights = None;
+        config.model.clear();
+        config.validate()?;
+        Ok(Some(config))
+    }
+}
+
+/// The weights in a file of the folder.
+fn open(folder: &std::path::Path, file: &str) -> Result<Weights> {
+    Ok(Weights::open(folder.join(file))?)
+}
