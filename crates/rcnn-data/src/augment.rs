@@ -1,20 +1,22 @@
-//! Augmentation of training images: mosaic, copy-paste, photometric distortion, crops and flips.
+//! Augmentation of training images: mosaic, copy-paste, photometric distortion, crops, scale jitter and flips.
 
 use image::RgbImage;
-use image::imageops::flip_horizontal_in_place;
+use image::imageops::{flip_horizontal_in_place, rotate180_in_place};
 use rand::{Rng, RngExt};
-use rcnn_types::{Instances, Skeleton};
+use rcnn_types::{Instances, Size, Skeleton};
 use serde::{Deserialize, Serialize};
 
 pub use copy_paste::copy_paste;
 pub use crop::IouCrop;
 pub use mosaic::mosaic;
 pub use photometric::Photometric;
+pub use scale_jitter::{FixedSizeCrop, ScaleJitter};
 
 mod copy_paste;
 mod crop;
 mod mosaic;
 mod photometric;
+mod scale_jitter;
 
 /// A picture and the objects on it.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +39,8 @@ pub struct AugmentationError {
     pub expected: String,
 }
 
-/// Random changes to training images, in this order: mosaic, copy-paste, photometric distortion, crop, flip.
+/// Random changes to training images, in this order: mosaic, copy-paste, photometric distortion, crop,
+/// scale jitter, fixed-size crop, flips.
 ///
 /// The default is that of torchvision's detection references: flips, and nothing else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,11 +48,18 @@ pub struct AugmentationError {
 pub struct Augmentation {
     /// The probability of a horizontal flip.
     pub horizontal_flip: f64,
-    /// Scale jitter: the sizes of the shorter side, in pixels, of which the detector's resizing is
-    /// to take one by chance. Empty for the detector's own.
+    /// The probability of a vertical flip, for pictures without an upper side: of cells, or from above.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub vertical_flip: f64,
+    /// The sizes of the shorter side, in pixels, of which the detector's resizing is to take one by chance, its
+    /// `max_size` kept (torchvision's `RandomShortestSize`). Empty for the detector's own.
     pub min_sizes: Vec<u32>,
     /// Crops that keep objects.
     pub crop: Option<IouCrop>,
+    /// Sizes over a wide range; with [`fixed_size_crop`](Self::fixed_size_crop), large-scale jitter.
+    pub scale_jitter: Option<ScaleJitter>,
+    /// Windows of a fixed size.
+    pub fixed_size_crop: Option<FixedSizeCrop>,
     /// Changes of colours.
     pub photometric: Option<Photometric>,
     /// The probability that four pictures become one.
@@ -73,8 +83,11 @@ impl Augmentation {
     pub fn none() -> Self {
         Self {
             horizontal_flip: 0.0,
+            vertical_flip: 0.0,
             min_sizes: Vec::new(),
             crop: None,
+            scale_jitter: None,
+            fixed_size_crop: None,
             photometric: None,
             mosaic: 0.0,
             copy_paste: 0.0,
@@ -87,13 +100,23 @@ impl Augmentation {
     /// For the first setting that is not.
     pub fn validate(&self) -> Result<(), AugmentationError> {
         probability("horizontal_flip", self.horizontal_flip)?;
+        probability("vertical_flip", self.vertical_flip)?;
         probability("mosaic", self.mosaic)?;
         probability("copy_paste", self.copy_paste)?;
         let sizes = &self.min_sizes;
         expect("min_sizes", sizes, !sizes.contains(&0), "sizes from 1")?;
         self.crop.as_ref().map_or(Ok(()), IouCrop::validate)?;
+        let jitter = self.scale_jitter.as_ref();
+        jitter.map_or(Ok(()), ScaleJitter::validate)?;
+        let window = self.fixed_size_crop.as_ref();
+        window.map_or(Ok(()), FixedSizeCrop::validate)?;
         let photometric = self.photometric.as_ref();
         photometric.map_or(Ok(()), Photometric::validate)
+    }
+
+    /// Whether pictures come in the size that they are trained at, so that the detector must not resize them.
+    pub fn sets_size(&self) -> bool {
+        self.scale_jitter.is_some() || self.fixed_size_crop.is_some()
     }
 
     /// Applies all but [`mosaic`] and [`copy_paste`], which take more pictures than one. `skeletons` are those of the labels.
@@ -109,11 +132,28 @@ impl Augmentation {
         if let Some(crop) = &self.crop {
             picture = crop.apply(picture, rng);
         }
+        if let Some(jitter) = &self.scale_jitter {
+            picture = jitter.apply(picture, rng);
+        }
+        if let Some(window) = &self.fixed_size_crop {
+            picture = window.apply(picture, rng);
+        }
         if chance(self.horizontal_flip, rng) {
             flip(&mut picture, skeletons);
         }
+        // Without it, all else is drawn as it was before there was any.
+        if self.vertical_flip > 0.0 && chance(self.vertical_flip, rng) {
+            flip(&mut picture, skeletons);
+            rotate180_in_place(&mut picture.image);
+            let size = Size::from_dimensions(picture.image.dimensions());
+            picture.instances.rotate_180(size);
+        }
         picture
     }
+}
+
+fn is_zero(probability: &f64) -> bool {
+    *probability == 0.0
 }
 
 /// Mirrors a picture and its objects left to right. `skeletons` are those of the labels.

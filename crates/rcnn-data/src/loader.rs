@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use image::RgbImage;
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use rcnn_image::ImageError;
 use rcnn_types::{Instances, Size};
 
@@ -16,6 +17,7 @@ use crate::augment::{Augmentation, AugmentationError, Labelled, chance, copy_pas
 use crate::batch::Sampler;
 use crate::dataset::Dataset;
 use crate::random::{Purpose, generator};
+use crate::repeat::{epoch_length, repeated};
 
 /// Reads an image file as upright RGB.
 pub type Decode = dyn Fn(&Path) -> Result<RgbImage, Box<dyn Error + Send + Sync>> + Send + Sync;
@@ -100,12 +102,18 @@ pub enum LoadError {
 #[derive(Clone)]
 pub struct Loader(Arc<Shared>);
 
+#[derive(Clone)]
 struct Shared {
     dataset: Arc<Dataset>,
     decode: Arc<Decode>,
     augmentation: Augmentation,
     options: LoaderOptions,
+    /// How often each sample comes in an epoch, on average; once if `None`.
+    repeat_factors: Option<Vec<f64>>,
 }
+
+/// A sample of an epoch, and how often it came before in it.
+type Draw = (usize, usize);
 
 type Loaded = Result<Example, LoadError>;
 
@@ -139,12 +147,32 @@ impl Loader {
             decode,
             augmentation,
             options,
+            repeat_factors: None,
         })))
+    }
+
+    /// With each sample as often in an epoch as its factor says, on average: see
+    /// [`repeat_factors`](crate::repeat_factors). Repeated pictures are augmented each in its own way.
+    ///
+    /// # Panics
+    /// When there are not as many factors as samples.
+    pub fn with_repeat_factors(mut self, factors: Vec<f64>) -> Self {
+        assert_eq!(factors.len(), self.0.dataset.samples.len(), "factors");
+        Arc::make_mut(&mut self.0).repeat_factors = Some(factors);
+        self
     }
 
     /// The number of batches in an epoch.
     pub fn batches(&self) -> usize {
-        self.sampler().batches(self.0.dataset.samples.len())
+        self.sampler().batches(self.samples())
+    }
+
+    /// The number of samples that an epoch is made of.
+    fn samples(&self) -> usize {
+        match &self.0.repeat_factors {
+            Some(factors) => epoch_length(factors),
+            None => self.0.dataset.samples.len(),
+        }
     }
 
     /// The data set.
@@ -155,9 +183,16 @@ impl Loader {
     /// The indices of an epoch's samples, in the order in which they are loaded.
     pub fn order(&self, epoch: u64) -> Vec<usize> {
         let sampler = self.sampler();
-        let samples = self.0.dataset.samples.len();
-        let mut order = sampler.order(samples, epoch);
-        order.truncate(sampler.batches(samples).saturating_mul(sampler.batch_size));
+        let mut order = sampler.order(self.0.dataset.samples.len(), epoch);
+        if let Some(factors) = &self.0.repeat_factors {
+            let mut rng = generator(self.0.options.seed, Purpose::Repeats, epoch, 0);
+            order = repeated(&order, factors, &mut rng);
+            order.shuffle(&mut rng);
+        }
+        let whole = sampler
+            .batches(self.samples())
+            .saturating_mul(sampler.batch_size);
+        order.truncate(whole.min(self.samples()));
         order
     }
 
@@ -169,10 +204,15 @@ impl Loader {
     /// The batches of an epoch from some batch on: the same as after so many of [`Loader::epoch`].
     pub fn epoch_from(&self, epoch: u64, first_batch: usize) -> Epoch {
         let batch_size = self.sampler().batch_size;
-        let mut order = self.order(epoch);
+        let mut times = vec![0; self.0.dataset.samples.len()];
+        let draws = self.order(epoch).into_iter().map(|index| {
+            times[index] += 1;
+            (index, times[index] - 1)
+        });
+        let mut draws: Vec<Draw> = draws.collect();
         let skipped = first_batch.saturating_mul(batch_size);
-        order.drain(..skipped.min(order.len()));
-        Epoch::start(&self.0, order, batch_size, epoch)
+        draws.drain(..skipped.min(draws.len()));
+        Epoch::start(&self.0, draws, batch_size, epoch)
     }
 
     fn sampler(&self) -> Sampler {
@@ -187,13 +227,9 @@ impl Loader {
 }
 
 impl Shared {
-    fn load(&self, index: usize, epoch: u64) -> Loaded {
-        let mut rng = generator(
-            self.options.seed,
-            Purpose::Augmentation,
-            epoch,
-            index as u64,
-        );
+    fn load(&self, (index, time): Draw, epoch: u64) -> Loaded {
+        let item = index as u64 | (time as u64) << 40;
+        let mut rng = generator(self.options.seed, Purpose::Augmentation, epoch, item);
         let sizes = &self.augmentation.min_sizes;
         let drawn = rng.random::<f64>() * sizes.len() as f64;
         let min_size = sizes.get(drawn as usize).copied();
@@ -262,7 +298,7 @@ impl Shared {
 /// the batch. Dropping it ends the threads.
 pub struct Epoch {
     shared: Arc<Shared>,
-    order: Vec<usize>,
+    order: Vec<Draw>,
     batch_size: usize,
     epoch: u64,
     next: usize,
@@ -271,16 +307,16 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    fn start(shared: &Arc<Shared>, order: Vec<usize>, batch_size: usize, epoch: u64) -> Self {
+    fn start(shared: &Arc<Shared>, order: Vec<Draw>, batch_size: usize, epoch: u64) -> Self {
         let count = shared.options.threads.min(order.len());
         let threads = (0..count).map_while(|thread| {
             let (sender, receiver) = sync_channel(shared.options.ahead);
             let shared = Arc::clone(shared);
-            let indices: Vec<usize> = order.iter().skip(thread).step_by(count).copied().collect();
+            let draws: Vec<Draw> = order.iter().skip(thread).step_by(count).copied().collect();
             let work = move || {
-                for index in indices {
+                for draw in draws {
                     // Nobody listens any more once the epoch is dropped.
-                    if sender.send(shared.load(index, epoch)).is_err() {
+                    if sender.send(shared.load(draw, epoch)).is_err() {
                         break;
                     }
                 }
@@ -305,13 +341,13 @@ impl Epoch {
     }
 
     fn load(&self, place: usize) -> Loaded {
-        let index = self.order[place];
+        let draw = self.order[place];
         if self.threads.is_empty() {
-            return self.shared.load(index, self.epoch);
+            return self.shared.load(draw, self.epoch);
         }
         let (receiver, _) = &self.threads[place % self.threads.len()];
         receiver.recv().unwrap_or_else(|_| {
-            let path = self.shared.dataset.samples[index].image.clone();
+            let path = self.shared.dataset.samples[draw.0].image.clone();
             Err(LoadError::Thread { path })
         })
     }

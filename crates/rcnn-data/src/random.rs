@@ -10,6 +10,7 @@ pub(crate) enum Purpose {
     Augmentation,
     Split,
     Clusters,
+    Repeats,
 }
 
 /// A generator for one purpose, epoch and item (such as the index of a sample).

@@ -57,6 +57,12 @@ pub fn shift_box(b: &BBox, x: f32, y: f32) -> BBox {
     [b[0] + x, b[1] + y, b[2] + x, b[3] + y]
 }
 
+/// A box turned upside down with its image.
+pub(crate) fn rotate_box_180(b: &BBox, size: Size) -> BBox {
+    let (width, height) = (size.width as f32, size.height as f32);
+    [width - b[2], height - b[3], width - b[0], height - b[1]]
+}
+
 /// A box with its coordinates multiplied.
 pub fn scale_box(b: &BBox, x: f32, y: f32) -> BBox {
     [b[0] * x, b[1] * y, b[2] * x, b[3] * y]

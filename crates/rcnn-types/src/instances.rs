@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::boxes::{BBox, box_area, crop_box, scale_box, shift_box};
+use crate::boxes::{BBox, box_area, crop_box, rotate_box_180, scale_box, shift_box};
 use crate::validate::{InvalidField, require};
 use crate::{Keypoints, Mask, MaskProbabilities, Size, Skeleton};
 
@@ -248,6 +248,15 @@ impl Instances {
         }
     }
 
+    /// Turns the objects upside down with their image of that size; with [`flip`](Self::flip), mirrors them top to
+    /// bottom.
+    pub fn rotate_180(&mut self, size: Size) {
+        self.map_boxes(|b| rotate_box_180(b, size));
+        self.map_masks(Mask::rotate_180);
+        self.map_probabilities(|mask| mask.rotate_180(size));
+        self.map_keypoints(|points| points.rotate_180(size));
+    }
+
     /// Moves the objects to a window `[left, top, right, bottom]` of the image. What is outside is cut off,
     /// and areas are those of the boxes from then on.
     pub fn crop(&mut self, window: [u32; 4]) {
@@ -444,6 +453,13 @@ mod tests {
         assert!(same_place(&all, Size::new(6, 10)));
         assert_eq!(all.boxes[0], [6.0, 0.0, 10.0, 2.0]);
         assert_eq!(all.get(0).keypoints.unwrap().0, [[9.0, 1.0, 2.0]]);
+        let before = all.clone();
+        all.rotate_180(Size::new(6, 10));
+        assert!(same_place(&all, Size::new(6, 10)));
+        assert_eq!(all.boxes[0], [0.0, 4.0, 4.0, 6.0]);
+        assert_eq!(all.get(0).keypoints.unwrap().0, [[1.0, 5.0, 2.0]]);
+        all.rotate_180(Size::new(6, 10));
+        assert_eq!(all, before);
         all.resize(Size::new(6, 10), Size::new(12, 30));
         assert!(same_place(&all, Size::new(12, 30)));
         assert_eq!(all.get(0).keypoints.unwrap().0, [[27.0, 2.0, 2.0]]);

@@ -65,6 +65,11 @@ impl Keypoints {
         }
     }
 
+    /// Turns the keypoints upside down in an image of that size.
+    pub fn rotate_180(&mut self, size: Size) {
+        self.map(|[x, y]| [size.width as f32 - x, size.height as f32 - y]);
+    }
+
     /// Removes the labels of keypoints outside an image, as detectron2 does.
     pub fn clip(&mut self, size: Size) {
         let (width, height) = (size.width as f32, size.height as f32);

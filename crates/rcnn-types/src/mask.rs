@@ -248,6 +248,17 @@ impl Mask {
         Self::from_segments(self.size, segments)
     }
 
+    /// The mask turned upside down: its pixels in reverse order.
+    pub fn rotate_180(&self) -> Self {
+        let total = self.size.pixels();
+        let mut runs: Vec<_> = self.runs().collect();
+        runs.reverse();
+        let runs = runs
+            .into_iter()
+            .map(|(start, end)| (total - end, total - start));
+        Self::from_runs(self.size, runs)
+    }
+
     /// The part in a window `[left, top, right, bottom]` within the image, as a mask of its size.
     pub fn crop(&self, window: [u32; 4]) -> Self {
         let [left, top, right, bottom] = window.map(|edge| edge as usize);

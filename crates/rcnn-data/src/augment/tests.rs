@@ -181,6 +181,9 @@ fn settings_are_validated() {
         r#"{"crop": {"scale": [0.9, 0.3]}}"#,
         r#"{"crop": {"overlaps": [2.0]}}"#,
         r#"{"photometric": {"hue": [-0.6, 0.1]}}"#,
+        r#"{"scale_jitter": {"scale_range": [0.0, 1.0]}}"#,
+        r#"{"scale_jitter": {"target_size": [0, 640]}}"#,
+        r#"{"fixed_size_crop": {"size": [640, 100000]}}"#,
     ] {
         assert!(parse(wrong).unwrap().validate().is_err(), "{wrong}");
     }
@@ -248,6 +251,28 @@ fn flips_exchange_left_and_right() {
     assert_eq!(points[..], [[42.0, 9.0, 2.0], [56.0, 9.0, 2.0]]);
     let masks = flipped.instances.masks.unwrap();
     assert_eq!(masks[0].bounds(), [40.0, 3.0, 58.0, 15.0]);
+}
+
+#[test]
+fn vertical_flips_mirror_top_to_bottom() {
+    let vertical = Augmentation {
+        vertical_flip: 1.0,
+        ..Augmentation::none()
+    };
+    let skeleton = Skeleton {
+        names: ["left_tip", "right_tip"].map(String::from).into(),
+        ..Skeleton::default()
+    };
+    let skeletons = [Skeleton::default(), skeleton];
+    let before = shaped(&BOXES[..1]);
+    let flipped = vertical.apply(before.clone(), &skeletons, &mut rng(0));
+    assert!(shapes_follow(&flipped));
+    assert_eq!(flipped.instances.boxes, [[2.0, 25.0, 20.0, 37.0]]);
+    // A mirror makes a left hand a right one, whichever way it hangs.
+    let points = &flipped.instances.keypoints.as_ref().unwrap()[0].0;
+    assert_eq!(points[..], [[18.0, 31.0, 2.0], [4.0, 31.0, 2.0]]);
+    let again = vertical.apply(flipped, &skeletons, &mut rng(0));
+    assert_eq!(again, before);
 }
 
 #[test]
@@ -329,4 +354,101 @@ fn imageops_double(image: &RgbImage) -> RgbImage {
         2 * height,
         image::imageops::FilterType::Nearest,
     )
+}
+
+fn jittered(jitter: &Augmentation, i: u64) -> Labelled {
+    jitter.apply(shaped(&BOXES), &[], &mut rng(i))
+}
+
+/// torchvision: `int(side * min(target_h / h, target_w / w) * scale)`, the scale evenly from 0.1 to 2.
+#[test]
+fn scale_jitter_has_torchvisions_distribution() {
+    let target_size = Size::new(80, 90);
+    let jitter = ScaleJitter {
+        target_size,
+        ..ScaleJitter::default()
+    };
+    let jitter = Augmentation {
+        scale_jitter: Some(jitter),
+        ..Augmentation::none()
+    };
+    let mut scales = Vec::new();
+    for i in 0..500 {
+        let after = jittered(&jitter, i);
+        let (width, height) = after.image.dimensions();
+        // 90 / 60 is less than 80 / 40.
+        let scale = f64::from(width) / 90.0;
+        assert!((0.09..=2.0).contains(&scale), "{scale}");
+        assert!(height.abs_diff(width * 2 / 3) <= 1, "{width}x{height}");
+        let [x, y] = [width as f32 / 60.0, height as f32 / 40.0];
+        let [x1, y1, x2, y2] = BOXES[1];
+        assert_eq!(after.instances.boxes[1], [x1 * x, y1 * y, x2 * x, y2 * y]);
+        let size = Size::from_dimensions((width, height));
+        let masks = after.instances.masks.unwrap();
+        assert!(masks.iter().all(|mask| mask.size() == size));
+        let [px, py, _] = after.instances.keypoints.unwrap()[1].0[0];
+        assert_eq!([px, py], [32.0 * x, 24.0 * y]);
+        scales.push(scale);
+    }
+    let mean = scales.iter().sum::<f64>() / 500.0;
+    assert!((mean - 1.05).abs() < 0.07, "{mean}");
+    let below = scales.iter().filter(|scale| **scale < 0.575).count();
+    assert!((90..160).contains(&below), "a quarter of 500: {below}");
+    assert!(jitter.sets_size() && !Augmentation::default().sets_size());
+}
+
+#[test]
+fn fixed_size_crops_fill_what_is_missing_and_cut_what_is_too_much() {
+    let crop = |height, width| Augmentation {
+        fixed_size_crop: Some(FixedSizeCrop {
+            size: Size::new(height, width),
+            fill: [1, 2, 3],
+        }),
+        ..Augmentation::none()
+    };
+    let larger = jittered(&crop(50, 70), 0);
+    assert_eq!(larger.image.dimensions(), (70, 50));
+    assert_eq!(larger.instances.boxes, BOXES);
+    assert_eq!(larger.image.get_pixel(60, 0).0, [1, 2, 3]);
+    assert_eq!(larger.image.get_pixel(0, 40).0, [1, 2, 3]);
+    assert!(shapes_follow(&larger));
+    // A window of 30 x 40 at left = 30 r, all of the height; the rest is filled below.
+    let (mut lefts, mut dropped) = (Vec::new(), 0);
+    for i in 0..300 {
+        let after = jittered(&crop(60, 30), i);
+        assert_eq!(after.image.dimensions(), (30, 60));
+        assert_eq!(after.image.get_pixel(0, 45).0, [1, 2, 3]);
+        assert!(shapes_follow(&after), "{i}: {:?}", after.instances);
+        dropped += 3 - after.instances.len();
+        // The large box begins at 30, the others end at 20 and 15.
+        let large = after.instances.labels.iter().position(|label| *label == 2);
+        let left = large.map_or(0.0, |large| {
+            let [x1, y1, _, y2] = after.instances.boxes[large];
+            assert_eq!([y1, y2], [10.0, 38.0]);
+            30.0 - x1
+        });
+        assert!((0.0..30.0).contains(&left), "{left}");
+        lefts.push(left);
+    }
+    let mean = lefts.iter().sum::<f32>() / lefts.len() as f32;
+    assert!((13.0..16.0).contains(&mean), "{mean}");
+    assert!((180..320).contains(&dropped), "{dropped}");
+}
+
+/// A side of the picture that is scaled below a pixel is one.
+#[test]
+fn thin_pictures_can_be_jittered() {
+    let thin = Labelled {
+        image: RgbImage::from_pixel(1, 3000, Rgb([255; 3])),
+        instances: Instances::new(vec![[0.0, 0.0, 1.0, 3000.0]], vec![1]),
+    };
+    let augmentation = Augmentation {
+        scale_jitter: Some(ScaleJitter::default()),
+        ..Augmentation::none()
+    };
+    for i in 0..5 {
+        let after = augmentation.apply(thin.clone(), &[], &mut rng(i));
+        assert_eq!(after.image.width(), 1);
+        assert!(after.image.height() <= 2048);
+    }
 }

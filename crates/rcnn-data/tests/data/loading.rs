@@ -187,3 +187,38 @@ fn crc32(bytes: &[u8]) -> u32 {
         })
     })
 }
+
+#[test]
+fn repeated_pictures_are_augmented_each_in_its_own_way() {
+    let (_folder, dataset) = dataset();
+    let with = |threads| {
+        let options = LoaderOptions {
+            batch_size: 4,
+            drop_last: true,
+            threads,
+            ..LoaderOptions::default()
+        };
+        let mut factors = vec![1.0; dataset.samples.len()];
+        factors[5] = 6.5;
+        let loader = Loader::new(dataset.clone(), strong(), options).unwrap();
+        loader.with_repeat_factors(factors)
+    };
+    // 20 and 6.5 samples.
+    let loader = with(0);
+    assert_eq!(loader.batches(), 6);
+    for epoch in 0..4 {
+        let batches = loaded(&loader, epoch);
+        assert_eq!(batches.len(), 6);
+        let examples: Vec<&Example> = batches.iter().flatten().collect();
+        let copies: Vec<&&Example> = examples.iter().filter(|e| e.index == 5).collect();
+        assert!((4..=7).contains(&copies.len()), "{}", copies.len());
+        assert!(copies.iter().any(|copy| copy.image != copies[0].image));
+        // The same on any threads, and from any batch on.
+        assert_eq!(loaded(&with(3), epoch), batches);
+        let rest = loader.epoch_from(epoch, 4);
+        let rest: Vec<Vec<Example>> = rest
+            .map(|batch| batch.into_iter().map(Result::unwrap).collect())
+            .collect();
+        assert_eq!(rest, batches[4..]);
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::{Mask, Segment};
 use crate::Size;
-use crate::boxes::{BBox, scale_box, shift_box};
+use crate::boxes::{BBox, rotate_box_180, scale_box, shift_box};
 
 /// Probabilities that a detected object covers each cell of a square grid over its box.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +92,12 @@ impl MaskProbabilities {
         self.values
             .chunks_exact_mut(self.side)
             .for_each(<[f32]>::reverse);
+    }
+
+    /// Turns box and grid upside down in an image of that size.
+    pub(crate) fn rotate_180(&mut self, size: Size) {
+        self.bbox = rotate_box_180(&self.bbox, size);
+        self.values.reverse();
     }
 }
 
