@@ -1,8 +1,11 @@
 //! The augmentation of training images, as the command line has it.
 
+use std::str::FromStr;
+
 use clap::{Args, value_parser};
 use rcnn_data::Augmentation;
-use rcnn_data::augment::{IouCrop, Photometric};
+use rcnn_data::augment::{FixedSizeCrop, IouCrop, Photometric, ScaleJitter};
+use rcnn_types::Size;
 
 use crate::detect::unit;
 
@@ -13,6 +16,9 @@ pub(crate) struct AugmentArgs {
     /// Probability of a horizontal flip [default: 0.5]
     #[arg(long, value_name = "P", value_parser = unit::<f64>)]
     horizontal_flip: Option<f64>,
+    /// Probability of a vertical flip, for pictures that have no upper side [default: 0]
+    #[arg(long, value_name = "P", value_parser = unit::<f64>)]
+    vertical_flip: Option<f64>,
     /// Pixels that the shorter side is resized to, one of these by chance, such as 640,720,800
     /// [default: the model's]
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
@@ -20,6 +26,13 @@ pub(crate) struct AugmentArgs {
     /// Probability of a crop that keeps objects, as SSD takes them [default: 0]
     #[arg(long, value_name = "P", value_parser = unit::<f64>)]
     crop: Option<f64>,
+    /// Scale each image by a factor drawn from this range, relative to what fits --fixed-size: torchvision's
+    /// large-scale jitter, whose range is 0.1,2
+    #[arg(long, value_name = "MIN,MAX", value_parser = pair::<f32>)]
+    scale_jitter: Option<[f32; 2]>,
+    /// Cut or fill each image to this size, in pixels, and train at it
+    #[arg(long, value_name = "HEIGHT,WIDTH", value_parser = pair::<usize>)]
+    fixed_size: Option<[usize; 2]>,
     /// Probability of each change of colours: brightness, contrast, saturation, hue, channels
     /// [default: 0]
     #[arg(long, value_name = "P", value_parser = unit::<f64>)]
@@ -38,12 +51,27 @@ impl AugmentArgs {
         if let Some(p) = self.horizontal_flip {
             augmentation.horizontal_flip = p;
         }
+        if let Some(p) = self.vertical_flip {
+            augmentation.vertical_flip = p;
+        }
         if let Some(sizes) = &self.min_sizes {
             augmentation.min_sizes.clone_from(sizes);
         }
         if let Some(p) = self.crop {
             let others = augmentation.crop.take().unwrap_or_default();
             augmentation.crop = (p > 0.0).then_some(IouCrop { p, ..others });
+        }
+        if let Some([height, width]) = self.fixed_size {
+            let others = augmentation.fixed_size_crop.take().unwrap_or_default();
+            let size = Size::new(height, width);
+            augmentation.fixed_size_crop = Some(FixedSizeCrop { size, ..others });
+        }
+        if let Some(scale_range) = self.scale_jitter {
+            let window = augmentation.fixed_size_crop.clone().unwrap_or_default();
+            augmentation.scale_jitter = Some(ScaleJitter {
+                target_size: window.size,
+                scale_range,
+            });
         }
         if let Some(p) = self.photometric {
             let others = augmentation.photometric.take().unwrap_or_default();
@@ -56,6 +84,15 @@ impl AugmentArgs {
             augmentation.copy_paste = p;
         }
     }
+}
+
+/// Two numbers with a comma between.
+fn pair<T: FromStr>(text: &str) -> Result<[T; 2], String> {
+    let numbers = text.split_once(',').and_then(|(first, second)| {
+        let [first, second] = [first, second].map(|number| number.trim().parse().ok());
+        Some([first?, second?])
+    });
+    numbers.ok_or_else(|| "expected two numbers with a comma between".to_string())
 }
 
 #[cfg(test)]
@@ -97,5 +134,15 @@ mod tests {
         let none = applied(&["--crop", "0", "--min-sizes", "640,800", "--mosaic", "1"]);
         assert_eq!((none.crop, none.mosaic), (None, 1.0));
         assert_eq!(none.min_sizes, [640, 800]);
+        let jittered = applied(&["--fixed-size", "480,640", "--scale-jitter", "0.5,2"]);
+        let jitter = jittered.scale_jitter.expect("a jitter");
+        assert_eq!(jitter.target_size, Size::new(480, 640));
+        assert_eq!(jitter.scale_range, [0.5, 2.0]);
+        assert!(
+            jittered
+                .fixed_size_crop
+                .is_some_and(|window| window.size == jitter.target_size)
+        );
+        assert!(pair::<f32>("0.5").is_err() && pair::<usize>("3,x").is_err());
     }
 }

@@ -36,8 +36,14 @@ use crate::{data, files};
     rcnn train --data bccd --weights fasterrcnn_resnet50_fpn --learning-rate 0.002
   A new head on a frozen backbone:
     rcnn train --data bccd --weights fasterrcnn_resnet50_fpn --freeze backbone
+  A small detector that learns from a large one:
+    rcnn train --data bccd --config small.toml --teacher runs/large/best.bpk --out runs/small
   After an interruption:
     rcnn train --resume --out runs/cells
+  Some epochs more, of a run with --decay step or constant:
+    rcnn train --resume --epochs 30 --out runs/cells
+  Does it learn two pictures by heart?
+    rcnn train --data bccd --arch resnet18 --min-size 240 --overfit 2 --out runs/check
 
 A TOML file (what is missing has a default; run.toml in the run's folder shows all):
   data = \"bccd\"
@@ -72,7 +78,8 @@ pub(crate) struct TrainArgs {
     /// Folder of the run
     #[arg(long, short, value_name = "RUN_DIR", default_value = "runs/train")]
     out: PathBuf,
-    /// Go on with the run in --out, from its last checkpoint
+    /// Go on with the run in --out, from its last checkpoint; with --epochs for longer, where the learning
+    /// rate does not fall along a cosine
     #[arg(long, conflicts_with_all = ["config", "data"])]
     resume: bool,
     /// Go on although the data have changed since the run began
@@ -102,6 +109,15 @@ pub(crate) struct TrainArgs {
     /// Image classifier or detector whose backbone to start from: a file, or a name
     #[arg(long, value_name = "FILE|NAME")]
     backbone_weights: Option<String>,
+    /// Trained detector to learn from besides the labels, by its feature maps: a file, or a name
+    #[arg(long, value_name = "FILE|NAME")]
+    teacher: Option<String>,
+    /// Weight of the teacher's feature maps [default: 6]
+    #[arg(long, value_name = "X")]
+    distill_features: Option<f64>,
+    /// Weight of the teacher's logits, whose classes and anchors must be the same [default: 0]
+    #[arg(long, value_name = "X")]
+    distill_logits: Option<f64>,
     /// Backbone of a new detector, such as resnet18 [default: resnet50]
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
@@ -138,6 +154,16 @@ pub(crate) struct TrainArgs {
     /// What the learning rate does then
     #[arg(long, value_enum)]
     decay: Option<DecayName>,
+    /// Validate and save a moving average of the weights that keeps this part of itself at each step, such as 0.999
+    #[arg(long, value_name = "DECAY")]
+    ema: Option<f64>,
+    /// Show images of rare classes more often: those of a class that fewer than this share of the images have,
+    /// such as 0.1, by detectron2's repeat factors
+    #[arg(long, value_name = "SHARE")]
+    repeat_threshold: Option<f64>,
+    /// Check that the detector learns at all: train and validate on the first N images alone, not augmented
+    #[arg(long, value_name = "N", value_parser = positive)]
+    overfit: Option<usize>,
     /// Epochs without a better AP after which the run ends
     #[arg(long, value_name = "N", value_parser = positive)]
     patience: Option<usize>,
@@ -161,6 +187,9 @@ pub(crate) struct TrainArgs {
     /// Where to compute; several of one kind, separated by commas, share each step
     #[arg(long, value_name = "D", value_delimiter = ',', default_values_t = [default_device()])]
     device: Vec<DeviceName>,
+    /// Write TensorBoard's event files into the run's folder too
+    #[arg(long, help_heading = "Options")]
+    tensorboard: bool,
     /// How to show progress [default: the dashboard on a terminal, else lines]
     #[arg(long, value_enum)]
     progress: Option<ProgressName>,
@@ -279,13 +308,18 @@ fn resume(args: &TrainArgs) -> Result<Run> {
     }
     let mut config = run.config().clone();
     args.apply(&mut config)?;
-    if config != *run.config() {
-        bail!(
+    let epochs = std::mem::replace(&mut config.epochs, run.config().epochs);
+    let other = || {
+        format!(
             "{}: a run goes on as it began; start another to change it, from its weights with --weights {}",
             args.out.join("run.toml").display(),
             args.out.join("last.bpk").display()
-        );
+        )
+    };
+    if config != *run.config() {
+        bail!(other());
     }
+    run.set_epochs(epochs).with_context(other)?;
     Ok(run)
 }
 
@@ -303,7 +337,11 @@ pub(crate) fn read(file: &Path) -> Result<TrainConfig> {
     {
         *path = folder.join(&*path);
     }
-    let paths = [&mut config.weights, &mut config.backbone_weights];
+    let paths = [
+        &mut config.weights,
+        &mut config.backbone_weights,
+        &mut config.teacher,
+    ];
     for path in paths.into_iter().flatten() {
         let beside = folder.join(&*path);
         *path = match beside.exists() {
@@ -355,6 +393,7 @@ impl TrainArgs {
         for (field, value) in [
             (&mut config.weights, &self.weights),
             (&mut config.backbone_weights, &self.backbone_weights),
+            (&mut config.teacher, &self.teacher),
         ] {
             if let Some(value) = value {
                 *field = Some(std::path::absolute(resolve(value)?)?);
@@ -372,18 +411,25 @@ impl TrainArgs {
         self.augment.apply(&mut config.augmentation);
         config.clip |= self.clip;
         config.skip_invalid |= self.skip_invalid;
+        config.tensorboard |= self.tensorboard;
         if let Some(labels) = &self.labels {
             config.labels = Some(std::path::absolute(labels)?);
         }
         if self.prefix.is_some() {
             config.weights_prefix.clone_from(&self.prefix);
         }
+        let distillation = &mut config.distillation;
+        set(&mut distillation.features, &self.distill_features);
+        set(&mut distillation.logits, &self.distill_logits);
         set(&mut config.epochs, &self.epochs);
         set(&mut config.batch_size, &self.batch_size);
         set(&mut config.accumulation, &self.accumulation);
         set(&mut config.seed, &self.seed);
         set(&mut config.optimizer.learning_rate, &self.learning_rate);
         set(&mut config.schedule.warmup_steps, &self.warmup_steps);
+        config.ema = self.ema.or(config.ema);
+        config.repeat_threshold = self.repeat_threshold.or(config.repeat_threshold);
+        config.overfit = self.overfit.or(config.overfit);
         config.patience = self.patience.or(config.patience);
         if let Some(optimizer) = self.optimizer {
             config.optimizer.kind = match optimizer {

@@ -19,6 +19,7 @@ mod transform;
 pub use config::{FasterRcnnConfig, UnknownModel};
 pub use error::{ConfigError, DetectError};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
+pub use losses::TrainingPass;
 pub use precision::PrecisionError;
 pub use transform::{GeneralizedRcnnTransform, ImageList, MAX_BATCH_PIXELS};
 

@@ -4,18 +4,29 @@ use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;
 use rcnn_backbone::{Backbone, FeatureMaps, Forward, Phase};
 use rcnn_ops::{BBox, DetectionBackend, Losses, Subsample};
-use rcnn_rpn::{Proposals, RegionProposalNetwork};
+use rcnn_roi::RoiSamples;
+use rcnn_rpn::{Proposals, RegionProposalNetwork, RpnOutput};
 use rcnn_types::validate::{InvalidField, require};
 use rcnn_types::{Instances, Size};
 
 use crate::faster_rcnn::boxes;
 use crate::{DetectError, FasterRcnn, ImageList};
 
-/// The losses of a forward pass and its intermediate results.
-struct Compared<B: Backend> {
-    losses: Losses<B>,
-    features: FeatureMaps<B>,
-    proposals: Vec<Proposals>,
+/// A forward pass of training: its losses, and what they were computed from.
+#[derive(Debug, Clone)]
+pub struct TrainingPass<B: Backend> {
+    /// The losses.
+    pub losses: Losses<B>,
+    /// The batch as the backbone saw it.
+    pub images: ImageList<B>,
+    /// Feature maps of the batch.
+    pub features: FeatureMaps<B>,
+    /// Objectness and box deltas of every anchor.
+    pub rpn: RpnOutput<B>,
+    /// Proposals that were sampled for the losses of the second stage.
+    pub samples: RoiSamples,
+    /// Class logits of the samples, `[K, C]`.
+    pub class_logits: Tensor<B, 2>,
 }
 
 impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
@@ -74,12 +85,27 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         min_sizes: &[Option<usize>],
         subsample: &mut Subsample<'_, R>,
     ) -> Result<Losses<B>, DetectError> {
+        let pass = self.training_pass(images, targets, min_sizes, subsample)?;
+        Ok(pass.losses)
+    }
+
+    /// [`losses_at`](Self::losses_at) with what they were computed from, for losses of your own.
+    ///
+    /// # Errors
+    /// As [`losses_at`](Self::losses_at).
+    pub fn training_pass<R: Rng>(
+        &self,
+        images: &[Tensor<B, 3>],
+        targets: &[Instances],
+        min_sizes: &[Option<usize>],
+        subsample: &mut Subsample<'_, R>,
+    ) -> Result<TrainingPass<B>, DetectError> {
         self.validate_config()?;
         let images = self
             .transform
             .forward_training(images, min_sizes, subsample)?;
-        let compared = self.compare(&images, targets, subsample, Phase::Training)?;
-        Ok(compared.losses)
+        let (pass, _) = self.compare(images, targets, subsample, Phase::Training)?;
+        Ok(pass)
     }
 
     /// Losses of a batch without training, and its detections, from one pass over backbone and
@@ -95,18 +121,14 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     ) -> Result<(Losses<B>, Vec<Instances>), DetectError> {
         self.validate_config()?;
         let images = self.transform.forward(images)?;
-        let Compared {
-            losses,
-            features,
-            proposals,
-        } = self.compare(&images, targets, subsample, Phase::Inference)?;
+        let (pass, proposals) = self.compare(images, targets, subsample, Phase::Inference)?;
         let found = self.roi_heads.forward(
-            &features,
+            &pass.features,
             &boxes(&proposals),
-            &images.image_sizes,
+            &pass.images.image_sizes,
             &mut Forward::inference(),
         );
-        Ok((losses, images.restore(found)))
+        Ok((pass.losses, pass.images.restore(found)))
     }
 
     /// Names of the [losses](Self::losses), in their order.
@@ -116,16 +138,17 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         names
     }
 
-    /// Compares the predictions for a batch with its targets.
+    /// Compares the predictions for a batch with its targets. Returns the proposals too, those of which were
+    /// sampled and the others.
     fn compare<R: Rng>(
         &self,
-        images: &ImageList<B>,
+        images: ImageList<B>,
         targets: &[Instances],
         subsample: &mut Subsample<'_, R>,
         phase: Phase,
-    ) -> Result<Compared<B>, DetectError> {
+    ) -> Result<(TrainingPass<B>, Vec<Proposals>), DetectError> {
         self.validate_targets(targets, &images.original_sizes)?;
-        let targets = resize_targets(targets, images);
+        let targets = resize_targets(targets, &images);
         let objects: Vec<&[BBox]> = targets.iter().map(|t| t.boxes.as_slice()).collect();
         let cx = &mut Forward::new(phase);
         let features = self.feature_maps(images.tensors.clone(), cx)?;
@@ -143,15 +166,19 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
             self.roi_heads
                 .select_training_samples(&boxes(&proposals), &targets, subsample);
         let sizes = &images.image_sizes;
-        let mut losses = self
+        let (mut losses, class_logits) = self
             .roi_heads
             .losses(&features, &samples, &targets, sizes, cx);
         losses.extend(rpn);
-        Ok(Compared {
+        let pass = TrainingPass {
             losses,
+            images,
             features,
-            proposals,
-        })
+            rpn: output,
+            samples,
+            class_logits,
+        };
+        Ok((pass, proposals))
     }
 
     /// Checks that each image has a target, whose boxes, as in torchvision, have a positive width and

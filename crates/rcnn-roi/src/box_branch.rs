@@ -52,7 +52,7 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
         self.predictor.forward(features, predictor)
     }
 
-    /// Losses of the sampled proposals, named [`LOSSES`](Self::LOSSES).
+    /// Losses of the sampled proposals, named [`LOSSES`](Self::LOSSES), and their class logits `[K, C]`.
     pub(crate) fn losses(
         &self,
         features: &FeatureMaps<B>,
@@ -60,10 +60,12 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
         targets: &[Instances],
         image_sizes: &[Size],
         cx: &mut Forward<'_, B>,
-    ) -> Losses<B> {
+    ) -> (Losses<B>, Tensor<B, 2>) {
         let pooled = self.pool(features, &samples.boxes(), image_sizes);
         cx.layer("box_roi_pool", &pooled);
-        self.loss(self.predict(pooled, cx), samples, targets)
+        let predictions = self.predict(pooled, cx);
+        let class_logits = predictions.class_logits.clone();
+        (self.loss(predictions, samples, targets), class_logits)
     }
 
     /// Detections of every image, in pixels of the resized image.

@@ -34,7 +34,7 @@ pub use predictor::{BoxPredictions, FastRcnnPredictor};
 pub use samples::{Positive, RoiSamples};
 
 use burn::module::Module;
-use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, backend::Backend};
 use rcnn_backbone::FeatureMaps;
 use rcnn_ops::{BBox, DetectionBackend, Forward, Losses};
 use rcnn_types::{Instances, Size};
@@ -87,7 +87,8 @@ impl<B: DetectionBackend> RoiHeads<B> {
         detections
     }
 
-    /// Losses of every branch for sampled proposals, named [`loss_names`](Self::loss_names).
+    /// Losses of every branch for sampled proposals, named [`loss_names`](Self::loss_names), and the class logits
+    /// of the samples, `[K, C]`.
     pub fn losses(
         &self,
         features: &FeatureMaps<B>,
@@ -95,18 +96,18 @@ impl<B: DetectionBackend> RoiHeads<B> {
         targets: &[Instances],
         image_sizes: &[Size],
         cx: &mut Forward<'_, B>,
-    ) -> Losses<B> {
+    ) -> (Losses<B>, Tensor<B, 2>) {
         let cx = &mut cx.scope("roi_heads");
-        let mut losses = self
-            .box_branch()
-            .losses(features, samples, targets, image_sizes, cx);
+        let (mut losses, class_logits) =
+            self.box_branch()
+                .losses(features, samples, targets, image_sizes, cx);
         if let Some(branch) = self.mask_branch() {
             losses.extend(branch.losses(features, samples, targets, image_sizes, cx));
         }
         if let Some(branch) = self.keypoint_branch() {
             losses.extend(branch.losses(features, samples, targets, image_sizes, cx));
         }
-        losses
+        (losses, class_logits)
     }
 
     /// Names of the [losses](Self::losses), in their order.

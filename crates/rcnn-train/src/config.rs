@@ -11,7 +11,7 @@ use rcnn_types::validate::{POSITIVE, is_positive, require, require_some, require
 use serde::{Deserialize, Serialize};
 
 use crate::data::Splits;
-use crate::{LearningRateFactor, ScheduleConfig, TrainError};
+use crate::{DistillationConfig, LearningRateFactor, ScheduleConfig, TrainError};
 
 /// Describes a training run. As a TOML file:
 ///
@@ -78,6 +78,9 @@ pub struct TrainConfig {
     /// An image classifier or a detector whose body is to start from, with frozen batch norms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone_weights: Option<PathBuf>,
+    /// A trained detector to learn from besides the labels: its feature levels need the strides of the trained one's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
     /// Prefix of the names of either's tensors, in a file that holds the weights of several models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_prefix: Option<String>,
@@ -98,6 +101,21 @@ pub struct TrainConfig {
     /// Most that the norm of all gradients together may be; in TOML `inf` for `None`.
     #[serde(with = "none_is_infinite")]
     pub clip_norm: Option<f64>,
+    /// Decay of the exponential moving average of weights and norm statistics, such as 0.999, that is validated and
+    /// saved in place of the weights themselves; at move `t` of the parameters at most `(1 + t) / (10 + t)`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    /// Share of the images from which on a class is frequent: those of rarer ones come more than once an epoch, as
+    /// [`rcnn_data::repeat_factors`] says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat_threshold: Option<f64>,
+    /// Trains and validates on this number of the training images alone, without augmentation and some times over in
+    /// an epoch: a check that the detector learns them by heart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overfit: Option<usize>,
+    /// Whether the run's folder gets event files for TensorBoard, besides `metrics.jsonl`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tensorboard: bool,
     /// Epochs without a better AP after which the run ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,
@@ -115,6 +133,9 @@ pub struct TrainConfig {
     pub schedule: ScheduleConfig,
     /// Augmentation of the training images.
     pub augmentation: Augmentation,
+    /// What is learned of the [`teacher`](Self::teacher).
+    #[serde(skip_serializing_if = "DistillationConfig::is_default")]
+    pub distillation: DistillationConfig,
 }
 
 /// Optimizer.
@@ -166,6 +187,7 @@ impl Default for TrainConfig {
             weights: None,
             labels: None,
             backbone_weights: None,
+            teacher: None,
             weights_prefix: None,
             keypoint_sigmas: Vec::new(),
             epochs: 10,
@@ -174,6 +196,10 @@ impl Default for TrainConfig {
             seed: 0,
             loader_threads: 2,
             clip_norm: Some(10.0),
+            ema: None,
+            repeat_threshold: None,
+            overfit: None,
+            tensorboard: false,
             patience: None,
             freeze: Vec::new(),
             learning_rate_factors: Vec::new(),
@@ -181,6 +207,7 @@ impl Default for TrainConfig {
             optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),
             augmentation: Augmentation::default(),
+            distillation: DistillationConfig::default(),
         }
     }
 }
@@ -217,6 +244,23 @@ impl TrainConfig {
         require_some("batch_size", self.batch_size)?;
         require_some("accumulation", self.accumulation)?;
         require_some("patience", self.patience.unwrap_or(1))?;
+        require_some("overfit", self.overfit.unwrap_or(1))?;
+        let ema = self.ema;
+        let is_decay = |decay: f64| decay > 0.0 && decay < 1.0;
+        require(
+            ema.is_none_or(is_decay),
+            "ema",
+            ema,
+            "more than 0 and less than 1, such as 0.999",
+        )?;
+        let threshold = self.repeat_threshold;
+        let is_share = |share: f64| share > 0.0 && share <= 1.0;
+        require(
+            threshold.is_none_or(is_share),
+            "repeat_threshold",
+            threshold,
+            "a share of the images, more than 0 and at most 1",
+        )?;
         let norm = self.clip_norm;
         require(norm.is_none_or(is_positive), "clip_norm", norm, POSITIVE)?;
         let OptimizerConfig {
@@ -263,6 +307,7 @@ impl TrainConfig {
             &self.labels,
             "nothing without `weights`, whose classes they name",
         )?;
+        self.distillation.validate()?;
         Ok(self.augmentation.validate()?)
     }
 
@@ -272,6 +317,14 @@ impl TrainConfig {
     /// When they cannot be read, or have nothing to learn.
     pub fn training_data(&self, model: &FasterRcnnConfig) -> Result<Dataset, TrainError> {
         Ok(Splits::read(self, Some(model))?.train)
+    }
+
+    /// Augmentation of this run: none where it is to learn its images by heart.
+    pub(crate) fn augmentation(&self) -> Augmentation {
+        match self.overfit {
+            Some(_) => Augmentation::none(),
+            None => self.augmentation.clone(),
+        }
     }
 
     /// The detector to be trained, with the data's classes: that of `weights` or torchvision's over the
@@ -377,6 +430,7 @@ impl TrainConfig {
             &mut self.weights,
             &mut self.labels,
             &mut self.backbone_weights,
+            &mut self.teacher,
         ]
         .into_iter()
         .flatten()

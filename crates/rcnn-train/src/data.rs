@@ -1,7 +1,7 @@
 //! The data of a run: one set to train on, one to validate on.
 
 use rcnn_core::FasterRcnnConfig;
-use rcnn_data::{Dataset, Fractions, ProblemKind, ReadOptions, random_split, read};
+use rcnn_data::{Dataset, Fractions, ProblemKind, ReadOptions, random_split, read, repeat_factors};
 use rcnn_types::Instances;
 
 use crate::{TrainConfig, TrainError};
@@ -14,6 +14,9 @@ pub(crate) struct Splits {
 
 /// Fewer images than these are not split.
 const MIN_TO_SPLIT: usize = 5;
+
+/// Steps of an epoch on a few images that are to be learned by heart.
+const OVERFIT_STEPS: usize = 50;
 
 /// The name that any data have for everything.
 const ALL: &str = "all";
@@ -60,8 +63,8 @@ impl Splits {
             tracing::warn!("{invalid} invalid boxes or files left out{clip}");
         }
         let (train_split, valid_split) = names(config, &mut data)?;
-        let train = split(&data, &train_split, "train_split")?;
-        let valid = split(&data, &valid_split, "valid_split")?;
+        let mut train = split(&data, &train_split, "train_split")?;
+        let mut valid = split(&data, &valid_split, "valid_split")?;
         if train.boxes() == 0 {
             return Err(TrainError::NoObjects {
                 path: config.data.clone(),
@@ -76,9 +79,38 @@ impl Splits {
             data.class_names.len() - 1,
             data.class_names[1..].join(", ")
         );
+        if let Some(images) = config.overfit {
+            train = first_with_objects(&train, images);
+            valid = train.clone();
+            let images = train.samples.len();
+            tracing::info!(
+                "`overfit`: trained and validated on the first {images} of {train_split}"
+            );
+        }
         say_what_is_missing(&train, &train_split);
         say_what_is_missing(&valid, &valid_split);
         Ok(Self { train, valid })
+    }
+
+    /// How often each training image is to come in an epoch with batches of some size; once each if `None`.
+    pub(crate) fn repeat_factors(
+        &self,
+        config: &TrainConfig,
+        batch_size: usize,
+    ) -> Option<Vec<f64>> {
+        if config.overfit.is_some() {
+            let images = self.train.samples.len();
+            let times = (OVERFIT_STEPS * batch_size).div_ceil(images);
+            return Some(vec![times as f64; images]);
+        }
+        let threshold = config.repeat_threshold?;
+        let factors = repeat_factors(&self.train, threshold);
+        let most = factors.iter().copied().fold(1.0, f64::max);
+        let images = factors.iter().filter(|factor| **factor > 1.0).count();
+        tracing::info!(
+            "repeat_threshold = {threshold}: {images} images of rare classes come up to {most:.2} times an epoch"
+        );
+        Some(factors)
     }
 
     /// Checks that the data have what the branches of the model learn: a warning where there is nothing, and
@@ -161,6 +193,13 @@ fn split(data: &Dataset, name: &str, field: &str) -> Result<Dataset, TrainError>
         )));
     }
     Ok(split)
+}
+
+/// The first images that show something, at most that number.
+fn first_with_objects(data: &Dataset, images: usize) -> Dataset {
+    let is_shown = |index: &usize| data.samples[*index].objects().next().is_some();
+    let shown = (0..data.samples.len()).filter(is_shown);
+    data.subset(&shown.take(images).collect::<Vec<_>>())
 }
 
 fn say_what_is_missing(data: &Dataset, split: &str) {

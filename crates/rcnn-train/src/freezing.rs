@@ -38,6 +38,23 @@ impl Freezing {
         })
     }
 
+    /// Whether a batch norm is trained in some epoch, and so counts statistics.
+    pub(crate) fn trains_norms<B: Backend, M: Module<B>>(&self, model: &M) -> bool {
+        let parameters = named_parameters(model);
+        let weight = |name: &str| Some(format!("{}weight", name.strip_suffix("running_mean")?));
+        let norms: HashSet<String> = parameters.iter().filter_map(|p| weight(&p.name)).collect();
+        let is_trained = |name: &str| {
+            let stages = self.plan.stages().iter();
+            stages
+                .into_iter()
+                .any(|(_, state)| !state.frozen().names.contains(&name))
+        };
+        let mut weights = parameters
+            .iter()
+            .filter(|p| !p.is_buffer && norms.contains(&p.name));
+        weights.any(|p| is_trained(&p.name))
+    }
+
     /// Parameters of each factor, in a fixed order; those that have none are not among them.
     pub(crate) fn groups<B: Backend, M: Module<B>>(
         &self,

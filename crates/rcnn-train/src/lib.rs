@@ -20,14 +20,17 @@
 //! # Ok::<(), rcnn_train::TrainError>(())
 //! ```
 
+mod average;
 mod batches;
 mod checkpoint;
 mod clip;
 mod config;
 mod data;
+mod distillation;
 mod error;
 mod factor;
 mod fingerprint;
+mod folder;
 mod freezing;
 mod log;
 mod metrics;
@@ -36,11 +39,15 @@ mod renderer;
 mod run;
 mod schedule;
 mod session;
+mod start;
 mod stop;
+mod teacher;
+mod tensorboard;
 mod trainee;
 mod training;
 
 pub use config::{OptimizerConfig, OptimizerKind, TrainConfig};
+pub use distillation::DistillationConfig;
 pub use error::TrainError;
 pub use factor::LearningRateFactor;
 pub use run::{Progress, Report, Run};

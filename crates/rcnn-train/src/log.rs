@@ -1,8 +1,9 @@
-//! `metrics.jsonl`: a line for every step and for every validation, and the curves drawn of them.
+//! `metrics.jsonl`: a line for every step and for every validation, and the curves drawn of them; the same for
+//! TensorBoard.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +15,9 @@ use serde_json::{Map, Value, json};
 
 use crate::TrainError;
 use crate::checkpoint::write_whole;
-use crate::metrics::decisive;
+use crate::metrics::{TEACHER, decisive};
 use crate::session::Session;
+use crate::tensorboard::EventFile;
 
 /// Writes the metrics of a run, and draws `curves.png` after each epoch.
 pub(crate) struct JsonLines {
@@ -25,6 +27,10 @@ pub(crate) struct JsonLines {
     losses: Vec<&'static str>,
     /// Precisions that are drawn.
     precisions: Vec<&'static str>,
+    /// TensorBoard's file, if it is asked for.
+    events: Option<EventFile>,
+    /// Steps of an epoch, which TensorBoard counts through.
+    steps_per_epoch: usize,
     names: HashMap<MetricId, String>,
     epoch: usize,
     step: usize,
@@ -39,20 +45,33 @@ impl JsonLines {
         first_epoch: usize,
         losses: Vec<&'static str>,
         precisions: Vec<&'static str>,
-    ) -> Self {
-        Self {
+        steps_per_epoch: usize,
+    ) -> Result<Self, TrainError> {
+        let first_step = (first_epoch - 1) * steps_per_epoch + 1;
+        let folder = &session.folder;
+        let events = session
+            .config
+            .tensorboard
+            .then(|| EventFile::create(folder, first_step as u64).map_err(TrainError::io(folder)));
+        Ok(Self {
             losses,
             precisions,
+            events: events.transpose()?,
+            steps_per_epoch,
             epoch: first_epoch,
             path: session.folder.join("metrics.jsonl"),
             session,
             names: HashMap::new(),
             step: 0,
             sums: Vec::new(),
-        }
+        })
     }
 
-    fn append(&self, split: &Split, values: Map<String, Value>) {
+    fn append(&mut self, split: &Split, values: Map<String, Value>) {
+        if let Err(error) = self.append_events(split, &values) {
+            self.session
+                .fail(TrainError::io(&self.session.folder)(error));
+        }
         let mut line = json!({ "split": split.to_string(), "epoch": self.epoch });
         line.as_object_mut().expect("made above").extend(values);
         let write = || {
@@ -68,6 +87,26 @@ impl JsonLines {
     }
 }
 
+impl JsonLines {
+    fn append_events(&mut self, split: &Split, values: &Map<String, Value>) -> io::Result<()> {
+        let Some(events) = &mut self.events else {
+            return Ok(());
+        };
+        let step = match split {
+            Split::Train => (self.epoch - 1) * self.steps_per_epoch + self.step,
+            _ => self.epoch * self.steps_per_epoch,
+        };
+        let values = values.iter().filter(|(name, _)| *name != "step");
+        let values =
+            values.filter_map(|(name, value)| Some((format!("{split}/{name}"), value.as_f64()?)));
+        let values: Vec<_> = values.collect();
+        events.scalars(
+            step as u64,
+            values.iter().map(|(tag, value)| (tag.as_str(), *value)),
+        )
+    }
+}
+
 impl MetricLogger for JsonLines {
     fn log(&mut self, update: MetricsUpdate, _: usize, split: &Split) {
         let values = update.entries_numeric.iter().filter_map(|update| {
@@ -79,7 +118,7 @@ impl MetricLogger for JsonLines {
                     count,
                 } => (aggregated_value, count),
             };
-            (count > 0).then_some((name, value, count))
+            (count > 0 && name != TEACHER).then_some((name, value, count))
         });
         let values: Vec<_> = values.collect();
         if *split == Split::Train {
@@ -210,6 +249,8 @@ fn draw(folder: &Path, losses: &[&str], precisions: &[&str]) -> Result<(), Train
                 let label = if *name == title { *split } else { *name };
                 (label.to_string(), series(split, name))
             })
+            // Only training learns of a teacher.
+            .filter(|(_, points)| !points.is_empty())
             .collect(),
     };
     let precisions: Vec<_> = precisions.iter().map(|name| ("valid", *name)).collect();

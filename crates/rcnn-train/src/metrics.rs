@@ -18,6 +18,8 @@ pub(crate) struct StepValues {
     pub(crate) losses: Vec<(&'static str, f64)>,
     /// Average precisions, by their names in logs and curves.
     pub(crate) precisions: Precisions,
+    /// The teacher's share of the time of forward and backward pass, from 0 to 1.
+    pub(crate) teacher: Option<f64>,
 }
 
 /// Average precisions of a validation by their names; none outside of one.
@@ -96,6 +98,9 @@ impl Adaptor<StepValues> for StepValues {
     }
 }
 
+/// Name of the teacher's share of a step. It is shown and not logged, as it is another one every time.
+pub(crate) const TEACHER: &str = "teacher";
+
 /// Name of the sum of the losses in logs and curves.
 const TOTAL: &str = "loss";
 
@@ -116,6 +121,7 @@ enum Pick {
     Total,
     Loss(&'static str),
     Precision(&'static str),
+    Teacher,
 }
 
 impl Pick {
@@ -127,6 +133,7 @@ impl Pick {
                 loss.map(|(_, loss)| *loss)
             }
             Self::Precision(name) => values.precisions.get(name),
+            Self::Teacher => values.teacher,
         }
     }
 }
@@ -154,11 +161,19 @@ impl ValueMetric {
 
     /// The sum of the losses, and each.
     pub(crate) fn losses(names: &[&'static str]) -> Vec<Self> {
-        let each = names
-            .iter()
-            .map(|name| Self::new(logged(name), false, Pick::Loss(name)));
         let total = Self::new(TOTAL, false, Pick::Total);
-        [total].into_iter().chain(each).collect()
+        [total].into_iter().chain(Self::each_loss(names)).collect()
+    }
+
+    /// Losses without their sum.
+    pub(crate) fn each_loss(names: &[&'static str]) -> impl Iterator<Item = Self> {
+        let names = names.iter();
+        names.map(|name| Self::new(logged(name), false, Pick::Loss(name)))
+    }
+
+    /// The teacher's share of a step.
+    pub(crate) fn teacher() -> Self {
+        Self::new(TEACHER, false, Pick::Teacher)
     }
 
     /// Average precisions.

@@ -9,6 +9,8 @@ use burn_train::renderer::{
     MetricsRendererTraining, ProgressType, TrainingProgress,
 };
 
+use crate::metrics::TEACHER;
+
 /// Time between two lines.
 const PERIOD: Duration = Duration::from_secs(10);
 
@@ -57,6 +59,7 @@ impl Lines {
             let value = self.values.get(*name)?;
             Some(match *name {
                 "Learning Rate" => format!("lr {value:.5}"),
+                TEACHER => format!("{TEACHER} {:.0} %", 100.0 * value),
                 name => format!("{name} {value:.3}"),
             })
         });
@@ -93,7 +96,7 @@ impl MetricsRendererTraining for Lines {
             epoch.items_processed,
             epoch.items_total,
             self.listed(&self.losses),
-            self.listed(&["Learning Rate"]),
+            self.listed(&["Learning Rate", TEACHER]),
             duration(left as f64 * per_step),
         );
     }

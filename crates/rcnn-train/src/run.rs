@@ -7,7 +7,6 @@ use std::sync::Arc;
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
 use burn::optim::adaptor::OptimizerAdaptor;
-use burn::tensor::backend::Backend;
 use rcnn_core::backbone::Backbone;
 use rcnn_core::freeze::{FreezingOptimizer, Rule, with_torchvision_default};
 use rcnn_core::ops::DetectionBackend;
@@ -16,35 +15,27 @@ use rcnn_core::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_files::{FolderLock, remove_old_leftovers};
 use rcnn_types::parse_class_names;
 
+use crate::average::Average;
 use crate::checkpoint::{self, write_whole};
 use crate::data::Splits;
 use crate::fingerprint::Fingerprint;
+use crate::folder::{occupied, write_description};
 use crate::freezing::Freezing;
 use crate::log;
 use crate::optimizer::AnyOptimizer;
 use crate::session::Session;
+use crate::start::start_from;
 use crate::stop::Stop;
+use crate::teacher::Teacher;
 use crate::trainee::Trainee;
 use crate::training::{KEPT, Training};
-use crate::{OptimizerKind, TrainConfig, TrainError};
-
-/// Classes that are named in a message.
-const NAMED: usize = 20;
-
-/// What a run that has begun to train writes, and what another one must not replace.
-const RESULTS: [&str; 5] = [
-    "metrics.jsonl",
-    "curves.png",
-    "best.bpk",
-    "best.json",
-    "last.bpk",
-];
+use crate::{Decay, OptimizerKind, TrainConfig, TrainError};
 
 /// A training and its folder:
 ///
 /// - `run.toml`: the [`TrainConfig`], `model.json`: the detector's configuration;
-/// - `best.bpk`, `last.bpk`: the detector after the epoch of the best AP and the last one,
-///   `best.json`: the evaluation of the best;
+/// - `best.bpk`, `last.bpk`: the detector after the epoch of the best AP and the last one, its average where
+///   [`TrainConfig::ema`] asks for one, `best.json`: the evaluation of the best;
 /// - `metrics.jsonl`, `curves.png`: losses and AP;
 /// - `checkpoint/`: what [`Run::resume`] goes on from, `data.json`: the data that it must find again, `stopped.json`: where
 ///   it failed;
@@ -93,9 +84,7 @@ impl Run {
         // Another run may have begun and ended meanwhile.
         occupied(&folder)?;
         let config = config.absolute().map_err(TrainError::io(&folder))?;
-        let text =
-            toml::to_string(&config).map_err(|error| TrainError::Config(error.to_string()))?;
-        write_whole(&folder.join("run.toml"), text.as_bytes())?;
+        write_description(&folder, &config)?;
         Ok(Self::new(folder, config, lock))
     }
 
@@ -136,6 +125,38 @@ impl Run {
     /// [refusing](TrainError::DataChanged) them.
     pub fn accept_changed_data(&mut self) {
         self.accepts_changed_data = true;
+    }
+
+    /// Changes the number of epochs of a run that goes on, such as one that has come to its end.
+    ///
+    /// # Errors
+    /// If the learning rate falls along a cosine, whose every step depends on the number of epochs, if more epochs are
+    /// trained already, or the run's description cannot be written.
+    pub fn set_epochs(&mut self, epochs: usize) -> Result<(), TrainError> {
+        let before = self.config.epochs;
+        if epochs == before {
+            return Ok(());
+        }
+        if self.config.schedule.decay == Decay::Cosine {
+            return Err(TrainError::Config(format!(
+                "epochs = {epochs}: the learning rate falls along a cosine over {before} epochs, so that every step \
+                 would have had another one; only runs with decay = \"constant\" or \"step\" can go on for longer"
+            )));
+        }
+        let trained = self.last_checkpoint()?.unwrap_or(0);
+        if epochs < trained {
+            return Err(TrainError::Config(format!(
+                "epochs = {epochs}: {trained} are trained already"
+            )));
+        }
+        let config = TrainConfig {
+            epochs,
+            ..self.config.clone()
+        };
+        config.validate()?;
+        write_description(&self.folder, &config)?;
+        self.config = config;
+        Ok(())
     }
 
     /// Folder of its files.
@@ -276,7 +297,11 @@ impl Run {
                 self.config.batch_size
             );
         }
-        let steps = images / batch_size / count;
+        let repeat_factors = data.repeat_factors(&self.config, batch_size);
+        let drawn = repeat_factors
+            .as_ref()
+            .map_or(images, |factors| factors.iter().sum::<f64>() as usize);
+        let steps = drawn / batch_size / count;
         if self.config.accumulation > steps {
             return Err(TrainError::Config(format!(
                 "accumulation = {}: an epoch has {steps} steps, so that the parameters would never move",
@@ -286,6 +311,13 @@ impl Run {
         let freezing = Freezing::new(&model, &rules, &self.config.learning_rate_factors)?;
         let model = freezing.plan.at(1).apply(model);
         tracing::info!("{freezing}");
+        if count > 1 && freezing.trains_norms(&model) {
+            tracing::warn!(
+                "{count} devices: batch norms normalise with the statistics of their own device's images (there is no \
+                 SyncBN), and the running statistics are those of the device that finishes last, which may differ from \
+                 run to run; `model.backbone.norm = \"FrozenBatchNorm2d\"` over a trained backbone has neither"
+            );
+        }
         let start = self.last_checkpoint()?;
         if start.is_none() && self.folder.join("metrics.jsonl").exists() {
             tracing::warn!("there is no checkpoint yet: the run begins anew");
@@ -297,7 +329,7 @@ impl Run {
 
         let config = &self.config;
         let history = log::rewind(&self.folder, start.unwrap_or(0))?;
-        let session = Session::new(
+        let mut session = Session::new(
             self.folder.clone(),
             config.clone(),
             freezing,
@@ -306,9 +338,21 @@ impl Run {
             &data.valid,
             history,
         );
+        let device = devices.first().cloned().unwrap_or_default();
+        let mut adapters = None;
+        if let Some(path) = &config.teacher {
+            let teacher = Teacher::<B>::open(path, &config.distillation, &model, devices)?;
+            let levels = model.backbone.levels();
+            adapters = teacher.adapters(levels[0].channels, &device);
+            tracing::info!("teacher: {}", path.display());
+            session.teacher = Some(Box::new(teacher));
+        }
         let session = Arc::new(session);
+        let average = config.ema.map(|_| Average::new(&model, &device));
         let trainee = Trainee {
             model,
+            average,
+            adapters,
             session: session.clone(),
             stage: 0,
         };
@@ -316,6 +360,7 @@ impl Run {
             run: self,
             start,
             batch_size,
+            repeat_factors,
             session,
             data,
             devices,
@@ -392,7 +437,8 @@ impl Run {
             OptimizerKind::AdamW => 2,
         };
         const MODELS: usize = 3;
-        let copies = (KEPT + 1) * (1 + states) + MODELS;
+        let averages = usize::from(self.config.ema.is_some());
+        let copies = (KEPT + 1) * (1 + averages + states) + MODELS;
         let needed = (copies * parameters * size_of::<f32>()) as u64;
         let free = fs4::available_space(&self.folder).map_err(TrainError::io(&self.folder))?;
         if free < needed {
@@ -404,78 +450,4 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// Whether a folder holds a run, or files in its place.
-fn occupied(folder: &Path) -> Result<(), TrainError> {
-    let description = folder.join("run.toml");
-    // These begin with the training: what was refused before that is no run.
-    let mut names = RESULTS.to_vec();
-    let is_described = description.exists();
-    if !is_described {
-        names.extend(["model.json", "data.json"]);
-    }
-    let mut in_the_way = names.into_iter().find(|name| folder.join(name).exists());
-    if is_described && !is_written_by_us(&description) {
-        in_the_way = Some("run.toml");
-    }
-    match in_the_way {
-        Some(file) => Err(TrainError::Occupied {
-            path: folder.into(),
-            file,
-        }),
-        None => Ok(()),
-    }
-}
-
-/// Whether a description is word for word as a run writes its own.
-fn is_written_by_us(file: &Path) -> bool {
-    let written = || {
-        let text = fs::read_to_string(file).ok()?;
-        let config = TrainConfig::from_toml(&text).ok()?;
-        Some(toml::to_string(&config).ok()? == text)
-    };
-    written().unwrap_or(false)
-}
-
-/// Keeps of the weights what fits; the predictor only if the classes are the same.
-fn start_from<B: Backend>(
-    mut weights: Weights,
-    config: FasterRcnnConfig,
-    device: &B::Device,
-) -> Result<StandardFasterRcnn<B>, TrainError> {
-    let known = &weights.config.class_names;
-    let names = |of: &[String]| match of.get(1..).unwrap_or_default() {
-        names if names.len() > NAMED => {
-            let first = names[..NAMED].join(", ");
-            format!("{first}, ... ({})", names.len())
-        }
-        names => names.join(", "),
-    };
-    let (file, now) = (weights.path.display(), names(&config.class_names));
-    if known.is_empty() && weights.config.num_classes == config.num_classes {
-        tracing::warn!(
-            "{file}: the weights carry no class names; their classes are taken for the data's, in this \
-             order: {now} (`labels` gives others)"
-        );
-    }
-    if !known.is_empty() && *known != config.class_names {
-        let before = names(known);
-        tracing::warn!(
-            "{file}: the classes are {before}, those of the data {now}: the predictor starts anew"
-        );
-        // What is predicted for each class.
-        const PREDICTORS: [&str; 2] = [
-            "roi_heads.box_predictor.",
-            "roi_heads.mask_predictor.mask_fcn_logits.",
-        ];
-        let kept = |name: &String| !PREDICTORS.iter().any(|start| name.starts_with(start));
-        weights.tensors.retain(|name, _| kept(name));
-    }
-    weights.config = config;
-    let (model, report) = weights.load_partial(device)?;
-    let (file, loaded) = (weights.path.display(), report.loaded.len());
-    let lines = format!("{file}: {loaded} tensors loaded\n{report}");
-    tracing::info!("{}", lines.trim_end());
-    Ok(model)
 }

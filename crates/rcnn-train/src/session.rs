@@ -24,7 +24,11 @@ pub(crate) struct Session {
     pub(crate) freezing: Freezing,
     /// Gradients that are summed before the parameters move.
     pub(crate) summed: usize,
+    /// Whether training images come in the size that they are trained at.
+    pub(crate) sets_size: bool,
     pub(crate) interrupter: Interrupter,
+    /// The [`Teacher`](crate::teacher::Teacher) of the run's backend, which the types of the session do not name.
+    pub(crate) teacher: Option<Box<dyn Any + Send + Sync>>,
     class_names: Vec<String>,
     files: Vec<PathBuf>,
     truth: Vec<ImageInstances>,
@@ -56,9 +60,11 @@ impl Session {
         Self {
             folder,
             summed: config.accumulation * devices,
+            sets_size: config.augmentation().sets_size(),
             config,
             freezing,
             interrupter: Interrupter::new(),
+            teacher: None,
             class_names: train.class_names.clone(),
             files: train.samples.iter().map(|s| s.image.clone()).collect(),
             truth: valid.samples.iter().map(Sample::ground_truth).collect(),

@@ -1,6 +1,7 @@
 //! A detector as burn-train's learner sees it: what a training step and a validation step are.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::optim::{GradientsParams, Optimizer};
@@ -9,25 +10,32 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rcnn_core::FasterRcnn;
 use rcnn_core::backbone::Backbone;
 use rcnn_core::image::to_tensor;
 use rcnn_core::ops::{DetectionBackend, Subsample};
 use rcnn_core::weights::{Precision, Weights};
+use rcnn_core::{FasterRcnn, TrainingPass};
 use rcnn_data::Example;
 use rcnn_types::{ImageInstances, Instances, MASK_THRESHOLD, Size};
 
 use crate::TrainError;
+use crate::average::Average;
 use crate::batches::Batch;
 use crate::checkpoint::write_whole;
 use crate::clip::scale_and_clip;
 use crate::factor::take;
 use crate::metrics::{Precisions, StepValues, precisions};
 use crate::session::Session;
+use crate::teacher::{Adapters, Teacher};
 
 #[derive(Module, Debug)]
 pub(crate) struct Trainee<B: Backend, N> {
     pub(crate) model: FasterRcnn<B, N>,
+    /// What is validated and saved in place of `model`, if the run has one.
+    pub(crate) average: Option<Average<B, FasterRcnn<B, N>>>,
+    /// What makes the student's feature maps comparable with the teacher's, if there is one of other channels. Only
+    /// checkpoints keep them.
+    pub(crate) adapters: Option<Adapters<B>>,
     #[module(skip)]
     pub(crate) session: Arc<Session>,
     /// Place in the session's plan of what is frozen in `model`.
@@ -52,14 +60,15 @@ impl<B: AutodiffBackend, N: AutodiffModule<B> + ModuleDisplay> Trainee<B, N> {
 
 impl<B, N> TrainStep for Trainee<B, N>
 where
-    B: AutodiffBackend + DetectionBackend,
+    B: AutodiffBackend<InnerBackend: DetectionBackend> + DetectionBackend,
     N: Backbone<B> + AutodiffModule<B, InnerModule: ModuleDisplay>,
 {
     type Input = Batch;
     type Output = StepValues;
 
     fn step(&self, batch: Batch) -> TrainOutput<StepValues> {
-        let this = self.clone().at_epoch(batch.epoch);
+        let mut this = self.clone().at_epoch(batch.epoch);
+        this.model.transform.skip_resize |= self.session.sets_size;
         // If it fails, no gradients: the parameters stay as they are until burn-train has stopped.
         let step = self.session.attempt(|| this.gradients(batch));
         let (gradients, values) = step.unwrap_or_default();
@@ -87,13 +96,17 @@ where
             let group = take::<C, _>(&this, &mut gradients, &ids);
             this = optimizer.step(rate * factor, this, group);
         }
-        optimizer.step(rate, this, gradients)
+        this = optimizer.step(rate, this, gradients);
+        if let (Some(average), Some(decay)) = (this.average.take(), session.config.ema) {
+            this.average = Some(average.follow(&this.model, decay));
+        }
+        this
     }
 }
 
 impl<B, N> Trainee<B, N>
 where
-    B: AutodiffBackend + DetectionBackend,
+    B: AutodiffBackend<InnerBackend: DetectionBackend> + DetectionBackend,
     N: Backbone<B> + AutodiffModule<B, InnerModule: ModuleDisplay>,
 {
     fn gradients(&self, batch: Batch) -> Result<(GradientsParams, StepValues), TrainError> {
@@ -105,12 +118,15 @@ where
             .collect();
         let (images, targets) = self.tensors(examples);
         let subsample = &mut Subsample::Random(&mut random);
-        let losses = self
+        let start = Instant::now();
+        let mut pass = self
             .model
-            .losses_at(&images, &targets, &min_sizes, subsample)?;
-        let values = StepValues {
+            .training_pass(&images, &targets, &min_sizes, subsample)?;
+        let teaching = self.learn(&mut pass)?;
+        let losses = pass.losses;
+        let mut values = StepValues {
             losses: losses.values(),
-            precisions: Precisions::default(),
+            ..Default::default()
         };
         if !values.total().is_finite() {
             let losses = values.losses.iter();
@@ -122,8 +138,29 @@ where
                 .session
                 .not_finite(format!("the loss is not finite: {losses}")));
         }
-        let gradients = GradientsParams::from_grads(losses.total().backward(), &self.model);
+        let gradients = GradientsParams::from_grads(losses.total().backward(), self);
+        values.teacher = teaching.map(|time| time.as_secs_f64() / start.elapsed().as_secs_f64());
         Ok((gradients, values))
+    }
+
+    /// Adds the losses against the teacher, if there is one, and returns the time that it took.
+    fn learn(&self, pass: &mut TrainingPass<B>) -> Result<Option<Duration>, TrainError> {
+        let teacher = self.session.teacher.as_ref();
+        let Some(teacher) = teacher.and_then(|any| any.downcast_ref::<Teacher<B::InnerBackend>>())
+        else {
+            return Ok(None);
+        };
+        let device = pass.images.tensors.device();
+        // Some backends return before the work is done; what goes wrong in it shows where it is read.
+        let synchronised = || _ = B::sync(&device);
+        synchronised();
+        let start = Instant::now();
+        let answers = teacher.answer(pass)?;
+        synchronised();
+        let time = start.elapsed();
+        let losses = teacher.losses(pass, answers, self.adapters.as_ref());
+        pass.losses.extend(losses);
+        Ok(Some(time))
     }
 }
 
@@ -138,6 +175,14 @@ impl<B: DetectionBackend, N: Backbone<B>> InferenceStep for Trainee<B, N> {
 }
 
 impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
+    /// The model that is validated and saved.
+    fn shown(&self) -> &FasterRcnn<B, N> {
+        match &self.average {
+            Some(average) => &average.model,
+            None => &self.model,
+        }
+    }
+
     fn validate(&self, batch: Batch) -> Result<StepValues, TrainError> {
         let mut random = self.random(&batch);
         let examples = batch.examples?;
@@ -148,7 +193,7 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
             .collect();
         let (images, targets) = self.tensors(examples);
         let subsample = &mut Subsample::Random(&mut random);
-        let (losses, detections) = self.model.validate(&images, &targets, subsample)?;
+        let (losses, detections) = self.shown().validate(&images, &targets, subsample)?;
         let pasted = detections.into_iter().zip(sizes).map(|(mut found, size)| {
             found.paste_masks(size, MASK_THRESHOLD);
             found.mask_probabilities = None;
@@ -165,6 +210,7 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
         Ok(StepValues {
             losses: losses.values(),
             precisions: precisions.transpose()?.unwrap_or_default(),
+            teacher: None,
         })
     }
 
@@ -172,7 +218,7 @@ impl<B: DetectionBackend, N: Backbone<B>> Trainee<B, N> {
     fn end_epoch(&self, epoch: u64) -> Result<Precisions, TrainError> {
         let (evaluation, is_best) = self.session.evaluate(epoch)?;
         let folder = &self.session.folder;
-        let weights = Weights::from_model(&self.model);
+        let weights = Weights::from_model(self.shown());
         weights.write_burnpack(folder.join("last.bpk"), Precision::F32)?;
         if is_best {
             weights.write_burnpack(folder.join("best.bpk"), Precision::F32)?;

@@ -37,6 +37,8 @@ pub(crate) struct Training<'a, B: Backend> {
     /// Epoch to go on after.
     pub(crate) start: Option<usize>,
     pub(crate) batch_size: usize,
+    /// How often each training image comes in an epoch; once if `None`.
+    pub(crate) repeat_factors: Option<Vec<f64>>,
     pub(crate) session: Arc<Session>,
     pub(crate) data: Splits,
     pub(crate) devices: &'a [B::Device],
@@ -66,7 +68,10 @@ impl<B: DetectionBackend> Training<'_, B> {
             ..Default::default()
         };
         let (train, valid) = (Arc::new(self.data.train), Arc::new(self.data.valid));
-        let train = Loader::new(train, config.augmentation.clone(), options)?;
+        let mut train = Loader::new(train, config.augmentation(), options)?;
+        if let Some(factors) = self.repeat_factors {
+            train = train.with_repeat_factors(factors);
+        }
         let options = LoaderOptions {
             shuffle: false,
             drop_last: false,
@@ -83,10 +88,22 @@ impl<B: DetectionBackend> Training<'_, B> {
         };
         let start = self.start;
         let losses = trainee.model.loss_names();
-        let logged = logged_losses(&losses);
+        let taught = config
+            .teacher
+            .iter()
+            .flat_map(|_| config.distillation.loss_names());
+        let taught: Vec<_> = taught.collect();
+        let logged = logged_losses(&[&losses[..], &taught].concat());
         let precisions = precision_names(&trainee.model.roi_heads.config);
         let learner = Learner::new(trainee, optimizer, schedule);
         let first_epoch = start.map_or(1, |epoch| epoch + 1);
+        let logger = JsonLines::new(
+            session.clone(),
+            first_epoch,
+            logged.clone(),
+            precisions.clone(),
+            train.batches(),
+        )?;
         let mut training = SupervisedTraining::new(
             run.folder(),
             Arc::new(Batches::new(train, first_epoch)),
@@ -97,17 +114,18 @@ impl<B: DetectionBackend> Training<'_, B> {
         .with_application_logger(None)
         .with_file_checkpointer(WholeFileRecorder::default())
         .with_checkpointing_strategy(KeepLastNCheckpoints::new(KEPT))
-        .with_metric_logger(JsonLines::new(
-            session.clone(),
-            first_epoch,
-            logged.clone(),
-            precisions.clone(),
-        ))
+        .with_metric_logger(logger)
         .metric_train_numeric(LearningRateMetric::new())
         .early_stopping(Patience(session.clone()));
         for metric in ValueMetric::losses(&losses) {
             training = training.metric_train_numeric(metric.clone());
             training = training.metric_valid_numeric(metric);
+        }
+        for metric in ValueMetric::each_loss(&taught) {
+            training = training.metric_train_numeric(metric);
+        }
+        if config.teacher.is_some() {
+            training = training.metric_train_numeric(ValueMetric::teacher());
         }
         for metric in ValueMetric::precisions(&precisions) {
             training = training.metric_valid_numeric(metric);
@@ -141,10 +159,28 @@ impl<B: DetectionBackend> Training<'_, B> {
         }
         Stop::forget(run.folder());
         let (best_epoch, best_ap) = session.best().unwrap_or_default();
+        if let Some(images) = config.overfit {
+            say_what_was_learned(images, best_ap);
+        }
         Ok(Report {
             epochs: session.epochs_done(),
             best_epoch,
             best_ap,
         })
+    }
+}
+
+/// The least AP at which images count as learned by heart.
+const LEARNED: f64 = 0.9;
+
+fn say_what_was_learned(images: usize, ap: f64) {
+    match ap > LEARNED - 1e-9 {
+        true => tracing::info!(
+            "AP {ap:.3} on the {images} images of `overfit`: they were learned by heart"
+        ),
+        false => tracing::warn!(
+            "AP {ap:.3} on the {images} images of `overfit`, where a detector that learns comes near 1: look at the \
+             labels, the sizes of the anchors and the learning rate, or give it more epochs"
+        ),
     }
 }

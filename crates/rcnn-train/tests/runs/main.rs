@@ -2,6 +2,7 @@
 
 mod data;
 mod interrupted;
+mod recipe;
 
 use std::fs;
 use std::path::Path;
