@@ -3,32 +3,41 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
-use rcnn_burn::export::{OnnxOptions, onnx};
+use clap::{Args, ValueEnum};
+#[cfg(feature = "ort")]
+use rcnn_burn::export::check::{Comparison, check as compare};
+use rcnn_burn::export::{FixedShape, OnnxInput, OnnxOptions, OnnxPart, Pooling, onnx};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::Weights;
+use rcnn_burn::{Size, StandardFasterRcnn};
 
 use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
 use crate::convert::Dtype;
+use crate::cost::parse_size;
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::ModelArgs;
 
 /// Export a model to ONNX
 ///
-/// One file for any number of images and any size, of standard operators (opset 13). It takes
+/// One file for any number of images and any size, of standard operators. It takes
 /// `images [batch, 3, height, width]`, RGB from 0 to 1 and resized as the model's min_size and
-/// max_size say; `image_sizes [batch, 2]` (height, width) is for batches of several sizes and may be
-/// left out. It gives `boxes [n, 4]` in pixels of `images`, `labels [n]`, `scores [n]` and
-/// `image_index [n]`, and `masks [n, 1, 28, 28]` or `keypoint_logits` where the model has them.
+/// max_size say, and `image_sizes [batch, 2]` (height, width), zeros where an image fills its place.
+/// It gives `boxes [n, 4]` in pixels of `images`, `labels [n]`, `scores [n]` and `image_index [n]`,
+/// and `masks [n, 1, 28, 28]`, or `keypoints` and `keypoint_scores`, where the model has them.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn export model.bpk -o model.onnx
   rcnn export fasterrcnn_resnet50_fpn -o small.onnx --dtype f16
+  rcnn export model.bpk -o picture.onnx --input image
+  rcnn export model.bpk -o fixed.onnx --batch 1 --size 800x1088
+  rcnn export model.bpk -o tract.onnx --size 800x1088 --pooling gather
 
 In Python:
   session = onnxruntime.InferenceSession(\"model.onnx\")
-  boxes, labels, scores, image_index = session.run(None, {\"images\": images})[:4]")]
+  sizes = numpy.zeros((len(images), 2), numpy.int64)
+  found = session.run(None, {\"images\": images, \"image_sizes\": sizes})
+  boxes, labels, scores, image_index = found[:4]")]
 pub(crate) struct ExportArgs {
     /// Weights to read: a file, or the name of published ones
     input: String,
@@ -42,6 +51,74 @@ pub(crate) struct ExportArgs {
     /// Precision that the weights are stored in; f16 halves the file, and is computed in f32
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
+    /// Height and width of the images, for a file of fixed shapes: `boxes [batch, most, 4]` and so on, and
+    /// `counts [batch]`
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = parse_size)]
+    size: Option<Size>,
+    /// Images at once, with --size
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "size")]
+    batch: usize,
+    /// What the file takes
+    #[arg(long = "input", value_enum, default_value_t = Input::Tensor)]
+    takes: Input,
+    /// Only the feature maps and the objectness and deltas of their anchors, for runtimes that have no
+    /// non-maximum suppression
+    #[arg(long, conflicts_with_all = ["pooling", "takes"])]
+    body: bool,
+    /// How features of boxes are pooled
+    #[arg(long, value_enum, default_value_t = PoolingKind::RoiAlign)]
+    pooling: PoolingKind,
+    /// Version of ONNX's operators, 13 to 22; 13 is the one that most runtimes read
+    #[arg(long, value_name = "N")]
+    opset: Option<i64>,
+    /// Compare the file in ONNX Runtime with the model on these pictures, once it is written. For a build with
+    /// --features ort; ORT_DYLIB_PATH names ONNX Runtime's library
+    #[arg(long, value_name = "IMAGE", num_args = 1.., conflicts_with = "body")]
+    check: Vec<PathBuf>,
+}
+
+/// What an exported file takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Input {
+    /// Images [batch, 3, height, width] of floats, resized
+    Tensor,
+    /// A picture [height, width, 3] of bytes, of any size; boxes are in its pixels
+    Image,
+}
+
+/// How an exported file pools features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PoolingKind {
+    /// The operator RoiAlign
+    RoiAlign,
+    /// Gather and arithmetic, for runtimes without RoiAlign (tract); slower
+    Gather,
+}
+
+impl ExportArgs {
+    fn options(&self) -> OnnxOptions {
+        let default = OnnxOptions::default();
+        OnnxOptions {
+            half_weights: self.dtype == Dtype::F16,
+            opset: self.opset.unwrap_or(default.opset),
+            fixed: self.size.map(|size| FixedShape {
+                batch: self.batch,
+                size,
+            }),
+            input: match self.takes {
+                Input::Tensor => OnnxInput::Tensor,
+                Input::Image => OnnxInput::Image,
+            },
+            part: match self.body {
+                true => OnnxPart::Body,
+                false => OnnxPart::Detector,
+            },
+            pooling: match self.pooling {
+                PoolingKind::RoiAlign => Pooling::RoiAlign,
+                PoolingKind::Gather => Pooling::Gather,
+            },
+        }
+    }
 }
 
 pub(crate) fn run(args: ExportArgs) -> Result<Outcome> {
@@ -51,6 +128,9 @@ pub(crate) fn run(args: ExportArgs) -> Result<Outcome> {
             "{}: expected a name that ends in .onnx",
             args.output.display()
         );
+    }
+    if !args.check.is_empty() && !cfg!(feature = "ort") {
+        bail!("--check: this binary was built without ONNX Runtime; build with --features ort");
     }
     let inputs = args.model.files().chain([Path::new(&args.input)]);
     Guard::new(args.overwrite, inputs).check_named(&args.output)?;
@@ -73,9 +153,59 @@ impl Job for Export {
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<()> {
         let Self { weights, args } = self;
         let model = args.model.load::<B>(weights, &devices[0])?;
-        let options = OnnxOptions {
-            half_weights: args.dtype == Dtype::F16,
-        };
-        onnx(&model, &options, &args.output).with_context(|| args.input.clone())
+        let options = args.options();
+        onnx(&model, &options, &args.output).with_context(|| args.input.clone())?;
+        match args.check.is_empty() {
+            true => Ok(()),
+            false => check(&model, &options, &args, &devices[0]),
+        }
     }
+}
+
+#[cfg(not(feature = "ort"))]
+fn check<B: DetectionBackend>(
+    _: &StandardFasterRcnn<B>,
+    _: &OnnxOptions,
+    _: &ExportArgs,
+    _: &B::Device,
+) -> Result<()> {
+    unreachable!("rejected at the beginning")
+}
+
+/// Compares the file in ONNX Runtime with the model.
+#[cfg(feature = "ort")]
+fn check<B: DetectionBackend>(
+    model: &StandardFasterRcnn<B>,
+    options: &OnnxOptions,
+    args: &ExportArgs,
+    device: &B::Device,
+) -> Result<()> {
+    let library = std::env::var_os("ORT_DYLIB_PATH").unwrap_or_else(|| "libonnxruntime.so".into());
+    let images = (args.check.iter())
+        .map(|path| {
+            Ok(rcnn_burn::image::to_tensor(
+                &rcnn_burn::image::open_rgb(path)?,
+                device,
+            ))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let found = compare(model, options, &args.output, Path::new(&library), &images)?;
+    let Comparison {
+        detections,
+        unmatched,
+        boxes,
+        scores,
+        ..
+    } = found;
+    eprintln!(
+        "ONNX Runtime: {detections} detections, {unmatched} unmatched, boxes within {boxes:.4} px, scores \
+         within {scores:.1e}"
+    );
+    if !found.is_same() && args.dtype == Dtype::F32 {
+        bail!(
+            "{}: does not detect what the model does",
+            args.output.display()
+        );
+    }
+    Ok(())
 }

@@ -1,11 +1,10 @@
-//! Boxes in ONNX operators: anchors, decoding, clipping, suppression, RoIAlign over levels.
+//! Boxes in ONNX operators: anchors, decoding, clipping, suppression.
 
-use rcnn_backbone::LevelSpec;
-use rcnn_roi::MultiScaleRoiAlign;
 use rcnn_rpn::AnchorGenerator;
 
 use crate::builder::{Builder, Value};
-use crate::proto::{Attribute, ElementType};
+use crate::error::OnnxError;
+use crate::proto::ElementType;
 
 /// Score of what takes no part; those that do have 0 or more.
 pub(crate) const OUT: f32 = -1.0;
@@ -36,19 +35,19 @@ pub(crate) fn anchors(
     });
     let y = b.unsqueeze(&y, &[1, 2, 3]);
     let x = b.unsqueeze(&x, &[0, 2, 3]);
-    let vertical = b.floats("vertical", &[4], vec![0.0, 1.0, 0.0, 1.0]);
-    let horizontal = b.floats("horizontal", &[4], vec![1.0, 0.0, 1.0, 0.0]);
+    let vertical = b.exact_floats("vertical", &[4], vec![0.0, 1.0, 0.0, 1.0]);
+    let horizontal = b.exact_floats("horizontal", &[4], vec![1.0, 0.0, 1.0, 0.0]);
     let (y, x) = (b.op("Mul", [&y, &vertical]), b.op("Mul", [&x, &horizontal]));
     let cell = generator.cell_anchors(level);
     let name = format!("cell_anchors.{level}");
-    let cell = b.floats(&name, &[cell.len(), 4], cell.concat());
+    let cell = b.exact_floats(&name, &[cell.len(), 4], cell.concat());
     let row = b.op("Add", [&x, &cell]);
     let grid = b.op("Add", [&y, &row]);
     b.reshape(&grid, &[-1, 4])
 }
 
 /// Left upper and right lower corners of boxes `[.., 4]`.
-fn corners(boxes: &Value, axis: i64, b: &mut Builder) -> [Value; 2] {
+pub(crate) fn corners(boxes: &Value, axis: i64, b: &mut Builder) -> [Value; 2] {
     [0, 2].map(|start| b.slice(boxes, axis, start, start + 2))
 }
 
@@ -69,7 +68,7 @@ pub(crate) fn decode(
     let deltas = match weights {
         [1.0, 1.0, 1.0, 1.0] => deltas.clone(),
         _ => {
-            let weights = b.floats("bbox_reg_weights", &[4], weights.to_vec());
+            let weights = b.exact_floats("bbox_reg_weights", &[4], weights.to_vec());
             b.op("Div", [deltas, &weights])
         }
     };
@@ -102,11 +101,7 @@ pub(crate) fn eligible(
 ) -> Value {
     let [low, high] = corners(boxes, 2, b);
     let size = b.op("Sub", [&high, &low]);
-    let axes = [
-        Attribute::Ints("axes", vec![2]),
-        Attribute::Int("keepdims", 0),
-    ];
-    let side = b.node("ReduceMin", &[&size], &axes);
+    let side = b.reduce("ReduceMin", &size, &[2], false);
     let (min_size, threshold, out) = (b.float(min_size), b.float(threshold), b.float(OUT));
     let large = b.op("GreaterOrEqual", [&side, &min_size]);
     let good = b.op(comparison, [scores, &threshold]);
@@ -127,8 +122,8 @@ pub(crate) fn nms(
 ) -> Value {
     let scores = b.unsqueeze(scores, &[1]);
     let most = b.ints(&[most as i64]);
-    let iou = b.floats("nms_thresh", &[1], vec![iou_threshold as f32]);
-    let limit = b.floats("eligible", &[1], vec![LIMIT]);
+    let iou = b.exact_floats("nms_thresh", &[1], vec![iou_threshold as f32]);
+    let limit = b.exact_floats("eligible", &[1], vec![LIMIT]);
     let kept = b.op("NonMaxSuppression", [boxes, &scores, &most, &iou, &limit]);
     let columns = b.ints(&[0, 2]);
     b.gather(&kept, &columns, 1)
@@ -154,33 +149,93 @@ pub(crate) fn scatter(
     b.op("ScatterND", [&all, places, values])
 }
 
-/// The best of each image.
+/// The best of each image, image after image and best first.
 pub(crate) struct Best {
-    /// `[count, 2]`: image, and rank in it.
-    pub(crate) places: Value,
     /// `[count]`: the image.
     pub(crate) image: Value,
     /// `[count]`: column of the scores.
     pub(crate) index: Value,
     /// `[count]`
     pub(crate) scores: Value,
-    /// `[1]`: places that there are for an image.
-    pub(crate) most: Value,
+    pub(crate) layout: Layout,
 }
 
-/// The highest scores of each row that are not [`OUT`], image after image and best first.
-pub(crate) fn best(scores: &Value, most: usize, b: &mut Builder) -> Best {
+/// Which of the places `[N, most]` the rows are.
+pub(crate) enum Layout {
+    /// Those where there is something.
+    Found {
+        /// `[count, 2]`: image, and rank in it.
+        places: Value,
+        /// `[2]`: N and most.
+        shape: Value,
+    },
+    /// All of them.
+    Padded {
+        images: usize,
+        most: usize,
+        /// `[N, most]`: whether there is something.
+        exists: Value,
+    },
+}
+
+impl Layout {
+    /// Rows `[count, tail]` at their places: `[N, most, tail]`, and this number elsewhere, or anything where all
+    /// places are rows.
+    pub(crate) fn spread(
+        &self,
+        rows: &Value,
+        tail: &[i64],
+        elsewhere: f32,
+        b: &mut Builder,
+    ) -> Value {
+        match self {
+            Self::Found { places, shape } => {
+                let tail = b.ints(tail);
+                let shape = b.concat(&[shape, &tail], 0);
+                scatter(elsewhere, &shape, places, rows, b)
+            }
+            Self::Padded { images, most, .. } => {
+                let shape = [&[*images as i64, *most as i64], tail].concat();
+                b.reshape(rows, &shape)
+            }
+        }
+    }
+}
+
+/// The highest scores of each row that are not [`OUT`]; with `padded`, as many of each row, of which some are.
+pub(crate) fn best(
+    scores: &Value,
+    most: usize,
+    padded: bool,
+    b: &mut Builder,
+) -> Result<Best, OnnxError> {
     let [values, indices] = b.top_k(scores, most);
     let limit = b.float(LIMIT);
-    let is_in = b.op("Greater", [&values, &limit]);
-    let places = b.places(&is_in);
-    Best {
-        image: b.column(&places, 0),
-        index: b.op("GatherND", [&indices, &places]),
-        scores: b.op("GatherND", [&values, &places]),
-        most: b.size(&values, 1),
-        places,
+    let exists = b.op("Greater", [&values, &limit]);
+    if !padded {
+        let places = b.places(&exists);
+        return Ok(Best {
+            image: b.column(&places, 0),
+            index: b.op("GatherND", [&indices, &places]),
+            scores: b.op("GatherND", [&values, &places]),
+            layout: Layout::Found {
+                shape: b.shape(&values),
+                places,
+            },
+        });
     }
+    let [images, most] = b.fixed_shape(&values)?;
+    let image: Vec<i64> = (0..images * most).map(|i| (i / most) as i64).collect();
+    Ok(Best {
+        image: b.integers("image", &[images * most], &image),
+        index: b.reshape(&indices, &[-1]),
+        scores: b.reshape(&values, &[-1]),
+        layout: Layout::Padded {
+            images,
+            most,
+            exists,
+        },
+    })
 }
 
 /// Elements `[image[i], index[i]]` of a tensor.
@@ -188,184 +243,4 @@ pub(crate) fn pick(x: &Value, image: &Value, index: &Value, b: &mut Builder) -> 
     let [image, index] = [image, index].map(|column| b.unsqueeze(column, &[1]));
     let places = b.concat(&[&image, &index], 1);
     b.op("GatherND", [x, &places])
-}
-
-/// Features of boxes, in an order of their own.
-pub(crate) struct Pooled {
-    /// `[K, channels, height, width]`
-    pub(crate) features: Value,
-    /// `[K]`: which box each row is of; `None` where they are in order.
-    pub(crate) order: Option<Value>,
-}
-
-impl Pooled {
-    /// Rows of a tensor in the order of the features.
-    pub(crate) fn ordered(&self, x: &Value, b: &mut Builder) -> Value {
-        match &self.order {
-            Some(order) => b.gather(x, order, 0),
-            None => x.clone(),
-        }
-    }
-
-    /// Rows that are in the order of the features, in that of the boxes.
-    pub(crate) fn restored(&self, x: &Value, b: &mut Builder) -> Value {
-        let Some(order) = &self.order else {
-            return x.clone();
-        };
-        let count = b.shape(order);
-        let rows = b.range(&count);
-        let back = b.op("ScatterElements", [&rows, order, &rows]);
-        b.gather(x, &back, 0)
-    }
-}
-
-/// log2 of a stride, rounded.
-fn log_stride(level: &LevelSpec) -> i32 {
-    (level.stride as f32).log2().round() as i32
-}
-
-fn log2(x: &Value, b: &mut Builder) -> Value {
-    let x = b.op("Log", [x]);
-    let ln2 = b.float(std::f32::consts::LN_2);
-    b.op("Div", [&x, &ln2])
-}
-
-/// RoIAlign, each box from the level that fits its size.
-///
-/// # Shapes
-/// - maps: `[N, channels, H, W]` of each level, finest first
-/// - boxes `[K, 4]`, image `[K]`
-/// - height: that of the largest image
-pub(crate) fn roi_align(
-    pool: &MultiScaleRoiAlign,
-    maps: &[(&LevelSpec, Value)],
-    boxes: &Value,
-    image: &Value,
-    height: &Value,
-    b: &mut Builder,
-) -> Pooled {
-    let maps: Vec<_> = (maps.iter())
-        .filter(|(level, _)| pool.featmap_names.contains(&level.name))
-        .collect();
-    let strides: Vec<i32> = maps.iter().map(|(level, _)| log_stride(level)).collect();
-    let (first, last) = (strides[0], strides[strides.len() - 1].max(strides[0]));
-
-    // torchvision infers the scale from the images, which are smaller than the padded batch.
-    let rows = b.size(&maps[0].1, 2);
-    let rows = b.squeeze(&rows, 0);
-    let rows = b.cast(&rows, ElementType::Float);
-    let scale = b.op("Div", [&rows, height]);
-    let scale = log2(&scale, b);
-    let scale = b.op("Round", [&scale]);
-    let two = b.float(2.0);
-    let scales: Vec<Value> = (strides.iter())
-        .map(|stride| {
-            let coarser = b.float((stride - first) as f32);
-            let scale = b.op("Sub", [&scale, &coarser]);
-            b.op("Pow", [&two, &scale])
-        })
-        .collect();
-    let aligned = |level: usize, boxes: &Value, image: &Value, b: &mut Builder| {
-        let boxes = b.op("Mul", [boxes, &scales[level]]);
-        // At least one location wide, which runtimes disagree about.
-        let [low, high] = corners(&boxes, 1, b);
-        let one = b.float(1.0);
-        let least = b.op("Add", [&low, &one]);
-        let high = b.op("Max", [&high, &least]);
-        let boxes = b.concat(&[&low, &high], 1);
-        let [height, width] = pool.output_size;
-        let attributes = [
-            Attribute::Text("mode", "avg"),
-            Attribute::Int("output_height", height as i64),
-            Attribute::Int("output_width", width as i64),
-            Attribute::Int("sampling_ratio", pool.sampling_ratio as i64),
-            Attribute::Float("spatial_scale", 1.0),
-        ];
-        b.node("RoiAlign", &[&maps[level].1, &boxes, image], &attributes)
-    };
-    if maps.len() == 1 {
-        return Pooled {
-            features: aligned(0, boxes, image, b),
-            order: None,
-        };
-    }
-
-    // The level of a box, from 0.
-    let [low, high] = corners(boxes, 1, b);
-    let size = b.op("Sub", [&high, &low]);
-    let [width, height] = [0, 1].map(|i| b.column(&size, i));
-    let area = b.op("Mul", [&width, &height]);
-    let side = b.op("Sqrt", [&area]);
-    let canonical = b.float(pool.canonical_scale);
-    let relative = b.op("Div", [&side, &canonical]);
-    let level = log2(&relative, b);
-    let canonical = b.float(pool.canonical_level as f32);
-    let level = b.op("Add", [&canonical, &level]);
-    let eps = b.float(1e-6);
-    let level = b.op("Add", [&level, &eps]);
-    let level = b.op("Floor", [&level]);
-    // The first level is minus the exponent of the scale.
-    let level = b.op("Add", [&level, &scale]);
-    let (least, most) = (b.float(0.0), b.float((last - first) as f32));
-    let level = b.op("Clip", [&level, &least, &most]);
-
-    let (mut features, mut order) = (Vec::new(), Vec::new());
-    for (i, range) in level_ranges(&strides).into_iter().enumerate() {
-        let Some((start, end)) = range else { continue };
-        let [start_value, end_value] = [start, end].map(|k| b.float(k as f32));
-        let here = match start == end {
-            true => b.op("Equal", [&level, &start_value]),
-            false => {
-                let above = b.op("GreaterOrEqual", [&level, &start_value]);
-                let below = b.op("LessOrEqual", [&level, &end_value]);
-                b.op("And", [&above, &below])
-            }
-        };
-        let here = b.op("NonZero", [&here]);
-        let here = b.squeeze(&here, 0);
-        let [boxes, image] = [boxes, image].map(|rows| b.gather(rows, &here, 0));
-        features.push(aligned(i, &boxes, &image, b));
-        order.push(here);
-    }
-    let joined = |parts: Vec<Value>, b: &mut Builder| {
-        let parts: Vec<&Value> = parts.iter().collect();
-        b.concat(&parts, 0)
-    };
-    Pooled {
-        features: joined(features, b),
-        order: Some(joined(order, b)),
-    }
-}
-
-/// Which levels, counted from the first map's, each map serves: those that are missing go to the next finer one.
-fn level_ranges(strides: &[i32]) -> Vec<Option<(i32, i32)>> {
-    let (first, last) = (strides[0], strides[strides.len() - 1].max(strides[0]));
-    let consecutive = last - first + 1 == strides.len() as i32;
-    let map_of = |k: i32| match consecutive {
-        true => (k - first) as usize,
-        false => {
-            let finer = strides.iter().filter(|&&stride| stride <= k).max();
-            let stride = finer.unwrap_or(&first);
-            strides.iter().position(|s| s == stride).unwrap_or(0)
-        }
-    };
-    let mut ranges = vec![None; strides.len()];
-    for k in first..=last {
-        let range: &mut Option<(i32, i32)> = &mut ranges[map_of(k)];
-        *range = Some((range.map_or(k - first, |(start, _)| start), k - first));
-    }
-    ranges
-}
-
-#[cfg(test)]
-mod tests {
-    use super::level_ranges;
-
-    #[test]
-    fn missing_levels_go_to_the_next_finer_map() {
-        let some = |start, end| Some((start, end));
-        assert_eq!(level_ranges(&[2, 3]), [some(0, 0), some(1, 1)]);
-        assert_eq!(level_ranges(&[2, 4]), [some(0, 1), some(2, 2)]);
-        assert_eq!(level_ranges(&[3, 4, 4]), [some(0, 0), some(1, 1), None]);
-    }
 }

@@ -1,13 +1,16 @@
 //! A graph of ONNX operators under construction.
 
-use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
+use std::mem::take;
 use std::rc::Rc;
 
 use burn::tensor::{TensorData, f16};
 
-use crate::proto::{Attribute, ElementType, Initializer, Message};
+use crate::error::OnnxError;
+use crate::infer::{Call, Fact, MOST_KNOWN, infer};
+use crate::proto::{Attribute, Dimension, ElementType, Initializer, Message, value_info};
 
 /// A tensor of the graph, by its name.
 #[derive(Debug, Clone)]
@@ -24,12 +27,20 @@ impl Value {
     }
 }
 
-/// Nodes and constants so far.
+/// Nodes and constants so far. What follows from fixed sizes becomes a constant.
 #[derive(Default)]
 pub(crate) struct Builder {
     /// Encoded fields of the graph.
-    pub(crate) nodes: Message,
-    pub(crate) initializers: Vec<Initializer>,
+    nodes: Message,
+    initializers: Vec<Initializer>,
+    /// Encoded inputs and outputs of the file.
+    ends: Message,
+    facts: HashMap<Rc<str>, Fact>,
+    /// Tensors that are operands of a node.
+    used: HashSet<Rc<str>>,
+    /// The first node whose operands do not fit.
+    fault: Option<OnnxError>,
+    opset: i64,
     /// Positions of initializers by a hash of what they hold.
     by_content: HashMap<u64, Vec<usize>>,
     /// How often a name was asked for.
@@ -41,10 +52,30 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    pub(crate) fn new(half: bool) -> Self {
+    pub(crate) fn new(opset: i64, half: bool) -> Self {
         Self {
             half,
+            opset,
             ..Self::default()
+        }
+    }
+
+    pub(crate) fn opset(&self) -> i64 {
+        self.opset
+    }
+
+    /// The graph without its constants, and those.
+    ///
+    /// # Errors
+    /// When a node's operands do not fit.
+    pub(crate) fn finish(mut self) -> Result<(Message, Vec<Initializer>), OnnxError> {
+        // What only folded nodes had as operands.
+        let used = &self.used;
+        self.initializers
+            .retain(|constant| used.contains(constant.name.as_str()));
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok((self.nodes.then(self.ends), self.initializers)),
         }
     }
 
@@ -66,9 +97,46 @@ impl Builder {
     }
 
     /// A name that the file's user sees.
-    pub(crate) fn reserve(&mut self, name: &str) -> Value {
+    fn reserve(&mut self, name: &str) -> Value {
         self.names.insert(name.to_string(), 1);
         Value(name.into())
+    }
+
+    /// An input of the file.
+    pub(crate) fn input(&mut self, name: &str, element: ElementType, shape: &[Dimension]) -> Value {
+        let input = self.reserve(name);
+        let sizes = shape.iter().map(Dimension::fixed).collect();
+        self.learn(&input, Fact::new(element, sizes));
+        self.ends = take(&mut self.ends).message(11, &value_info(name, element, shape));
+        input
+    }
+
+    /// The sizes of a tensor, all of which are fixed.
+    ///
+    /// # Errors
+    /// When one is not, or a node before was at fault.
+    pub(crate) fn fixed_shape<const D: usize>(
+        &mut self,
+        x: &Value,
+    ) -> Result<[usize; D], OnnxError> {
+        let fact = self.facts.get(&x.0);
+        let sizes = fact.and_then(|fact| fact.shape.iter().copied().collect::<Option<Vec<_>>>());
+        let found = sizes.and_then(|sizes| sizes.try_into().ok());
+        found.ok_or_else(|| {
+            let reason = format!("sizes that should be fixed: {fact:?}");
+            let node = x.name().to_string();
+            let invalid = OnnxError::Invalid { node, reason };
+            self.fault.take().unwrap_or(invalid)
+        })
+    }
+
+    fn learn(&mut self, value: &Value, fact: Fact) {
+        self.facts.insert(value.0.clone(), fact);
+    }
+
+    /// All integers of a list that follows from fixed sizes.
+    pub(crate) fn known(&self, x: &Value) -> Option<Vec<i64>> {
+        self.facts.get(&x.0)?.known()
     }
 
     /// Adds an operator with one output.
@@ -94,21 +162,66 @@ impl Builder {
         inputs: &[&Value],
         attributes: &[Attribute],
     ) -> [Value; N] {
+        let facts = self.infer(operator, inputs, attributes);
+        if let [fact] = &facts[..]
+            && fact.element == ElementType::Int64
+            && let Some(values) = fact.known()
+        {
+            let folded = match fact.shape.is_empty() {
+                true => self.int(values[0]),
+                false => self.ints(&values),
+            };
+            return std::array::from_fn(|_| folded.clone());
+        }
         let name = self.unique(format!("{}/{operator}", self.scope));
-        let outputs = std::array::from_fn(|i| match i {
+        let outputs: [Value; N] = std::array::from_fn(|i| match i {
             0 => Value(name.as_str().into()),
             _ => Value(format!("{name}:{i}").into()),
         });
+        for (output, fact) in outputs.iter().zip(facts) {
+            self.learn(output, fact);
+        }
         self.write(&name, operator, inputs, &outputs, attributes);
         outputs
     }
 
-    /// Gives a tensor the name of an output of the file.
-    pub(crate) fn output(&mut self, name: &str, value: &Value) {
+    /// Facts of a node's outputs; none once a node was at fault.
+    fn infer(&mut self, operator: &str, inputs: &[&Value], attributes: &[Attribute]) -> Vec<Fact> {
+        if self.fault.is_some() {
+            return Vec::new();
+        }
+        let inputs: Vec<_> = inputs.iter().map(|x| self.facts.get(&x.0)).collect();
+        let call = Call {
+            operator,
+            inputs: &inputs,
+            attributes,
+        };
+        infer(&call).unwrap_or_else(|reason| {
+            self.fault = Some(OnnxError::Invalid {
+                node: format!("{}/{operator}", self.scope),
+                reason,
+            });
+            Vec::new()
+        })
+    }
+
+    /// Makes a tensor an output of the file; its free dimensions get these names.
+    pub(crate) fn output(&mut self, name: &str, value: &Value, free: &[&str]) {
         let output = self.reserve(name);
         let node = format!("{}/{name}", self.scope);
         let node = self.unique(node);
         self.write(&node, "Identity", &[value], &[output], &[]);
+        let Some(fact) = self.facts.get(&value.0) else {
+            return;
+        };
+        let mut names = free.iter();
+        let dimension = |size: &Option<usize>| match size {
+            Some(size) => Dimension::Fixed(*size),
+            None => Dimension::Free(names.next().copied().unwrap_or_default().to_string()),
+        };
+        let shape: Vec<Dimension> = fact.shape.iter().map(dimension).collect();
+        let info = value_info(name, fact.element, &shape);
+        self.ends = take(&mut self.ends).message(12, &info);
     }
 
     fn write(
@@ -119,6 +232,7 @@ impl Builder {
         outputs: &[Value],
         attributes: &[Attribute],
     ) {
+        self.used.extend(inputs.iter().map(|x| x.0.clone()));
         let node = Message::default();
         let node = inputs.iter().fold(node, |node, x| node.text(1, x.name()));
         let node = outputs.iter().fold(node, |node, y| node.text(2, y.name()));
@@ -126,7 +240,7 @@ impl Builder {
         let node = attributes
             .iter()
             .fold(node, |node, a| node.message(5, &a.encode()));
-        self.nodes = std::mem::take(&mut self.nodes).message(1, &node);
+        self.nodes = take(&mut self.nodes).message(1, &node);
     }
 
     /// A constant, shared with others that hold the same.
@@ -149,6 +263,11 @@ impl Builder {
         }
         let name = self.unique(name.to_string());
         let value = Value(name.as_str().into());
+        let mut fact = Fact::new(element, shape.iter().copied().map(Some).collect());
+        if element == ElementType::Int64 && shape.len() < 2 {
+            fact.value = integers_of(&bytes);
+        }
+        self.learn(&value, fact);
         let position = self.initializers.len();
         self.by_content.entry(hash).or_default().push(position);
         self.initializers.push(Initializer {
@@ -160,21 +279,31 @@ impl Builder {
         value
     }
 
-    /// A constant of floats.
+    /// Weights, perhaps in half precision.
     pub(crate) fn floats(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Value {
-        let half = self.half && values.len() > 1;
-        let data = TensorData::new(values, shape.to_vec());
-        if half {
-            let bytes = data.convert::<f16>().bytes.to_vec();
-            let stored = self.initializer(name, shape, ElementType::Float16, bytes);
-            return self.cast(&stored, ElementType::Float);
+        if !self.half || values.len() < 2 {
+            return self.exact_floats(name, shape, values);
         }
+        let data = TensorData::new(values, shape.to_vec()).convert::<f16>();
+        let stored = self.initializer(name, shape, ElementType::Float16, data.bytes.to_vec());
+        self.cast(&stored, ElementType::Float)
+    }
+
+    /// A constant of floats.
+    pub(crate) fn exact_floats(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Value {
+        let data = TensorData::new(values, shape.to_vec());
         self.initializer(name, shape, ElementType::Float, data.bytes.to_vec())
     }
 
     /// A number.
     pub(crate) fn float(&mut self, value: f32) -> Value {
-        self.floats(&format!("{value}"), &[], vec![value])
+        self.exact_floats(&format!("{value}"), &[], vec![value])
+    }
+
+    /// A number in double precision.
+    pub(crate) fn double(&mut self, value: f64) -> Value {
+        let bytes = value.to_le_bytes().to_vec();
+        self.initializer(&format!("{value}"), &[], ElementType::Double, bytes)
     }
 
     /// A constant of integers.
@@ -191,16 +320,6 @@ impl Builder {
     /// An integer.
     pub(crate) fn int(&mut self, value: i64) -> Value {
         self.integers(&format!("{value}"), &[], &[value])
-    }
-
-    /// The default of an input of this name.
-    pub(crate) fn default_of(&mut self, input: &Value, shape: &[usize], values: &[i64]) {
-        self.initializers.push(Initializer {
-            name: input.name().to_string(),
-            shape: shape.to_vec(),
-            element: ElementType::Int64,
-            bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        });
     }
 
     pub(crate) fn cast(&mut self, x: &Value, to: ElementType) -> Value {
@@ -229,6 +348,12 @@ impl Builder {
     pub(crate) fn slice(&mut self, x: &Value, axis: i64, start: i64, end: i64) -> Value {
         let [start, end, axis] = [start, end, axis].map(|i| self.ints(&[i]));
         self.op("Slice", [x, &start, &end, &axis])
+    }
+
+    /// Columns `start`, `start + step`, ... of `[rows, columns]`.
+    pub(crate) fn every(&mut self, x: &Value, start: i64, step: i64) -> Value {
+        let [start, end, axis, step] = [start, i64::MAX, 1, step].map(|i| self.ints(&[i]));
+        self.op("Slice", [x, &start, &end, &axis, &step])
     }
 
     pub(crate) fn unsqueeze(&mut self, x: &Value, axes: &[i64]) -> Value {
@@ -269,6 +394,18 @@ impl Builder {
         self.nodes("TopK", &[x, &k], &[Attribute::Int("axis", 1)])
     }
 
+    /// The least or the largest along axes.
+    pub(crate) fn reduce(&mut self, operator: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
+        let keep = Attribute::Int("keepdims", i64::from(keep));
+        // Sums have had their axes as an operand from the beginning.
+        if self.opset < 18 && operator != "ReduceSum" {
+            let axes = Attribute::Ints("axes", axes.to_vec());
+            return self.node(operator, &[x], &[axes, keep]);
+        }
+        let axes = self.ints(axes);
+        self.node(operator, &[x, &axes], &[keep])
+    }
+
     /// Places where a condition holds, `[count, rank]`.
     pub(crate) fn places(&mut self, condition: &Value) -> Value {
         let places = self.op("NonZero", [condition]);
@@ -280,4 +417,11 @@ impl Builder {
         let column = self.int(column);
         self.gather(x, &column, 1)
     }
+}
+
+/// Elements of a list that is short enough.
+pub(crate) fn integers_of(bytes: &[u8]) -> Option<Vec<Option<i64>>> {
+    let (values, _) = bytes.as_chunks::<8>();
+    let value = |bytes: &[u8; 8]| Some(i64::from_le_bytes(*bytes));
+    (values.len() <= MOST_KNOWN).then(|| values.iter().map(value).collect())
 }

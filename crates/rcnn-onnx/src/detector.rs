@@ -4,97 +4,60 @@ use rcnn_backbone::LevelSpec;
 use rcnn_detector::FasterRcnnConfig;
 use rcnn_roi::{MultiScaleRoiAlign, NmsMethod};
 
-use crate::boxes::{
-    Best, OUT, Pooled, anchors, best, decode, eligible, nms, only_at, pick, roi_align, scatter,
-};
+use crate::boxes::{Best, Layout, OUT, anchors, best, decode, eligible, nms, only_at, pick};
 use crate::builder::{Builder, Value};
 use crate::error::OnnxError;
-use crate::proto::{Attribute, Dimension, ElementType, Message, value_info};
+use crate::keypoints::keypoints;
+use crate::options::{OnnxInput, OnnxOptions, OnnxPart};
+use crate::pool::{Pooled, roi_align};
+use crate::proto::{Attribute, ElementType};
+use crate::transform::{Batch, image_input, normalised_input, tensor_input};
 use crate::translate::Translator;
 
 /// torchvision's least sides of a proposal and a detection, in pixels.
 const MIN_PROPOSAL: f32 = 1e-3;
 const MIN_DETECTION: f32 = 1e-2;
 
-/// The batch as the networks take it.
-struct Batch {
-    /// `[N, 3, H, W]`, normalised and padded.
-    images: Value,
-    /// `[2]`: height and width, padded.
-    padded: Value,
-    /// `[N, 4]`: width, height, width, height of each image.
-    limits: Value,
-    /// Height of the highest image.
-    height: Value,
-}
+/// Name of the free number of detections.
+const FREE: &[&str] = &["detections"];
 
-/// Boxes of all images.
+/// Boxes of all images, and what they were chosen by.
 struct Boxes {
     /// `[K, 4]`
     boxes: Value,
-    /// `[K]`
-    image: Value,
+    found: Best,
 }
+
+/// Feature maps with their levels, finest first.
+type Maps<'a> = Vec<(&'a LevelSpec, Value)>;
 
 pub(crate) struct Detector<'a> {
     pub(crate) config: &'a FasterRcnnConfig,
+    pub(crate) options: &'a OnnxOptions,
     pub(crate) levels: &'a [LevelSpec],
     pub(crate) networks: Translator<'a>,
     pub(crate) b: Builder,
 }
 
 impl<'a> Detector<'a> {
-    /// Builds the graph: its inputs and outputs, encoded.
-    pub(crate) fn build(&mut self) -> Result<Message, OnnxError> {
+    /// Builds the graph with its inputs and outputs.
+    pub(crate) fn build(&mut self) -> Result<(), OnnxError> {
+        let (transform, fixed) = (&self.config.transform, self.options.fixed);
+        if self.options.part == OnnxPart::Body {
+            let images = normalised_input(transform, fixed, &mut self.b);
+            return self.body(images);
+        }
         self.check()?;
-        let images = self.b.reserve("images");
-        let sizes = self.b.reserve("image_sizes");
-        let batch = self.transform(&images, &sizes);
-        self.networks.bind("images", batch.images.clone());
-        let mut maps = Vec::new();
-        for level in self.levels {
-            let name = format!("backbone.{}", level.name);
-            maps.push((level, self.network(&name)?));
-        }
-        let (proposals, found) = self.proposals(&batch, &maps)?;
-        let (detections, labels, scores) = self.detections(&batch, &maps, &proposals, &found)?;
-        self.b.scope("outputs");
-        for (name, value) in [
-            ("boxes", &detections.boxes),
-            ("labels", &labels),
-            ("scores", &scores),
-            ("image_index", &detections.image),
-        ] {
-            self.b.output(name, value);
-        }
-        let masks = self.masks(&batch, &maps, &detections, &labels)?;
-        let keypoints = self.keypoints(&batch, &maps, &detections)?;
-
-        use Dimension::{Fixed, Free};
-        let (float, int) = (ElementType::Float, ElementType::Int64);
-        let batch = [Free("batch"), Fixed(3), Free("height"), Free("width")];
-        let sizes = [Free("sizes"), Fixed(2)];
-        let count = Free("detections");
-        let mut outputs = vec![
-            value_info("boxes", float, &[count.clone(), Fixed(4)]),
-            value_info("labels", int, std::slice::from_ref(&count)),
-            value_info("scores", float, std::slice::from_ref(&count)),
-            value_info("image_index", int, std::slice::from_ref(&count)),
-        ];
-        if let Some([height, width]) = masks {
-            let shape = [count.clone(), Fixed(1), Fixed(height), Fixed(width)];
-            outputs.push(value_info("masks", float, &shape));
-        }
-        if let Some([points, height, width]) = keypoints {
-            let shape = [count, Fixed(points), Fixed(height), Fixed(width)];
-            outputs.push(value_info("keypoint_logits", float, &shape));
-        }
-        let graph = Message::default().text(2, "detector");
-        let graph = graph.message(11, &value_info("images", float, &batch));
-        let graph = graph.message(11, &value_info("image_sizes", int, &sizes));
-        Ok(outputs
-            .iter()
-            .fold(graph, |graph, output| graph.message(12, output)))
+        let batch = match self.options.input {
+            OnnxInput::Tensor => tensor_input(transform, fixed, &mut self.b),
+            OnnxInput::Image => image_input(transform, fixed, &mut self.b),
+        };
+        let maps = self.maps(batch.images.clone())?;
+        let proposals = self.proposals(&batch, &maps)?;
+        let (detections, labels) = self.detections(&batch, &maps, &proposals)?;
+        self.outputs(&batch, &detections, &labels);
+        self.masks(&batch, &maps, &detections, &labels)?;
+        self.keypoints(&batch, &maps, &detections)
     }
 
     /// Rejects what has no form in standard operators.
@@ -110,72 +73,46 @@ impl<'a> Detector<'a> {
         }
     }
 
+    fn maps(&mut self, images: Value) -> Result<Maps<'a>, OnnxError> {
+        self.networks.bind("images", images);
+        let mut maps = Vec::new();
+        for level in self.levels {
+            maps.push((level, self.network(&format!("backbone.{}", level.name))?));
+        }
+        Ok(maps)
+    }
+
+    /// Outputs the feature maps and what the RPN's head makes of them.
+    fn body(&mut self, images: Value) -> Result<(), OnnxError> {
+        for (level, map) in self.maps(images)? {
+            let name = &level.name;
+            let head = ["objectness", "deltas"].map(|kind| format!("rpn.{kind}.{name}"));
+            let [objectness, deltas] = head.map(|name| self.network(&name));
+            self.b.scope("outputs");
+            let [rows, columns] = ["height", "width"].map(|side| format!("{side}_{name}"));
+            let free = ["batch", rows.as_str(), columns.as_str()];
+            for (kind, value) in [
+                ("features", map),
+                ("objectness", objectness?),
+                ("deltas", deltas?),
+            ] {
+                self.b.output(&format!("{kind}.{name}"), &value, &free);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_padded(&self) -> bool {
+        self.options.fixed.is_some()
+    }
+
     /// An output of the recording that there must be.
     fn network(&mut self, name: &str) -> Result<Value, OnnxError> {
         let output = self.networks.output(name, &mut self.b)?;
         Ok(output.unwrap_or_else(|| unreachable!("{name} is recorded")))
     }
 
-    /// Normalises, clears what is outside of the images and pads.
-    fn transform(&mut self, images: &Value, image_sizes: &Value) -> Batch {
-        let transform = &self.config.transform;
-        let b = &mut self.b;
-        b.scope("transform");
-        b.default_of(image_sizes, &[1, 2], &[0, 0]);
-        let shape = b.shape(images);
-        let (count, size) = (b.slice(&shape, 0, 0, 1), b.slice(&shape, 0, 2, 4));
-        let zero = b.int(0);
-        let given = b.op("Greater", [image_sizes, &zero]);
-        let sizes = b.op("Where", [&given, image_sizes, &size]);
-        let sizes = b.op("Min", [&sizes, &size]);
-        let two = b.ints(&[2]);
-        let of_each = b.concat(&[&count, &two], 0);
-        let sizes = b.op("Expand", [&sizes, &of_each]);
-
-        let [mean, std] = [
-            ("image_mean", transform.image_mean),
-            ("image_std", transform.image_std),
-        ]
-        .map(|(name, values)| b.floats(name, &[1, 3, 1, 1], values.to_vec()));
-        let centred = b.op("Sub", [images, &mean]);
-        let normalised = b.op("Div", [&centred, &std]);
-        // [N, 1, H, W]: whether a pixel is one of the image.
-        let [rows, columns] = [0, 1].map(|axis| {
-            let side = b.slice(&size, 0, axis, axis + 1);
-            let index = b.range(&side);
-            let index = b.unsqueeze(&index, if axis == 0 { &[0, 1, 3] } else { &[0, 1, 2] });
-            let end = b.slice(&sizes, 1, axis, axis + 1);
-            let end = b.unsqueeze(&end, &[2, 3]);
-            b.op("Less", [&index, &end])
-        });
-        let inside = b.op("And", [&rows, &columns]);
-        let nothing = b.float(0.0);
-        let cleared = b.op("Where", [&inside, &normalised, &nothing]);
-
-        let divisor = b.ints(&[transform.size_divisible as i64]);
-        let negative = b.op("Neg", [&size]);
-        let missing = b.op("Mod", [&negative, &divisor]);
-        let none = b.ints(&[0; 6]);
-        let pads = b.concat(&[&none, &missing], 0);
-        let images = b.op("Pad", [&cleared, &pads]);
-        let padded = b.op("Add", [&size, &missing]);
-
-        let sizes = b.cast(&sizes, ElementType::Float);
-        let order = b.ints(&[1, 0, 1, 0]);
-        let heights = b.column(&sizes, 0);
-        Batch {
-            images,
-            padded,
-            limits: b.gather(&sizes, &order, 1),
-            height: b.node("ReduceMax", &[&heights], &[Attribute::Int("keepdims", 0)]),
-        }
-    }
-
-    fn proposals(
-        &mut self,
-        batch: &Batch,
-        maps: &[(&LevelSpec, Value)],
-    ) -> Result<(Boxes, Best), OnnxError> {
+    fn proposals(&mut self, batch: &Batch, maps: &Maps) -> Result<Boxes, OnnxError> {
         let config = &self.config.rpn;
         let (mut all_boxes, mut all_scores) = (Vec::new(), Vec::new());
         for (i, (level, map)) in maps.iter().enumerate() {
@@ -203,6 +140,7 @@ impl<'a> Detector<'a> {
             all_scores.push(only_at(&scores, &kept, b));
             all_boxes.push(boxes);
         }
+        let is_padded = self.is_padded();
         let b = &mut self.b;
         b.scope("rpn");
         let joined = |parts: &[Value], b: &mut Builder| {
@@ -210,42 +148,33 @@ impl<'a> Detector<'a> {
             b.concat(&parts, 1)
         };
         let (boxes, scores) = (joined(&all_boxes, b), joined(&all_scores, b));
-        let found = best(&scores, config.post_nms_top_n_test, b);
+        let found = best(&scores, config.post_nms_top_n_test, is_padded, b)?;
         let boxes = pick(&boxes, &found.image, &found.index, b);
-        let image = found.image.clone();
-        Ok((Boxes { boxes, image }, found))
+        Ok(Boxes { boxes, found })
     }
 
-    /// Detections with their labels and scores, image after image and best first.
+    /// Detections with their labels.
     fn detections(
         &mut self,
         batch: &Batch,
-        maps: &[(&LevelSpec, Value)],
+        maps: &Maps,
         proposals: &Boxes,
-        found: &Best,
-    ) -> Result<(Boxes, Value, Value), OnnxError> {
+    ) -> Result<(Boxes, Value), OnnxError> {
         let config = &self.config.roi_heads;
         let objects = self.config.num_classes as i64 - 1;
-        self.b.scope("roi_heads.box_roi_pool");
-        let pooled = roi_align(
-            &config.box_roi_pool,
-            maps,
-            &proposals.boxes,
-            &proposals.image,
-            &batch.height,
-            &mut self.b,
-        );
+        let pooled = self.pool("box", &config.box_roi_pool, batch, maps, proposals)?;
         self.networks.bind("pooled", pooled.features.clone());
         let logits = self.network("roi_heads.class_logits")?;
         let deltas = match config.box_regression {
             true => Some(self.network("roi_heads.box_regression")?),
             false => None,
         };
+        let is_padded = self.is_padded();
         let b = &mut self.b;
         b.scope("roi_heads");
         // From here on, rows are those of the features.
-        let [references, image, places] =
-            [&proposals.boxes, &proposals.image, &found.places].map(|rows| pooled.ordered(rows, b));
+        let [references, image] =
+            [&proposals.boxes, &proposals.found.image].map(|rows| pooled.ordered(rows, b));
         let scores = b.node("Softmax", &[&logits], &[Attribute::Int("axis", 1)]);
         let scores = b.slice(&scores, 1, 1, i64::MAX);
         let references = b.unsqueeze(&references, &[1]);
@@ -265,14 +194,14 @@ impl<'a> Detector<'a> {
         let good = ("Greater", config.score_thresh);
         let scores = eligible(&boxes, &scores, MIN_DETECTION, good, b);
 
-        // [N, proposals, classes]: the rows at their places.
-        let count = b.size(&batch.limits, 0);
-        let classes = b.ints(&[objects]);
-        let shape = b.concat(&[&count, &found.most, &classes], 0);
-        let scores = scatter(OUT, &shape, &places, &scores, b);
-        let four = b.ints(&[4]);
-        let shape = b.concat(&[&shape, &four], 0);
-        let boxes = scatter(0.0, &shape, &places, &boxes, b);
+        // [N, proposals, classes]
+        let [scores, boxes] = spread(
+            &pooled,
+            &proposals.found.layout,
+            [&scores, &boxes],
+            objects,
+            b,
+        );
         let flat_boxes = b.reshape(&boxes, &[0, -1, 4]);
         let most = config.detections_per_img;
         let by_class = b.int(objects);
@@ -282,12 +211,14 @@ impl<'a> Detector<'a> {
             only_at(&flat, &kept, b)
         } else {
             // A group for each image and class.
-            let grouped = b.transpose(&boxes, &[0, 2, 1, 3]);
+            let count = b.size(&scores, 1);
             let minus_one = b.ints(&[-1]);
-            let shape = b.concat(&[&minus_one, &found.most, &four], 0);
+            let grouped = b.transpose(&boxes, &[0, 2, 1, 3]);
+            let four = b.ints(&[4]);
+            let shape = b.concat(&[&minus_one, &count, &four], 0);
             let grouped = b.op("Reshape", [&grouped, &shape]);
             let scores_of = b.transpose(&scores, &[0, 2, 1]);
-            let shape = b.concat(&[&minus_one, &found.most], 0);
+            let shape = b.concat(&[&minus_one, &count], 0);
             let scores_of = b.op("Reshape", [&scores_of, &shape]);
             let kept = nms(&grouped, &scores_of, config.nms_thresh, most, b);
             let (group, proposal) = (b.column(&kept, 0), b.column(&kept, 1));
@@ -298,42 +229,106 @@ impl<'a> Detector<'a> {
             let kept = only_at(&scores, &places, b);
             b.reshape(&kept, &[0, -1])
         };
-        let found = best(&kept, most, b);
+        let found = best(&kept, most, is_padded, b)?;
         let class = b.op("Mod", [&found.index, &by_class]);
         let one = b.int(1);
         let labels = b.op("Add", [&class, &one]);
         let boxes = pick(&flat_boxes, &found.image, &found.index, b);
-        let image = found.image;
-        Ok((Boxes { boxes, image }, labels, found.scores))
+        Ok((Boxes { boxes, found }, labels))
+    }
+
+    fn outputs(&mut self, batch: &Batch, detections: &Boxes, labels: &Value) {
+        let b = &mut self.b;
+        b.scope("outputs");
+        let found = &detections.found;
+        let boxes = match &batch.restore {
+            Some(ratio) => b.op("Mul", [&detections.boxes, ratio]),
+            None => detections.boxes.clone(),
+        };
+        let Layout::Padded {
+            images,
+            most,
+            exists,
+        } = &found.layout
+        else {
+            b.output("boxes", &boxes, FREE);
+            b.output("labels", labels, FREE);
+            b.output("scores", &found.scores, FREE);
+            if self.options.input == OnnxInput::Tensor {
+                b.output("image_index", &found.image, FREE);
+            }
+            return;
+        };
+        // Nothing where there is no detection.
+        let places = [*images as i64, *most as i64];
+        let of_each = [places[0], places[1], 1];
+        let each = b.reshape(exists, &of_each);
+        let (nothing, background) = (b.float(0.0), b.int(0));
+        let boxes = b.reshape(&boxes, &[places[0], places[1], 4]);
+        let boxes = b.op("Where", [&each, &boxes, &nothing]);
+        let [scores, labels] = [&found.scores, labels].map(|rows| b.reshape(rows, &places));
+        let scores = b.op("Where", [exists, &scores, &nothing]);
+        let labels = b.op("Where", [exists, &labels, &background]);
+        let counts = b.cast(exists, ElementType::Int64);
+        let counts = b.reduce("ReduceSum", &counts, &[1], false);
+        b.output("boxes", &boxes, &[]);
+        b.output("labels", &labels, &[]);
+        b.output("scores", &scores, &[]);
+        b.output("counts", &counts, &[]);
+    }
+
+    /// Makes rows `[K, ..]` of detections an output, at their places if shapes are fixed.
+    fn row_output(&mut self, name: &str, rows: &Value, tail: &[usize], layout: &Layout) {
+        let tail: Vec<i64> = tail.iter().map(|&size| size as i64).collect();
+        let b = &mut self.b;
+        let rows = match layout {
+            Layout::Found { .. } => rows.clone(),
+            Layout::Padded { .. } => layout.spread(rows, &tail, 0.0, b),
+        };
+        b.scope("outputs");
+        b.output(name, &rows, FREE);
+    }
+
+    /// Features of boxes for a branch.
+    fn pool(
+        &mut self,
+        name: &str,
+        config: &MultiScaleRoiAlign,
+        batch: &Batch,
+        maps: &Maps,
+        Boxes { boxes, found }: &Boxes,
+    ) -> Result<Pooled, OnnxError> {
+        self.b.scope(format!("roi_heads.{name}_roi_pool"));
+        let operands = [boxes, &found.image, &batch.height];
+        roi_align(config, self.options.pooling, maps, operands, &mut self.b)
     }
 
     /// Pooled features and logits of the mask or the keypoint branch for each detection.
     fn branch(
         &mut self,
         name: &str,
-        pool: &MultiScaleRoiAlign,
+        config: &MultiScaleRoiAlign,
         batch: &Batch,
-        maps: &[(&LevelSpec, Value)],
-        Boxes { boxes, image }: &Boxes,
+        maps: &Maps,
+        detections: &Boxes,
     ) -> Result<(Pooled, Value), OnnxError> {
-        self.b.scope(format!("roi_heads.{name}_roi_pool"));
-        let pooled = roi_align(pool, maps, boxes, image, &batch.height, &mut self.b);
+        let pooled = self.pool(name, config, batch, maps, detections)?;
         let features = pooled.features.clone();
         self.networks.bind(&format!("{name}_pooled"), features);
         let logits = self.network(&format!("roi_heads.{name}_logits"))?;
         Ok((pooled, logits))
     }
 
-    /// Probabilities of each detection's mask; gives their size, if there is such a branch.
+    /// Probabilities of each detection's mask, if there is such a branch.
     fn masks(
         &mut self,
         batch: &Batch,
-        maps: &[(&LevelSpec, Value)],
+        maps: &Maps,
         detections: &Boxes,
         labels: &Value,
-    ) -> Result<Option<[usize; 2]>, OnnxError> {
+    ) -> Result<(), OnnxError> {
         let Some(config) = &self.config.roi_heads.mask else {
-            return Ok(None);
+            return Ok(());
         };
         let (pooled, logits) = self.branch("mask", &config.roi_pool, batch, maps, detections)?;
         let b = &mut self.b;
@@ -345,27 +340,78 @@ impl<'a> Detector<'a> {
         let own = b.op("Sigmoid", [&own]);
         let own = b.unsqueeze(&own, &[1]);
         let masks = pooled.restored(&own, b);
-        b.output("masks", &masks);
-        Ok(Some(config.roi_pool.output_size.map(|side| 2 * side)))
+        let [height, width] = config.roi_pool.output_size.map(|side| 2 * side);
+        self.row_output(
+            "masks",
+            &masks,
+            &[1, height, width],
+            &detections.found.layout,
+        );
+        Ok(())
     }
 
-    /// Heat maps of each detection's keypoints; gives their shape, if there is such a branch.
+    /// Each detection's keypoints and their scores, if there is such a branch.
     fn keypoints(
         &mut self,
         batch: &Batch,
-        maps: &[(&LevelSpec, Value)],
+        maps: &Maps,
         detections: &Boxes,
-    ) -> Result<Option<[usize; 3]>, OnnxError> {
+    ) -> Result<(), OnnxError> {
         let Some(config) = &self.config.roi_heads.keypoint else {
-            return Ok(None);
+            return Ok(());
         };
         let (pooled, logits) =
             self.branch("keypoint", &config.roi_pool, batch, maps, detections)?;
+        let shape = self.networks.shape("roi_heads.keypoint_logits");
+        let shape = shape
+            .map(|shape| [shape[1], shape[3]])
+            .expect("they are recorded");
+        let padded = self.b.known(&batch.padded);
+        let longest = padded
+            .and_then(|sides| sides.into_iter().max())
+            .map(|side| side as usize);
         let b = &mut self.b;
         b.scope("roi_heads.keypoints");
         let logits = pooled.restored(&logits, b);
-        b.output("keypoint_logits", &logits);
-        let shape = self.networks.shape("roi_heads.keypoint_logits");
-        Ok(shape.map(|shape| [shape[1], shape[2], shape[3]]))
+        let [mut points, scores] = keypoints([&logits, &detections.boxes], shape, longest, b);
+        if let Some(ratio) = &batch.restore {
+            let ratio = b.slice(ratio, 0, 0, 2);
+            let one = b.exact_floats("one", &[1], vec![1.0]);
+            let ratio = b.concat(&[&ratio, &one], 0);
+            points = b.op("Mul", [&points, &ratio]);
+        }
+        let layout = &detections.found.layout;
+        self.row_output("keypoints", &points, &[shape[0], 3], layout);
+        self.row_output("keypoint_scores", &scores, &[shape[0]], layout);
+        Ok(())
+    }
+}
+
+/// Scores `[K, classes]` and boxes `[K, classes, 4]` of pooled features, at the places `[N, most]` of their proposals.
+fn spread(
+    pooled: &Pooled,
+    layout: &Layout,
+    [scores, boxes]: [&Value; 2],
+    classes: i64,
+    b: &mut Builder,
+) -> [Value; 2] {
+    let tails: [&[i64]; 2] = [&[classes], &[classes, 4]];
+    match layout {
+        Layout::Found { places, shape } => {
+            let places = pooled.ordered(places, b);
+            let shape = shape.clone();
+            let layout = Layout::Found { places, shape };
+            [(scores, tails[0], OUT), (boxes, tails[1], 0.0)]
+                .map(|(rows, tail, elsewhere)| layout.spread(rows, tail, elsewhere, b))
+        }
+        Layout::Padded { exists, .. } => {
+            let [scores, boxes] = [(scores, tails[0]), (boxes, tails[1])].map(|(rows, tail)| {
+                let rows = pooled.restored(rows, b);
+                layout.spread(&rows, tail, OUT, b)
+            });
+            let exists = b.unsqueeze(exists, &[2]);
+            let out = b.float(OUT);
+            [b.op("Where", [&exists, &scores, &out]), boxes]
+        }
     }
 }

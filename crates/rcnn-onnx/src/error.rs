@@ -41,6 +41,18 @@ pub enum OnnxError {
         /// Its shape.
         shape: Vec<usize>,
     },
+    /// A setting of the export that does not go with the model or with another.
+    #[error("{0}")]
+    Options(String),
+    /// A node of the graph whose operands do not fit, or a file that does not read as it was written: a fault
+    /// of this program. No file is left.
+    #[error("{node}: {reason}; no valid ONNX, which is a fault of this program")]
+    Invalid {
+        /// The node.
+        node: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// The file could not be written. What was there before still is.
     #[error(transparent)]
     Write(#[from] WriteError),

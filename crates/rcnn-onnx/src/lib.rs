@@ -1,40 +1,59 @@
 //! Two-stage detectors as ONNX files.
 //!
-//! One file for any batch and any size, of standard operators alone (opset 13; no `Loop`, `If` or
+//! By default one file for any batch and any size, of standard operators alone (opset 13; no `Loop`, `If` or
 //! sequences), that is right when nothing is found. The networks come from a recorded forward pass, so
-//! that models with layers removed and custom backbones are exported like any other.
+//! that models with layers removed and custom backbones are exported like any other. [`OnnxOptions`] has the
+//! other kinds of file.
 //!
 //! # Inputs
 //! - `images` `[batch, 3, height, width]`: RGB from 0 to 1, resized as the model wants it; normalisation and
 //!   padding are in the file
-//! - `image_sizes` `[batch, 2]`, optional: height and width of each image where a batch has several sizes,
-//!   each image in the upper left corner and anything around it
+//! - `image_sizes` `[batch, 2]`, int64: height and width of each image, which lies in the upper left corner with
+//!   anything around it; 0 for the height or width of `images`
+//!
+//! or, with [`OnnxInput::Image`], one `image` `[height, width, 3]` of RGB bytes, of any size.
 //!
 //! # Outputs
 //! For the detections of all images together, image after image and best first:
-//! - `boxes` `[detections, 4]`: xyxy in pixels of `images`
-//! - `labels` `[detections]`, from 1; `scores` `[detections]`; `image_index` `[detections]`
+//! - `boxes` `[detections, 4]`: xyxy in pixels of `images` or of `image`
+//! - `labels` `[detections]`, from 1; `scores` `[detections]`; `image_index` `[detections]`, but for one `image`
 //! - with a mask branch, `masks` `[detections, 1, 28, 28]`: probabilities over the box
-//! - with a keypoint branch, `keypoint_logits` `[detections, keypoints, 56, 56]`: heat maps over the box
+//! - with a keypoint branch, `keypoints` `[detections, keypoints, 3]`: x, y and 1, in the pixels of the boxes, and
+//!   `keypoint_scores` `[detections, keypoints]`
+//!
+//! With [fixed shapes](OnnxOptions::fixed) these are `[batch, most, ..]` with zeros after the last detection, and
+//! `counts` `[batch]` says how many there are. A [body](OnnxPart::Body) has `features.<level>`,
+//! `objectness.<level>` and `deltas.<level>` instead, and takes `images` alone, whose sizes the model's
+//! `size_divisible` divides.
 //!
 //! The metadata has the class names (`classes`), the whole configuration (`config`) and the limits of the
 //! images' sizes (`min_size`, `max_size`).
+//!
+//! Every file is read back and its types and shapes are checked before it stands under its name.
 
 mod boxes;
 mod builder;
+#[cfg(feature = "ort")]
+pub mod check;
 mod constants;
 mod detector;
 mod error;
+mod infer;
+mod keypoints;
+mod options;
+mod pool;
 mod proto;
+mod read;
+mod transform;
 mod translate;
 
-use std::io::{BufWriter, Write};
+use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 
-use rcnn_backbone::{AnyBackbone, Backbone};
+use rcnn_backbone::{AnyBackbone, Backbone, LevelSpec};
 use rcnn_detector::{DetectError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::DetectionBackend;
-use rcnn_ops::record::Recorder;
+use rcnn_ops::record::{Graph, Recorder};
 use rcnn_types::Size;
 
 use builder::Builder;
@@ -44,16 +63,7 @@ use proto::Model;
 use translate::Translator;
 
 pub use error::OnnxError;
-
-/// The version of ONNX's operators: the newest in which all runtimes have the same RoIAlign.
-const OPSET: i64 = 13;
-
-/// How a model is exported.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OnnxOptions {
-    /// Store weights in half precision: half the size, and computed in single precision.
-    pub half_weights: bool,
-}
+pub use options::{FixedShape, OnnxInput, OnnxOptions, OnnxPart, Pooling};
 
 /// Exports a detector to an ONNX file, which is written whole or not at all.
 ///
@@ -84,9 +94,11 @@ pub fn onnx_as_recorded<B: DetectionBackend, N: Backbone<B>, R: Backbone<Recorde
 ) -> Result<(), OnnxError> {
     let model = graph(model, recorded, options)?;
     rcnn_files::write_whole(path, |file| {
-        let mut to = BufWriter::new(file);
+        let mut to = BufWriter::new(file.as_file_mut());
         model.write(&mut to)?;
-        to.flush()
+        to.flush()?;
+        drop(to);
+        read::validate(&mut BufReader::new(file.as_file_mut()))
     })?;
     Ok(())
 }
@@ -96,36 +108,52 @@ fn graph<B: DetectionBackend, N: Backbone<B>, R: Backbone<Recorder>>(
     recorded: &FasterRcnn<Recorder, R>,
     options: &OnnxOptions,
 ) -> Result<Model, OnnxError> {
+    options.validate()?;
     let config = model.config();
     let levels = model.backbone.levels();
-    let coarsest = levels.iter().map(|level| level.stride).max().unwrap_or(1);
-    let divisible = config.transform.size_divisible;
-    let unit = coarsest.next_multiple_of(divisible);
-    // Batches that have no size in common.
-    let sizes = [(1, [4, 5]), (2, [6, 7])];
-    let [first, second] = sizes.map(|(batch, [height, width])| {
-        recorded.record_batch(batch, Size::new(height * unit, width * unit))
-    });
-    let graphs = [&first?, &second?];
+    let batches = match options.fixed {
+        Some(fixed) => vec![(fixed.batch, padded(&config, options.input, fixed.size))],
+        None => free_batches(&config, &levels).into(),
+    };
+    let graphs: Result<Vec<Graph>, _> = (batches.into_iter())
+        .map(|(batch, padded)| recorded.record_batch(batch, padded))
+        .collect();
+    let graphs = graphs?;
     let parameters = Parameters::of::<B, _>(model);
     let mut detector = Detector {
         config: &config,
+        options,
         levels: &levels,
-        networks: Translator::new(graphs, &parameters)?,
-        b: Builder::new(options.half_weights),
+        networks: Translator::new([&graphs[0], &graphs[graphs.len() - 1]], &parameters)?,
+        b: Builder::new(options.opset, options.half_weights),
     };
-    let ends = detector.build()?;
-    let Builder {
-        nodes,
-        initializers,
-        ..
-    } = detector.b;
+    detector.build()?;
+    let (graph, initializers) = detector.b.finish()?;
     Ok(Model {
-        opset: OPSET,
-        graph: proto::Message([nodes.0, ends.0].concat()),
+        opset: options.opset,
+        graph: proto::Message::default().text(2, "detector").then(graph),
         initializers,
         metadata: metadata(&config),
     })
+}
+
+/// Two batches that have no size in common, so that what differs is what is free.
+fn free_batches(config: &FasterRcnnConfig, levels: &[LevelSpec]) -> [(usize, Size); 2] {
+    let coarsest = levels.iter().map(|level| level.stride).max().unwrap_or(1);
+    let unit = coarsest.next_multiple_of(config.transform.size_divisible);
+    [(1, [4, 5]), (2, [6, 7])]
+        .map(|(batch, [height, width])| (batch, Size::new(height * unit, width * unit)))
+}
+
+/// Size of a batch of images of one size, padding included.
+fn padded(config: &FasterRcnnConfig, input: OnnxInput, size: Size) -> Size {
+    let transform = &config.transform;
+    let size = match input {
+        OnnxInput::Tensor => size,
+        OnnxInput::Image => transform.resized(size),
+    };
+    let side = |side: usize| side.next_multiple_of(transform.size_divisible);
+    Size::new(side(size.height), side(size.width))
 }
 
 fn metadata(config: &FasterRcnnConfig) -> Vec<(&'static str, String)> {

@@ -48,6 +48,12 @@ impl Message {
         self.bytes(field, &message.0)
     }
 
+    /// The fields of another message after these.
+    pub(crate) fn then(mut self, fields: Self) -> Self {
+        self.0.extend(fields.0);
+        self
+    }
+
     /// Begins a field of that many bytes, which follow.
     fn opens(&mut self, field: u32, length: usize) {
         self.tag(field, 2);
@@ -63,14 +69,14 @@ impl Message {
 
 /// An attribute of a node.
 #[derive(Debug, Clone)]
-pub(crate) enum Attribute {
-    Int(&'static str, i64),
-    Ints(&'static str, Vec<i64>),
-    Float(&'static str, f32),
-    Text(&'static str, &'static str),
+pub(crate) enum Attribute<'a> {
+    Int(&'a str, i64),
+    Ints(&'a str, Vec<i64>),
+    Float(&'a str, f32),
+    Text(&'a str, &'a str),
 }
 
-impl Attribute {
+impl Attribute<'_> {
     pub(crate) fn encode(&self) -> Message {
         let named = |name: &str| Message::default().text(1, name);
         let (message, kind) = match self {
@@ -90,9 +96,37 @@ impl Attribute {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ElementType {
     Float = 1,
+    Uint8 = 2,
     Int64 = 7,
     Bool = 9,
     Float16 = 10,
+    Double = 11,
+}
+
+impl ElementType {
+    const ALL: [Self; 6] = [
+        Self::Float,
+        Self::Uint8,
+        Self::Int64,
+        Self::Bool,
+        Self::Float16,
+        Self::Double,
+    ];
+
+    /// The type of a code of `onnx.proto`.
+    pub(crate) fn from_code(code: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as i64 == code)
+    }
+
+    /// Bytes of an element.
+    pub(crate) fn width(self) -> usize {
+        match self {
+            Self::Uint8 | Self::Bool => 1,
+            Self::Float16 => 2,
+            Self::Float => 4,
+            Self::Int64 | Self::Double => 8,
+        }
+    }
 }
 
 /// A constant of the graph.
@@ -120,7 +154,20 @@ impl Initializer {
 #[derive(Debug, Clone)]
 pub(crate) enum Dimension {
     Fixed(usize),
-    Free(&'static str),
+    Free(String),
+}
+
+impl Dimension {
+    pub(crate) fn free(name: &str) -> Self {
+        Self::Free(name.to_string())
+    }
+
+    pub(crate) fn fixed(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(size) => Some(*size),
+            Self::Free(_) => None,
+        }
+    }
 }
 
 /// Name, type and shape of an input or output.
@@ -128,6 +175,7 @@ pub(crate) fn value_info(name: &str, element: ElementType, shape: &[Dimension]) 
     let shape = shape.iter().fold(Message::default(), |shape, dimension| {
         let dimension = match dimension {
             Dimension::Fixed(size) => Message::default().int(1, *size as i64),
+            Dimension::Free(name) if name.is_empty() => Message::default(),
             Dimension::Free(name) => Message::default().text(2, name),
         };
         shape.message(1, &dimension)
@@ -156,7 +204,6 @@ impl Model {
         let mut model = Message::default()
             .int(1, IR_VERSION)
             .text(2, env!("CARGO_PKG_NAME"))
-            .text(3, env!("CARGO_PKG_VERSION"))
             .message(8, &opset);
         for (key, value) in &self.metadata {
             let entry = Message::default().text(1, key).text(2, value);
@@ -181,6 +228,7 @@ impl Model {
             to.write_all(&head.0)?;
             to.write_all(&initializer.bytes)?;
         }
-        Ok(())
+        // At the end, so that files of two versions differ there alone.
+        to.write_all(&Message::default().text(3, env!("CARGO_PKG_VERSION")).0)
     }
 }

@@ -247,6 +247,7 @@ impl<'a> Translator<'a> {
                 Operation::ConvTranspose {
                     options,
                     output_padding,
+                    activation: function,
                     ..
                 },
                 Some(_),
@@ -254,7 +255,8 @@ impl<'a> Translator<'a> {
                 let mut attributes = convolution_attributes(options);
                 let added = output_padding.iter().map(|&size| size as i64).collect();
                 attributes.push(Attribute::Ints("output_padding", added));
-                b.node("ConvTranspose", &all, &attributes)
+                let y = b.node("ConvTranspose", &all, &attributes);
+                activation(&y, *function, b)
             }
             (Operation::Linear { bias }, Some(x)) => match rank(node.inputs[0]) {
                 2 => b.node("Gemm", &all, &[]),
@@ -476,29 +478,27 @@ impl<'a> Translator<'a> {
         if mode[0] == "nearest" {
             attributes.push(Attribute::Text("nearest_mode", "floor"));
         }
+        let none = Value::none();
+        if let [Some(height), Some(width)] = self.sizes(output)[2..] {
+            let shape = b.shape(x);
+            let start = b.slice(&shape, 0, 0, 2);
+            let size = b.ints(&[height as i64, width as i64]);
+            let sizes = b.concat(&[&start, &size], 0);
+            return Ok(b.node("Resize", &[x, &none, &none, &sizes], &attributes));
+        }
         let scales = |graph: &Graph| -> Vec<f32> {
             let [from, to] = [input, output].map(|id| &graph.tensor(id).shape);
             let pairs = from.iter().zip(to);
             pairs.map(|(from, to)| *to as f32 / *from as f32).collect()
         };
-        let none = Value::none();
         let [found, other] = [self.graph, self.other].map(scales);
-        if found == other {
-            let scales = b.floats("scales", &[found.len()], found);
-            return Ok(b.node("Resize", &[x, &none, &scales], &attributes));
-        }
-        let [Some(height), Some(width)] = self.sizes(output)[2..] else {
+        if found != other {
             let what =
                 "Interpolate to a size that is neither fixed nor a fixed multiple of its input's";
             return Err(self.unsupported(node, what));
-        };
-        let shape = b.shape(x);
-        let (start, size) = (
-            b.slice(&shape, 0, 0, 2),
-            b.ints(&[height as i64, width as i64]),
-        );
-        let sizes = b.concat(&[&start, &size], 0);
-        Ok(b.node("Resize", &[x, &none, &none, &sizes], &attributes))
+        }
+        let scales = b.exact_floats("scales", &[found.len()], found);
+        Ok(b.node("Resize", &[x, &none, &scales], &attributes))
     }
 
     fn slice(
@@ -571,11 +571,11 @@ fn integers(sizes: &[usize]) -> Vec<i64> {
 }
 
 /// Padding on both sides.
-fn pads(padding: &[usize]) -> Attribute {
+fn pads(padding: &[usize]) -> Attribute<'static> {
     Attribute::Ints("pads", integers(&[padding, padding].concat()))
 }
 
-fn convolution_attributes(options: &ConvolutionOptions) -> Vec<Attribute> {
+fn convolution_attributes(options: &ConvolutionOptions) -> Vec<Attribute<'static>> {
     vec![
         Attribute::Ints("strides", integers(&options.stride)),
         pads(&options.padding),
@@ -589,7 +589,7 @@ fn pool_attributes(
     stride: [usize; 2],
     padding: [usize; 2],
     ceil_mode: bool,
-) -> Vec<Attribute> {
+) -> Vec<Attribute<'static>> {
     vec![
         Attribute::Ints("kernel_shape", integers(&kernel)),
         Attribute::Ints("strides", integers(&stride)),

@@ -1,133 +1,26 @@
 //! Exported files, and what cannot be exported.
 
+mod tiny;
+
 use std::fs;
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::nn::PaddingConfig2d;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::tensor::{Tensor, TensorData, activation::relu, backend::Backend};
-use rcnn_backbone::{Backbone, FeatureMaps, Forward, LevelSpec};
-use rcnn_detector::{FasterRcnn, FasterRcnnConfig};
-use rcnn_onnx::{OnnxError, OnnxOptions, onnx_as_recorded};
-use rcnn_ops::DetectionBackend;
-use rcnn_ops::backend_types::Flex;
-use rcnn_ops::record::Recorder;
+use rcnn_detector::FasterRcnnConfig;
+use rcnn_onnx::{
+    FixedShape, OnnxError, OnnxInput, OnnxOptions, OnnxPart, Pooling, onnx_as_recorded,
+};
 use rcnn_roi::NmsMethod;
-
-/// Two levels, of plain Burn layers.
-#[derive(Module, Debug)]
-struct Tiny<B: Backend> {
-    stem: Conv2d<B>,
-    fine: Conv2d<B>,
-    coarse: Conv2d<B>,
-    /// Compute something that ONNX export does not know.
-    #[module(skip)]
-    is_odd: bool,
-}
-
-fn tiny<B: Backend>(is_odd: bool) -> Tiny<B> {
-    let conv = |channels, stride: usize| {
-        Conv2dConfig::new(channels, [3, 3])
-            .with_stride([stride; 2])
-            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
-            .init(&Default::default())
-    };
-    Tiny {
-        stem: conv([3, 4], 4),
-        fine: conv([4, 4], 2),
-        coarse: conv([4, 4], 2),
-        is_odd,
-    }
-}
-
-impl<B: DetectionBackend> Backbone<B> for Tiny<B> {
-    fn forward(&self, images: Tensor<B, 4>, _cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
-        let mut x = relu(self.stem.forward(images));
-        if self.is_odd {
-            x = x.sin();
-        }
-        let fine = relu(self.fine.forward(x));
-        let coarse = relu(self.coarse.forward(fine.clone()));
-        FeatureMaps::new(vec![("0".into(), fine), ("1".into(), coarse)])
-    }
-
-    fn levels(&self) -> Vec<LevelSpec> {
-        vec![LevelSpec::new("0", 4, 8), LevelSpec::new("1", 4, 16)]
-    }
-
-    fn size_divisibility(&self) -> usize {
-        16
-    }
-}
-
-/// Numbers that look random, the same on every machine.
-fn noise(seed: u64, index: usize) -> f32 {
-    let mut z = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32
-}
-
-/// Gives each parameter such numbers.
-struct Fill(u64);
-
-impl ModuleMapper<Flex> for Fill {
-    fn map_float<const D: usize>(
-        &mut self,
-        param: Param<Tensor<Flex, D>>,
-    ) -> Param<Tensor<Flex, D>> {
-        self.0 += 1;
-        let seed = self.0;
-        param.map(|tensor| {
-            let shape = tensor.dims();
-            let count: usize = shape.iter().product();
-            let scale = 2.0 * (shape[0] as f32 / count as f32).sqrt();
-            let values = (0..count).map(|i| (noise(seed, i) - 0.45) * scale);
-            let values: Vec<f32> = values.collect();
-            Tensor::from_data(TensorData::new(values, shape), &tensor.device())
-        })
-    }
-}
-
-fn config() -> FasterRcnnConfig {
-    let mut config = FasterRcnnConfig::custom(4);
-    config.class_names = ["background", "a", "b", "c"].map(String::from).into();
-    config.transform.skip_resize = true;
-    config.transform.size_divisible = 16;
-    config.rpn.anchor_generator.sizes = vec![vec![12.0], vec![40.0]];
-    config.rpn.anchor_generator.aspect_ratios = vec![vec![0.5, 1.0]; 2];
-    config.rpn.pre_nms_top_n_test = 60;
-    config.rpn.post_nms_top_n_test = 50;
-    let roi = &mut config.roi_heads;
-    roi.box_head = "fc:16".parse().expect("a head");
-    roi.box_roi_pool.output_size = [3, 2];
-    // So that both levels are used.
-    roi.box_roi_pool.canonical_scale = 20.0;
-    roi.box_roi_pool.canonical_level = 3;
-    roi.detections_per_img = 12;
-    roi.score_thresh = 0.2;
-    config
-}
-
-type Model<B> = FasterRcnn<B, Tiny<B>>;
-
-fn models(config: &FasterRcnnConfig, is_odd: bool) -> (Model<Flex>, Model<Recorder>) {
-    let device = Default::default();
-    let model = config.init_with_backbone(tiny::<Flex>(is_odd), &device);
-    let recorded = config.init_with_backbone(tiny::<Recorder>(is_odd), &Default::default());
-    let model = model.expect("a model").map(&mut Fill(0));
-    (model, recorded.expect("a model"))
-}
+use rcnn_types::Size;
+use tiny::{config, models};
 
 fn exported(
     config: &FasterRcnnConfig,
     is_odd: bool,
-    half_weights: bool,
+    options: &OnnxOptions,
 ) -> Result<Vec<u8>, OnnxError> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.onnx");
     let (model, recorded) = models(config, is_odd);
-    let written = onnx_as_recorded(&model, &recorded, &OnnxOptions { half_weights }, &path);
+    let written = onnx_as_recorded(&model, &recorded, options, &path);
     let files = fs::read_dir(folder.path()).expect("a folder").count();
     assert_eq!(files, usize::from(written.is_ok()));
     written.map(|()| fs::read(path).expect("a file"))
@@ -135,17 +28,109 @@ fn exported(
 
 #[test]
 fn the_same_model_gives_the_same_file_and_half_weights_a_smaller_one() {
-    let file = |half_weights| exported(&config(), false, half_weights).expect("a file");
+    let file = |half_weights| {
+        let options = OnnxOptions {
+            half_weights,
+            ..OnnxOptions::default()
+        };
+        exported(&config(), false, &options).expect("a file")
+    };
     assert!(file(false) == file(false));
     assert!(file(true).len() < file(false).len());
 }
 
 #[test]
 fn what_can_not_be_exported_is_named_and_leaves_no_file() {
-    let error = exported(&config(), true, false).unwrap_err().to_string();
+    let error = exported(&config(), true, &OnnxOptions::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("Sin cannot be exported"), "{error}");
     let mut soft = config();
     soft.roi_heads.nms_method = NmsMethod::SoftLinear;
-    let error = exported(&soft, false, false).unwrap_err().to_string();
+    let error = exported(&soft, false, &OnnxOptions::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("box_nms_method = SoftLinear"), "{error}");
+}
+
+#[test]
+fn every_kind_of_file_passes_the_second_reader() {
+    let fixed = Some(FixedShape {
+        batch: 2,
+        size: Size::new(40, 70),
+    });
+    let default = OnnxOptions::default;
+    let pooling = Pooling::Gather;
+    let kinds = [
+        OnnxOptions { fixed, ..default() },
+        OnnxOptions {
+            pooling,
+            ..default()
+        },
+        OnnxOptions {
+            fixed,
+            pooling,
+            ..default()
+        },
+        OnnxOptions {
+            input: OnnxInput::Image,
+            ..default()
+        },
+        OnnxOptions {
+            part: OnnxPart::Body,
+            ..default()
+        },
+        OnnxOptions {
+            part: OnnxPart::Body,
+            fixed,
+            ..default()
+        },
+        OnnxOptions {
+            opset: 22,
+            ..default()
+        },
+    ];
+    for options in kinds {
+        let file = exported(&config(), false, &options);
+        assert!(file.is_ok(), "{options:?}: {:?}", file.err());
+    }
+}
+
+#[test]
+fn options_that_contradict_each_other_are_named() {
+    let fault = |options: OnnxOptions| {
+        exported(&config(), false, &options)
+            .unwrap_err()
+            .to_string()
+    };
+    let default = OnnxOptions::default;
+    let error = fault(OnnxOptions {
+        opset: 12,
+        ..default()
+    });
+    assert_eq!(error, "opset 12: expected 13 to 22");
+    let input = OnnxInput::Image;
+    let size = Size::new(40, 70);
+    let error = fault(OnnxOptions {
+        input,
+        fixed: Some(FixedShape { batch: 2, size }),
+        ..default()
+    });
+    assert!(error.contains("the batch must be 1"), "{error}");
+    let error = fault(OnnxOptions {
+        input,
+        part: OnnxPart::Body,
+        ..default()
+    });
+    assert!(error.contains("no image input"), "{error}");
+    let mut adaptive = config();
+    adaptive.roi_heads.box_roi_pool.sampling_ratio = 0;
+    let options = OnnxOptions {
+        pooling: Pooling::Gather,
+        ..default()
+    };
+    let error = exported(&adaptive, false, &options)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("sampling_ratio = 0"), "{error}");
 }

@@ -1,0 +1,230 @@
+//! Comparison of an exported file in ONNX Runtime with the model that it was made from.
+
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use ort::environment::Environment;
+use ort::session::{Session, SessionInputValue};
+use ort::value::Tensor as OrtTensor;
+use rcnn_backbone::Backbone;
+use rcnn_detector::{DetectError, FasterRcnn, GeneralizedRcnnTransform, ImageList};
+use rcnn_ops::DetectionBackend;
+use rcnn_types::boxes::box_iou;
+use rcnn_types::{Instances, Size};
+
+use crate::{FixedShape, OnnxInput, OnnxOptions, OnnxPart};
+
+/// Difference of a coordinate, in pixels, up to which boxes are the same.
+pub const BOX_TOLERANCE: f32 = 0.05;
+/// Difference up to which scores are the same.
+pub const SCORE_TOLERANCE: f32 = 1e-3;
+
+/// How far an exported file is from its model.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Comparison {
+    /// Detections of the model.
+    pub detections: usize,
+    /// Detections of one that the other does not have: their boxes do not overlap with any of the same class.
+    pub unmatched: usize,
+    /// Largest difference of a coordinate, in pixels.
+    pub boxes: f32,
+    /// Largest difference of scores.
+    pub scores: f32,
+}
+
+impl Comparison {
+    /// Whether the same is detected, within [`BOX_TOLERANCE`] and [`SCORE_TOLERANCE`].
+    pub fn is_same(&self) -> bool {
+        self.unmatched == 0 && self.boxes <= BOX_TOLERANCE && self.scores <= SCORE_TOLERANCE
+    }
+
+    fn add(&mut self, ours: &Instances, theirs: &Instances) {
+        let scores = |found: &Instances| found.scores.clone().unwrap_or_default();
+        let (our_scores, their_scores) = (scores(ours), scores(theirs));
+        let mut left: Vec<usize> = (0..theirs.boxes.len()).collect();
+        self.detections += ours.boxes.len();
+        for (i, bbox) in ours.boxes.iter().enumerate() {
+            let alike = left.iter().enumerate();
+            let alike = alike.filter(|(_, j)| theirs.labels[**j] == ours.labels[i]);
+            let overlaps = alike.map(|(at, &j)| (at, j, box_iou(bbox, &theirs.boxes[j])));
+            let best = overlaps.max_by(|a, b| a.2.total_cmp(&b.2));
+            let Some((at, j, _)) = best.filter(|best| best.2 > 0.5) else {
+                self.unmatched += 1;
+                continue;
+            };
+            left.swap_remove(at);
+            let coordinates = bbox.iter().zip(&theirs.boxes[j]);
+            let gaps = coordinates.map(|(a, b)| (a - b).abs());
+            self.boxes = gaps.fold(self.boxes, f32::max);
+            self.scores = self.scores.max((our_scores[i] - their_scores[j]).abs());
+        }
+        self.unmatched += left.len();
+    }
+}
+
+/// Why a file could not be compared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// The images, or the model.
+    #[error(transparent)]
+    Model(#[from] DetectError),
+    /// ONNX Runtime's library could not be loaded.
+    #[error("ONNX Runtime: {0}")]
+    Library(#[from] ort::LoadDynamicError),
+    /// ONNX Runtime rejects the file or the images.
+    #[error("ONNX Runtime: {0}")]
+    Runtime(#[from] ort::Error),
+    /// The kind of file, or an image that it does not take.
+    #[error("{0}")]
+    Unsuitable(String),
+}
+
+/// Detects in images with an exported file, in ONNX Runtime on the CPU, and with the model, and compares.
+///
+/// `library` is ONNX Runtime's: `libonnxruntime.so`, `onnxruntime.dll`.
+///
+/// # Shapes
+/// - images: each `[3, H, W]`, RGB from 0 to 1, of any sizes
+///
+/// # Errors
+/// When ONNX Runtime cannot be loaded or rejects the file, or an image has no place in a file of fixed shapes.
+pub fn check<B: DetectionBackend, N: Backbone<B>>(
+    model: &FasterRcnn<B, N>,
+    options: &OnnxOptions,
+    file: &Path,
+    library: &Path,
+    images: &[Tensor<B, 3>],
+) -> Result<Comparison, CheckError> {
+    if options.part == OnnxPart::Body {
+        let text = "a body detects nothing that could be compared";
+        return Err(CheckError::Unsuitable(text.into()));
+    }
+    let environment = ort::init_from(library)?.build()?;
+    let mut file = Exported::open(&environment, file, options.fixed)?;
+    let mut comparison = Comparison::default();
+    for (i, image) in images.iter().enumerate() {
+        let images = std::slice::from_ref(image);
+        let theirs = match options.input {
+            OnnxInput::Tensor => file.detect(i, &model.transform, images)?,
+            OnnxInput::Image => file.detect_picture(image)?,
+        };
+        let ours = model.detect(images)?;
+        comparison.add(&ours[0], &theirs);
+    }
+    Ok(comparison)
+}
+
+/// A file in ONNX Runtime.
+struct Exported {
+    session: Session,
+    fixed: Option<FixedShape>,
+}
+
+impl Exported {
+    fn open(
+        environment: &Environment,
+        file: &Path,
+        fixed: Option<FixedShape>,
+    ) -> Result<Self, CheckError> {
+        let session = Session::builder(environment)?.commit_from_file(file)?;
+        Ok(Self { session, fixed })
+    }
+
+    /// Resizes an image as the model does and detects in it.
+    fn detect<B: DetectionBackend>(
+        &mut self,
+        index: usize,
+        transform: &GeneralizedRcnnTransform,
+        images: &[Tensor<B, 3>],
+    ) -> Result<Instances, CheckError> {
+        // The file normalises.
+        let transform = GeneralizedRcnnTransform {
+            image_mean: [0.0; 3],
+            image_std: [1.0; 3],
+            ..transform.clone()
+        };
+        let resized: ImageList<B> = transform.forward(images)?;
+        let padded = resized.padded_size();
+        let (size, original) = (resized.image_sizes[0], resized.original_sizes[0]);
+        if let Some(fixed) = self.fixed {
+            let divisor = transform.size_divisible;
+            let place = Size::new(
+                fixed.size.height.next_multiple_of(divisor),
+                fixed.size.width.next_multiple_of(divisor),
+            );
+            let fits = size.height <= fixed.size.height && size.width <= fixed.size.width;
+            if place != padded || !fits {
+                let Size { height, width } = fixed.size;
+                return Err(CheckError::Unsuitable(format!(
+                    "image {index} is resized to {}x{}, and the file takes {height}x{width}",
+                    size.height, size.width
+                )));
+            }
+        }
+        // Without the padding that there may be, up to what the file takes.
+        let place = self.fixed.map_or(size, |fixed| fixed.size);
+        let pixels = resized
+            .tensors
+            .slice([0..1, 0..3, 0..place.height, 0..place.width]);
+        let pixels: Vec<f32> = pixels
+            .into_data()
+            .convert::<f32>()
+            .into_vec()
+            .expect("floats");
+        let batch = self.fixed.map_or(1, |fixed| fixed.batch);
+        let shape = [batch, 3, place.height, place.width];
+        let sizes = [size.height as i64, size.width as i64].repeat(batch);
+        let inputs: Vec<(&str, SessionInputValue)> = vec![
+            (
+                "images",
+                OrtTensor::from_array((shape, pixels.repeat(batch)))?.into(),
+            ),
+            (
+                "image_sizes",
+                OrtTensor::from_array(([batch, 2], sizes))?.into(),
+            ),
+        ];
+        let mut found = self.run(inputs)?;
+        found.resize(size, original);
+        Ok(found)
+    }
+
+    /// Detects in a picture of bytes.
+    fn detect_picture<B: DetectionBackend>(
+        &mut self,
+        image: &Tensor<B, 3>,
+    ) -> Result<Instances, CheckError> {
+        let [channels, height, width] = image.dims();
+        let pixels = image
+            .clone()
+            .permute([1, 2, 0])
+            .into_data()
+            .convert::<f32>();
+        let pixels: Vec<f32> = pixels.into_vec().expect("floats");
+        let bytes: Vec<u8> = pixels
+            .iter()
+            .map(|value| (value * 255.0).round() as u8)
+            .collect();
+        let picture = OrtTensor::from_array(([height, width, channels], bytes))?;
+        self.run(vec![("image", picture.into())])
+    }
+
+    /// The detections of the first image.
+    fn run(&mut self, inputs: Vec<(&str, SessionInputValue)>) -> Result<Instances, CheckError> {
+        let outputs = self.session.run(inputs)?;
+        let (_, boxes) = outputs["boxes"].try_extract_tensor::<f32>()?;
+        let (_, labels) = outputs["labels"].try_extract_tensor::<i64>()?;
+        let (_, scores) = outputs["scores"].try_extract_tensor::<f32>()?;
+        let count = match outputs.get("counts") {
+            Some(counts) => counts.try_extract_tensor::<i64>()?.1[0] as usize,
+            None => scores.len(),
+        };
+        let (boxes, _) = boxes.as_chunks::<4>();
+        let labels = labels[..count].iter().map(|&label| label as usize);
+        let mut found = Instances::new(boxes[..count].to_vec(), labels.collect());
+        found.scores = Some(scores[..count].to_vec());
+        Ok(found)
+    }
+}
