@@ -187,3 +187,8 @@ pub mod prelude {
         StandardFasterRcnn, Tensor,
     };
 }
+
+/// The blocks of README.
+#[cfg(all(doctest, feature = "bundled", feature = "train"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
