@@ -29,8 +29,10 @@ def case(name, arch, num_classes, images, gains, options=None, norm="frozen", va
     }
 
 
+FOUR_SIZES = {"sizes": [[32], [64], [128], [256]], "aspect_ratios": [[0.5, 1.0, 2.0]] * 4}
 FIVE_SIZES = {"sizes": [[32, 64, 128, 256, 512]] * 3, "aspect_ratios": [[0.5, 1.0, 2.0]] * 3}
 HIGH = (1, 1, 4, 8)  # raises the upper levels, so that some proposals come from them
+RAISED = (1, 4, 16)  # the same for a pyramid of few channels
 
 CASES = [
     case(
@@ -136,5 +138,12 @@ CASES = [
             "box_roi_pool": {"featmap_names": ["0"], "output_size": [7, 7], "sampling_ratio": 2},
         },
         norm="none", variant="custom",
+    ),
+    case(
+        "mask_keypoint", "resnet18", 4, [("shapes/a~0", 90, 141), ("shapes/b~0", 150, 100)],
+        gains(0.25, 0.0625, 0.25, 0.25, bias=16, fpn=RAISED),
+        {"rpn_anchor_generator": FOUR_SIZES, "box_detections_per_img": 8},
+        variant="narrow", returned_layers=[1, 2, 3], out_channels=16, representation_size=32,
+        branches={"mask": {"layers": [12, 8], "dim_reduced": 8}, "keypoint": {"layers": [12, 8], "num_keypoints": 3}},
     ),
 ]

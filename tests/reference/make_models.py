@@ -19,9 +19,14 @@ from torchvision.models import detection
 from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn_v2
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import keypointrcnn_inference, maskrcnn_inference
 from torchvision.models.detection.rpn import concat_box_prediction_layers
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import synthetic
 from cases import CASES
@@ -43,6 +48,30 @@ def custom_backbone():
     return backbone
 
 
+def narrow(case, options):
+    """A detector of few channels over the first stages of a ResNet, with the branches of the case."""
+    layers, channels, classes = case["returned_layers"], case["out_channels"], case["num_classes"]
+    backbone = resnet_fpn_backbone(
+        backbone_name=case["arch"], weights=None, norm_layer=NORMS[case["norm"]], returned_layers=layers
+    )
+    widths = [64 * 2 ** (layer - 1) for layer in layers]
+    backbone.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())
+    backbone.out_channels = channels
+    size = case["representation_size"]
+    head, predictor = TwoMLPHead(channels * 49, size), FastRCNNPredictor(size, classes)
+    model = FasterRCNN(backbone, box_head=head, box_predictor=predictor, **options)
+    heads, levels = model.roi_heads, [str(level) for level in range(4)]
+    if mask := case["branches"].get("mask"):
+        heads.mask_roi_pool = MultiScaleRoIAlign(levels, 14, 2)
+        heads.mask_head = MaskRCNNHeads(channels, mask["layers"], 1)
+        heads.mask_predictor = MaskRCNNPredictor(mask["layers"][-1], mask["dim_reduced"], classes)
+    if keypoint := case["branches"].get("keypoint"):
+        heads.keypoint_roi_pool = MultiScaleRoIAlign(levels, 14, 2)
+        heads.keypoint_head = KeypointRCNNHeads(channels, keypoint["layers"])
+        heads.keypoint_predictor = KeypointRCNNPredictor(keypoint["layers"][-1], keypoint["num_keypoints"])
+    return model
+
+
 def build(case):
     """The model of a case in eval mode, with the rule's weights."""
     options = copy.deepcopy(case["options"])
@@ -54,6 +83,8 @@ def build(case):
         model = fasterrcnn_resnet50_fpn_v2(
             weights=None, weights_backbone=None, num_classes=case["num_classes"], **options
         )
+    elif case["variant"] == "narrow":
+        model = narrow(case, options)
     elif case["variant"] == "builder":
         model = getattr(detection, case["arch"])(
             weights=None, weights_backbone=None, num_classes=case["num_classes"], **options
@@ -125,12 +156,21 @@ def run(model, images):
         out["class_logits"], out["box_regression"], proposals, batch.image_sizes
     )
     found = [dict(boxes=b, scores=s, labels=l) for b, s, l in zip(boxes, scores, labels)]
+    if heads.has_mask():
+        logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, boxes, batch.image_sizes)))
+        for i, masks in enumerate(maskrcnn_inference(logits, labels)):
+            out[f"detections.{i}.masks"] = masks[:, 0]  # not pasted
+    if heads.has_keypoint():
+        pooled = heads.keypoint_roi_pool(features, boxes, batch.image_sizes)
+        logits = heads.keypoint_predictor(heads.keypoint_head(pooled))
+        for detections, points, scores in zip(found, *keypointrcnn_inference(logits, boxes)):
+            detections |= {"keypoints": points, "keypoints_scores": scores}
     found = model.transform.postprocess(found, batch.image_sizes, [tuple(i.shape[-2:]) for i in images])
     for i, detections in enumerate(found):
-        for key in ("boxes", "labels", "scores"):
-            out[f"detections.{i}.{key}"] = detections[key]
+        for key, value in detections.items():
+            out[f"detections.{i}.{key}"] = value
     for i, detections in enumerate(model(list(images))):
-        assert all(torch.equal(detections[k], found[i][k]) for k in detections), "stages differ from the model"
+        assert all(torch.equal(detections[k], v) for k, v in found[i].items()), "stages differ from the model"
     return out
 
 
@@ -147,7 +187,7 @@ def difference(a, b):
             if not torch.equal(a[name], b[name]):
                 return False, math.inf, math.inf
         elif a[name].numel():
-            kind = "scores" if "scores" in name else "boxes"
+            kind = "scores" if "scores" in name or "masks" in name else "boxes"
             shift[kind] = max(shift[kind], (a[name].double() - b[name].double()).abs().max().item())
     return shift["boxes"] <= CHANGED_SHIFT, shift["boxes"], shift["scores"]
 

@@ -19,12 +19,15 @@ from safetensors.torch import save
 from torchvision.ops import box_iou
 
 from make_models import FIXTURES, ROBUST_NOISE, ROBUST_SHIFT, noisy, pictures, rounded, sampled
+from synthetic import signed
 from training_cases import CASES
-from training_step import LOSSES, run, step, training
+from training_step import descend, run, step, training
 
 ROUNDING = 1e-7  # relative weight noise that moves results as another order of summation does
-LOSS_SHIFT = 1e-5  # relative, of a loss under ROBUST_NOISE
+LOSS_SHIFT = 2e-5  # relative, of a loss under ROBUST_NOISE
+STEP_SHIFT = 2e-5  # the same under ROUNDING, after some steps of SGD
 GRADIENT_SHIFT = 2e-4  # relative, of a gradient under ROUNDING
+NOTHING = 1e-6  # of the largest gradient's norm: what rounding leaves of a gradient that is zero
 IOU_MARGIN = 1e-5  # of an IoU to a threshold, and of a best IoU to the next
 SIDES = (14, 22, 40, 75, 110, 1000)  # bounds of sqrt(area) in which ground truth is looked for
 GRADIENT_KEEP, MAP_KEEP = 64, 256
@@ -37,6 +40,8 @@ def ground_truth(case, model):
     an eighth at the top, in quarter pixels of the picture. In f64, so that no rounding is in doubt."""
     images = [i.double() for i in pictures(case)]
     none = [{"boxes": torch.zeros(0, 4).double(), "labels": torch.zeros(0).long()} for _ in images]
+    for i, target in enumerate(none):
+        add_shapes(case, i, target)
     stages = step(copy.deepcopy(model).double(), images, none).stages
     targets = []
     for i, (image, wanted) in enumerate(zip(images, case["boxes"])):
@@ -55,11 +60,52 @@ def ground_truth(case, model):
                     taken = torch.cat([taken, box[None]])
                     break
         targets.append({"boxes": taken.float(), "labels": torch.arange(len(taken)) % (case["num_classes"] - 1) + 1})
+    for i, target in enumerate(targets):
+        add_shapes(case, i, target)
     return targets
 
 
+def add_shapes(case, i, target):
+    """Masks and keypoints of the objects of an image, where the case has such branches: the ellipse in each box, and
+    points in and around it, in quarter pixels, hidden ones and those without a label among them."""
+    branches, (image, boxes) = case.get("branches", {}), (case["images"][i], target["boxes"])
+    if "mask" in branches:
+        target["masks"] = ellipses(boxes, image["height"], image["width"])
+    if "keypoint" in branches:
+        count = branches["keypoint"]["num_keypoints"]
+        place = torch.from_numpy(signed(f"{image['name']}/keypoints", (len(boxes), count, 2))) * 0.55 + 0.5
+        points = boxes[:, None, :2] + place * (boxes[:, None, 2:] - boxes[:, None, :2])
+        points = (points * 4).round() / 4
+        visibility = (torch.arange(len(boxes) * count) % 4).clamp(max=2).view(len(boxes), count, 1).float()
+        target["keypoints"] = torch.cat([points, visibility * case["visible"][i]], 2)
+
+
+def ellipses(boxes, height, width):
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    centre, radius = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    inside = [((x - c[0]) / r[0]) ** 2 + ((y - c[1]) / r[1]) ** 2 <= 1 for c, r in zip(centre, radius)]
+    return torch.stack(inside).to(torch.uint8) if inside else torch.zeros(0, height, width, dtype=torch.uint8)
+
+
+def counts(mask):
+    """COCO's run lengths of a mask: down the columns, beginning with the background."""
+    runs, last = [0], 0
+    for value in mask.T.flatten().int().tolist():
+        if value != last:
+            runs.append(0)
+            last = value
+        runs[-1] += 1
+    return runs
+
+
+def written(target):
+    """A target as it is stored."""
+    shapes = {"masks": lambda masks: [counts(mask) for mask in masks]}
+    return {name: shapes.get(name, torch.Tensor.tolist)(value) for name, value in target.items()}
+
+
 def doubled(targets):
-    return [{"boxes": t["boxes"].double(), "labels": t["labels"]} for t in targets]
+    return [{k: v.double() if v.is_floating_point() else v for k, v in t.items()} for t in targets]
 
 
 def iou_margin(found):
@@ -81,6 +127,11 @@ def iou_margin(found):
     return least
 
 
+def change(value, other):
+    """Relative to the value; of one that is 0 the difference."""
+    return abs(value - other) / (abs(value) or 1)
+
+
 def compare(a, b, shift=GRADIENT_SHIFT):
     """What changed between two runs; raises if one samples differently or a gradient moves far."""
     box = 0.0
@@ -90,19 +141,39 @@ def compare(a, b, shift=GRADIENT_SHIFT):
             raise ValueError(f"another {name}")
         if name.startswith("proposals"):
             box = max(box, (value.double() - b.stages[name].double()).abs().max().item())
-    loss, worst = max((abs(a.values[n] - b.values[n]) / abs(a.values[n]), n) for n in LOSSES)
+    loss, worst = max((change(value, b.values[n]), n) for n, value in a.values.items())
     if box > ROBUST_SHIFT or loss > LOSS_SHIFT:
         raise ValueError(f"a proposal moves by {box:.3g} px, {worst} by {loss:.3g} of itself")
     norm = largest = 0.0
+    nothing = NOTHING * max(gradient.norm() for gradient in a.gradients.values())
     for name, gradient in a.gradients.items():
-        if not gradient.any():
-            raise ValueError(f"no gradient of {name}")
-        change = b.gradients[name].double() - gradient.double()
-        norm = max(norm, (change.norm() / gradient.double().norm()).item())
-        largest = max(largest, (change.abs().max() / gradient.abs().max()).item())
+        if gradient.norm() <= nothing:
+            if not is_silent(name, a.values):
+                raise ValueError(f"no gradient of {name}")
+            continue
+        moved = b.gradients[name].double() - gradient.double()
+        norm = max(norm, (moved.norm() / gradient.double().norm()).item())
+        largest = max(largest, (moved.abs().max() / gradient.abs().max()).item())
     if max(norm, largest) > shift:
         raise ValueError(f"a gradient moves by {norm:.3g} of its norm, {largest:.3g} of its largest element")
     return {k: rounded(v) for k, v in zip(("box_px", "loss", "gradient_norm", "gradient_largest"), (box, loss, norm, largest))}
+
+
+def is_silent(name, values):
+    """Whether a parameter has no gradient: it is of a branch without anything to learn, whose loss is zero, or is the
+    bias of the heat maps, which softmax cancels."""
+    return name.endswith("kps_score_lowres.bias") or any(values.get(f"loss_{branch}") == 0 and branch in name for branch in ("mask", "keypoint"))
+
+
+def steps(case, model, images, targets):
+    """Losses before each of some steps of SGD; raises if rounding moves one far."""
+    values = descend(model, images, targets, **case["steps"])
+    for noise in (noisy(model, ROUNDING, seed) for seed in range(3)):
+        for i, (a, b) in enumerate(zip(values, descend(noise, images, targets, **case["steps"]))):
+            loss, worst = max((change(value, b[n]), n) for n, value in a.items())
+            if loss > STEP_SHIFT:
+                raise ValueError(f"in step {i} {worst} moves by {loss:.3g} of itself")
+    return values
 
 
 def margins(model, images, targets, found):
@@ -122,7 +193,7 @@ def margins(model, images, targets, found):
     return result | {"f64": compare(found, double)}, double
 
 
-def counts(found):
+def summary(found):
     """Anchors and RoIs by label, for each image."""
     stages, ends = found.stages, torch.tensor(found.per_level).cumsum(0)
     images = []
@@ -154,12 +225,12 @@ def describe(model, images, targets):
             norms.append(f"{math.sqrt(sum(g.square().sum().item() for g in of_part)):.3g}")
         lines.append(f"  {name} {loss.item():.4g}, gradient {norms}")
     levels = found.stages["roi.levels"].bincount().tolist()
-    return "\n".join(lines + [f"  {c}" for c in counts(found)] + [f"  RoIs by level {levels}"])
+    return "\n".join(lines + [f"  {c}" for c in summary(found)] + [f"  RoIs by level {levels}"])
 
 
 def covers(found):
     """Whether the sampled positives come from four levels and all classes, and all are sampled once."""
-    images = counts(found)
+    images = summary(found)
     levels = torch.tensor([c["sampled_positive_by_level"] for c in images])
     labels = torch.tensor([c["sampled_rois_by_label"] for c in images])
     whole = any(0 < c["rois_positive"] <= 16 for c in images)  # then with the ground truth, which comes last
@@ -178,7 +249,9 @@ def search(case):
         try:
             if not covers(found):
                 raise ValueError("not all levels and classes")
-            print(f"{case['case']}: ~{suffix}", margins(model, images, targets, found)[0], flush=True)
+            margin = margins(model, images, targets, found)[0]
+            after = [steps(case, model, images, targets)] if "steps" in case else []
+            print(f"{case['case']}: ~{suffix}", margin, *after, flush=True)
             print(describe(model, images, targets), flush=True)
             return
         except ValueError as error:
@@ -190,20 +263,22 @@ def write(case):
     targets = ground_truth(case, model)
     found = run(model, images, targets)
     whole = copy.deepcopy(model)(images, targets)
-    assert all(whole[name].item() == found.values[name] for name in LOSSES), "stages differ from the model"
+    assert {n: loss.item() for n, loss in whole.items()} == found.values, "stages differ from the model"
     margin, double = margins(model, images, targets, found)
     record = {
         **case,
         "sampler": "first",
-        "targets": [{k: v.tolist() for k, v in t.items()} for t in targets],
+        "targets": [written(target) for target in targets],
         "losses": found.values,
         "losses_f64": double.values,
-        "counts": counts(found),
+        "counts": summary(found),
         "margins": margin,
         "frozen": [n for n, p in model.named_parameters() if not p.requires_grad],
         "gradient_norms": {n: g.double().norm().item() for n, g in found.gradients.items()},
         "gradient_norms_f64": {n: g.norm().item() for n, g in double.gradients.items()},
     }
+    if "steps" in case:
+        record["losses_of_steps"] = steps(case, model, images, targets)
     maps = {n: v for n, v in found.stages.items() if v.is_floating_point() and v.numel() > 512}
     others = {n: v for n, v in found.stages.items() if n not in maps}
     gradients = {f"gradient.{n}": g for n, g in found.gradients.items()}

@@ -1,7 +1,7 @@
 """The training cases, in the form of cases.py. Written to train_<case>.json as they stand."""
 
 import cases
-from cases import HIGH, gains
+from cases import HIGH, RAISED, gains
 
 TRAINING = {
     "rpn_pre_nms_top_n_train": 200,
@@ -13,11 +13,25 @@ TRAINING = {
 }
 
 
-def case(name, arch, images, gains, boxes=(5, 5), **others):
+NARROW = TRAINING | {"rpn_anchor_generator": {"sizes": [[16], [32], [64], [128]], "aspect_ratios": [[0.5, 1.0, 2.0]] * 4}}
+MASK = {"layers": [12, 8], "dim_reduced": 8}
+KEYPOINT = {"layers": [12, 8], "num_keypoints": 3}
+
+
+def case(name, arch, images, gains, boxes=(5, 5), options=TRAINING, **others):
     """``boxes`` is how many ground-truth boxes each image gets."""
     images = [(n, *size) for n, size in zip(images, ((90, 141), (150, 100)))]
-    found = cases.case(f"train_{name}", arch, 4, images, gains, TRAINING, **others)
+    found = cases.case(f"train_{name}", arch, 4, images, gains, options, **others)
     return {**found, "trainable_layers": 3, "boxes": list(boxes)}
+
+
+def branches(name, images, gains, branches, visible=(True, True), **others):
+    """A detector of few channels with mask and keypoint branches, small enough for every backend, and the losses of
+    some steps of SGD. ``visible`` is whether the keypoints of each image are."""
+    narrow = {"variant": "narrow", "returned_layers": [1, 2, 3], "out_channels": 16, "representation_size": 32}
+    found = case(name, "resnet18", images, gains, options=NARROW, **narrow, **others)
+    steps = {"count": 4, "sgd": {"lr": 0.001, "momentum": 0.9}}
+    return {**found, "branches": branches, "visible": list(visible), "steps": steps}
 
 
 # Batch norm gets a bias of 1: without, so many units are near 0 that rounding alone moves a gradient
@@ -42,5 +56,18 @@ CASES = [
     case(
         "resnet50_batchnorm", "resnet50", ("train50/a~0", "train50/b~0"),
         gains(0.0625, 0.0078125, 0.03125, 0.0625, fpn=HIGH), norm="batch", body_bias=1.0,
+    ),
+    branches(
+        "mask", ("mask/a~4", "mask/b~4"),
+        gains(0.25, 0.0625, 0.0625, 0.25, fpn=RAISED), {"mask": MASK},
+    ),
+    branches(
+        "keypoint", ("keypoint/a~4", "keypoint/b~4"),
+        gains(0.25, 0.0625, 0.0625, 0.25, fpn=RAISED), {"keypoint": KEYPOINT}, visible=(True, False),
+    ),
+    branches(
+        "mask_keypoint_empty", ("branches/a~1", "branches/b~1"),
+        gains(0.25, 0.0625, 0.0625, 0.25, fpn=RAISED), {"mask": MASK, "keypoint": KEYPOINT},
+        boxes=(5, 0), visible=(False, False),
     ),
 ]

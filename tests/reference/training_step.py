@@ -6,7 +6,12 @@ from unittest import mock
 
 import torch
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
-from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.models.detection.roi_heads import (
+    fastrcnn_loss,
+    keypointrcnn_loss,
+    keypoints_to_heatmap,
+    maskrcnn_loss,
+)
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
 from make_models import build
@@ -65,13 +70,29 @@ def step(model, images, targets):
     truth = [t["boxes"] for t in targets]
     joined = heads.add_gt_proposals(proposals, truth)
     matched, labels = heads.assign_targets_to_proposals(joined, truth, [t["labels"] for t in targets])
-    chosen, _, chosen_labels, codes = heads.select_training_samples(proposals, targets)
+    chosen, chosen_matched, chosen_labels, codes = heads.select_training_samples(proposals, targets)
     out["pooled"] = heads.box_roi_pool(features, chosen, batch.image_sizes)
     out["roi.levels"] = heads.box_roi_pool.map_levels(chosen)
     out["box_head"] = heads.box_head(out["pooled"])
     out["class_logits"], out["box_regression"] = heads.box_predictor(out["box_head"])
     found = fastrcnn_loss(out["class_logits"], out["box_regression"], chosen_labels, codes)
     losses |= zip(LOSSES[2:], found)
+    positive = [torch.where(labels > 0)[0] for labels in chosen_labels]
+    boxes = [b[p] for b, p in zip(chosen, positive)]
+    objects = [m[p] for m, p in zip(chosen_matched, positive)]
+    if heads.has_mask():
+        pooled = heads.mask_roi_pool(features, boxes, batch.image_sizes)
+        out["mask_logits"] = heads.mask_predictor(heads.mask_head(pooled))
+        masks, classes = [t["masks"] for t in targets], [t["labels"] for t in targets]
+        losses["loss_mask"] = maskrcnn_loss(out["mask_logits"], boxes, masks, classes, objects)
+    if heads.has_keypoint():
+        pooled = heads.keypoint_roi_pool(features, boxes, batch.image_sizes)
+        out["keypoint_logits"] = heads.keypoint_predictor(heads.keypoint_head(pooled))
+        points = [t["keypoints"] for t in targets]
+        losses["loss_keypoint"] = keypointrcnn_loss(out["keypoint_logits"], boxes, points, objects)
+        for i, (b, p, o) in enumerate(zip(boxes, points, objects)):
+            side = out["keypoint_logits"].shape[-1]
+            out[f"keypoint.places.{i}"], out[f"keypoint.valid.{i}"] = keypoints_to_heatmap(p[o], b, side)
     for i in range(len(images)):
         out[f"proposals.{i}"], out[f"roi.labels.{i}"], out[f"roi.matched_idxs.{i}"] = joined[i], labels[i], matched[i]
         out[f"roi.sampled.{i}"] = torch.where(heads.fg_bg_sampler.masks[0][i] | heads.fg_bg_sampler.masks[1][i])[0]
@@ -87,3 +108,16 @@ def run(model, images, targets):
     sum(found.losses.values()).backward()
     found.gradients = {n: p.grad for n, p in found.model.named_parameters() if p.requires_grad}
     return found
+
+
+def descend(model, images, targets, sgd, count):
+    """Values of the losses before each of some steps of SGD."""
+    model, values = copy.deepcopy(model), []
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **sgd)
+    for _ in range(count):
+        losses = model(images, targets)
+        values.append({name: loss.item() for name, loss in losses.items()})
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    return values

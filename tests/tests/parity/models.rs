@@ -14,7 +14,7 @@ use rcnn_burn::backbone::{
 };
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{BBox, DetectionBackend};
-use rcnn_burn::roi::ClassScores;
+use rcnn_burn::roi::{BoxHeadConfig, ClassScores};
 use rcnn_burn::rpn::Proposals;
 use rcnn_burn::weights::{load_state_dict, parameter_shapes};
 use rcnn_burn::{FasterRcnn, FasterRcnnConfig, ImageList, Instance, Instances};
@@ -32,7 +32,8 @@ const SCORES: f32 = 1e-3;
 /// The configuration that a case's settings describe.
 pub(crate) fn config(case: &Value) -> FasterRcnnConfig {
     let text = |name: &str| case[name].as_str().expect("a string");
-    let num_classes = case["num_classes"].as_u64().expect("a number") as usize;
+    let size = |name: &str| case[name].as_u64().expect("a number") as usize;
+    let num_classes = size("num_classes");
     let norm = match text("norm") {
         "batch" => NormKind::BatchNorm2d,
         _ => NormKind::FrozenBatchNorm2d,
@@ -53,24 +54,32 @@ pub(crate) fn config(case: &Value) -> FasterRcnnConfig {
             network.expect("no custom backbone").set_norm(norm);
             FasterRcnnConfig::new(backbone, num_classes)
         }
-        _ => {
+        variant => {
             let mut backbone = ResNetFpnConfig {
                 arch: text("arch").parse().expect("a ResNet"),
                 norm,
                 ..Default::default()
             };
+            if variant == "narrow" {
+                backbone.out_channels = size("out_channels");
+            }
             if let Some(layers) = case.get("returned_layers") {
                 backbone.returned_layers = serde_json::from_value(layers.clone()).expect("stages");
             }
             FasterRcnnConfig::new(backbone, num_classes)
         }
     };
+    if text("variant") == "narrow" {
+        config.roi_heads.box_head = BoxHeadConfig::TwoMlp {
+            representation_size: size("representation_size"),
+        };
+    }
     // The options carry torchvision's names, as the configuration's JSON does.
     let mut json = serde_json::to_value(&config).expect("JSON");
-    merge(
-        json.as_object_mut().expect("an object"),
-        case["options"].as_object().expect("an object"),
-    );
+    for options in [&case["options"], &case["branches"]] {
+        let fields = json.as_object_mut().expect("an object");
+        merge(fields, options.as_object().unwrap_or(&Map::new()));
+    }
     config = serde_json::from_value(json).expect("a configuration");
     config.validate().expect("a valid configuration");
     config
@@ -192,6 +201,7 @@ fn run<B: DetectionBackend, N: Backbone<B>>(
     for (i, found) in detections.iter().enumerate() {
         let expected = expected_detections(fixture, i);
         assert_same(&format!("detections of image {i}"), found, &expected);
+        assert_branches(fixture, i, found, &expected);
     }
     assert_eq!(
         detections,
@@ -273,8 +283,41 @@ pub(crate) fn assert_same(what: &str, found: &Instances, expected: &Instances) {
     assert_close(what, &scores(found), &scores(expected), SCORES);
 }
 
+/// The same masks and keypoints of the detections of an image, where the case has both branches.
+fn assert_branches(fixture: &Fixture, image: usize, found: &Instances, expected: &Instances) {
+    let name = |part: &str| format!("detections.{image}.{part}");
+    if !fixture.has(&name("masks")) {
+        assert!(found.mask_probabilities.is_none() && found.keypoints.is_none());
+        return;
+    }
+    let [masks, points, scores] =
+        ["masks", "keypoints", "keypoints_scores"].map(|part| fixture.floats(&name(part)).1);
+    let masks_found = found.mask_probabilities.as_ref().expect("masks");
+    let points_found = found.keypoints.as_ref().expect("keypoints");
+    let scores_found = found.keypoint_scores.as_ref().expect("scores");
+    for (index, expected) in expected.iter().enumerate() {
+        let mut all = found.iter();
+        let at = all.position(|found| is_same(&found, &expected));
+        let at = at.expect("compared before");
+        let what = |part: &str| format!("{part} of detection {index} of image {image}");
+        let mask = &masks_found[at].values;
+        let wanted = &masks[index * mask.len()..][..mask.len()];
+        assert_close(&what("mask"), mask, wanted, SCORES);
+        let points_found = points_found[at].0.as_flattened();
+        let wanted = &points[index * points_found.len()..];
+        for (found, expected) in points_found.iter().zip(wanted) {
+            let error = (found - expected).abs();
+            assert!(error <= PIXELS, "{}: {error}", what("keypoints"));
+        }
+        let scores_found = &scores_found[at];
+        let wanted = &scores[index * scores_found.len()..][..scores_found.len()];
+        assert_close(&what("keypoint scores"), scores_found, wanted, SCORES);
+    }
+}
+
 /// Cases that every backend runs.
-const SMALL: [&str; 5] = [
+const SMALL: [&str; 6] = [
+    "mask_keypoint",
     "mobilenet_v3_large_frozen",
     "resnet18_frozen",
     "resnet18_options",

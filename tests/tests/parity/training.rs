@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
-use burn::optim::GradientsParams;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use burn::tensor::{Tensor, backend::Backend};
 use parity::{Fixture, assert_close, norm};
 use rand::rngs::StdRng;
 use rcnn_burn::backbone::{Backbone, Forward};
 use rcnn_burn::freeze::FreezeState;
-use rcnn_burn::ops::{DetectionBackend, Subsample};
+use rcnn_burn::ops::{DetectionBackend, Losses, Subsample};
+use rcnn_burn::types::{Keypoints, Mask, Size};
 use rcnn_burn::weights::state_dict;
 use rcnn_burn::{Instances, StandardFasterRcnn};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{Check, Extent, models};
@@ -26,12 +29,15 @@ const STEPS: [&str; 5] = [
     "train_resnet50_batchnorm",
 ];
 
+/// Steps of small detectors with mask and keypoint branches, which every backend is checked with.
+const BRANCHES: [&str; 3] = ["train_mask", "train_keypoint", "train_mask_keypoint_empty"];
+
 /// What runs on a backend.
 pub(crate) fn checks<B: DetectionBackend>(extent: Extent) -> Vec<Check<B>> {
     let step =
         |name: &'static str| Check::new(name, move |device: &B::Device| check::<B>(name, device));
     let steps = STEPS.into_iter().filter(|_| extent == Extent::All);
-    steps.map(step).collect()
+    steps.chain(BRANCHES).map(step).collect()
 }
 
 /// Largest relative difference of a loss.
@@ -39,6 +45,8 @@ pub(crate) const LOSS: f32 = 1e-4;
 /// Largest difference of a parameter's gradient, relative to its norm. Single elements move further
 /// where another order of summation tips a ReLU.
 pub(crate) const GRADIENT: f64 = 1e-3;
+/// What rounding leaves of a gradient that is zero, relative to the largest one's norm.
+const NOTHING: f64 = 1e-6;
 
 pub(crate) fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f32 {
     tensor.into_data().into_vec::<f32>().expect("f32")[0]
@@ -94,17 +102,24 @@ impl<B: Backend> ModuleMapper<B> for Gradients {
 }
 
 /// The case's objects.
-fn targets(case: &Value) -> Vec<Instances> {
-    case["targets"]
-        .as_array()
-        .expect("targets")
-        .iter()
-        .map(|target| {
-            let boxes = serde_json::from_value(target["boxes"].clone()).expect("boxes");
-            let labels = serde_json::from_value(target["labels"].clone()).expect("labels");
-            Instances::new(boxes, labels)
-        })
-        .collect()
+fn targets(case: &Value, sizes: &[Size]) -> Vec<Instances> {
+    fn read<T: DeserializeOwned>(target: &Value, name: &str) -> Option<T> {
+        let value = target.get(name)?.clone();
+        Some(serde_json::from_value(value).expect(name))
+    }
+    let targets = case["targets"].as_array().expect("targets");
+    let target = |(target, &size): (&Value, &Size)| {
+        let mask = |counts| Mask::from_counts(counts, size).expect("run lengths");
+        let masks: Option<Vec<Vec<u32>>> = read(target, "masks");
+        let points: Option<Vec<Vec<[f32; 3]>>> = read(target, "keypoints");
+        let boxes = read(target, "boxes").expect("boxes");
+        Instances {
+            masks: masks.map(|masks| masks.into_iter().map(mask).collect()),
+            keypoints: points.map(|points| points.into_iter().map(Keypoints).collect()),
+            ..Instances::new(boxes, read(target, "labels").expect("labels"))
+        }
+    };
+    targets.iter().zip(sizes).map(target).collect()
 }
 
 fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
@@ -116,9 +131,9 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
     let model = models::with_weights(case, model, str::to_string);
     let model = freeze(case, model);
     let images = models::images(case, device);
-    let targets = targets(case);
 
     let batch = model.transform.forward(&images).expect("images");
+    let targets = targets(case, &batch.original_sizes);
     fixture.assert_sampled("transform.images", batch.tensors.clone(), 1e-5);
     // A copy: in training the norms count what they see.
     let backbone = models::with_weights(
@@ -143,10 +158,7 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
         losses.iter().len(),
         case["losses"].as_object().map_or(0, |l| l.len())
     );
-    for (name, found) in losses {
-        let expected = case["losses"][name].as_f64().expect("a loss") as f32;
-        assert_close(name, &[scalar(found)], &[expected], LOSS);
-    }
+    assert_losses("", &losses, &case["losses"]);
 
     let gradients = GradientsParams::from_grads(total.backward(), &model);
     let found = state_dict(&model.valid().map(&mut Gradients(gradients)));
@@ -154,6 +166,7 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
         serde_json::from_value(case["gradient_norms"].clone()).expect("norms");
     assert!(expected.len() > 40, "few gradients");
     let thawed = thawed(case);
+    let nothing = NOTHING * expected.values().copied().fold(0.0, f64::max);
     for (name, snapshot) in &found {
         let gradient: Vec<f32> = snapshot.to_data().expect("data").into_vec().expect("f32");
         if !expected.contains_key(name) {
@@ -161,8 +174,12 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
             assert_eq!(none, !thawed.contains(name), "{name} without gradient");
             continue;
         }
+        let (size, expected) = (norm(gradient.iter().copied()), expected[name]);
+        if expected <= nothing {
+            assert!(size <= nothing, "{name}: a gradient of norm {size}");
+            continue;
+        }
         fixture.assert_sampled_norm(&format!("gradient.{name}"), &gradient, GRADIENT);
-        let (size, expected) = (norm(gradient.into_iter()), expected[name]);
         assert!(
             (size - expected).abs() <= GRADIENT * expected,
             "{name}: a gradient of norm {size}, torchvision's is of {expected}"
@@ -180,5 +197,44 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
         let snapshot = &after[name.trim_start_matches("after.")];
         let values: Vec<f32> = snapshot.to_data().expect("data").into_vec().expect("f32");
         fixture.assert_sampled_values(&name, &values, 1e-4);
+    }
+    if let Some(expected) = case["losses_of_steps"].as_array() {
+        descend(case, model, &images, &targets, expected);
+    }
+}
+
+/// Compares the losses before each of some steps of SGD.
+fn descend<B: DetectionBackend>(
+    case: &Value,
+    mut model: Model<B>,
+    images: &[Tensor<Autodiff<B>, 3>],
+    targets: &[Instances],
+    expected: &[Value],
+) {
+    let sgd = &case["steps"]["sgd"];
+    let momentum = MomentumConfig::new().with_dampening(0.0);
+    let momentum = momentum.with_momentum(sgd["momentum"].as_f64().expect("a number"));
+    let rate = sgd["lr"].as_f64().expect("a number");
+    let mut optimizer = SgdConfig::new().with_momentum(Some(momentum)).init();
+    let [first, .., last] = expected else {
+        panic!("few steps");
+    };
+    assert_ne!(first, last, "nothing is learnt");
+    for (i, expected) in expected.iter().enumerate() {
+        let losses = model
+            .losses(images, targets, &mut Subsample::<StdRng>::First)
+            .expect("images");
+        assert_losses(&format!("step {i}: "), &losses, expected);
+        let gradients = GradientsParams::from_grads(losses.total().backward(), &model);
+        model = optimizer.step(rate, model, gradients);
+    }
+}
+
+/// Compares losses by name.
+fn assert_losses<B: DetectionBackend>(which: &str, losses: &Losses<Autodiff<B>>, expected: &Value) {
+    for (name, found) in losses.iter() {
+        let expected = expected[name].as_f64().expect("a loss") as f32;
+        let found = scalar(Tensor::clone(found));
+        assert_close(&format!("{which}{name}"), &[found], &[expected], LOSS);
     }
 }
