@@ -157,7 +157,8 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
             .iter()
             .find(|s| s.image_id == errors.image_id);
         if let Some(sample) = sample {
-            tiles.push(Tile::from_errors(&open_rgb(&sample.image)?, errors));
+            let image = open_rgb(&sample.image)?;
+            tiles.push(Tile::from_errors(&image, errors, &dataset.skeletons));
         }
     }
     if !tiles.is_empty() {

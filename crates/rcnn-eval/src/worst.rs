@@ -2,9 +2,11 @@
 
 use image::imageops::replace;
 use image::{Rgb, RgbImage};
-use rcnn_image::draw::{Align, BLACK, Canvas, PALE, WHITE, fit, legible, text_width};
+use rcnn_image::draw::{
+    Align, BLACK, Canvas, PALE, Pen, WHITE, draw_keypoints, draw_mask, fit, legible, text_width,
+};
 use rcnn_image::sheet::{Grid, shrink};
-use rcnn_types::{BBox, Size};
+use rcnn_types::{BBox, Instance, Keypoints, Mask, Size, Skeleton};
 
 use crate::Evaluation;
 use crate::engine::MatchResult;
@@ -26,7 +28,7 @@ pub struct ImageErrors {
 }
 
 /// An object or a detection.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mark {
     /// Its box, xyxy in pixels.
     pub bbox: BBox,
@@ -34,6 +36,22 @@ pub struct Mark {
     pub label: usize,
     /// The score of a detection.
     pub score: Option<f32>,
+    /// Its mask.
+    pub mask: Option<Mask>,
+    /// Its keypoints.
+    pub keypoints: Option<Keypoints>,
+}
+
+impl Mark {
+    fn new(object: Instance, score: Option<f32>) -> Self {
+        Self {
+            bbox: object.bbox,
+            label: object.label,
+            score,
+            mask: object.mask.cloned(),
+            keypoints: object.keypoints.cloned(),
+        }
+    }
 }
 
 impl ImageErrors {
@@ -70,11 +88,7 @@ pub(crate) fn errors(
             if object.score < thresholds[object.label - 1] {
                 continue;
             }
-            let mark = Mark {
-                bbox: object.bbox,
-                label: object.label,
-                score: Some(object.score),
-            };
+            let mark = Mark::new(object, Some(object.score));
             match *result {
                 MatchResult::TruePositive(object) => {
                     is_missed[object] = false;
@@ -85,11 +99,7 @@ pub(crate) fn errors(
             }
         }
         let missed = truth.objects().filter(|&index| is_missed[index]);
-        let missed = missed.map(|index| Mark {
-            bbox: truth.boxes[index],
-            label: truth.labels[index],
-            score: None,
-        });
+        let missed = missed.map(|index| Mark::new(truth.get(index), None));
         ImageErrors {
             image_id: sample.image.image_id,
             file_name: sample.image.file_name.clone(),
@@ -124,10 +134,12 @@ const WRONG: Rgb<u8> = Rgb([255, 190, 0]);
 const FOUND: Rgb<u8> = Rgb([0, 150, 110]);
 
 impl Tile {
-    /// An image with its errors marked; the notes count false positives, missed and found objects,
-    /// each in the colour of its marks.
-    pub fn from_errors(image: &RgbImage, errors: &ImageErrors) -> Self {
+    /// An image with its errors marked: boxes, and masks and keypoints where there are some, with the lines of
+    /// the skeletons, which are given by label. The notes count false positives, missed and found objects, each
+    /// in the colour of its marks.
+    pub fn from_errors(image: &RgbImage, errors: &ImageErrors, skeletons: &[Skeleton]) -> Self {
         let mut canvas = Canvas(shrink(image, PICTURE));
+        let size = Size::from_dimensions(canvas.0.dimensions());
         let scale = |small: u32, large: u32| f64::from(small) / f64::from(large.max(1));
         let across = scale(canvas.0.width(), image.width());
         let down = scale(canvas.0.height(), image.height());
@@ -139,7 +151,22 @@ impl Tile {
             (&errors.false_positives, WRONG, 2, "false"),
         ];
         for (marks, colour, line, _) in kinds {
+            let pen = Pen {
+                colour,
+                shade: BLACK,
+                line,
+                edge: 1,
+            };
             for mark in marks {
+                if let Some(mask) = &mark.mask {
+                    draw_mask(&mut canvas, &mask.resize(size), pen);
+                }
+                if let Some(mut keypoints) = mark.keypoints.clone() {
+                    keypoints.scale(across as f32, down as f32);
+                    let edges = skeletons.get(mark.label);
+                    let edges = edges.map_or(&[][..], |skeleton| &skeleton.edges);
+                    draw_keypoints(&mut canvas, &keypoints, edges, pen);
+                }
                 let [x1, y1, x2, y2] = mark.bbox.map(f64::from);
                 let [x1, y1, x2, y2] = [x1 * across, y1 * down, x2 * across, y2 * down].map(pixel);
                 let bounds = [x1, y1, x2.max(x1 + 3), y2.max(y1 + 3)];

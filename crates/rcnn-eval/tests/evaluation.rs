@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 use rcnn_eval::{EvalError, Tile, contact_sheet, draw_confusion, draw_curves, evaluate, results};
 use rcnn_types::boxes::shift_box;
-use rcnn_types::{BBox, ImageInstances, Instances};
+use rcnn_types::{BBox, ImageInstances, Instances, Keypoints, Mask, Size, Skeleton};
 
 const BOX: BBox = [10.0, 20.0, 60.0, 90.0];
 
@@ -220,7 +220,7 @@ fn enormous_boxes_are_ordinary() {
     let evaluation = evaluate(&[image], &[detections], &names(3)).unwrap();
     let numbers = serde_json::to_value(&evaluation).unwrap();
     assert!(numbers["AP"].is_null() && numbers["confusion"]["counts"][1][0] == 1);
-    let tile = Tile::from_errors(&RgbImage::new(640, 480), &evaluation.errors[0]);
+    let tile = Tile::from_errors(&RgbImage::new(640, 480), &evaluation.errors[0], &[]);
     assert!(!contact_sheet(&[tile]).is_empty());
 }
 
@@ -248,6 +248,34 @@ fn results_survive_writing_and_reading() {
 }
 
 #[test]
+fn the_worst_pictures_show_masks_and_keypoints() {
+    let mut image = truth(1, &[1]);
+    let inside = vec![12.0, 22.0, 58.0, 22.0, 58.0, 88.0, 12.0, 88.0];
+    let mask = Mask::from_polygons(&[inside], Size::new(200, 200));
+    image.instances.masks = Some(vec![mask]);
+    let points = vec![[30.0, 40.0, 2.0], [30.0, 70.0, 1.0], [0.0; 3]];
+    image.instances.keypoints = Some(vec![Keypoints(points)]);
+    let skeleton = Skeleton {
+        names: ["top", "bottom", "none"].map(String::from).into(),
+        edges: vec![[0, 1], [1, 2]],
+        flip_idx: Vec::new(),
+    };
+    let evaluation = evaluate(&[image], &[], &names(2)).unwrap();
+    let drawn = |skeletons: &[Skeleton]| {
+        let picture = RgbImage::new(200, 200);
+        Tile::from_errors(&picture, &evaluation.errors[0], skeletons).picture
+    };
+    let (with, without) = (drawn(&[Skeleton::default(), skeleton]), drawn(&[]));
+    assert_ne!(without.get_pixel(45, 50).0, [0; 3], "the mask is tinted");
+    assert_eq!(without.get_pixel(5, 5).0, [0; 3], "the rest is not");
+    for [x, y] in [[30, 40], [30, 70]] {
+        assert_eq!(without.get_pixel(x, y).0, [255; 3], "a keypoint");
+    }
+    assert_ne!(with.get_pixel(30, 55), without.get_pixel(30, 55), "a line");
+    assert_eq!(with.get_pixel(5, 5).0, [0; 3], "none to an unlabelled one");
+}
+
+#[test]
 fn pictures_of_many_classes_and_of_odd_sizes() {
     let labels: Vec<usize> = (1..250).collect();
     let scores: Vec<f32> = labels.iter().map(|&label| label as f32 / 250.0).collect();
@@ -263,7 +291,7 @@ fn pictures_of_many_classes_and_of_odd_sizes() {
     let errors = &evaluation.errors[0];
     for (width, height) in [(1, 1), (5000, 2), (2, 3000), (640, 480), (0, 0)] {
         let picture = RgbImage::from_pixel(width, height, Rgb([90; 3]));
-        let mut tile = Tile::from_errors(&picture, errors);
+        let mut tile = Tile::from_errors(&picture, errors, &[]);
         tile.title = "a very long name of a file ".repeat(20);
         let sheet = contact_sheet(&vec![tile; 5]);
         assert!(sheet.width() < 2000 && sheet.height() < 1000);

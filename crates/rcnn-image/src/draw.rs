@@ -8,3 +8,4 @@ mod tests;
 
 pub use canvas::{Align, BLACK, Canvas, GREY, PALE, WHITE, fit, is_legible, legible, text_width};
 pub use labels::{Label, draw_labels};
+pub use shapes::{Pen, draw_keypoints, draw_mask};

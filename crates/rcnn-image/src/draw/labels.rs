@@ -4,7 +4,7 @@ use image::{Rgb, RgbImage};
 use rcnn_types::{Keypoints, Mask, Size};
 
 use super::canvas::{Align, Canvas, line_height, text_width};
-use super::shapes::{draw_keypoints, draw_mask};
+use super::shapes::{Pen, draw_keypoints, draw_mask};
 
 /// The colours of the classes, of which the first is the background's; early ones differ the most.
 pub(super) const PALETTE: [[u8; 3]; 20] = [
@@ -61,11 +61,15 @@ pub fn draw_labels(image: &mut RgbImage, labels: &[Label]) {
 
     let mut canvas = Canvas(std::mem::take(image));
     let size = Size::from_dimensions(canvas.0.dimensions());
-    let lines = [style.line, style.edge];
-    let colours = |class: usize| [Rgb(colour(class)), Rgb(shade(colour(class)))];
+    let pen = |class: usize| Pen {
+        colour: Rgb(colour(class)),
+        shade: Rgb(shade(colour(class))),
+        line: style.line,
+        edge: style.edge,
+    };
     for label in labels.iter().rev() {
         if let Some(mask) = label.mask.filter(|mask| mask.size() == size) {
-            draw_mask(&mut canvas, mask, colours(label.class), lines);
+            draw_mask(&mut canvas, mask, pen(label.class));
         }
     }
     for (area, label) in boxes.iter().zip(&labels).rev() {
@@ -75,8 +79,7 @@ pub fn draw_labels(image: &mut RgbImage, labels: &[Label]) {
     }
     for label in labels.iter().rev() {
         if let Some(keypoints) = label.keypoints {
-            let colours = colours(label.class);
-            draw_keypoints(&mut canvas, keypoints, label.skeleton, colours, lines);
+            draw_keypoints(&mut canvas, keypoints, label.skeleton, pen(label.class));
         }
     }
     for (tag, label) in tags.iter().zip(&labels).rev() {

@@ -8,15 +8,27 @@ use super::canvas::{Canvas, WHITE};
 /// How much of the picture a mask hides.
 const COVERAGE: f32 = 0.4;
 
-/// Covers a mask with a translucent colour. Its outline is `line` pixels of the colour within a dark edge,
-/// so that it shows on light and dark pictures.
-pub(super) fn draw_mask(
-    canvas: &mut Canvas,
-    mask: &Mask,
-    colours: [Rgb<u8>; 2],
-    [line, edge]: [i64; 2],
-) {
-    let [colour, shade] = colours;
+/// Lines of a colour within a dark edge, so that they show on light and dark pictures.
+#[derive(Clone, Copy, Debug)]
+pub struct Pen {
+    /// Colour of the line.
+    pub colour: Rgb<u8>,
+    /// Colour of its edge.
+    pub shade: Rgb<u8>,
+    /// Width of the line in pixels.
+    pub line: i64,
+    /// Width of the edge in pixels, on each side.
+    pub edge: i64,
+}
+
+/// Covers a mask, of the picture's size, with a translucent colour and draws its outline.
+pub fn draw_mask(canvas: &mut Canvas, mask: &Mask, pen: Pen) {
+    let Pen {
+        colour,
+        shade,
+        line,
+        edge,
+    } = pen;
     let [x1, y1, x2, y2] = mask.bounds().map(|v| v as i64);
     let (width, height) = (mask.size().width as i64, mask.size().height as i64);
     let window = [
@@ -46,15 +58,14 @@ pub(super) fn draw_mask(
     }
 }
 
-/// Draws the keypoints that are labelled, and the lines between them, each within a dark edge.
-pub(super) fn draw_keypoints(
-    canvas: &mut Canvas,
-    keypoints: &Keypoints,
-    edges: &[[usize; 2]],
-    colours: [Rgb<u8>; 2],
-    [line, edge]: [i64; 2],
-) {
-    let [colour, shade] = colours;
+/// Draws the keypoints that are labelled, and lines between those that `edges` connects, positions from 0.
+pub fn draw_keypoints(canvas: &mut Canvas, keypoints: &Keypoints, edges: &[[usize; 2]], pen: Pen) {
+    let Pen {
+        colour,
+        shade,
+        line,
+        edge,
+    } = pen;
     let (width, height) = canvas.0.dimensions();
     let at = |index: usize| {
         let [x, y, visibility] = *keypoints.0.get(index)?;
