@@ -32,7 +32,8 @@ pub const COCO_PERSON_KEYPOINT_NAMES: [&str; 17] = [
     "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
 ];
 
-/// The keypoints of COCO's people that a line connects, counted from 0.
+/// The keypoints of COCO's people that a line connects, counted from 0: the `skeleton` of the category in
+/// `person_keypoints_val2017.json`, which counts from 1.
 #[rustfmt::skip] // legs, trunk, arms, head
 pub const COCO_PERSON_SKELETON: [[usize; 2]; 19] = [
     [15, 13], [13, 11], [16, 14], [14, 12],
@@ -114,6 +115,8 @@ pub(crate) fn toy(bytes: &[u8], metric: Metric, norm_eps: Option<f64>) -> Publis
 
 #[cfg(test)]
 mod tests {
+    use rcnn_types::Skeleton;
+
     use super::*;
 
     #[test]
@@ -135,6 +138,22 @@ mod tests {
             let defaults = all().filter(|other| other.builder == row.builder && other.is_default);
             assert_eq!(defaults.count(), 1, "{}", row.builder);
         }
+    }
+
+    #[test]
+    fn keypoints_of_people_are_cocos() {
+        // The category of COCO's person_keypoints files.
+        let skeleton = "[[16,14],[14,12],[17,15],[15,13],[12,13],[6,12],[7,13],[6,7],[6,8],[7,9],[8,10],[9,11],\
+                        [2,3],[1,2],[1,3],[2,4],[3,5],[4,6],[5,7]]";
+        let from_one = COCO_PERSON_SKELETON.map(|edge| edge.map(|point| point + 1));
+        assert_eq!(serde_json::to_string(&from_one).unwrap(), skeleton);
+        // Left and right, as detectron2's COCO_PERSON_KEYPOINT_FLIP_MAP exchanges them.
+        let skeleton = Skeleton {
+            names: COCO_PERSON_KEYPOINT_NAMES.map(String::from).into(),
+            ..Default::default()
+        };
+        let mirrored = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15];
+        assert_eq!(skeleton.mirrored(), mirrored);
     }
 
     #[test]

@@ -219,6 +219,21 @@ fn every_operation_gives_a_model_like_any_other() {
             &["rpn.head"],
         ),
         (
+            &["mask-head conv:8x2"],
+            &[],
+            &[
+                "mask_head.0",
+                "mask_head.1",
+                "mask_predictor.conv5_mask",
+                "mask_predictor.mask_fcn_logits",
+            ],
+        ),
+        (
+            &["keypoint-head conv:8/3"],
+            &[],
+            &["keypoint_head.0", "keypoint_predictor.kps_score_lowres"],
+        ),
+        (
             &[
                 "drop-stage layer4",
                 "no-box-regression",
@@ -292,6 +307,38 @@ fn weights_go_by_stage_and_order_not_by_position() {
     let (_, report) = operated(&whole, &["drop-block layer1.0"]);
     let block = "backbone.body.layer1.1.conv1.weight";
     assert!(report.kept.contains(&pair(block, block)));
+}
+
+#[test]
+fn heads_are_added_to_and_removed_from_a_trained_model() {
+    let whole = weights();
+    let (with, _) = operated(&whole, &["mask-head conv:8x2", "keypoint-head conv:8/3"]);
+    let (other, report) = operated(&with, &["mask-head conv:8"]);
+    assert_eq!(modules(&report.dropped), ["mask_head.1"]);
+    assert!(report.initialised.is_empty(), "{report}");
+    assert_eq!(other.config.roi_heads.mask.as_ref().unwrap().layers, [8]);
+    let (without, report) = operated(&with, &["mask-head none", "keypoint-head none"]);
+    assert!(report.initialised.is_empty(), "{report}");
+    assert_eq!(without.config, whole.config);
+    let names = |weights: &Weights| weights.tensors.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&without), names(&whole));
+
+    let image = Tensor::random([3, 60, 80], Distribution::Uniform(0.0, 1.0), &DEVICE);
+    let detect = |weights: &Weights| {
+        let model = weights.load::<Flex>(&DEVICE).expect("a model");
+        let found = model.detect(std::slice::from_ref(&image));
+        found.expect("an image").remove(0)
+    };
+    let (plain, both) = (detect(&without), detect(&with));
+    assert!(plain.mask_probabilities.is_none() && plain.keypoints.is_none());
+    assert_eq!(both.mask_probabilities.as_ref().unwrap().len(), both.len());
+    assert_eq!(both.keypoints.as_ref().unwrap()[0].0.len(), 3);
+    // Neither head touches what the boxes are made of.
+    assert_eq!(plain, detect(&whole));
+    assert_eq!(
+        (plain.boxes, plain.labels, plain.scores),
+        (both.boxes, both.labels, both.scores)
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use image::{Rgb, RgbImage};
 use rcnn_analyze::{Analysis, AnalyzeError, Sample, analyze, draw_chart, feature_maps};
 use rcnn_core::backbone::{ResNetArch, ResNetFpnConfig};
 use rcnn_core::surgery::Operation;
-use rcnn_core::types::ImageInstances;
+use rcnn_core::types::{ImageInstances, Keypoints, Mask};
 use rcnn_core::weights::Weights;
 use rcnn_core::{Backend, FasterRcnnConfig, Flex, Instances, Size};
 
@@ -47,6 +47,12 @@ fn samples() -> Vec<Sample> {
         }),
     };
     [(1, 64), (2, 96)].map(sample).into()
+}
+
+/// Number of elements of all tensors.
+fn elements(weights: &Weights) -> usize {
+    let elements = weights.tensors.values();
+    elements.map(|t| t.shape.iter().product::<usize>()).sum()
 }
 
 fn analyzed(weights: &Weights, samples: &[Sample]) -> Analysis {
@@ -117,11 +123,7 @@ fn every_layer_is_counted_and_measured() {
     let weights = weights("fc:16,fc:16");
     let samples = samples();
     let analysis = analyzed(&weights, &samples);
-    let elements = weights
-        .tensors
-        .values()
-        .map(|t| t.shape.iter().product::<usize>());
-    assert_eq!(analysis.parameters, elements.sum::<usize>());
+    assert_eq!(analysis.parameters, elements(&weights));
     let macs = |size| weights.config.costs(size).expect("costs").total().macs;
     assert_eq!(
         analysis.macs,
@@ -152,6 +154,42 @@ fn every_layer_is_counted_and_measured() {
         let mut name = (0..300).flat_map(|x| (y..y + 22).map(move |y| (x, y)));
         assert!(name.any(|(x, y)| chart.get_pixel(x, y).0[0] < 100));
         assert_eq!(chart.get_pixel(300, y + 11).0, [0, 98, 178]);
+    }
+}
+
+#[test]
+fn mask_and_keypoint_branches_are_counted_and_measured() {
+    let operations = ["mask-head conv:4x2", "keypoint-head conv:4/2"];
+    let operations = operations.map(|text| text.parse::<Operation>().expect("an operation"));
+    let plain = weights("fc:16,fc:16");
+    let (weights, _) = plain
+        .with_surgery::<Flex>(&operations, &Default::default())
+        .expect("branches");
+    let mut samples = samples();
+    for sample in &mut samples {
+        let size = Size::from_dimensions(sample.image.dimensions());
+        let truth = &mut sample.truth.as_mut().expect("labels").instances;
+        let square = vec![10.0, 20.0, 40.0, 20.0, 40.0, 50.0, 10.0, 50.0];
+        truth.masks = Some(vec![Mask::from_polygons(&[square], size)]);
+        truth.keypoints = Some(vec![Keypoints(vec![[12.0, 22.0, 2.0], [38.0, 48.0, 1.0]])]);
+    }
+    let analysis = analyzed(&weights, &samples);
+    assert_eq!(analysis.parameters, elements(&weights));
+    for (name, parameters) in [
+        ("mask_head.0", 8 * 4 * 9 + 4),
+        ("mask_head.1", 4 * 4 * 9 + 4),
+        ("mask_predictor.conv5_mask", 4 * 4 * 4 + 4),
+        ("mask_predictor.mask_fcn_logits", 4 * 3 + 3),
+        ("keypoint_head.0", 8 * 4 * 9 + 4),
+        ("keypoint_predictor.kps_score_lowres", 4 * 2 * 16 + 2),
+    ] {
+        let mut layers = analysis.layers.iter();
+        let layer = layers.find(|layer| layer.name == format!("roi_heads.{name}"));
+        let layer = layer.unwrap_or_else(|| panic!("no layer {name}"));
+        assert_eq!(layer.parameters, parameters, "{name}");
+        assert!(layer.macs > 0 && layer.seconds > 0.0, "{name}");
+        assert!(layer.output.is_some(), "{name}");
+        assert!(layer.gradient_norm.is_some_and(|norm| norm > 0.0), "{name}");
     }
 }
 

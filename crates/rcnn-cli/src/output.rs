@@ -160,6 +160,14 @@ impl Printer {
             }
             Format::Coco => {
                 for object in found.iter() {
+                    let mut segmentation = self.style.masks.segmentation(object.mask);
+                    if let Some(Segmentation::Polygon(polygons)) = &mut segmentation
+                        && polygons.is_empty()
+                    {
+                        // pycocotools cannot read an empty list; a point covers nothing.
+                        let [x, y, ..] = object.bbox.map(f64::from);
+                        polygons.push([x, y].repeat(3));
+                    }
                     let record = CocoRecord {
                         result: CocoResult::new(
                             image_id,
@@ -168,7 +176,7 @@ impl Printer {
                                 ..object
                             },
                         ),
-                        segmentation: self.style.masks.segmentation(object.mask),
+                        segmentation,
                         file_name: &name,
                     };
                     self.item(&mut out, &record)?;

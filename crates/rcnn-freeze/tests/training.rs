@@ -18,7 +18,7 @@ use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_freeze::{FreezeError, FreezePlan, FreezeState, FreezingOptimizer, freeze, parse};
 use rcnn_ops::Subsample;
 use rcnn_ops::backend_types::Flex;
-use rcnn_roi::BoxHeadConfig;
+use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
 use rcnn_types::Instances;
 use weights_import::{Weights, state_dict};
 
@@ -174,6 +174,60 @@ fn nothing_is_tracked_before_the_first_trainable_layer() {
             }
         }
     }
+}
+
+#[test]
+fn mask_and_keypoint_branches_freeze_by_name() {
+    let config = model(NormKind::FrozenBatchNorm2d).config();
+    let mask = MaskConfig {
+        layers: vec![4, 4],
+        dim_reduced: 4,
+        ..Default::default()
+    };
+    let keypoint = KeypointConfig {
+        layers: vec![4],
+        num_keypoints: 2,
+        ..Default::default()
+    };
+    let config = config.with_mask(mask).with_keypoint(keypoint);
+    let model: Model = config.init(&Default::default()).expect("a model");
+    let state = FreezeState::from_model(&model);
+    for (pattern, parameters) in [
+        ("mask_head", 4),
+        ("mask_head.0", 2),
+        ("mask_predictor", 4),
+        ("mask_predictor.mask_fcn_logits", 2),
+        ("keypoint_head", 2),
+        ("roi_heads.keypoint_predictor", 2),
+        ("roi_heads.mask_*", 8),
+        ("/(mask|keypoint)_/", 12),
+    ] {
+        let pattern = pattern.parse().unwrap_or_else(|e| panic!("{pattern}: {e}"));
+        let found = state.matching(&pattern).expect("parameters");
+        assert_eq!(found.len(), parameters, "{pattern}: {found:?}");
+    }
+    // What counts stages is about the backbone alone.
+    let rules = [
+        "trainable_backbone_layers=0",
+        "mask_head",
+        "keypoint_predictor",
+    ];
+    let model = freeze(model, &rules).expect("rules that fit");
+    let state = FreezeState::from_model(&model);
+    let frozen = |part: &str| {
+        let frozen = state.frozen().names.into_iter();
+        frozen.filter(|name| name.contains(part)).count()
+    };
+    assert_eq!(
+        [
+            "mask_head",
+            "mask_predictor",
+            "keypoint_head",
+            "keypoint_predictor"
+        ]
+        .map(frozen),
+        [4, 0, 0, 2]
+    );
 }
 
 #[test]

@@ -201,6 +201,85 @@ fn a_factor_scales_the_steps_of_its_part() {
     }
 }
 
+/// A run on the same pictures with masks and keypoints, that adds both heads to the detector.
+fn with_heads(folder: &Path, freeze: &[&str], factors: &[&str]) -> TrainConfig {
+    for split in ["train", "val"] {
+        let file = folder.join(format!("{split}.json"));
+        let text = fs::read_to_string(&file).expect("a file");
+        let mut labels: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        for cell in labels["annotations"].as_array_mut().expect("cells") {
+            cell["segmentation"] = serde_json::json!([[10, 8, 40, 8, 40, 38, 10, 38]]);
+            cell["keypoints"] = serde_json::json!([12, 10, 2, 38, 36, 1]);
+        }
+        labels["categories"][0]["keypoints"] = serde_json::json!(["left_tip", "right_tip"]);
+        labels["categories"][0]["skeleton"] = serde_json::json!([[1, 2]]);
+        fs::write(&file, labels.to_string()).expect("a file");
+    }
+    let model = serde_json::json!({
+        "mask": {"layers": [4], "dim_reduced": 4}, "keypoint": {"layers": [4]}
+    });
+    TrainConfig {
+        optimizer: OptimizerConfig {
+            momentum: 0.0,
+            weight_decay: 0.0,
+            ..Default::default()
+        },
+        model: model.as_object().expect("an object").clone(),
+        ..config(folder, 1, freeze, factors)
+    }
+}
+
+#[test]
+fn heads_added_to_a_trained_detector_are_trained_and_the_frozen_rest_stays() {
+    let folder = folder();
+    let folder = folder.path();
+    let start = tensors(&folder.join("start.bpk"));
+    let rules = ["*", "thaw /(mask|keypoint)_/"];
+    let after = train(&folder.join("heads"), with_heads(folder, &rules, &[])).expect("a run");
+    let branch = |name: &str| name.contains("mask_") || name.contains("keypoint_");
+    for (name, values) in &after {
+        match start.get(name) {
+            Some(before) => assert_eq!(before, values, "{name}"),
+            None => assert!(branch(name), "{name}"),
+        }
+    }
+    assert_eq!(after.len(), start.len() + 6 + 4);
+    // Biases begin at zero; that of the heat maps has no gradient.
+    let moved = |name: &str| after[name].iter().any(|v| *v != 0.0);
+    assert!(moved("roi_heads.mask_head.0.0.bias"));
+    assert!(moved("roi_heads.mask_predictor.mask_fcn_logits.bias"));
+    assert!(moved("roi_heads.keypoint_head.0.bias"));
+    let config = Weights::open(folder.join("heads/last.bpk")).expect("weights");
+    let keypoint = config.config.roi_heads.keypoint.expect("a keypoint branch");
+    assert_eq!(keypoint.names, ["left_tip", "right_tip"]);
+    assert_eq!(keypoint.skeleton, [[0, 1]]);
+}
+
+#[test]
+fn factors_scale_the_steps_of_mask_and_keypoint_heads() {
+    let folder = folder();
+    let folder = folder.path();
+    let after = |name: &str, factors: &[&str]| {
+        let config = with_heads(folder, &[], factors);
+        train(&folder.join(name), config).expect("a run")
+    };
+    let (plain, scaled) = (
+        after("plain", &[]),
+        after("scaled", &["mask_predictor=0.5", "keypoint_head=3"]),
+    );
+    // Biases begin at zero, so that they are their first step.
+    let size = |values: &[f32]| values.iter().map(|v| f64::from(v.abs())).sum::<f64>();
+    for (name, factor) in [
+        ("mask_predictor.mask_fcn_logits.bias", 0.5),
+        ("mask_head.0.0.bias", 1.0),
+        ("keypoint_head.0.bias", 3.0),
+    ] {
+        let name = format!("roi_heads.{name}");
+        let ratio = size(&scaled[&name]) / size(&plain[&name]);
+        assert!((ratio - factor).abs() < 1e-3 * factor, "{name}: {ratio}");
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused_before_training() {
     let folder = folder();

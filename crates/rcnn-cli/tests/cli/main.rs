@@ -8,6 +8,7 @@ mod eval;
 mod faults;
 mod overwrite;
 mod prune;
+mod shapes;
 mod simd;
 mod train;
 mod weights;
