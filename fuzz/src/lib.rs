@@ -15,13 +15,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 pub use mutate::mutated;
+use rayon::ThreadPoolBuilder;
 pub use targets::{Scratch, TARGETS, Target};
 
 /// What the last panic said, and where.
 static PANIC: Mutex<String> = Mutex::new(String::new());
 
-/// Has panics noted for [`Target::check`] instead of printed.
-pub fn note_panics() {
+/// Has panics noted for [`Target::check`] instead of printed, and everything computed on the calling thread, as changing
+/// threads takes longer than most inputs.
+///
+/// # Panics
+/// When called twice.
+pub fn prepare() {
+    let alone = ThreadPoolBuilder::new().num_threads(1);
+    let alone = alone.use_current_thread().build_global();
+    alone.expect("the first pool");
     panic::set_hook(Box::new(|info| {
         *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
     }));
@@ -31,7 +39,7 @@ impl Target {
     /// Runs it on an input.
     ///
     /// # Errors
-    /// The message of its panic, after [`note_panics`].
+    /// The message of its panic, after [`prepare`].
     pub fn check(&self, scratch: &Scratch, input: &[u8]) -> Result<(), String> {
         panic::catch_unwind(AssertUnwindSafe(|| (self.run)(scratch, input)))
             .map_err(|_| PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone())

@@ -7,9 +7,8 @@ use std::env;
 use std::process;
 use std::sync::LazyLock;
 
-use fuzz::{Scratch, TARGETS, Target, note_panics};
+use fuzz::{Scratch, TARGETS, Target, prepare};
 use libfuzzer_sys::fuzz_target;
-use rayon::ThreadPoolBuilder;
 
 static CHOSEN: LazyLock<(Scratch, &'static Target)> = LazyLock::new(|| {
     let name = env::var("FUZZ_TARGET").unwrap_or_default();
@@ -19,9 +18,6 @@ static CHOSEN: LazyLock<(Scratch, &'static Target)> = LazyLock::new(|| {
         }
         process::exit(i32::from(!name.is_empty()));
     };
-    // Changing threads would take longer than most inputs.
-    let alone = ThreadPoolBuilder::new().num_threads(1).use_current_thread();
-    alone.build_global().expect("the first pool");
     (Scratch::new(), target)
 });
 
@@ -29,7 +25,7 @@ fuzz_target!(
     init: {
         LazyLock::force(&CHOSEN);
         // Libfuzzer-sys would end the process at panics that a reader catches, too.
-        note_panics();
+        prepare();
     },
     |input: &[u8]| {
         let (scratch, target) = &*CHOSEN;

@@ -2,7 +2,8 @@
 //! lists them.
 //!
 //! Inputs that make a target panic or take long are written to `fuzz/found`; so is each input while it runs, so that it
-//! is still there when the process was killed. `FUZZ_FROM` is the number of the first input.
+//! is still there when the process was killed. `FUZZ_FROM` is the number of the first input, `FUZZ_INPUTS` how many there
+//! are at most.
 
 use std::collections::HashSet;
 use std::env;
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use fuzz::{Scratch, TARGETS, Target, mutated, note_panics};
+use fuzz::{Scratch, TARGETS, Target, mutated, prepare};
 
 /// An input that takes longer than this is one of the findings.
 const SLOW: Duration = Duration::from_secs(5);
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     };
     let is_chosen = |target: &&Target| names.is_empty() || names.iter().any(|n| n == target.name);
     let targets: Vec<&Target> = TARGETS.iter().filter(is_chosen).collect();
-    note_panics();
+    prepare();
     let time = Duration::from_secs_f64(minutes * 60.0 / targets.len() as f64);
     let findings = targets.into_iter().map(|target| run(target, time));
     match findings.collect::<io::Result<Vec<usize>>>() {
@@ -56,12 +57,13 @@ fn run(target: &Target, time: Duration) -> io::Result<usize> {
     fs::create_dir_all(&found)?;
     let running = found.join(format!("{}.running", target.name));
     let (scratch, seeds) = (Scratch::new(), target.seeds());
-    let from = env::var("FUZZ_FROM").ok().and_then(|n| n.parse().ok());
-    let first = from.unwrap_or(0);
+    let given = |name| env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let first = given("FUZZ_FROM").unwrap_or(0);
+    let end = given("FUZZ_INPUTS").map_or(u64::MAX, |most| first.saturating_add(most));
     let mut known = HashSet::new();
     let start = Instant::now();
     let mut number = first;
-    while start.elapsed() < time {
+    while start.elapsed() < time && number < end {
         let input = mutated(&seeds, number);
         fs::write(&running, &input)?;
         let began = Instant::now();

@@ -124,9 +124,10 @@ impl Layout {
 
 /// Why the JSON files of a folder are none of COCO's, if it has some.
 pub(crate) fn why_not(tree: &Tree) -> Option<String> {
-    let files = tree.files(tree.root(), &["json"]);
-    let reasons = files.iter().take(3).map(|path| {
-        let name = name_of(path);
+    let files = tree.folders().flat_map(|folder| tree.files(folder, &["json"]));
+    let files: Vec<PathBuf> = files.take(3).collect();
+    let reasons = files.iter().map(|path| {
+        let name = path.strip_prefix(tree.root()).unwrap_or(path).display();
         let head = head(path).unwrap_or_default();
         match head.trim_ascii_start().first() {
             Some(b'{') => format!("{name} has no `images`"),
