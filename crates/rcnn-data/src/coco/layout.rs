@@ -124,7 +124,9 @@ impl Layout {
 
 /// Why the JSON files of a folder are none of COCO's, if it has some.
 pub(crate) fn why_not(tree: &Tree) -> Option<String> {
-    let files = tree.folders().flat_map(|folder| tree.files(folder, &["json"]));
+    let files = tree
+        .folders()
+        .flat_map(|folder| tree.files(folder, &["json"]));
     let files: Vec<PathBuf> = files.take(3).collect();
     let reasons = files.iter().map(|path| {
         let name = path.strip_prefix(tree.root()).unwrap_or(path).display();
