@@ -4,6 +4,7 @@ same picture and weights, all in f32.
     cargo build --release --bin rcnn
     python bench/detect.py --venv bench/venv    # ResNet-50-FPN with synthetic weights, 800x1088
     python bench/detect.py --model maskrcnn     # or keypointrcnn; masks are pasted by all
+    python bench/detect.py --model fasterrcnn_mobilenet_v3_large_320_fpn --images 20
     python bench/detect.py --weights W.pth --arch resnet18 --num-classes 4 --norm batch \\
         --min-size 240 --max-size 480 --image cells.png
 
@@ -35,17 +36,26 @@ REFERENCE = ROOT / "tests" / "reference"
 sys.path.insert(0, str(REFERENCE))
 
 
+MOBILENETS = ("fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn")
+
+
 def synthetic_case(model, num_classes, weights, picture):
-    """Makes weights and a picture by the written rule, with the gains of the ResNet-50 test case."""
+    """Makes weights and a picture by the written rule, with the gains of a test case of the same backbone."""
     import synthetic
     import torch
     from PIL import Image
     import torchvision_detect
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-    gains = json.loads((ROOT / "tests" / "fixtures" / "resnet50_frozen.json").read_text())["gains"]
-    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None)
-    model = torchvision_detect.MODELS[model](backbone, num_classes=num_classes)
+    case = "mobilenet_v3_large_320" if model in MOBILENETS else "resnet50_frozen"
+    gains = json.loads((ROOT / "tests" / "fixtures" / f"{case}.json").read_text())["gains"]
+    if model in MOBILENETS:
+        build = torchvision_detect.BUILDERS[model]
+        model = build(weights=None, weights_backbone=None, num_classes=num_classes)
+        torchvision_detect.freeze_norms(model)
+    else:
+        backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None)
+        model = torchvision_detect.MODELS[model](backbone, num_classes=num_classes)
     torch.save(synthetic.fill(model, gains).state_dict(), weights)
     Image.fromarray(synthetic.image_u8("bench", 800, 1088)).save(picture)
 
@@ -80,11 +90,14 @@ def enter_venv(folder):
 
 def commands(args, folder, weights, picture):
     """How to detect with each, by name; images come behind."""
-    sizes = ["--min-size", args.min_size, "--max-size", args.max_size]
+    sizes = {"--min-size": args.min_size, "--max-size": args.max_size}
+    sizes = [part for option, size in sizes.items() if size for part in (option, size)]
     model = ["--weights", weights, "--model", args.model, "--arch", args.arch, "--norm", args.norm, "--num-classes", args.num_classes]
     python = sys.executable
+    # The two detectors over one MobileNet have the same names and shapes.
+    named = ["--model", args.model, "--num-classes", args.num_classes] if args.model in MOBILENETS else []
     made = {
-        "rcnn": [args.rcnn, "detect", "--weights", weights, "--format", "json", *sizes],
+        "rcnn": [args.rcnn, "detect", "--weights", weights, "--format", "json", *named, *sizes],
         "torchvision": [python, REFERENCE / "torchvision_detect.py", *model, *sizes],
     }
     runtimes = [name for name in args.only if name in ("onnxruntime", "openvino")]
@@ -103,12 +116,12 @@ def main():
     parser.add_argument("--rcnn", default=ROOT / "target" / "release" / "rcnn", help="the command to time")
     parser.add_argument("--only", nargs="+", choices=("torchvision", "onnxruntime", "openvino"), help="leave out the others; torchvision stays")
     parser.add_argument("--weights", help="a checkpoint; synthetic ones by default")
-    parser.add_argument("--model", choices=("fasterrcnn", "maskrcnn", "keypointrcnn"), default="fasterrcnn")
+    parser.add_argument("--model", choices=("fasterrcnn", "maskrcnn", "keypointrcnn", *MOBILENETS), default="fasterrcnn")
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
     parser.add_argument("--num-classes", help="91 by default, as COCO; of keypointrcnn 2")
-    parser.add_argument("--min-size", default="800")
-    parser.add_argument("--max-size", default="1333")
+    parser.add_argument("--min-size", help="the model's by default: 800, or 320")
+    parser.add_argument("--max-size", help="the model's by default: 1333, or 640")
     parser.add_argument("--image", help="a PNG: other formats are decoded with small differences")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=4, help="images of the longer runs")
@@ -122,7 +135,7 @@ def main():
         folder = pathlib.Path(folder)
         weights, picture = args.weights, args.image
         if weights is None:
-            weights, made = folder / "resnet50.pth", folder / "picture.png"
+            weights, made = folder / "weights.pth", folder / "picture.png"
             # In a process of its own: a child's peak memory is never counted below what its parent
             # had when it started, so this one stays without torch.
             case = multiprocessing.get_context("spawn").Process(target=synthetic_case, args=(args.model, int(args.num_classes), weights, made))
@@ -163,6 +176,9 @@ def main():
         def further(name):
             return (median(name, args.images, 0) - median(name, 1, 0)) / (args.images - 1)
 
+        def number(value):
+            return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
         rows = [
             ("per image (s)", further),
             ("one image, start to end (s)", lambda name: median(name, 1, 0)),
@@ -171,8 +187,8 @@ def main():
         print("\n| | " + " | ".join(programs) + " |\n|" + "---|" * (len(programs) + 1))
         for title, figure in rows:
             ours = figure("rcnn")
-            cells = [f"{ours:.2f}"]
-            cells += [f"{figure(name):.2f} ({ours / figure(name):.2f})" for name in programs if name != "rcnn"]
+            cells = [number(ours)]
+            cells += [f"{number(figure(name))} ({ours / figure(name):.2f})" for name in programs if name != "rcnn"]
             print(f"| {title} | " + " | ".join(cells) + " |")
         sys.exit(not same)
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" 
 import torch
 import torchvision_detect
 
-OUTPUTS = {"fasterrcnn": [], "maskrcnn": ["masks"], "keypointrcnn": ["keypoints", "keypoint_scores"]}
+OUTPUTS = {"maskrcnn": ["masks"], "keypointrcnn": ["keypoints", "keypoint_scores"]}
 
 
 def main():
@@ -30,7 +30,7 @@ def main():
         args.output,
         opset_version=17,
         input_names=["image"],
-        output_names=["boxes", "labels", "scores", *OUTPUTS[args.model]],
+        output_names=["boxes", "labels", "scores", *OUTPUTS.get(args.model, [])],
         dynamo=False,
     )
 

@@ -1,7 +1,7 @@
 """Writes fixtures/macs.json: multiply-accumulates of torchvision's detectors by part, as torch counts them.
 
 torch.utils.flop_counter counts two flops a multiply-accumulate. Nothing is computed (device meta), so the
-second stage is counted on its own, for the stated number of proposals.
+second stage is counted on its own, for the stated number of proposals. Stages begin as `stage_of` has them.
 """
 
 import json
@@ -9,9 +9,17 @@ import pathlib
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
+from torch import nn
+from torchvision.models.detection import (
+    FasterRCNN,
+    fasterrcnn_mobilenet_v3_large_320_fpn,
+    fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+)
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from make_state_dicts import features_case, untouched
 
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "fixtures"
 NONE = {"weights": None, "weights_backbone": None}
@@ -25,17 +33,41 @@ def layers13():
 
 
 CASES = {
-    "fasterrcnn_resnet50_fpn": (lambda: fasterrcnn_resnet50_fpn(**NONE), (800, 1088)),
-    "fasterrcnn_resnet50_fpn_v2": (lambda: fasterrcnn_resnet50_fpn_v2(**NONE), (800, 1088)),
+    "fasterrcnn_resnet50_fpn": (lambda: fasterrcnn_resnet50_fpn(**NONE), (800, 1088), ROIS),
+    "fasterrcnn_resnet50_fpn_v2": (lambda: fasterrcnn_resnet50_fpn_v2(**NONE), (800, 1088), ROIS),
     "resnext50_32x4d": (
         lambda: FasterRCNN(resnet_fpn_backbone(backbone_name="resnext50_32x4d", weights=None), 91),
         (800, 800),
+        ROIS,
     ),
-    "resnet34_layers13": (layers13, (800, 928)),
+    "resnet34_layers13": (layers13, (800, 928), ROIS),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (lambda: fasterrcnn_mobilenet_v3_large_320_fpn(**NONE), (320, 416), 150),
+    "mobilenet_v3_small_features": (lambda: untouched(features_case("mobilenet_v3_small")), (800, 800), ROIS),
+    "mobilenet_v2": (lambda: untouched(features_case("mobilenet_v2")), (800, 800), ROIS),
+    "vgg16": (lambda: untouched(features_case("vgg16")), (800, 1088), ROIS),
+    "vgg11_bn": (lambda: untouched(features_case("vgg11_bn")), (800, 800), ROIS),
 }
 
 
-def macs(model, size):
+def stage_of(body):
+    """The name of the stage of each module: of a ResNet its layers and the stem; of a MobileNet `stageN`, which begins
+    where the resolution is halved and with the last module; of a VGG `convN`, which ends with its pooling."""
+    names, last, pools = list(body), len(body) - 1, 0
+    is_vgg = any(isinstance(m, nn.MaxPool2d) for m in body.values()) and "0" in body
+    stage, found = -1, {}
+    for i, name in enumerate(names):
+        if is_vgg:
+            found[name] = f"conv{pools + 1}"
+            pools += isinstance(body[name], nn.MaxPool2d)
+        elif name.isdecimal():
+            stage += i in (0, last) or getattr(body[name], "_is_cn", False)
+            found[name] = f"stage{stage}"
+        else:
+            found[name] = name if name.startswith("layer") else "stem"
+    return found
+
+
+def macs(model, size, rois):
     """Of each part; the body is counted stage by stage."""
 
     def count(module, *inputs):
@@ -43,18 +75,20 @@ def macs(model, size):
             output = module(*inputs)
         return counter.get_total_flops() // 2, output
 
-    body = model.backbone.body
-    x, parts, outputs = torch.empty(1, 3, *size), {}, {}
+    pyramid = hasattr(model.backbone, "fpn")
+    body = dict((model.backbone.body if pyramid else model.backbone).named_children())
+    x, parts, outputs, stages = torch.empty(1, 3, *size), {}, {}, stage_of(body)
     for name, module in body.items():
         flops, x = count(module, x)
         outputs[name] = x
-        name = name if name.startswith("layer") else "stem"
-        parts[name] = parts.get(name, 0) + flops
-    inputs = {new: outputs[old] for old, new in body.return_layers.items()}
-    parts["fpn"], features = count(model.backbone.fpn, inputs)
+        parts[stages[name]] = parts.get(stages[name], 0) + flops
+    features = {"0": x}
+    if pyramid:
+        inputs = {new: outputs[old] for old, new in model.backbone.body.return_layers.items()}
+        parts["fpn"], features = count(model.backbone.fpn, inputs)
     parts["rpn"], _ = count(model.rpn.head, list(features.values()))
     channels = model.backbone.out_channels
-    pooled = torch.empty(ROIS, channels, *model.roi_heads.box_roi_pool.output_size)
+    pooled = torch.empty(rois, channels, *model.roi_heads.box_roi_pool.output_size)
     parts["box head"], vectors = count(model.roi_heads.box_head, pooled)
     parts["predictor"], _ = count(model.roi_heads.box_predictor, vectors)
     return parts
@@ -63,8 +97,8 @@ def macs(model, size):
 def main():
     found = {}
     with torch.device("meta"), torch.no_grad():
-        for name, (make, size) in CASES.items():
-            found[name] = {"image_size": size, "rois": ROIS, "macs": macs(make().eval(), size)}
+        for name, (make, size, rois) in CASES.items():
+            found[name] = {"image_size": size, "rois": rois, "macs": macs(make().eval(), size, rois)}
     text = json.dumps(found, indent=1)
     (FIXTURES / "macs.json").write_text(text + "\n")
     print(text)

@@ -15,6 +15,7 @@ import pathlib
 import torch
 from safetensors.torch import save
 from torch import nn
+from torchvision import models
 from torchvision.models import detection
 from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn_v2
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -25,7 +26,7 @@ from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, Keypoi
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import keypointrcnn_inference, maskrcnn_inference
 from torchvision.models.detection.rpn import concat_box_prediction_layers
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign, poolers, roi_pool
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import synthetic
@@ -72,13 +73,59 @@ def narrow(case, options):
     return model
 
 
+class MultiScaleRoIPool(MultiScaleRoIAlign):
+    """RoIPool from one map, with the scale that MultiScaleRoIAlign infers."""
+
+    def forward(self, x, boxes, image_shapes):
+        maps = poolers._filter_input(x, self.featmap_names)
+        self.scales, self.map_levels = poolers._setup_scales(
+            maps, image_shapes, self.canonical_scale, self.canonical_level
+        )
+        (features,), (scale,) = maps, self.scales
+        return roi_pool(features, poolers._convert_to_roi_format(boxes), self.output_size, scale)
+
+
+POOLERS = {"roi_align": MultiScaleRoIAlign, "roi_pool": MultiScaleRoIPool}
+
+# What FasterRcnnConfig::fasterrcnn_vgg16 has besides its backbone and box head: the paper's.
+PAPER = {
+    "rpn_anchor_generator": {"sizes": [[128, 256, 512]], "aspect_ratios": [[0.5, 1.0, 2.0]]},
+    "rpn_pre_nms_top_n_train": 12000,
+    "rpn_pre_nms_top_n_test": 6000,
+    "rpn_post_nms_top_n_test": 300,
+    "box_roi_pool": {"featmap_names": ["0"], "output_size": [7, 7], "sampling_ratio": 2, "method": "roi_pool"},
+    "box_batch_size_per_image": 128,
+    "box_nms_thresh": 0.3,
+}
+
+
+def features(case):
+    """torchvision's `classifier(...).features`, the last modules left out that `trim` counts, frozen as torchvision
+    freezes a MobileNet (`mobilenet_backbone`) and SSD's VGG (`_vgg_extractor`)."""
+    options = {"norm_layer": NORMS["frozen"]} if case["norm"] == "frozen" else {}
+    backbone = getattr(models, case["arch"])(weights=None, **options).features
+    backbone = backbone[: len(backbone) - case.get("trim", 0)]
+    begins = [0] + [i for i, m in enumerate(backbone) if getattr(m, "_is_cn", False)] + [len(backbone) - 1]
+    pools = [i for i, m in enumerate(backbone) if isinstance(m, nn.MaxPool2d)]
+    if pools:
+        begins = [0] + pools[:4]
+    begins.append(len(backbone))
+    for module in backbone[: begins[len(begins) - 1 - case.get("trainable_layers", 3)]]:
+        module.requires_grad_(False)
+    backbone.out_channels = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)][-1].out_channels
+    return backbone
+
+
 def build(case):
     """The model of a case in eval mode, with the rule's weights."""
     options = copy.deepcopy(case["options"])
+    if case["variant"] == "paper":
+        options = copy.deepcopy(PAPER) | options
     if "rpn_anchor_generator" in options:
         options["rpn_anchor_generator"] = AnchorGenerator(**options["rpn_anchor_generator"])
     if "box_roi_pool" in options:
-        options["box_roi_pool"] = MultiScaleRoIAlign(**options["box_roi_pool"])
+        pooler = POOLERS[options["box_roi_pool"].pop("method", "roi_align")]
+        options["box_roi_pool"] = pooler(**options["box_roi_pool"])
     if case["variant"] == "v2":
         model = fasterrcnn_resnet50_fpn_v2(
             weights=None, weights_backbone=None, num_classes=case["num_classes"], **options
@@ -88,6 +135,13 @@ def build(case):
     elif case["variant"] == "builder":
         model = getattr(detection, case["arch"])(
             weights=None, weights_backbone=None, num_classes=case["num_classes"], **options
+        )
+    elif case["variant"] == "paper":
+        model = FasterRCNN(
+            features(case),
+            box_head=TwoMLPHead(512 * 7 * 7, 4096),
+            box_predictor=FastRCNNPredictor(4096, case["num_classes"]),
+            **options,
         )
     else:
         if case["variant"] == "custom":
@@ -99,7 +153,10 @@ def build(case):
                 fpn=True,
                 norm_layer=NORMS[case["norm"]],
                 returned_layers=case.get("returned_layers"),
+                trainable_layers=case.get("trainable_layers", 3),
             )
+        elif case["variant"] == "features":
+            backbone = features(case)
         else:
             backbone = resnet_fpn_backbone(
                 backbone_name=case["arch"],

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from unittest import mock
 
 import torch
 from torchvision.models.detection import (
@@ -14,6 +15,9 @@ from torchvision.models.detection import (
 )
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
+from cases import plain
+from make_models import build
+
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "fixtures"
 DETECTORS = (
     fasterrcnn_resnet50_fpn_v2,
@@ -24,6 +28,22 @@ DETECTORS = (
 )
 ARCHS = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
 wide_resnet50_2 wide_resnet101_2""".split()
+
+
+PLAIN = """vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn mobilenet_v2 mobilenet_v3_large
+mobilenet_v3_small""".split()
+
+
+def features_case(arch):
+    """A case of torchvision's tutorial: `features` of a classifier, one map."""
+    options, model = plain(800, 1333), {"arch": arch, "norm": "own", "variant": "features", "num_classes": 91}
+    return {**model, "options": options, "gains": {}}
+
+
+def untouched(case):
+    """The model of a case, without the rule's weights."""
+    with mock.patch("synthetic.fill", lambda model, *_: model):
+        return build(case)
 
 
 def shapes(model):
@@ -38,6 +58,9 @@ def main():
         }
         for build in DETECTORS:
             found[build.__name__] = shapes(build(weights=None, weights_backbone=None, num_classes=91))
+        for arch in PLAIN:
+            name = f"{arch}_features" if "v3" in arch else arch
+            found[name] = shapes(untouched(features_case(arch)))
     text = json.dumps(found, separators=(",", ":"))
     (FIXTURES / "state_dicts.json").write_text(text + "\n")
     print(len(text), {k: len(v) for k, v in found.items()})

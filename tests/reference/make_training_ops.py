@@ -13,8 +13,10 @@ from safetensors.torch import save
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
 from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
+from torchvision import models
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.ssd import _vgg_extractor
 from torchvision.ops import box_iou
 
 from make_models import FIXTURES, NORMS
@@ -176,7 +178,8 @@ def frozen_names():
     trainable layers."""
     found = {}
     resnets = [(arch, resnet_fpn_backbone, {}, 6) for arch in ("resnet18", "resnet50", "resnet101")]
-    mobilenets = [(arch, mobilenet_backbone, {"fpn": True}, 7) for arch in ("mobilenet_v3_large", "mobilenet_v3_small")]
+    archs = ("mobilenet_v3_large", "mobilenet_v3_small", "mobilenet_v2")
+    mobilenets = [(arch, mobilenet_backbone, {"fpn": True}, 7) for arch in archs]
     for arch, build, options, counts in resnets + mobilenets:
         for norm, layer in NORMS.items():
             for count in range(counts):
@@ -184,7 +187,14 @@ def frozen_names():
                     backbone = build(backbone_name=arch, weights=None, norm_layer=layer, trainable_layers=count, **options)
                 names = [n for n, p in backbone.named_parameters() if not p.requires_grad]
                 assert all(n.startswith("body.") for n in names)
-                found[f"{arch}/{norm}/{count}"] = names
+                found[f"{arch if arch != 'mobilenet_v2' else 'mobilenet_v2_fpn'}/{norm}/{count}"] = names
+    for arch, norm in (("vgg16", "none"), ("vgg19_bn", "batch")):
+        for count in range(6):
+            with torch.device("meta"):
+                vgg = getattr(models, arch)(weights=None)
+                _vgg_extractor(vgg, False, count)  # the rule of torchvision's SSD, the one that it has for a VGG
+            names = [n for n, p in vgg.features.named_parameters() if not p.requires_grad]
+            found[f"{arch}/{norm}/{count}"] = names
     compact = {}
     for key, names in found.items():
         arch, norm, count = key.split("/")

@@ -17,6 +17,8 @@ from torchvision.models.detection import (
     FasterRCNN,
     KeypointRCNN,
     MaskRCNN,
+    fasterrcnn_mobilenet_v3_large_320_fpn,
+    fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn_v2,
     maskrcnn_resnet50_fpn_v2,
 )
@@ -24,15 +26,31 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 MODELS = {"fasterrcnn": FasterRCNN, "maskrcnn": MaskRCNN, "keypointrcnn": KeypointRCNN}
+# Functions that choose their backbone themselves.
+BUILDERS = {f.__name__: f for f in (fasterrcnn_mobilenet_v3_large_fpn, fasterrcnn_mobilenet_v3_large_320_fpn)}
 V2 = {"fasterrcnn": fasterrcnn_resnet50_fpn_v2, "maskrcnn": maskrcnn_resnet50_fpn_v2}
+
+
+def freeze_norms(module):
+    """Puts frozen norms in the place of trainable ones, as the builders do with pretrained weights."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, FrozenBatchNorm2d(child.num_features, child.eps))
+        else:
+            freeze_norms(child)
 
 
 def build(args):
     if args.v2 and args.model not in V2:
         sys.exit(f"torchvision has no {args.model} of --v2")
-    options = {"num_classes": args.num_classes, "min_size": args.min_size, "max_size": args.max_size}
-    options |= {"box_score_thresh": args.score_thresh}
-    if args.v2:
+    options = {"num_classes": args.num_classes, "box_score_thresh": args.score_thresh}
+    sizes = {"min_size": args.min_size, "max_size": args.max_size}
+    options |= {name: size for name, size in sizes.items() if size is not None}
+    if args.model in BUILDERS:
+        model = BUILDERS[args.model](weights=None, weights_backbone=None, **options)
+        if args.norm == "frozen":
+            freeze_norms(model)
+    elif args.v2:
         model = V2[args.model](weights=None, weights_backbone=None, **options)
     else:
         norm = FrozenBatchNorm2d if args.norm == "frozen" else nn.BatchNorm2d
@@ -65,12 +83,12 @@ def parser(description):
     """The options that `build` takes, and images."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help=".safetensors, .pth or .pt with torchvision's names")
-    parser.add_argument("--model", choices=MODELS, default="fasterrcnn")
+    parser.add_argument("--model", choices=[*MODELS, *BUILDERS], default="fasterrcnn")
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--v2", action="store_true", help="fasterrcnn_resnet50_fpn_v2 or maskrcnn_resnet50_fpn_v2")
     parser.add_argument("--num-classes", type=int, default=91, help="the background counts")
-    parser.add_argument("--min-size", type=int, default=800)
-    parser.add_argument("--max-size", type=int, default=1333)
+    parser.add_argument("--min-size", type=int, help="torchvision's by default")
+    parser.add_argument("--max-size", type=int, help="torchvision's by default")
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
     parser.add_argument("--norm-eps", type=float, help="0 for the published resnet50 weights")
     parser.add_argument("--score-thresh", type=float, default=0.05)

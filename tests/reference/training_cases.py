@@ -1,7 +1,7 @@
 """The training cases, in the form of cases.py. Written to train_<case>.json as they stand."""
 
 import cases
-from cases import HIGH, RAISED, gains
+from cases import FIVE_SIZES, HIGH, RAISED, gains, plain
 
 TRAINING = {
     "rpn_pre_nms_top_n_train": 200,
@@ -18,11 +18,11 @@ MASK = {"layers": [12, 8], "dim_reduced": 8}
 KEYPOINT = {"layers": [12, 8], "num_keypoints": 3}
 
 
-def case(name, arch, images, gains, boxes=(5, 5), options=TRAINING, **others):
+def case(name, arch, images, gains, boxes=(5, 5), options=None, trainable_layers=3, **others):
     """``boxes`` is how many ground-truth boxes each image gets."""
     images = [(n, *size) for n, size in zip(images, ((90, 141), (150, 100)))]
-    found = cases.case(f"train_{name}", arch, 4, images, gains, options, **others)
-    return {**found, "trainable_layers": 3, "boxes": list(boxes)}
+    found = cases.case(f"train_{name}", arch, 4, images, gains, TRAINING | (options or {}), **others)
+    return {**found, "trainable_layers": trainable_layers, "boxes": list(boxes)}
 
 
 def branches(name, images, gains, branches, visible=(True, True), **others):
@@ -69,5 +69,28 @@ CASES = [
         "mask_keypoint_empty", ("branches/a~1", "branches/b~1"),
         gains(0.25, 0.0625, 0.0625, 0.25, fpn=RAISED), {"mask": MASK, "keypoint": KEYPOINT},
         boxes=(5, 0), visible=(False, False),
+    ),
+    case(
+        "mobilenet_v3_large_frozen", "mobilenet_v3_large", ("large/a~0", "large/b~0"),
+        gains(2, 0.25, 2, 1),
+        options={"min_size": [256], "max_size": 400, "rpn_anchor_generator": FIVE_SIZES},
+        trainable_layers=4, variant="mobilenet",
+    ),
+    case(
+        "mobilenet_v3_small_features", "mobilenet_v3_small", ("small/a~0", "small/b~0"),
+        gains(2, 0.25, 2, 1), options=plain(256, 400), trainable_layers=6, variant="features",
+    ),
+    case(
+        "mobilenet_v2_features", "mobilenet_v2", ("v2/a~0", "v2/b~0"),
+        gains(2, 0.25, 2, 1), options=plain(256, 400), variant="features",
+    ),
+    case(
+        "vgg16_features", "vgg16", ("vgg/a~0", "vgg/b~0"),
+        gains(0.5, 0.0625, 0.25, 0.25), options=plain(192, 300), norm="none", variant="features",
+    ),
+    case(
+        "vgg11_bn_features", "vgg11_bn", ("bn/a~0", "bn/b~0"),
+        gains(0.5, 0.0625, 0.25, 0.25), options=plain(192, 300, method="roi_pool"), norm="batch",
+        trainable_layers=4, body_bias=1.0, variant="features",
     ),
 ]

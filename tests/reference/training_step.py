@@ -45,6 +45,8 @@ def step(model, images, targets):
     batch, targets = model.transform(images, targets)
     out["transform.images"], out["transform.sizes"] = batch.tensors, torch.tensor(batch.image_sizes)
     features = model.backbone(batch.tensors)
+    if isinstance(features, torch.Tensor):
+        features = {"0": features}
     for name, feature in features.items():
         out[f"features.{name}"] = feature
 
@@ -72,7 +74,8 @@ def step(model, images, targets):
     matched, labels = heads.assign_targets_to_proposals(joined, truth, [t["labels"] for t in targets])
     chosen, chosen_matched, chosen_labels, codes = heads.select_training_samples(proposals, targets)
     out["pooled"] = heads.box_roi_pool(features, chosen, batch.image_sizes)
-    out["roi.levels"] = heads.box_roi_pool.map_levels(chosen)
+    if len(heads.box_roi_pool.scales) > 1:
+        out["roi.levels"] = heads.box_roi_pool.map_levels(chosen)
     out["box_head"] = heads.box_head(out["pooled"])
     out["class_logits"], out["box_regression"] = heads.box_predictor(out["box_head"])
     found = fastrcnn_loss(out["class_logits"], out["box_regression"], chosen_labels, codes)

@@ -1,7 +1,7 @@
 //! Translation of the names in a checkpoint to those that torchvision's modules have today.
 
 use indexmap::IndexMap;
-use rcnn_backbone::BackboneConfig;
+use rcnn_backbone::{BackboneConfig, Shapes};
 
 use crate::{Checkpoint, CheckpointError, StoredTensor};
 
@@ -44,6 +44,34 @@ pub fn torchvision_names(
     Ok(tensors
         .map(|(name, tensor)| (present_name(name), tensor.clone()))
         .collect())
+}
+
+/// Tensors of a detector whose backbone is a module around a bundled architecture, as `nn.Sequential(vgg16().features)`
+/// or a class with an attribute `features` around it, under the names that the architecture's own have. Others stay as
+/// they are.
+pub(crate) fn without_wrapper(tensors: Vec<(String, StoredTensor)>) -> Vec<(String, StoredTensor)> {
+    let shapes = tensors
+        .iter()
+        .map(|(name, t)| (name.clone(), t.shape.clone()));
+    let backbone = shapes.collect::<Shapes>().within("backbone");
+    let mut modules = backbone.names().map(|name| name.split_once('.'));
+    let Some(Some((module, _))) = modules.next() else {
+        return tensors;
+    };
+    let is_only = modules.all(|other| other.is_some_and(|(other, _)| other == module));
+    let inner = || BackboneConfig::recognize(&backbone.within(module));
+    if !is_only || BackboneConfig::recognize(&backbone).is_some() || inner().is_none() {
+        return tensors;
+    }
+    let wrapped = format!("backbone.{module}.");
+    let unwrapped = tensors.into_iter().map(|(name, tensor)| {
+        let name = match name.strip_prefix(&wrapped) {
+            Some(rest) => format!("backbone.{rest}"),
+            None => name,
+        };
+        (name, tensor)
+    });
+    unwrapped.collect()
 }
 
 /// The prefixes, without their last dots, behind which there are the names of a model: of a detector, or else of an

@@ -2,7 +2,7 @@
 
 mod branches;
 
-use rcnn_backbone::{BackboneConfig, NormKind, Shapes};
+use rcnn_backbone::{BackboneConfig, LevelSpec, NormKind, Shapes};
 use rcnn_detector::FasterRcnnConfig;
 use rcnn_roi::BoxHeadConfig;
 
@@ -14,7 +14,7 @@ pub(crate) enum Recognized {
     Classifier(&'static str),
 }
 
-/// Recognises a network by its tensors.
+/// Recognises a network by its tensors. Anchors are those that are usual over its backbone: see [`check_anchors`].
 ///
 /// # Errors
 /// What was seen that is not understood, and what to pass, in words.
@@ -48,9 +48,7 @@ fn detector(
     }
     let backbone = backbone?;
     let num_classes = num_classes(shapes)?;
-    let levels = backbone.architecture().map(|network| network.levels());
-    let levels = levels.unwrap_or_default();
-    let out_channels = levels.first().map_or(0, |level| level.channels);
+    let out_channels = levels(&backbone).first().map_or(0, |level| level.channels);
     let mut config = FasterRcnnConfig::usual(backbone, num_classes);
     let conv = |i: usize| format!("rpn.head.conv.{i}.0.weight");
     config.rpn.conv_depth = shapes.count(conv);
@@ -58,16 +56,6 @@ fn detector(
     let convs = convs.collect::<Result<Vec<_>, _>>()?;
     if convs.iter().any(|&channels| channels != out_channels) {
         config.rpn.conv_channels = convs;
-    }
-    let anchors = shapes.outputs("rpn.head.cls_logits.weight", 4)?;
-    let usual = &config.rpn.anchor_generator;
-    if anchors != usual.num_anchors_per_location() || levels.len() != usual.sizes.len() {
-        return Err(format!(
-            "{anchors} anchors at each location of {} feature maps; weights do not tell their \
-                 sizes, so pass --config FILE with {{\"rpn_anchor_generator\": {{\"sizes\": \
-                 [[..], ..], \"aspect_ratios\": [[..], ..]}}}}",
-            levels.len()
-        ));
     }
     let (head, pooled) = box_head(shapes, out_channels)?;
     config.roi_heads.box_head = head;
@@ -80,6 +68,55 @@ fn detector(
         config = config.with_keypoint(keypoint);
     }
     Ok(config)
+}
+
+fn levels(backbone: &BackboneConfig) -> Vec<LevelSpec> {
+    let network = backbone.architecture();
+    network.map(|network| network.levels()).unwrap_or_default()
+}
+
+/// Checks that the first stage has as many anchors as the configuration.
+///
+/// # Errors
+/// What to pass otherwise, in words.
+pub(crate) fn check_anchors(shapes: &Shapes, config: &FasterRcnnConfig) -> Result<(), String> {
+    let anchors = shapes.outputs("rpn.head.cls_logits.weight", 4)?;
+    let generator = &config.rpn.anchor_generator;
+    let levels = levels(&config.backbone).len();
+    match anchors == generator.num_anchors_per_location() && levels == generator.sizes.len() {
+        true => Ok(()),
+        false => Err(unknown_anchors(anchors, levels)),
+    }
+}
+
+/// What to pass where a detector has other anchors than is usual over its backbone.
+fn unknown_anchors(anchors: usize, levels: usize) -> String {
+    let ratios = match anchors.is_multiple_of(3) {
+        true => "[0.5, 1, 2]",
+        false => "[1]",
+    };
+    let sizes = match ratios {
+        "[1]" => anchors,
+        _ => anchors / 3,
+    };
+    // As an example, sizes up to torchvision's largest, each twice the one before.
+    let sizes: Vec<String> = (0..sizes.min(MAX_EXAMPLE))
+        .rev()
+        .map(|octaves| (512 >> octaves).to_string())
+        .collect();
+    let each = |one: &str| vec![one; levels.min(MAX_EXAMPLE)].join(", ");
+    let maps = match levels {
+        1 => "its one feature map".to_string(),
+        _ => format!("{levels} feature maps"),
+    };
+    format!(
+        "{anchors} anchors at each location of {maps}: weights do not tell their sizes and ratios. Pass --config \
+         FILE (Weights::open_with) with those that the model was trained with, for each map a list of sizes in \
+         pixels and one of ratios, height to width, whose product is {anchors}: {{\"rpn_anchor_generator\": \
+         {{\"sizes\": [{}], \"aspect_ratios\": [{}]}}}} for example",
+        each(&format!("[{}]", sizes.join(", "))),
+        each(ratios)
+    )
 }
 
 fn num_classes(shapes: &Shapes) -> Result<usize, String> {
@@ -134,6 +171,9 @@ fn box_head(shapes: &Shapes, channels: usize) -> Result<(BoxHeadConfig, usize), 
         side(inputs, channels)?,
     ))
 }
+
+/// Most sizes and feature maps in an example.
+const MAX_EXAMPLE: usize = 6;
 
 fn foreign(shapes: &Shapes) -> String {
     let known = [

@@ -10,12 +10,13 @@ use rcnn_detector::surgery::SurgeryError;
 use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_files::WriteError;
 use rcnn_ops::DetectionBackend;
+use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
-use crate::names::torchvision_names;
+use crate::names::{torchvision_names, without_wrapper};
 use crate::origin::{self, ConfigOrigin};
 use crate::published::{self, COCO_CATEGORIES};
-use crate::recognize::{Recognized, recognize};
+use crate::recognize::{Recognized, check_anchors, recognize};
 use crate::state_dict::StateTensor;
 use crate::{
     Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict,
@@ -136,16 +137,30 @@ impl Weights {
     /// # Errors
     /// When its network is unknown; the error says what was seen.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, WeightsError> {
+        Self::from_checkpoint_overridden(checkpoint, &Map::new())
+    }
+
+    /// Reads weights and configuration of an open checkpoint as [`from_checkpoint`](Self::from_checkpoint), with
+    /// some parameters [replaced](FasterRcnnConfig::overridden). Those that names and shapes do not tell, as the anchors,
+    /// are taken from there before a network is found unknown.
+    ///
+    /// # Errors
+    /// When its network is unknown, or the parameters are no configuration.
+    pub fn from_checkpoint_overridden(
+        checkpoint: &Checkpoint,
+        overrides: &Map<String, Value>,
+    ) -> Result<Self, WeightsError> {
         let path = &checkpoint.path;
-        let tensors = torchvision_names(checkpoint)?;
+        let tensors = without_wrapper(torchvision_names(checkpoint)?);
         let (config, origin) = match checkpoint.metadata.get(CONFIG_KEY) {
             Some(json) => (stored_config(path, json)?, ConfigOrigin::Stored),
             None => {
-                let mut config = recognized(checkpoint, &tensors)?;
+                let mut config = recognized(checkpoint, &tensors, overrides)?;
                 let origin = origin::adopt_published(&mut config, checkpoint, published::all())?;
                 (config, origin)
             }
         };
+        let config = overridden(path, &config, overrides)?;
         config.validate().map_err(|source| WeightsError::Config {
             path: path.into(),
             source,
@@ -178,7 +193,10 @@ impl Weights {
         checkpoint: &Checkpoint,
         config: FasterRcnnConfig,
     ) -> Result<Self, WeightsError> {
-        let tensors = torchvision_names(checkpoint)?;
+        let mut tensors = torchvision_names(checkpoint)?;
+        if config.backbone.architecture().is_some() {
+            tensors = without_wrapper(tensors);
+        }
         Ok(Self {
             path: checkpoint.path.clone(),
             config,
@@ -305,7 +323,7 @@ pub fn load_backbone_from<B: DetectionBackend>(
     backbone: &mut AnyBackbone<B>,
 ) -> Result<(), WeightsError> {
     let path = &checkpoint.path;
-    let tensors = torchvision_names(checkpoint)?;
+    let tensors = without_wrapper(torchvision_names(checkpoint)?);
     let (config, stages) = (backbone.config(), backbone.stages());
     let is_detector = (tensors.iter()).any(|(name, _)| name.starts_with("backbone."));
     let in_backbone = |name: &str| match is_detector {
@@ -347,31 +365,44 @@ fn stored_config(path: &Path, json: &str) -> Result<FasterRcnnConfig, WeightsErr
     })
 }
 
+fn overridden(
+    path: &Path,
+    config: &FasterRcnnConfig,
+    overrides: &Map<String, Value>,
+) -> Result<FasterRcnnConfig, WeightsError> {
+    config
+        .overridden(overrides)
+        .map_err(|source| WeightsError::Config {
+            path: path.into(),
+            source,
+        })
+}
+
 fn recognized(
     checkpoint: &Checkpoint,
     tensors: &[(String, StoredTensor)],
+    overrides: &Map<String, Value>,
 ) -> Result<FasterRcnnConfig, WeightsError> {
     let path = &checkpoint.path;
+    let unrecognized = |saw: String| WeightsError::Unrecognized {
+        path: path.into(),
+        // What is not read may be just what was looked for.
+        saw: (checkpoint.notes.iter().take(3)).fold(saw, |saw, note| format!("{saw}; {note}")),
+    };
     let shapes = tensors
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
-    let mut config = match recognize(&shapes.collect::<Shapes>()) {
-        Ok(Recognized::Detector(config)) => *config,
-        Ok(Recognized::Classifier(arch)) => {
+    let shapes = shapes.collect::<Shapes>();
+    let mut config = match recognize(&shapes).map_err(unrecognized)? {
+        Recognized::Detector(config) => overridden(path, &config, overrides)?,
+        Recognized::Classifier(arch) => {
             return Err(WeightsError::Classifier {
                 path: path.into(),
                 arch,
             });
         }
-        Err(saw) => {
-            // What is not read may be just what was looked for.
-            let unread = checkpoint.notes.iter().take(3);
-            return Err(WeightsError::Unrecognized {
-                path: path.into(),
-                saw: unread.fold(saw, |saw, note| format!("{saw}; {note}")),
-            });
-        }
     };
+    check_anchors(&shapes, &config).map_err(unrecognized)?;
     // Nobody but COCO, as torchvision numbers it, has 91.
     if config.num_classes == COCO_CATEGORIES.len() {
         config.class_names = COCO_CATEGORIES.map(String::from).into();

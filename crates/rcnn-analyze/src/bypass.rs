@@ -26,7 +26,7 @@ impl Bypass {
         let blocks = stages.flat_map(|stage| stage.blocks);
         let blocks = blocks.filter(|block| block.state == BlockState::Droppable);
         let mut all: Vec<Self> = blocks
-            .map(|block| Self::Block(block.name, block.module))
+            .map(|block| Self::Block(block.name, block.modules[0].clone()))
             .collect();
         let convs = model.rpn.head.conv.iter().enumerate();
         let same_shape = convs.filter(|(_, (conv, _))| {

@@ -11,9 +11,11 @@ use rcnn_ops::{DetectionBackend, Forward};
 use rcnn_types::validate::InvalidField;
 use serde::{Deserialize, Serialize};
 
+use crate::mobilenet_v2::MobileNetV2Arch;
 use crate::mobilenet_v3::MobileNetV3Arch;
 use crate::resnet::{self, ResNet, ResNetFpnConfig};
 use crate::sequential::{self, Sequential, SequentialArch, SequentialConfig};
+use crate::vgg::VggArch;
 use crate::{Backbone, BackboneWithFpn, Body, FeatureMaps, LevelSpec, NormKind, Shapes, Stage};
 
 /// Description of an architecture besides its module: names, levels, stages, changes. Its configuration
@@ -93,6 +95,10 @@ pub enum BackboneConfig {
     ResnetFpn(ResNetFpnConfig),
     /// A MobileNetV3, with a feature pyramid network or without.
     MobilenetV3(SequentialConfig<MobileNetV3Arch>),
+    /// A MobileNetV2, with a feature pyramid network or without.
+    MobilenetV2(SequentialConfig<MobileNetV2Arch>),
+    /// A VGG, with a feature pyramid network or without.
+    Vgg(SequentialConfig<VggArch>),
     /// A custom backbone, which is passed in as a module.
     Custom,
 }
@@ -110,6 +116,8 @@ impl BackboneConfig {
         match self {
             Self::ResnetFpn(config) => Some(config),
             Self::MobilenetV3(config) => Some(config),
+            Self::MobilenetV2(config) => Some(config),
+            Self::Vgg(config) => Some(config),
             Self::Custom => None,
         }
     }
@@ -119,18 +127,23 @@ impl BackboneConfig {
         match self {
             Self::ResnetFpn(config) => Some(config),
             Self::MobilenetV3(config) => Some(config),
+            Self::MobilenetV2(config) => Some(config),
+            Self::Vgg(config) => Some(config),
             Self::Custom => None,
         }
     }
 
-    /// The default configuration of the architecture of that name, perhaps with `_fpn` after it.
+    /// The default configuration of the architecture of that name. With `_fpn` after it, the architecture has a
+    /// feature pyramid; with `_features`, none.
     ///
     /// # Errors
     /// Lists the known names.
     pub fn named(name: &str) -> Result<Self, UnknownArchitecture> {
-        let member = name.strip_suffix("_fpn").unwrap_or(name);
-        let resnet = ResNetFpnConfig::named(member).map(Self::ResnetFpn);
-        let found = resnet.or_else(|| SequentialConfig::named(member).map(Self::MobilenetV3));
+        let resnet = ResNetFpnConfig::named(name.strip_suffix("_fpn").unwrap_or(name));
+        let found = (resnet.map(Self::ResnetFpn))
+            .or_else(|| SequentialConfig::named(name).map(Self::MobilenetV3))
+            .or_else(|| SequentialConfig::named(name).map(Self::MobilenetV2))
+            .or_else(|| SequentialConfig::named(name).map(Self::Vgg));
         found.ok_or_else(|| UnknownArchitecture { name: name.into() })
     }
 
@@ -138,7 +151,10 @@ impl BackboneConfig {
     pub fn names() -> impl Iterator<Item = &'static str> {
         let resnets = resnet::ResNetArch::ALL.into_iter();
         let resnets = resnets.map(resnet::ResNetArch::name);
-        resnets.chain(MobileNetV3Arch::ALL.iter().map(|arch| arch.name()))
+        resnets
+            .chain(MobileNetV3Arch::ALL.iter().map(|arch| arch.name()))
+            .chain(MobileNetV2Arch::ALL.iter().map(|arch| arch.name()))
+            .chain(VggArch::ALL.iter().map(|arch| arch.name()))
     }
 
     /// Recognises an architecture by the names and shapes of a backbone's tensors; `None` where no
@@ -149,7 +165,10 @@ impl BackboneConfig {
     pub fn recognize(backbone: &Shapes) -> Option<Result<Self, String>> {
         let resnet = ResNetFpnConfig::recognize(backbone);
         let resnet = resnet.map(|config| config.map(Self::ResnetFpn));
-        resnet.or_else(|| sequential::<MobileNetV3Arch>(backbone))
+        resnet
+            .or_else(|| sequential::<MobileNetV3Arch>(backbone))
+            .or_else(|| sequential::<MobileNetV2Arch>(backbone))
+            .or_else(|| sequential::<VggArch>(backbone))
     }
 
     /// Recognises the image classifier of an architecture, and returns its name; `None` where no
@@ -160,6 +179,8 @@ impl BackboneConfig {
     pub fn recognize_classifier(classifier: &Shapes) -> Option<Result<&'static str, String>> {
         resnet::recognize_classifier(classifier)
             .or_else(|| sequential::recognize_classifier::<MobileNetV3Arch>(classifier))
+            .or_else(|| sequential::recognize_classifier::<MobileNetV2Arch>(classifier))
+            .or_else(|| sequential::recognize_classifier::<VggArch>(classifier))
     }
 
     /// First parts of the names of image classifiers' tensors, of all architectures.
@@ -178,6 +199,8 @@ impl BackboneConfig {
         Ok(match self {
             Self::ResnetFpn(config) => Some(AnyBackbone::ResNetFpn(config.init(device)?)),
             Self::MobilenetV3(config) => Some(config.init(device)?),
+            Self::MobilenetV2(config) => Some(config.init(device)?),
+            Self::Vgg(config) => Some(config.init(device)?),
             Self::Custom => None,
         })
     }
@@ -214,7 +237,7 @@ pub enum BackboneConfigError {
 /// A name that no architecture has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown backbone '{name}'; known are {}",
+    "unknown backbone '{name}'; known are {}, some of them with _fpn or _features after it",
     BackboneConfig::names().collect::<Vec<_>>().join(", ")
 )]
 pub struct UnknownArchitecture {

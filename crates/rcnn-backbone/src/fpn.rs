@@ -163,17 +163,20 @@ impl FpnConfig {
                 .then(|| (fpn.norm("inner_blocks.0.1"), 1e-5)),
             ..Self::default()
         };
-        for level in 0..fpn.count(|i| format!("inner_blocks.{i}.0.weight")) {
+        // From the last level back, as several stages may have as many channels.
+        let mut before = stages.len();
+        for level in (0..fpn.count(|i| format!("inner_blocks.{i}.0.weight"))).rev() {
             let name = format!("inner_blocks.{level}.0.weight");
             let Some(&[merged, input, 1, 1]) = fpn.get(&name) else {
                 return Err(format!("{} is no 1x1 convolution", fpn.path(&name)));
             };
-            let takes = |stage: &Stage| stage.is_returnable && stage.channels == input;
-            let stage = stages.iter().position(takes).ok_or_else(|| {
+            let takes =
+                |stage: &Stage| stage.is_built && stage.is_returnable && stage.channels == input;
+            before = stages[..before].iter().rposition(takes).ok_or_else(|| {
                 let name = fpn.path(&name);
                 format!("{name} takes {input} channels, which no stage of {body} puts out")
             })?;
-            config.returned_stages.push(stage);
+            config.returned_stages.insert(0, before);
             config.out_channels = match fpn.get(&format!("layer_blocks.{level}.0.weight")) {
                 Some(&[out_channels, ..]) => out_channels,
                 _ => merged,

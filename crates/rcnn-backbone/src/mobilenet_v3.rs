@@ -8,7 +8,7 @@ use rcnn_ops::Activation;
 use serde::{Deserialize, Serialize};
 
 use crate::sequential::{
-    InvertedResidualSpec, LayerSpec, SequentialArch, SequentialConfig, StageSpec,
+    BlockNames, InvertedResidualSpec, LayerSpec, SequentialArch, SequentialConfig, StageSpec,
 };
 use crate::{BackboneConfig, mobilenet};
 
@@ -97,6 +97,7 @@ impl SequentialArch for MobileNetV3Arch {
                 has_expansion: expanded != input,
                 out,
                 squeeze: squeeze.then(|| mobilenet::divisible(expanded / 4)),
+                names: BlockNames::Block,
                 activation: if hardswish {
                     activation
                 } else {
@@ -167,7 +168,9 @@ mod tests {
         let droppable = |config: &SequentialConfig<MobileNetV3Arch>| {
             let blocks = config.stages().into_iter().flat_map(|stage| stage.blocks);
             let blocks = blocks.filter(|block| block.state == BlockState::Droppable);
-            blocks.map(|block| block.module).collect::<Vec<_>>()
+            blocks
+                .map(|block| block.modules[0].clone())
+                .collect::<Vec<_>>()
         };
         let mut config = large();
         let residual = [1, 3, 5, 6, 8, 9, 10, 12, 14, 15].map(|place| format!("body.{place}"));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{mobilenet_v3, resnet};
+use crate::{mobilenet_v2, mobilenet_v3, resnet, vgg};
 
 /// A row of the table; one for a backbone leaves out what they have in common.
 macro_rules! row {
@@ -132,7 +132,15 @@ impl Published {
 /// }
 /// ```
 pub fn all() -> impl Iterator<Item = &'static Published> {
-    let rows = || resnet::PUBLISHED.iter().chain(&mobilenet_v3::PUBLISHED);
+    let rows = || {
+        let tables: [&'static [Published]; 4] = [
+            &resnet::PUBLISHED,
+            &mobilenet_v3::PUBLISHED,
+            &mobilenet_v2::PUBLISHED,
+            &vgg::PUBLISHED,
+        ];
+        tables.into_iter().flatten()
+    };
     let detectors = rows().filter(|row| row.is_detector());
     detectors.chain(rows().filter(|row| !row.is_detector()))
 }

@@ -15,6 +15,6 @@ pub use config::{PyramidConfig, SequentialArch, SequentialConfig};
 pub use error::SequentialError;
 pub use inverted_residual::{BlockLayer, InvertedResidual, SqueezeExcitation};
 pub use module::{Layer, Sequential};
-pub use spec::{InvertedResidualSpec, LayerSpec, StageSpec};
+pub use spec::{BlockNames, InvertedResidualSpec, LayerSpec, StageSpec};
 
 pub(crate) use recognize::recognize_classifier;

@@ -28,8 +28,8 @@ pub struct Stage {
 pub struct Block {
     /// Its name in surgery, such as `layer2.1`.
     pub name: String,
-    /// Path of its module, from whatever lists the stages.
-    pub module: String,
+    /// Paths of its modules, from whatever lists the stages. The first names it in tables.
+    pub modules: Vec<String>,
     /// Whether it can be dropped.
     pub state: BlockState,
 }
@@ -62,7 +62,7 @@ impl Stage {
 
     /// The stage as a module around its own lists it, under which that goes by a name.
     pub(crate) fn within(mut self, module: &str) -> Self {
-        let blocks = self.blocks.iter_mut().map(|block| &mut block.module);
+        let blocks = self.blocks.iter_mut().flat_map(|block| &mut block.modules);
         for path in self.modules.iter_mut().chain(blocks) {
             *path = format!("{module}.{path}");
         }
@@ -76,9 +76,15 @@ impl Stage {
 
     /// Whether a parameter of the stage is that of a block that is dropped, or the stage is not built.
     pub fn is_dropped(&self, parameter: &str) -> bool {
-        let dropped =
-            |block: &Block| block.state == BlockState::Dropped && is_in(parameter, &block.module);
+        let dropped = |block: &Block| block.state == BlockState::Dropped && block.owns(parameter);
         self.owns(parameter) && (!self.is_built || self.blocks.iter().any(dropped))
+    }
+}
+
+impl Block {
+    /// Whether a parameter, named from whatever lists the stages, belongs to the block.
+    pub fn owns(&self, parameter: &str) -> bool {
+        self.modules.iter().any(|module| is_in(parameter, module))
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     prefix: PrefixArgs,
     /// Network of the weights, where it cannot be inferred: fasterrcnn_resnet50_fpn,
-    /// fasterrcnn_resnet50_fpn_v2, or a backbone such as resnet18 or resnext50_32x4d
+    /// fasterrcnn_vgg16, or a backbone such as resnext50_32x4d, vgg16 or mobilenet_v2_fpn
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Classes of the model, background included; with --model
@@ -97,6 +97,14 @@ impl ModelArgs {
     /// Opens the weights with the configuration that file and arguments give together.
     pub(crate) fn open(&self, source: &str) -> Result<Weights> {
         let overrides = self.config.as_deref().map(read_json).transpose()?;
+        let overrides = overrides.unwrap_or_default();
+        let file = self.config.as_deref().unwrap_or(Path::new("--config"));
+        let no_configuration = || format!("{}: no configuration", file.display());
+        let overridden = |config: FasterRcnnConfig| {
+            let config = config.overridden(&overrides);
+            let config = config.and_then(|config| config.validate().map(|()| config));
+            config.with_context(no_configuration)
+        };
         let checkpoint = self.prefix.checkpoint(source)?;
         let mut weights = match &self.model {
             Some(model) => {
@@ -104,25 +112,20 @@ impl ModelArgs {
                     .num_classes
                     .context("--model wants --num-classes too")?;
                 let config = FasterRcnnConfig::named(model, classes).context("--model")?;
-                Weights::from_checkpoint_with(&checkpoint, config)?
+                Weights::from_checkpoint_with(&checkpoint, overridden(config)?)?
             }
-            None => match (Weights::from_checkpoint(&checkpoint), &overrides) {
+            None => match Weights::from_checkpoint_overridden(&checkpoint, &overrides) {
                 // The configuration file may hold what the names do not tell.
-                (Err(WeightsError::Unrecognized { .. }), Some(json))
-                    if json.get("backbone").is_some() =>
-                {
-                    Weights::from_checkpoint_with(&checkpoint, FasterRcnnConfig::default())?
+                Err(WeightsError::Unrecognized { .. }) if overrides.contains_key("backbone") => {
+                    let config = overridden(FasterRcnnConfig::default())?;
+                    Weights::from_checkpoint_with(&checkpoint, config)?
                 }
-                (weights, _) => weights?,
+                Err(WeightsError::Config { source, .. }) if !overrides.is_empty() => {
+                    return Err(source).with_context(no_configuration);
+                }
+                weights => weights?,
             },
         };
-        if let Some(json) = overrides {
-            let file = self.config.as_deref().unwrap_or(Path::new("--config"));
-            let config = weights.config.overridden(&json);
-            weights.config = config
-                .and_then(|config| config.validate().map(|()| config))
-                .with_context(|| format!("{}: no configuration", file.display()))?;
-        }
         if self.model.is_none()
             && let Some(asked) = self.num_classes
             && asked != weights.config.num_classes

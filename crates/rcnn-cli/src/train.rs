@@ -118,7 +118,8 @@ pub(crate) struct TrainArgs {
     /// Weight of the teacher's logits, whose classes and anchors must be the same [default: 0]
     #[arg(long, value_name = "X")]
     distill_logits: Option<f64>,
-    /// Backbone of a new detector, such as resnet18 [default: resnet50]
+    /// Backbone of a new detector, such as resnet18, mobilenet_v3_large or vgg16; mobilenet_v2 is one map,
+    /// mobilenet_v2_fpn a pyramid [default: resnet50]
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
     /// Convolutions of a mask head, added or in place of the one that there is: conv:256x4, conv_bn:256x4
@@ -172,7 +173,8 @@ pub(crate) struct TrainArgs {
     /// box_head), a stage (layer4), a glob over parameters' names, /expression/ or first:N
     #[arg(long, value_name = "RULE")]
     freeze: Vec<Rule>,
-    /// Stages of the backbone that are trained, 0 to all (5 in a ResNet), counted from the last [default: 3
+    /// Stages of the backbone that are trained, 0 to all (5 in a ResNet or a VGG, 6 in a MobileNet), counted
+    /// from the last [default: 3
     /// with trained weights, else all]
     #[arg(long, value_name = "N")]
     trainable_backbone_layers: Option<usize>,
@@ -378,6 +380,12 @@ impl TrainArgs {
             let named = json!(BackboneConfig::named(arch).context("--arch")?);
             for field in ["kind", "arch"] {
                 fields.insert(field.into(), named[field].clone());
+            }
+            // With a pyramid or without, as the name says.
+            for field in ["fpn", "returned_layers"] {
+                if let Some(value) = named.get(field) {
+                    fields.entry(field).or_insert_with(|| value.clone());
+                }
             }
         }
         self.apply_heads(model)?;

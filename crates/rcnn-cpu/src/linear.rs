@@ -1,5 +1,7 @@
 //! Linear layers by the kernel of convolution. Their weights are many and used once, so a piece of them
-//! at a time is arranged, and meets all rows while it is in cache.
+//! at a time is arranged, and meets the rows while it is in cache.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -8,10 +10,16 @@ use crate::arena::{Floats, Scratch};
 use crate::block::{BLOCK, ChannelBlock, Streaming};
 use crate::epilogue::{BlockEpilogue, Epilogue};
 use crate::product::{Output, Panels, Product, ROWS, Rows};
-use crate::region::Region;
+use crate::region::{Axis, Region};
 
 /// Inputs of a piece.
 const INPUTS: usize = 512;
+
+/// Rows of which a piece stays in a thread's cache, beside the weights that they meet.
+const FEW_ROWS: usize = 256;
+
+/// Blocks of outputs that a thread has at once, for few rows.
+const OUTPUT_BLOCKS: usize = 4;
 
 /// A linear layer.
 pub struct Linear<'a> {
@@ -25,6 +33,15 @@ pub struct Linear<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
+impl Linear<'_> {
+    fn epilogue(&self) -> Epilogue<'_> {
+        Epilogue {
+            shift: self.bias,
+            ..Epilogue::NONE
+        }
+    }
+}
+
 /// The outputs of `rows` rows of inputs.
 pub fn forward(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
     let Linear { ins, outs, .. } = *layer;
@@ -32,13 +49,24 @@ pub fn forward(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
     if rows * outs == 0 {
         return Floats::new(0);
     }
+    match rows <= FEW_ROWS {
+        true => by_outputs(layer, rows, x),
+        false => by_rows(layer, rows, x),
+    }
+}
+
+/// Inputs of a piece, so that pieces are of about one size.
+fn piece(ins: usize) -> usize {
+    ins.div_ceil(ins.div_ceil(INPUTS))
+}
+
+/// Each thread has some of the rows, and meets all weights of a piece of the inputs, which are arranged once.
+fn by_rows(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
+    let Linear { ins, outs, .. } = *layer;
     let panels = Panels::new(outs / BLOCK);
-    let bias = Epilogue {
-        shift: layer.bias,
-        ..Epilogue::NONE
-    };
+    let bias = layer.epilogue();
     let bias = bias.by_block(panels.blocks);
-    let piece = ins.div_ceil(ins.div_ceil(INPUTS));
+    let piece = piece(ins);
     let mut weights = Scratch::new(piece * panels.blocks);
     let mut output = Floats::new(rows * outs);
     let each = rows.div_ceil(TASKS).next_multiple_of(ROWS);
@@ -71,6 +99,74 @@ pub fn forward(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
         });
     }
     output
+}
+
+/// Each thread has some of the outputs for all rows, so that every weight is read and arranged once, by one thread,
+/// and stays in its cache for the rows. Threads do not wait for each other.
+fn by_outputs(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
+    let Linear { ins, outs, .. } = *layer;
+    let all = outs / BLOCK;
+    let bias = layer.epilogue();
+    let bias = &bias.by_block(all);
+    let piece = piece(ins);
+    let mut output = Floats::new(rows * outs);
+    let whole = Region::whole(output.blocks_mut(), [1, rows, all]);
+    let tasks: Vec<_> = whole
+        .chunks(Axis::Column, OUTPUT_BLOCKS)
+        .enumerate()
+        .collect();
+    let tasks = tasks.into_par_iter().with_max_len(1);
+    tasks.for_each_init(
+        || Scratch::new(piece * OUTPUT_BLOCKS),
+        |weights, (i, mut out)| {
+            let (first_block, panels) = (i * OUTPUT_BLOCKS, Panels::new(out.size(Axis::Column)));
+            for first in (0..ins).step_by(piece) {
+                let part = piece.min(ins - first);
+                gather(layer, first_block, first..first + part, panels, weights);
+                let product = Product {
+                    rows: Rows::even(&x[first..], ins, part, rows),
+                    weights,
+                    panels,
+                    range: 0..panels.count(),
+                    panel: part * panels.width(),
+                    in_turn: false,
+                };
+                product.multiply(Output {
+                    region: out.part(Axis::Column, 0..panels.blocks),
+                    first_pixel: 0,
+                    first_block,
+                    blocks: all,
+                    adds: first > 0,
+                    streams: false,
+                    epilogue: match first + part == ins {
+                        true => bias,
+                        false => BlockEpilogue::none(),
+                    },
+                });
+            }
+        },
+    );
+    output
+}
+
+/// Brings the weights of some inputs, for the outputs from a block on, into panels.
+fn gather(
+    layer: &Linear<'_>,
+    first_block: usize,
+    inputs: Range<usize>,
+    panels: Panels,
+    to: &mut [ChannelBlock],
+) {
+    let rows = layer.weights[inputs.start * layer.outs..].chunks(layer.outs);
+    for (i, row) in rows.take(inputs.len()).enumerate() {
+        let (blocks, _) = row[first_block * BLOCK..].as_chunks();
+        for (first, width) in panels.some(0..panels.count()) {
+            let at = first * inputs.len() + i * width;
+            for (place, weights) in to[at..at + width].iter_mut().zip(&blocks[first..]) {
+                *place = ChannelBlock(*weights);
+            }
+        }
+    }
 }
 
 /// Inputs whose weights a thread arranges at once.

@@ -305,6 +305,26 @@ mod tests {
     }
 
     #[test]
+    fn dropout_is_for_training_alone() {
+        let device = Default::default();
+        for head in ["fc:16,fc:16", "fc:32"] {
+            let mut config = model(&[64]).config();
+            config.roi_heads.box_head = head.parse().expect("a box head");
+            let mut model = config.init::<Autodiff<Flex>>(&device).expect("a model");
+            let logits = |model: &StandardFasterRcnn<Autodiff<Flex>>, phase| {
+                let pooled = Tensor::ones([3, 8, 7, 7], &device);
+                let branch = model.roi_heads.box_branch();
+                let found = branch.predict(pooled, &mut Forward::new(phase));
+                found.class_logits.into_data()
+            };
+            let whole = logits(&model, Phase::Training);
+            model.roi_heads.config.box_dropout = 0.5;
+            assert_eq!(logits(&model, Phase::Inference), whole, "{head}");
+            assert_ne!(logits(&model, Phase::Training), whole, "{head}");
+        }
+    }
+
+    #[test]
     fn images_train_at_their_own_min_size() {
         let mut model = model(&[64, 96]);
         let (images, targets) = (images(), targets());

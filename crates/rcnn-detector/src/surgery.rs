@@ -13,7 +13,8 @@ use rcnn_rpn::AnchorGenerator;
 use crate::{ConfigError, FasterRcnnConfig};
 
 /// A change of the network. Stages and blocks go by the names that the architecture gives them
-/// ([`Architecture::stages`](rcnn_backbone::Architecture::stages)), such as `layer4` and `layer3.1`.
+/// ([`Architecture::stages`](rcnn_backbone::Architecture::stages)), such as `layer4` and `layer3.1` of a ResNet,
+/// `stage4` and `stage4.1` of a MobileNet, `conv5` and `conv5_2` of a VGG, or by the numbers in them alone: `3.1`.
 ///
 /// In text (`"drop-stage layer4".parse()`) it is a name and, for all but `no-box-regression`, a value;
 /// the names are those of the options of `rcnn surgery`.

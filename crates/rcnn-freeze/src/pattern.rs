@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobMatcher};
+use rcnn_backbone::Stage;
 use regex::Regex;
 
 use crate::FreezeError;
@@ -13,8 +14,9 @@ use crate::FreezeError;
 /// - a glob such as `roi_heads.box_head.*` or `*.bias`, where `*` matches dots too. It may match a
 ///   parameter or a module around it, so that `roi_heads.box_head` is all of the box head, and
 ///   `backbone.`, `roi_heads.` and what stands before the backbone's stages may be left out: the parts are
-///   `backbone`, `body`, `fpn`, `rpn`, `box_head` and `box_predictor`, and of a ResNet also `conv1` and
-///   `layer1` to `layer4`;
+///   `backbone`, `body`, `fpn`, `rpn`, `box_head` and `box_predictor`. It may match a stage of the backbone or a
+///   block of one by its name in surgery, too: `layer4` or `layer3.1` of a ResNet, `stage4` or `stage4.1` of a
+///   MobileNet, `conv5` or `conv5_2` of a VGG;
 /// - `/.../`, a regular expression that is searched for in the full name;
 /// - `first:10`, the first ten parameters in the order of `named_parameters()`.
 #[derive(Clone)]
@@ -34,7 +36,8 @@ enum Matcher {
 const NEAREST: usize = 3;
 
 impl Pattern {
-    /// Whether the pattern matches each of the names, of which a glob may leave out some prefixes.
+    /// Whether the pattern matches each of the names, of which a glob may leave out some prefixes. The stages are those
+    /// of the backbone.
     ///
     /// # Errors
     /// When it matches none.
@@ -42,11 +45,15 @@ impl Pattern {
         &self,
         names: &[&str],
         implied: &[String],
+        stages: &[Stage],
     ) -> Result<Vec<bool>, FreezeError> {
         let found: Vec<bool> = (0..)
             .zip(names)
             .map(|(place, name)| match &self.matcher {
-                Matcher::Glob(glob) => forms(name, implied).any(|form| glob.is_match(form)),
+                Matcher::Glob(glob) => {
+                    let mut forms = forms(name, implied).chain(stage_and_block(name, stages));
+                    forms.any(|form| glob.is_match(form))
+                }
                 Matcher::Regex(regex) => regex.is_match(name),
                 Matcher::First(count) => place < *count,
             })
@@ -55,17 +62,18 @@ impl Pattern {
             true => Ok(found),
             false => Err(FreezeError::NoMatch {
                 pattern: self.text.clone(),
-                nearest: self.nearest(names),
+                nearest: self.nearest(names, stages),
             }),
         }
     }
 
     /// Modules and parameters whose names, or ends of names, are most like the pattern.
-    fn nearest(&self, names: &[&str]) -> Vec<String> {
+    fn nearest(&self, names: &[&str], stages: &[Stage]) -> Vec<String> {
         let is_literal = |c: &char| c.is_alphanumeric() || matches!(c, '.' | '_');
         let wanted: String = self.text.chars().filter(is_literal).collect();
         let wanted = wanted.trim_matches('.');
         let mut candidates: Vec<&str> = names.iter().flat_map(|name| around(name)).collect();
+        candidates.extend(stages.iter().map(|stage| stage.name.as_str()));
         candidates.sort_by_key(|name| name.len());
         candidates.dedup();
         let ends = |name: &str| -> f64 {
@@ -99,6 +107,17 @@ fn forms<'a>(name: &'a str, implied: &[String]) -> impl Iterator<Item = &'a str>
         .iter()
         .filter_map(|prefix| name.strip_prefix(prefix.as_str()))
         .flat_map(around)
+}
+
+/// Names of the backbone's stage that a parameter belongs to, and of the block in it.
+fn stage_and_block<'a>(name: &str, stages: &'a [Stage]) -> impl Iterator<Item = &'a str> {
+    let inner = name.strip_prefix("backbone.").unwrap_or("");
+    let stage = stages.iter().find(|stage| stage.owns(inner));
+    stage.into_iter().flat_map(move |stage| {
+        let block = stage.blocks.iter().find(|block| block.owns(inner));
+        let block = block.map(|block| block.name.as_str());
+        [stage.name.as_str()].into_iter().chain(block)
+    })
 }
 
 impl FromStr for Pattern {
@@ -150,6 +169,8 @@ impl PartialEq for Pattern {
 
 #[cfg(test)]
 mod tests {
+    use rcnn_backbone::{Block, BlockState};
+
     use super::*;
 
     const NAMES: [&str; 8] = [
@@ -169,9 +190,23 @@ mod tests {
             .into()
     }
 
+    /// As of an architecture whose modules have other names than its stages.
+    fn stages() -> Vec<Stage> {
+        let block = Block {
+            name: "stem_1".into(),
+            modules: vec!["body.conv1".into()],
+            state: BlockState::ShapeChanging,
+        };
+        vec![Stage {
+            modules: vec!["body.conv1".into()],
+            blocks: vec![block],
+            ..Stage::new("stem", 64, 2)
+        }]
+    }
+
     fn matched(pattern: &str) -> Vec<usize> {
         let found = pattern.parse::<Pattern>();
-        let found = found.and_then(|pattern| pattern.matches(&NAMES, &implied()));
+        let found = found.and_then(|pattern| pattern.matches(&NAMES, &implied(), &stages()));
         let found = found.unwrap_or_else(|error| panic!("{error}"));
         (0..NAMES.len()).filter(|i| found[*i]).collect()
     }
@@ -190,6 +225,9 @@ mod tests {
             ("rpn", vec![3]),
             ("conv1", vec![0]),
             ("layer4", vec![1]),
+            ("stem", vec![0]),
+            ("stem_1", vec![0]),
+            ("{stem,rpn}", vec![0, 3]),
             ("layer[34]", vec![1]),
             ("{rpn,fpn}", vec![2, 3]),
             ("*.bias", vec![5]),
@@ -213,10 +251,11 @@ mod tests {
             ("roi_head.box_head.*", "roi_heads.box_head"),
             ("/clas_score/", "roi_heads.box_predictor.cls_score"),
         ] {
-            let error = pattern
-                .parse::<Pattern>()
-                .expect("a pattern")
-                .matches(&NAMES, &implied());
+            let error = pattern.parse::<Pattern>().expect("a pattern").matches(
+                &NAMES,
+                &implied(),
+                &stages(),
+            );
             let Err(FreezeError::NoMatch { nearest, .. }) = error else {
                 panic!("{pattern}: {error:?}");
             };

@@ -111,9 +111,11 @@ impl FreezeState {
     fn matches(&self, pattern: &Pattern) -> Result<Vec<bool>, FreezeError> {
         let names: Vec<&str> = self.parameters.iter().map(|p| p.name.as_str()).collect();
         let implied = self.implied();
-        pattern.matches(&names, &implied).map_err(|error| {
+        let stages = &self.stages;
+        pattern.matches(&names, &implied, stages).map_err(|error| {
             let buffers: Vec<&str> = self.buffers.iter().map(String::as_str).collect();
-            let matched = pattern.matches(&buffers, &implied).unwrap_or_default();
+            let matched = pattern.matches(&buffers, &implied, stages);
+            let matched = matched.unwrap_or_default();
             match matched.iter().position(|matched| *matched) {
                 Some(place) => FreezeError::Buffers {
                     pattern: pattern.to_string(),

@@ -2,7 +2,7 @@
 
 use rcnn_backbone::LevelSpec;
 use rcnn_detector::FasterRcnnConfig;
-use rcnn_roi::{MultiScaleRoiAlign, NmsMethod};
+use rcnn_roi::{MultiScaleRoiAlign, NmsMethod, PoolMethod};
 
 use crate::boxes::{Best, Layout, OUT, anchors, best, decode, eligible, nms, only_at, pick};
 use crate::builder::{Builder, Value};
@@ -62,6 +62,14 @@ impl<'a> Detector<'a> {
 
     /// Rejects what has no form in standard operators.
     fn check(&self) -> Result<(), OnnxError> {
+        let method = self.config.roi_heads.box_roi_pool.method;
+        if method != PoolMethod::RoiAlign {
+            return Err(OnnxError::Setting {
+                field: "box_roi_pool.method",
+                found: format!("{method:?}"),
+                expected: "roi_align",
+            });
+        }
         let method = self.config.roi_heads.nms_method;
         match method {
             NmsMethod::Hard => Ok(()),

@@ -62,7 +62,7 @@ pub use module_path::ModulePath;
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
 pub use plan::LayerPlan;
 pub use roi_align::{RoiAlignOptions, RoiLevel, multi_scale_roi_align, roi_align};
-pub use roi_pool::{RoiPoolOptions, roi_pool};
+pub use roi_pool::{RoiPoolOptions, multi_scale_roi_pool, roi_pool};
 pub use sampler::{BalancedSampler, Sample, Subsample};
 pub use top_k::top_k;
 

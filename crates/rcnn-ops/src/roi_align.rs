@@ -97,13 +97,19 @@ pub fn roi_align<B: DetectionBackend>(
 /// If there is no level, if levels differ in their channels or output sizes, or if their rows together
 /// are not 0 to K - 1, each once.
 pub fn multi_scale_roi_align<B: DetectionBackend>(levels: Vec<RoiLevel<B>>) -> Tensor<B, 4> {
+    check_levels(&levels);
+    tensor(B::roi_align(levels))
+}
+
+/// Panics where levels have no output in common.
+pub(crate) fn check_levels<B: DetectionBackend>(levels: &[RoiLevel<B>]) {
     let size = |level: &RoiLevel<B>| (level.features.dims()[1], level.options.output_size);
     let sizes: Vec<_> = levels.iter().map(size).collect();
     assert!(
         !sizes.is_empty() && sizes.iter().all(|size| *size == sizes[0]),
-        "channels and output sizes of the levels of RoIAlign: {sizes:?}, expected one or more and equal"
+        "channels and output sizes of the levels to pool from: {sizes:?}, expected one or more and equal"
     );
-    for level in &levels {
+    for level in levels {
         let [boxes, _] = level.rois.dims();
         assert_eq!(boxes, level.rows.len(), "boxes and rows of a level");
     }
@@ -113,10 +119,9 @@ pub fn multi_scale_roi_align<B: DetectionBackend>(levels: Vec<RoiLevel<B>>) -> T
         rows.iter().copied().eq(0..rows.len()),
         "rows of the boxes: {rows:?}, expected each from 0 on once"
     );
-    tensor(B::roi_align(levels))
 }
 
-/// [`DetectionBackend::roi_align`] by a function that pools from one level.
+/// Pooling from several levels by a function that pools from one.
 pub(crate) fn gather_levels<B: DetectionBackend>(
     levels: Vec<RoiLevel<B>>,
     forward: impl Fn(FloatTensor<B>, FloatTensor<B>, RoiAlignOptions) -> FloatTensor<B>,

@@ -3,8 +3,9 @@
 use burn::tensor::ops::{FloatTensor, IntTensor};
 use burn::tensor::{ElementConversion, IndexingUpdateOp, Int, Tensor, TensorPrimitive};
 
-use crate::DetectionBackend;
-use crate::roi_align::concat;
+use crate::channels::tensor;
+use crate::roi_align::{check_levels, concat, gather_levels};
+use crate::{DetectionBackend, RoiLevel};
 
 /// Options of [`roi_pool`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +35,25 @@ pub fn roi_pool<B: DetectionBackend>(
         options,
     );
     Tensor::from_primitive(TensorPrimitive::Float(values))
+}
+
+/// [`roi_pool`] of boxes that are pooled from several feature maps into one output, as
+/// [`multi_scale_roi_align`](crate::multi_scale_roi_align) does. `sampling_ratio` and `aligned` mean nothing here.
+///
+/// # Shapes
+/// - output: `[K, C, output height, output width]` for K boxes on all levels together
+///
+/// # Panics
+/// As `multi_scale_roi_align`.
+pub fn multi_scale_roi_pool<B: DetectionBackend>(levels: Vec<RoiLevel<B>>) -> Tensor<B, 4> {
+    check_levels(&levels);
+    tensor(gather_levels::<B>(levels, |features, rois, options| {
+        let options = RoiPoolOptions {
+            output_size: options.output_size,
+            spatial_scale: options.spatial_scale,
+        };
+        B::roi_pool(features, rois, options).0
+    }))
 }
 
 /// [`DetectionBackend::roi_pool`], composed of Burn's operations.

@@ -47,7 +47,8 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
 
     /// Class logits and box deltas of pooled features `[K, channels, pooled height, pooled width]`.
     pub fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> BoxPredictions<B> {
-        let features = self.head.forward(pooled, &mut cx.scope("box_head"));
+        let (head, dropout) = (self.head, self.config.box_dropout);
+        let features = head.forward_with_dropout(pooled, dropout, &mut cx.scope("box_head"));
         let predictor = &mut cx.scope("box_predictor");
         self.predictor.forward(features, predictor)
     }

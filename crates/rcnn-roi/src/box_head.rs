@@ -5,10 +5,10 @@ mod text;
 pub use text::BoxHeadTextError;
 
 use burn::module::Module;
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::{DropoutConfig, Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use rcnn_backbone::{ConvNorm, ConvNormConfig, MAX_CHANNELS, NormKind, conv_norm_relu};
-use rcnn_ops::{DetectionBackend, Forward, linear};
+use rcnn_ops::{DetectionBackend, Forward, Phase, linear};
 use rcnn_types::validate::{InvalidField, require_within};
 use serde::{Deserialize, Serialize};
 
@@ -208,10 +208,28 @@ impl<B: DetectionBackend> BoxHead<B> {
     /// - pooled: `[K, channels, height, width]`
     /// - output: `[K, out_features]`
     pub fn forward(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 2> {
+        self.forward_with_dropout(pooled, 0.0, cx)
+    }
+
+    /// As [`forward`](Self::forward), with dropout after each linear layer's ReLU in training.
+    pub(crate) fn forward_with_dropout(
+        &self,
+        pooled: Tensor<B, 4>,
+        dropout: f64,
+        cx: &mut Forward<'_, B>,
+    ) -> Tensor<B, 2> {
         match self {
-            Self::TwoMlp(head) => head.forward(pooled, cx),
-            Self::ConvFc(layers) => conv_fc(layers, pooled, cx),
+            Self::TwoMlp(head) => head.forward(pooled, dropout, cx),
+            Self::ConvFc(layers) => conv_fc(layers, pooled, dropout, cx),
         }
+    }
+}
+
+/// ReLU of a linear layer's output, of which training drops a share.
+fn relu_dropout<B: Backend>(x: Tensor<B, 2>, dropout: f64, phase: Phase) -> Tensor<B, 2> {
+    match phase {
+        Phase::Training if dropout > 0.0 => DropoutConfig::new(dropout).init().forward(relu(x)),
+        _ => relu(x),
     }
 }
 
@@ -225,11 +243,12 @@ pub struct TwoMlpHead<B: Backend> {
 }
 
 impl<B: DetectionBackend> TwoMlpHead<B> {
-    fn forward(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 2> {
-        let x = relu(linear(&self.fc6, pooled.flatten(1, 3)));
-        cx.layer("fc6", &x);
-        let x = relu(linear(&self.fc7, x));
-        cx.layer("fc7", &x);
+    fn forward(&self, pooled: Tensor<B, 4>, dropout: f64, cx: &mut Forward<'_, B>) -> Tensor<B, 2> {
+        let mut x = pooled.flatten(1, 3);
+        for (name, layer) in [("fc6", &self.fc6), ("fc7", &self.fc7)] {
+            x = relu_dropout(linear(layer, x), dropout, cx.phase);
+            cx.layer(name, &x);
+        }
         x
     }
 }
@@ -254,6 +273,7 @@ pub enum BoxHeadLayer<B: Backend> {
 fn conv_fc<B: DetectionBackend>(
     layers: &[BoxHeadLayer<B>],
     pooled: Tensor<B, 4>,
+    dropout: f64,
     cx: &mut Forward<'_, B>,
 ) -> Tensor<B, 2> {
     let mut convolved = pooled;
@@ -268,7 +288,7 @@ fn conv_fc<B: DetectionBackend>(
         match layer {
             BoxHeadLayer::Linear(layer) => x = linear(layer, x),
             BoxHeadLayer::Relu(_) => {
-                x = relu(x);
+                x = relu_dropout(x, dropout, cx.phase);
                 // Seen as the linear layer before it.
                 cx.layer(i - 1, &x);
             }

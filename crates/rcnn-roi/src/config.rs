@@ -24,6 +24,9 @@ pub struct RoiHeadsConfig {
     pub box_roi_pool: MultiScaleRoiAlign,
     /// Layers between pooled features and predictor.
     pub box_head: BoxHeadConfig,
+    /// Share of the outputs of the box head's linear layers that training sets to zero by chance (dropout).
+    /// torchvision: none.
+    pub box_dropout: f64,
     /// Score, 0 to 1, that a detection must exceed.
     #[serde(rename = "box_score_thresh")]
     pub score_thresh: f32,
@@ -108,6 +111,7 @@ impl Default for RoiHeadsConfig {
         Self {
             box_roi_pool: MultiScaleRoiAlign::default(),
             box_head: BoxHeadConfig::default(),
+            box_dropout: 0.0,
             score_thresh: 0.05,
             nms_thresh: 0.5,
             detections_per_img: 100,
@@ -141,6 +145,13 @@ impl RoiHeadsConfig {
         )?;
         self.box_roi_pool.validate("box_roi_pool")?;
         self.box_head.validate()?;
+        let dropout = self.box_dropout;
+        require(
+            (0.0..1.0).contains(&dropout),
+            "box_dropout",
+            dropout,
+            "0 or more and less than 1",
+        )?;
         require_within("box_score_thresh", self.score_thresh, 0.0..=1.0)?;
         require_within("box_nms_thresh", self.nms_thresh, 0.0..=1.0)?;
         require_some("box_detections_per_img", self.detections_per_img)?;

@@ -28,7 +28,7 @@ pub use keypoint_branch::KeypointBranch;
 pub use keypoint_head::{KeypointConfig, KeypointHead, KeypointHeadLayer, KeypointPredictor};
 pub use mask_branch::MaskBranch;
 pub use mask_head::{MaskConfig, MaskHead, MaskPredictor};
-pub use pooler::{LevelMapper, MultiScaleRoiAlign};
+pub use pooler::{LevelMapper, MultiScaleRoiAlign, PoolMethod};
 pub use postprocess::{ClassScores, NmsMethod};
 pub use predictor::{BoxPredictions, FastRcnnPredictor};
 pub use samples::{Positive, RoiSamples};

@@ -1,15 +1,16 @@
-//! RoIAlign over a feature pyramid: each box is cut from the level that fits its size.
+//! RoIAlign or RoIPool over a feature pyramid: each box is cut from the level that fits its size.
 
 use burn::tensor::{Tensor, TensorData};
 use rcnn_backbone::{FeatureMaps, LevelSpec};
 use rcnn_ops::{
     BBox, DetectionBackend, RoiAlignOptions, RoiLevel, box_area, multi_scale_roi_align,
+    multi_scale_roi_pool,
 };
 use rcnn_types::Size;
 use rcnn_types::validate::{InvalidField, POSITIVE, is_positive, require, require_within};
 use serde::{Deserialize, Serialize};
 
-/// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`).
+/// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`), or RoIPool in its place.
 ///
 /// The scale of every level is inferred from the sizes of map and images, as torchvision does,
 /// but for each call: torchvision keeps those of the first.
@@ -20,8 +21,10 @@ pub struct MultiScaleRoiAlign {
     pub featmap_names: Vec<String>,
     /// Height and width of the cut.
     pub output_size: [usize; 2],
-    /// Samples per bin and axis; 0 takes as many as the bin has pixels.
+    /// Samples per bin and axis of RoIAlign; 0 takes as many as the bin has pixels.
     pub sampling_ratio: usize,
+    /// What a bin is computed by. torchvision: RoIAlign.
+    pub method: PoolMethod,
     /// Side in pixels of the box that belongs to `canonical_level`.
     pub canonical_scale: f32,
     /// Level, counted as the logarithm of its stride, of such a box.
@@ -34,10 +37,22 @@ impl Default for MultiScaleRoiAlign {
             featmap_names: ["0", "1", "2", "3"].map(String::from).into(),
             output_size: [7, 7],
             sampling_ratio: 2,
+            method: PoolMethod::RoiAlign,
             canonical_scale: 224.0,
             canonical_level: 4,
         }
     }
+}
+
+/// What a bin of a pooled box is computed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolMethod {
+    /// The mean of bilinear samples (`torchvision.ops.roi_align`).
+    RoiAlign,
+    /// The largest of the pixels that it covers, its borders rounded to whole pixels (`torchvision.ops.roi_pool`), as in
+    /// Fast and Faster R-CNN.
+    RoiPool,
 }
 
 impl MultiScaleRoiAlign {
@@ -58,6 +73,7 @@ pub(crate) struct BranchPool {
     featmap_names: Vec<String>,
     output_size: [usize; 2],
     sampling_ratio: usize,
+    method: PoolMethod,
     canonical_scale: f32,
     canonical_level: i32,
 }
@@ -171,7 +187,10 @@ impl MultiScaleRoiAlign {
                     aligned: false,
                 },
             });
-        multi_scale_roi_align(pooled.collect())
+        match self.method {
+            PoolMethod::RoiAlign => multi_scale_roi_align(pooled.collect()),
+            PoolMethod::RoiPool => multi_scale_roi_pool(pooled.collect()),
+        }
     }
 
     fn level_mapper(&self, scales: &[f32]) -> LevelMapper {

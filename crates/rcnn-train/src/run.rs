@@ -217,7 +217,16 @@ impl Run {
         let Some(path) = &self.config.weights else {
             return Ok(None);
         };
-        let mut weights = Weights::from_checkpoint(&self.checkpoint_at(path)?)?;
+        let checkpoint = self.checkpoint_at(path)?;
+        let mut weights = match Weights::from_checkpoint(&checkpoint) {
+            // Anchors may be what the names do not tell.
+            Err(WeightsError::Unrecognized { .. }) => {
+                let mut anchors = self.config.model.clone();
+                anchors.retain(|field, _| field == "rpn_anchor_generator");
+                Weights::from_checkpoint_overridden(&checkpoint, &anchors)?
+            }
+            weights => weights?,
+        };
         if let Some(path) = &self.config.labels {
             let text = fs::read_to_string(path).map_err(TrainError::io(path))?;
             let names = parse_class_names(&text, weights.config.num_classes);

@@ -17,7 +17,7 @@ struct Frozen {
 
 pub(crate) fn trainable_backbone_layers() {
     let cases: BTreeMap<String, Frozen> = Fixture::json("frozen_names");
-    assert_eq!(cases.len(), 10);
+    assert_eq!(cases.len(), 14);
     for (case, expected) in cases {
         let (arch, norm) = case.split_once('/').expect("architecture and norm");
         let mut config = FasterRcnnConfig::named(arch, 2).expect("a backbone");

@@ -41,6 +41,7 @@ pub(crate) fn config(case: &Value) -> FasterRcnnConfig {
     let mut config = match text("variant") {
         "custom" => FasterRcnnConfig::custom(num_classes),
         "v2" => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(num_classes),
+        "paper" => FasterRcnnConfig::fasterrcnn_vgg16(num_classes),
         "builder" => {
             let named = FasterRcnnConfig::named(text("arch"), num_classes);
             let mut config = named.expect("a detector");
@@ -52,6 +53,16 @@ pub(crate) fn config(case: &Value) -> FasterRcnnConfig {
             let mut backbone = BackboneConfig::named(text("arch")).expect("a MobileNet");
             let network = backbone.architecture_mut();
             network.expect("no custom backbone").set_norm(norm);
+            FasterRcnnConfig::new(backbone, num_classes)
+        }
+        "features" => {
+            let name = format!("{}_features", text("arch"));
+            let mut backbone = BackboneConfig::named(&name).expect("a backbone of one map");
+            let network = backbone.architecture_mut().expect("no custom backbone");
+            network.set_norm(norm);
+            if norm == NormKind::FrozenBatchNorm2d {
+                network.set_norm_eps(1e-5);
+            }
             FasterRcnnConfig::new(backbone, num_classes)
         }
         variant => {
@@ -316,8 +327,9 @@ fn assert_branches(fixture: &Fixture, image: usize, found: &Instances, expected:
 }
 
 /// Cases that every backend runs.
-const SMALL: [&str; 6] = [
+const SMALL: [&str; 7] = [
     "mask_keypoint",
+    "mobilenet_v2_features",
     "mobilenet_v3_large_frozen",
     "resnet18_frozen",
     "resnet18_options",
@@ -379,8 +391,6 @@ fn macs() {
     let cases: Map<String, Value> = Fixture::json("macs");
     for (name, case) in cases {
         let config = match &name[..] {
-            "fasterrcnn_resnet50_fpn" => FasterRcnnConfig::fasterrcnn_resnet50_fpn(91),
-            "fasterrcnn_resnet50_fpn_v2" => FasterRcnnConfig::fasterrcnn_resnet50_fpn_v2(91),
             "resnext50_32x4d" => {
                 let backbone = ResNetFpnConfig {
                     arch: ResNetArch::ResNeXt50_32x4d,
@@ -397,7 +407,7 @@ fn macs() {
                 let config = FasterRcnnConfig::new(backbone, 4);
                 config.with_surgery(&[levels]).expect("a configuration")
             }
-            _ => panic!("no case {name}"),
+            _ => FasterRcnnConfig::named(&name, 91).expect("a network"),
         };
         let size = serde_json::from_value(case["image_size"].clone()).expect("two numbers");
         let found = config.costs(size).expect("costs");

@@ -9,7 +9,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{TensorData, Tolerance};
 use burn_store::{BurnpackStore, BurnpackWriter, ModuleSnapshot, TensorSnapshot};
 use rcnn_backbone::{
-    MobileNetV3Arch, NormKind, ResNetArch, ResNetFpnConfig, SequentialArch, SequentialConfig,
+    BackboneConfig, MobileNetV2Arch, MobileNetV3Arch, NormKind, ResNetArch, ResNetFpnConfig,
+    SequentialArch, SequentialConfig, VggArch,
 };
 use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::backend_types::{Flex, FlexDevice};
@@ -86,6 +87,28 @@ pub(crate) fn torch_shapes(config: &FasterRcnnConfig) -> Vec<(String, Vec<usize>
     shapes
 }
 
+/// Backbones over every member of a family: with a pyramid and without, whole and without the last stage.
+fn sequential<A: SequentialArch>() -> Vec<BackboneConfig> {
+    let of = |&arch: &A| {
+        let features = SequentialConfig::features(arch);
+        let shorter = SequentialConfig {
+            returned_layers: vec![features.returned_layers[0] - 1],
+            ..features.clone()
+        };
+        let mut all = vec![SequentialConfig::with_fpn(arch), features, shorter];
+        if all[0].to_string().contains("BatchNorm2d") {
+            all.push(SequentialConfig {
+                norm: NormKind::BatchNorm2d,
+                ..all[0].clone()
+            });
+        }
+        all.into_iter()
+            .map(BackboneConfig::from)
+            .collect::<Vec<_>>()
+    };
+    A::ALL.iter().flat_map(of).collect()
+}
+
 #[test]
 fn recognizes_every_network() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -121,17 +144,10 @@ fn recognizes_every_network() {
             configs.push(FasterRcnnConfig::new(backbone, 4));
         }
     }
-    for &arch in MobileNetV3Arch::ALL {
-        for norm in [NormKind::FrozenBatchNorm2d, NormKind::BatchNorm2d] {
-            let backbone = SequentialConfig {
-                norm,
-                ..SequentialConfig::with_fpn(arch)
-            };
-            configs.push(FasterRcnnConfig::usual(backbone.into(), 4));
-        }
-        let features = SequentialConfig::features(arch);
-        configs.push(FasterRcnnConfig::usual(features.into(), 4));
-    }
+    let backbones = sequential::<MobileNetV3Arch>().into_iter();
+    let backbones = backbones.chain(sequential::<MobileNetV2Arch>());
+    let backbones = backbones.chain(sequential::<VggArch>());
+    configs.extend(backbones.map(|backbone| FasterRcnnConfig::usual(backbone, 4)));
     for mut expected in configs {
         write_shapes(&path, &torch_shapes(&expected));
         let found = Weights::open(&path).expect("a detector").config;
@@ -234,6 +250,62 @@ fn of_several_models_in_a_file_one_is_to_be_chosen() {
     let both: Vec<_> = under("").chain(under("ema.")).collect();
     write_shapes(&path, &both);
     assert_eq!(Weights::open(&path).expect("a detector").config, expected);
+}
+
+/// `FasterRCNN(backbone=nn.Sequential(vgg16().features))`, or a class with an attribute around it.
+#[test]
+fn a_module_around_the_backbone_is_looked_through() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("checkpoint.safetensors");
+    for name in ["vgg11", "mobilenet_v2", "mobilenet_v3_small_features"] {
+        let expected = FasterRcnnConfig::named(name, 3).expect(name);
+        for module in ["0", "features", "body"] {
+            let wrapped = torch_shapes(&expected).into_iter().map(|(name, shape)| {
+                let wrapped = name.replacen("backbone.", &format!("backbone.{module}."), 1);
+                (wrapped, shape)
+            });
+            write_shapes(&path, &wrapped.collect::<Vec<_>>());
+            let found = Weights::open(&path).expect("a detector");
+            assert_eq!(found.config, expected, "{name} in {module}");
+            let mut names: Vec<&String> = found.tensors.keys().collect();
+            let mut own: Vec<String> = torch_shapes(&expected)
+                .into_iter()
+                .map(|(n, _)| n)
+                .collect();
+            names.sort();
+            own.sort();
+            assert!(names.into_iter().eq(&own), "{name} in {module}");
+        }
+    }
+}
+
+#[test]
+fn anchors_of_one_map_are_asked_for_and_taken() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("vgg.safetensors");
+    let mut expected = FasterRcnnConfig::named("vgg11", 3).expect("a VGG");
+    expected.rpn.anchor_generator.sizes = vec![vec![64.0, 128.0, 256.0]];
+    write_shapes(&path, &torch_shapes(&expected));
+    let error = Weights::open(&path).expect_err("anchors").to_string();
+    for says in [
+        "9 anchors at each location of its one feature map",
+        r#"{"rpn_anchor_generator": {"sizes": [[128, 256, 512]], "aspect_ratios": [[0.5, 1, 2]]}}"#,
+    ] {
+        assert!(error.contains(says), "{error}");
+    }
+    let checkpoint = Checkpoint::open(&path).expect("a file");
+    let overrides = serde_json::json!({"rpn_anchor_generator": expected.rpn.anchor_generator});
+    let overrides = overrides.as_object().expect("an object");
+    let found = Weights::from_checkpoint_overridden(&checkpoint, overrides);
+    assert_eq!(found.expect("a detector").config, expected);
+    let misspelt = serde_json::json!({"rpn_anchor_generatr": {}});
+    let misspelt =
+        Weights::from_checkpoint_overridden(&checkpoint, misspelt.as_object().expect("an object"));
+    let error = misspelt.expect_err("misspelt").to_string();
+    assert!(
+        error.contains("did you mean rpn_anchor_generator?"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -181,7 +181,7 @@ impl ResNetConfig {
         let block = |position: usize| {
             let name = format!("layer{}.{position}", stage.number);
             Block {
-                module: name.clone(),
+                modules: vec![name.clone()],
                 name,
                 state: match position {
                     position if !stage.blocks.contains(&position) => BlockState::Dropped,

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::module::NormSettings;
-use super::{Sequential, SequentialError, StageSpec};
+use super::{LayerSpec, Sequential, SequentialError, StageSpec};
 use crate::channels::within;
 use crate::{
     AnyBackbone, Architecture, BackboneConfig, BackboneConfigError, Channels, FpnConfig, LevelSpec,
@@ -59,6 +59,9 @@ pub struct SequentialConfig<A: SequentialArch> {
     pub returned_layers: Vec<usize>,
     /// The pyramid. Without one, the last layer's output is the one feature map.
     pub fpn: Option<PyramidConfig>,
+    /// Without a pyramid, whether the last stage that is built ends with the layer that a pyramid would take its map
+    /// from: a VGG then lacks its last pooling, as in the paper on Faster R-CNN. torchvision: no.
+    pub trim_last_stage: bool,
     /// Stages that are the identity, by name. torchvision: none.
     pub dropped_stages: Vec<String>,
     /// Blocks that are the identity, by name. torchvision: none.
@@ -111,6 +114,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
             norm_momentum: 0.1,
             returned_layers: vec![last - 1, last],
             fpn: Some(PyramidConfig::default()),
+            trim_last_stage: false,
             dropped_stages: Vec::new(),
             dropped_blocks: Vec::new(),
             channels: Channels::default(),
@@ -130,16 +134,21 @@ impl<A: SequentialArch> SequentialConfig<A> {
         }
     }
 
-    /// torchvision's backbone with a body of that name.
+    /// The usual backbone with a body of that name; with a pyramid for `name_fpn`, without for `name_features`.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let mut all = A::ALL.iter();
-        let arch = all.find(|arch| arch.name() == name)?;
-        Some(arch.backbone())
+        A::ALL.iter().find_map(|arch| {
+            Some(match name.strip_prefix(arch.name())? {
+                "" => arch.backbone(),
+                "_fpn" => Self::with_fpn(*arch),
+                "_features" => Self::features(*arch),
+                _ => return None,
+            })
+        })
     }
 
     /// Whether the last stage that is built ends with the layer that its map is made of.
     pub(super) fn ends_at_map(&self) -> bool {
-        self.fpn.is_some()
+        self.fpn.is_some() || self.trim_last_stage
     }
 
     /// The pyramid by itself.
@@ -323,9 +332,24 @@ impl<A: SequentialArch> fmt::Display for SequentialConfig<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dropped = self.dropped_stages.iter().chain(&self.dropped_blocks);
         let dropped: Vec<&str> = dropped.map(String::as_str).collect();
-        let (arch, norm, returned) = (self.arch.name(), self.norm, &self.returned_layers);
-        let fpn = if self.fpn.is_some() { "-FPN" } else { "" };
-        write!(f, "{arch}{fpn} ({norm:?}, stages {returned:?}")?;
+        let specs = self.arch.stages();
+        let layers = specs.iter().flat_map(|stage| &stage.layers);
+        let norm = match layers.filter_map(LayerSpec::norm).next() {
+            Some(_) => format!("{:?}, ", self.norm),
+            None => String::new(),
+        };
+        let (arch, returned) = (self.arch.name(), &self.returned_layers);
+        match (&self.fpn, returned.last().and_then(|&last| specs.get(last))) {
+            (None, Some(last)) => {
+                let trimmed = if self.trim_last_stage {
+                    ", trimmed"
+                } else {
+                    ""
+                };
+                write!(f, "{arch} ({norm}one map, of {}{trimmed}", last.name)?;
+            }
+            _ => write!(f, "{arch}-FPN ({norm}stages {returned:?}")?,
+        }
         if !dropped.is_empty() {
             write!(f, " without {}", dropped.join(", "))?;
         }

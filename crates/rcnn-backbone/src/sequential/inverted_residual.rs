@@ -1,4 +1,4 @@
-//! A MobileNet's block (`torchvision.models.mobilenetv3.InvertedResidual`).
+//! A MobileNet's block (`InvertedResidual` of `torchvision.models.mobilenetv3` and `mobilenetv2`).
 
 use burn::module::Module;
 use burn::nn::conv::Conv2dConfig;
@@ -6,16 +6,18 @@ use burn::tensor::{Tensor, backend::Backend};
 use rcnn_ops::{Activation, Conv2d, ConvEpilogue, DetectionBackend, Phase};
 use rcnn_ops::{channel_gate, global_average_pool};
 
-use super::InvertedResidualSpec;
 use super::module::NormSettings;
+use super::{BlockNames, InvertedResidualSpec};
 use crate::conv_norm::conv_norm_then;
-use crate::{ConvNorm, ConvNormConfig};
+use crate::{BatchNorm2d, ConvNorm, ConvNormConfig};
 
-/// An inverted residual block.
+/// An inverted residual block, whose layers are in one of two lists: the family's name for them.
 #[derive(Module, Debug)]
 pub struct InvertedResidual<B: Backend> {
-    /// The layers one after another.
+    /// The layers of a MobileNetV3's block.
     pub block: Vec<BlockLayer<B>>,
+    /// The layers of a MobileNetV2's block.
+    pub conv: Vec<BlockLayer<B>>,
     /// Whether the input is added to the output.
     #[module(skip)]
     has_shortcut: bool,
@@ -30,6 +32,10 @@ pub enum BlockLayer<B: Backend> {
     ConvNorm(ConvNorm<B>),
     /// Squeeze and excitation.
     SqueezeExcitation(SqueezeExcitation<B>),
+    /// The last convolution of a MobileNetV2's block, whose norm is the next layer.
+    Conv(Conv2d<B>),
+    /// The norm of the convolution before.
+    Norm(BatchNorm2d<B>),
 }
 
 impl InvertedResidualSpec {
@@ -61,9 +67,20 @@ impl InvertedResidualSpec {
                 fc2: fc([squeeze, expanded]),
             })
         }));
-        block.push(conv([expanded, self.out], 1, 1, 1));
+        let project = norm.conv([expanded, self.out], 1).init(device);
+        let (block, conv) = match (self.names, project) {
+            (BlockNames::Conv, (conv, Some(norm))) => {
+                block.extend([BlockLayer::Conv(conv), BlockLayer::Norm(norm)]);
+                (Vec::new(), block)
+            }
+            (_, project) => {
+                block.push(BlockLayer::ConvNorm(project));
+                (block, Vec::new())
+            }
+        };
         InvertedResidual {
             block,
+            conv,
             has_shortcut,
             activation: self.activation,
         }
@@ -76,25 +93,47 @@ impl<B: DetectionBackend> InvertedResidual<B> {
     /// - output: `[N, C', H / stride, W / stride]`
     pub fn forward(&self, input: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
         let mut x = input.clone();
-        for (position, layer) in self.block.iter().enumerate() {
+        let mut layers = self.block.iter().chain(&self.conv).peekable();
+        while let Some(layer) = layers.next() {
             x = match layer {
-                BlockLayer::ConvNorm((conv, norm)) => {
-                    let is_last = position + 1 == self.block.len();
+                BlockLayer::ConvNorm((conv, norm)) if layers.peek().is_some() => {
                     let then = ConvEpilogue {
-                        residual: (is_last && self.has_shortcut).then(|| input.clone()),
-                        activation: if is_last {
-                            Activation::None
-                        } else {
-                            self.activation
-                        },
+                        activation: self.activation,
                         ..Default::default()
                     };
                     conv_norm_then(conv, norm.as_ref(), x, then, phase)
                 }
+                BlockLayer::ConvNorm((conv, norm)) => {
+                    self.project(conv, norm.as_ref(), x, &input, phase)
+                }
+                BlockLayer::Conv(conv) => {
+                    let norm = match layers.next() {
+                        Some(BlockLayer::Norm(norm)) => Some(norm),
+                        _ => None,
+                    };
+                    self.project(conv, norm, x, &input, phase)
+                }
                 BlockLayer::SqueezeExcitation(squeeze) => squeeze.forward(x),
+                BlockLayer::Norm(_) => x,
             };
         }
         x
+    }
+
+    /// The last convolution, without an activation.
+    fn project(
+        &self,
+        conv: &Conv2d<B>,
+        norm: Option<&BatchNorm2d<B>>,
+        x: Tensor<B, 4>,
+        input: &Tensor<B, 4>,
+        phase: Phase,
+    ) -> Tensor<B, 4> {
+        let then = ConvEpilogue {
+            residual: self.has_shortcut.then(|| input.clone()),
+            ..Default::default()
+        };
+        conv_norm_then(conv, norm, x, then, phase)
     }
 }
 

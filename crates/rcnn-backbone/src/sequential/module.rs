@@ -4,17 +4,18 @@ use burn::module::{
     AutodiffModule, Content, Devices, HasAutodiffModule, Module, ModuleDisplay,
     ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
 };
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rcnn_ops::{ConvEpilogue, DetectionBackend, Forward, Phase};
+use rcnn_ops::{Conv2d, ConvEpilogue, DetectionBackend, Forward, Phase, max_pool2d};
 
 use super::network::{Network, NetworkLayer};
 use super::{InvertedResidual, LayerSpec};
-use crate::conv_norm::conv_norm_then;
+use crate::conv_norm::{conv_norm_then, then_relu};
 use crate::stage::BlockState;
 use crate::{
-    Backbone, BackboneConfig, Body, ConvNorm, ConvNormConfig, FeatureMaps, LevelSpec, NormKind,
-    Stage,
+    Backbone, BackboneConfig, BatchNorm2d, BatchNorm2dConfig, Body, ConvNorm, ConvNormConfig,
+    FeatureMaps, LevelSpec, NormKind, Stage,
 };
 
 /// Layers that follow one another, named by their places as those of an `nn.Sequential`: `0`, `1`, ...
@@ -34,7 +35,13 @@ pub enum Layer<B: Backend> {
     ConvNorm(ConvNorm<B>),
     /// A MobileNet's block.
     InvertedResidual(InvertedResidual<B>),
-    /// Nothing, in the place of a layer that was dropped; the number means nothing.
+    /// A convolution and its ReLU. Its norm, if any, is the next layer, and is computed with it.
+    Conv(Conv2d<B>),
+    /// The norm of the convolution before.
+    Norm(BatchNorm2d<B>),
+    /// The largest value of each window.
+    MaxPool(MaxPool2d),
+    /// Nothing, in the place of a dropped layer or of the ReLU of a [`Conv`](Self::Conv); the number means nothing.
     Identity(usize),
 }
 
@@ -47,6 +54,17 @@ pub(super) struct NormSettings {
 }
 
 impl NormSettings {
+    /// Such a norm.
+    fn init<B: Backend>(self, num_features: usize, device: &B::Device) -> BatchNorm2d<B> {
+        let config = BatchNorm2dConfig {
+            num_features,
+            kind: self.kind,
+            eps: self.eps,
+            momentum: self.momentum,
+        };
+        config.init(device)
+    }
+
     /// A convolution with such a norm.
     pub(super) fn conv(self, channels: [usize; 2], kernel: usize) -> ConvNormConfig {
         ConvNormConfig {
@@ -77,6 +95,16 @@ impl NetworkLayer {
                 let has_shortcut = self.keeps_shape;
                 Layer::InvertedResidual(block.init(self.input, has_shortcut, norm, device))
             }
+            LayerSpec::Conv { out } => {
+                let (conv, _) = ConvNormConfig::new([self.input, out], 3).init(device);
+                Layer::Conv(conv)
+            }
+            LayerSpec::Norm => Layer::Norm(norm.init(self.input, device)),
+            LayerSpec::MaxPool => {
+                let pool = MaxPool2dConfig::new([2, 2]).with_strides([2, 2]);
+                Layer::MaxPool(pool.init())
+            }
+            LayerSpec::Relu => Layer::Identity(0),
         }
     }
 }
@@ -119,7 +147,10 @@ impl<B: DetectionBackend> Sequential<B> {
         let mut x = images;
         for (place, layer) in self.layers.iter().enumerate() {
             x = self.layer(place, layer, x, cx.phase);
-            cx.layer(place, &x);
+            // Others are computed with the layer before, if at all.
+            if !matches!(layer, Layer::Norm(_) | Layer::Identity(_)) {
+                cx.layer(place, &x);
+            }
             see(place, &x);
         }
         x
@@ -135,7 +166,15 @@ impl<B: DetectionBackend> Sequential<B> {
                 conv_norm_then(conv, norm.as_ref(), x, then, phase)
             }
             (Layer::InvertedResidual(block), _) => block.forward(x, phase),
-            (Layer::ConvNorm(_) | Layer::Identity(_), _) => x,
+            (Layer::Conv(conv), _) => {
+                let norm = match self.layers.get(place + 1) {
+                    Some(Layer::Norm(norm)) => Some(norm),
+                    _ => None,
+                };
+                conv_norm_then(conv, norm, x, then_relu(None), phase)
+            }
+            (Layer::MaxPool(pool), _) => max_pool2d(pool, x),
+            (Layer::ConvNorm(_) | Layer::Norm(_) | Layer::Identity(_), _) => x,
         }
     }
 }
@@ -169,9 +208,12 @@ impl<B: DetectionBackend> Body<B> for Sequential<B> {
         let Some(block) = self.network.block(block).filter(droppable) else {
             return false;
         };
-        let place: usize = block.module.parse().expect("a place");
-        let is_there = !matches!(self.layers[place], Layer::Identity(_));
-        self.layers[place] = Layer::Identity(0);
+        let places = block.modules.iter().map(|place| place.parse::<usize>());
+        let places: Vec<usize> = places.collect::<Result<_, _>>().expect("places");
+        let is_there = !matches!(self.layers[places[0]], Layer::Identity(_));
+        for place in places {
+            self.layers[place] = Layer::Identity(0);
+        }
         is_there
     }
 }

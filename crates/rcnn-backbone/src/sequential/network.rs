@@ -31,7 +31,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
     /// The resulting body, in which blocks that cannot be dropped are dropped too.
     pub(super) fn network(&self) -> Network {
         let last = self.returned_layers.last().copied().unwrap_or(0);
-        let (mut usual, mut channels, mut stride, mut built) = (3, 3, 1, 0);
+        let (mut usual, mut channels, mut stride) = (3, 3, 1);
         let mut network = Network {
             layers: Vec::new(),
             stages: Vec::new(),
@@ -53,17 +53,21 @@ impl<A: SequentialArch> SequentialConfig<A> {
                 modules: Vec::new(),
                 ..Stage::new(spec.name, channels, stride)
             };
+            let mut convolution_is_built = true;
             for (position, layer) in spec.layers.into_iter().enumerate() {
                 let place = network.layers.len();
                 let mut blocks = spec.blocks.iter().filter(|(block, _)| *block == position);
                 let block = blocks.next().map(|(_, name)| name.clone());
-                let is_dropped = block
+                let mut is_dropped = block
                     .as_ref()
                     .is_some_and(|b| self.dropped_blocks.contains(b));
+                match layer.follows_convolution() {
+                    true => is_dropped = !convolution_is_built,
+                    false => convolution_is_built = !is_dropped,
+                }
                 let keeps_shape = layer.keeps_shape(usual);
-                let usual_output = layer.out();
-                let chosen =
-                    |name: &str, usual| self.channels.get(&format!("{place}.{name}"), usual);
+                let usual_output = layer.out(usual);
+                let chosen = |name: &str, usual| self.channels.get(&path(place, name), usual);
                 let layer = NetworkLayer {
                     spec: layer.with_channels(channels, keeps_shape, &chosen),
                     input: channels,
@@ -72,25 +76,31 @@ impl<A: SequentialArch> SequentialConfig<A> {
                 };
                 if layer.is_built {
                     usual = usual_output;
-                    channels = layer.spec.out();
+                    channels = layer.spec.out(channels);
                     stride *= layer.spec.stride();
-                    built = place + 1;
                 }
                 if position == map {
                     (stage.channels, stage.stride) = (channels, stride);
                     network.maps.push(place);
                 }
+                if layer.spec.follows_convolution()
+                    && let Some(convolution) = stage.blocks.last_mut()
+                {
+                    convolution.modules.push(place.to_string());
+                }
                 stage.modules.push(place.to_string());
                 stage.blocks.extend(block.map(|name| Block {
                     name,
-                    module: place.to_string(),
+                    modules: vec![place.to_string()],
                     state: layer.state(),
                 }));
                 network.layers.push(layer);
             }
             network.stages.push(stage);
         }
-        network.layers.truncate(built);
+        if let Some(map) = network.maps.get(last) {
+            network.layers.truncate(map + 1);
+        }
         network
     }
 
@@ -104,10 +114,8 @@ impl<A: SequentialArch> SequentialConfig<A> {
         let (mut usual, mut free) = (3, Vec::new());
         for (place, layer) in layers.enumerate() {
             let layers = layer.free_layers(layer.keeps_shape(usual)).into_iter();
-            free.extend(
-                layers.map(|(name, usual)| FreeLayer::new(format!("{place}.{name}"), usual)),
-            );
-            usual = layer.out();
+            free.extend(layers.map(|(name, usual)| FreeLayer::new(path(place, &name), usual)));
+            usual = layer.out(usual);
         }
         free
     }
@@ -150,17 +158,25 @@ impl<A: SequentialArch> SequentialConfig<A> {
             }
             let block = whole.block(dropped).expect("a known block");
             if block.state == BlockState::ShapeChanging {
-                let place: usize = block.module.parse().expect("a place");
+                let place: usize = block.modules[0].parse().expect("a place");
                 let layer = whole.layers[place];
                 return Err(SequentialError::ShapeChangingBlock {
                     block: dropped.clone(),
                     input: layer.input,
-                    output: layer.spec.out(),
+                    output: layer.spec.out(layer.input),
                     stride: layer.spec.stride(),
                 });
             }
         }
         Ok(())
+    }
+}
+
+/// Path of a layer in the one at a place; of that itself, where it has no name in it.
+fn path(place: usize, name: &str) -> String {
+    match name {
+        "" => place.to_string(),
+        name => format!("{place}.{name}"),
     }
 }
 
@@ -174,7 +190,8 @@ impl Network {
 
 impl NetworkLayer {
     fn state(&self) -> BlockState {
-        match (self.is_built, self.keeps_shape) {
+        let keeps_shape = self.keeps_shape && self.spec.keeps_shape(self.input);
+        match (self.is_built, keeps_shape) {
             (false, _) => BlockState::Dropped,
             (true, true) => BlockState::Droppable,
             (true, false) => BlockState::ShapeChanging,

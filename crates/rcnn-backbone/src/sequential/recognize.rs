@@ -18,7 +18,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
     /// The configuration of the backbone whose tensors these are; nothing where they are of another family.
     pub(crate) fn recognize(backbone: &Shapes) -> Option<Result<Self, String>> {
         let body = backbone.within("body");
-        if body.has(A::MARK) {
+        if body.has(A::MARK) && backbone.any("fpn.") {
             return Some(Self::recognize_fpn(backbone, &body));
         }
         backbone
@@ -28,11 +28,14 @@ impl<A: SequentialArch> SequentialConfig<A> {
 
     fn recognize_fpn(backbone: &Shapes, body: &Shapes) -> Result<Self, String> {
         let (arch, _) = recognize_arch::<A>(body)?;
-        let whole = Self {
-            norm: norm(body, arch),
-            ..Self::with_fpn(arch)
-        };
-        let stages = whole.network().stages;
+        let mut whole = Self::with_fpn(arch);
+        whole.norm = norm(body, arch).unwrap_or(whole.norm);
+        let mut stages = whole.network().stages;
+        for stage in &mut stages {
+            // The body ends with the last stage that the pyramid takes.
+            let mut modules = stage.modules.iter();
+            stage.is_returnable = modules.any(|module| body.any(&format!("{module}.")));
+        }
         let fpn = FpnConfig::recognize(&backbone.within("fpn"), arch.name(), &stages)?;
         Ok(Self {
             returned_layers: fpn.returned_stages,
@@ -49,39 +52,38 @@ impl<A: SequentialArch> SequentialConfig<A> {
     fn recognize_features(body: &Shapes) -> Result<Self, String> {
         let (arch, places) = recognize_arch::<A>(body)?;
         let mut config = Self::features(arch);
-        config.norm = norm(body, arch);
+        config.norm = norm(body, arch).unwrap_or(config.norm);
         if config.norm == NormKind::FrozenBatchNorm2d {
             // torchvision puts these in with their own epsilon.
             (config.norm_eps, config.norm_momentum) = (1e-5, 0.1);
         }
-        let ends = |stage: &usize| {
-            let cut = Self {
-                returned_layers: vec![*stage],
-                ..config.clone()
-            };
-            weighted(&cut.network()) == places
-        };
-        let last = (0..arch.stages().len()).find(ends).ok_or_else(|| {
-            format!(
-                "a {} of {places} layers, where {} has none of its ends of stages",
-                arch.name(),
-                body.path("*")
-            )
-        })?;
-        config.returned_layers = vec![last];
-        Ok(config)
+        // Layers without weights, as the pooling at the end of a VGG, leave no trace: the stage is then taken whole.
+        let cuts = [false, true].into_iter().flat_map(|trimmed| {
+            let stages = 0..arch.stages().len();
+            stages.map(move |stage| (stage, trimmed))
+        });
+        for (stage, trimmed) in cuts {
+            config.returned_layers = vec![stage];
+            config.trim_last_stage = trimmed;
+            if weighted(&config.network()) == places {
+                return Ok(config);
+            }
+        }
+        Err(format!(
+            "a {} of {places} layers ({}), which is no whole number of its stages",
+            arch.name(),
+            body.path("*")
+        ))
     }
 }
 
-/// The kind of the norms; frozen without any.
-fn norm<A: SequentialArch>(body: &Shapes, arch: A) -> NormKind {
+/// The kind of the norms, if there are any.
+fn norm<A: SequentialArch>(body: &Shapes, arch: A) -> Option<NormKind> {
     let network = SequentialConfig::features(arch).network();
     let layers = network.layers.iter().enumerate();
     let mut norms =
-        layers.filter_map(|(place, layer)| Some(format!("{place}.{}", layer.spec.norm()?)));
-    norms
-        .next()
-        .map_or(NormKind::default(), |name| body.norm(&name))
+        layers.filter_map(|(place, layer)| Some(format!("{place}{}", layer.spec.norm()?)));
+    norms.next().map(|name| body.norm(&name))
 }
 
 /// Number of layers with weights.
@@ -119,7 +121,8 @@ fn recognize_arch<A: SequentialArch>(body: &Shapes) -> Result<(A, usize), String
         .ok_or_else(|| {
             let known: Vec<&str> = all().map(A::name).collect();
             format!(
-                "{}, but the layers are of none of {}",
+                "{}, but the layers are of none of {}; if the backbone is custom, load with \
+                 Weights::open_with and load_into",
                 body.path(A::MARK),
                 known.join(", ")
             )

@@ -31,6 +31,17 @@ pub enum LayerSpec {
     },
     /// A MobileNet's block.
     InvertedResidual(InvertedResidualSpec),
+    /// A 3x3 convolution with a bias, of stride 1. A [`Norm`](Self::Norm) or none and a ReLU follow.
+    Conv {
+        /// Channels of the output.
+        out: usize,
+    },
+    /// The norm of the convolution before.
+    Norm,
+    /// The activation of the convolution before.
+    Relu,
+    /// The largest of 2x2 pixels, of stride 2.
+    MaxPool,
 }
 
 /// A MobileNet's block: a 1x1 convolution to more channels, a depthwise one, perhaps squeeze and excitation, and a
@@ -51,14 +62,36 @@ pub struct InvertedResidualSpec {
     pub activation: Activation,
     /// Stride of the depthwise convolution.
     pub stride: usize,
+    /// What torchvision calls the layers.
+    pub names: BlockNames,
+}
+
+/// Names of a MobileNet's blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockNames {
+    /// `block.0`, ...: the last convolution has its norm beside it (MobileNetV3).
+    Block,
+    /// `conv.0`, ...: the last convolution and its norm are two layers (MobileNetV2).
+    Conv,
+}
+
+impl BlockNames {
+    /// Name of the list of layers, and what follows the place of the last convolution in its own.
+    fn list_and_end(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Block => ("block", ".0"),
+            Self::Conv => ("conv", ""),
+        }
+    }
 }
 
 impl LayerSpec {
-    /// Channels of the output.
-    pub(super) fn out(&self) -> usize {
+    /// Channels of the output, for an input of these channels.
+    pub(super) fn out(&self, input: usize) -> usize {
         match self {
-            Self::ConvNormActivation { out, .. } => *out,
+            Self::ConvNormActivation { out, .. } | Self::Conv { out } => *out,
             Self::InvertedResidual(block) => block.out,
+            Self::Norm | Self::Relu | Self::MaxPool => input,
         }
     }
 
@@ -67,20 +100,24 @@ impl LayerSpec {
         match self {
             Self::ConvNormActivation { stride, .. } => *stride,
             Self::InvertedResidual(block) => block.stride,
+            Self::Conv { .. } | Self::Norm | Self::Relu => 1,
+            Self::MaxPool => 2,
         }
     }
 
     /// Whether the output has the shape of an input of these channels.
     pub(super) fn keeps_shape(&self, input: usize) -> bool {
-        self.stride() == 1 && self.out() == input
+        self.stride() == 1 && self.out(input) == input
     }
 
     /// Names of the convolutions whose output channels are free, with those that they have; of a layer that adds its
-    /// input, if `keeps_shape`.
+    /// input, if `keeps_shape`. A layer that is one convolution has no name in itself.
     pub(super) fn free_layers(&self, keeps_shape: bool) -> Vec<(String, usize)> {
         match self {
             Self::ConvNormActivation { out, .. } => vec![("0".into(), *out)],
             Self::InvertedResidual(block) => block.free_layers(keeps_shape),
+            Self::Conv { out } => vec![(String::new(), *out)],
+            Self::Norm | Self::Relu | Self::MaxPool => Vec::new(),
         }
     }
 
@@ -107,6 +144,10 @@ impl LayerSpec {
             Self::InvertedResidual(block) => {
                 Self::InvertedResidual(block.with_channels(input, keeps_shape, channels))
             }
+            Self::Conv { out } => Self::Conv {
+                out: channels("", out),
+            },
+            Self::Norm | Self::Relu | Self::MaxPool => self,
         }
     }
 
@@ -117,15 +158,24 @@ impl LayerSpec {
                 vec![("0.weight".into(), vec![*out, input, *kernel, *kernel])]
             }
             Self::InvertedResidual(block) => block.weights(input),
+            Self::Conv { out } => vec![("weight".into(), vec![*out, input, 3, 3])],
+            Self::Norm | Self::Relu | Self::MaxPool => Vec::new(),
         }
     }
 
-    /// Name of the norm, if any, from which the kind of all norms is inferred.
+    /// What follows the layer's place in the name of its norm, if any, from which the kind of all norms is
+    /// inferred.
     pub(super) fn norm(&self) -> Option<&'static str> {
         match self {
-            Self::ConvNormActivation { .. } => Some("1"),
-            Self::InvertedResidual(_) => None,
+            Self::ConvNormActivation { .. } => Some(".1"),
+            Self::Norm => Some(""),
+            _ => None,
         }
+    }
+
+    /// Whether the layer belongs to the convolution before, and goes with it.
+    pub(super) fn follows_convolution(&self) -> bool {
+        matches!(self, Self::Norm | Self::Relu)
     }
 }
 
@@ -134,10 +184,11 @@ impl InvertedResidualSpec {
     fn convolutions(&self) -> [String; 3] {
         let depthwise = usize::from(self.has_expansion);
         let last = depthwise + 1 + usize::from(self.squeeze.is_some());
+        let (list, end) = self.names.list_and_end();
         [
-            "block.0.0".into(),
-            format!("block.{}.fc1", depthwise + 1),
-            format!("block.{last}.0"),
+            format!("{list}.0.0"),
+            format!("{list}.{}.fc1", depthwise + 1),
+            format!("{list}.{last}{end}"),
         ]
     }
 
@@ -175,20 +226,21 @@ impl InvertedResidualSpec {
         let (expanded, kernel) = (self.expanded, self.kernel);
         let mut layers = Vec::new();
         if self.has_expansion {
-            layers.push(vec![("0", vec![expanded, input, 1, 1])]);
+            layers.push(vec![(".0", vec![expanded, input, 1, 1])]);
         }
-        layers.push(vec![("0", vec![expanded, 1, kernel, kernel])]);
+        layers.push(vec![(".0", vec![expanded, 1, kernel, kernel])]);
         if let Some(squeeze) = self.squeeze {
             layers.push(vec![
-                ("fc1", vec![squeeze, expanded, 1, 1]),
-                ("fc2", vec![expanded, squeeze, 1, 1]),
+                (".fc1", vec![squeeze, expanded, 1, 1]),
+                (".fc2", vec![expanded, squeeze, 1, 1]),
             ]);
         }
-        layers.push(vec![("0", vec![self.out, expanded, 1, 1])]);
+        let (list, end) = self.names.list_and_end();
+        layers.push(vec![(end, vec![self.out, expanded, 1, 1])]);
         let layers = layers.into_iter().enumerate();
         layers
             .flat_map(|(i, weights)| {
-                let name = move |(name, shape)| (format!("block.{i}.{name}.weight"), shape);
+                let name = move |(name, shape)| (format!("{list}.{i}{name}.weight"), shape);
                 weights.into_iter().map(name)
             })
             .collect()

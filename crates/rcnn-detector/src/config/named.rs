@@ -1,15 +1,16 @@
 //! torchvision's detectors, by the names of the functions that build them.
 
-use rcnn_backbone::{BackboneConfig, MobileNetV3Arch, SequentialConfig};
-use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
+use rcnn_backbone::{BackboneConfig, MobileNetV3Arch, SequentialConfig, VggArch};
+use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig, PoolMethod};
+use rcnn_rpn::AnchorGenerator;
 
 use crate::FasterRcnnConfig;
 
 /// A configuration for a number of classes.
 type Build = fn(usize) -> FasterRcnnConfig;
 
-/// Functions of `torchvision.models.detection` and what they build.
-const DETECTORS: [(&str, Build); 7] = [
+/// Functions of `torchvision.models.detection` and what they build, and the paper's detector.
+const DETECTORS: [(&str, Build); 8] = [
     (
         "fasterrcnn_resnet50_fpn",
         FasterRcnnConfig::fasterrcnn_resnet50_fpn,
@@ -38,6 +39,7 @@ const DETECTORS: [(&str, Build); 7] = [
         "fasterrcnn_mobilenet_v3_large_320_fpn",
         FasterRcnnConfig::fasterrcnn_mobilenet_v3_large_320_fpn,
     ),
+    ("fasterrcnn_vgg16", FasterRcnnConfig::fasterrcnn_vgg16),
 ];
 
 /// A name of no detector and no backbone.
@@ -127,6 +129,34 @@ impl FasterRcnnConfig {
         config
     }
 
+    /// The detector of the paper (Ren et al. 2015, <https://arxiv.org/abs/1506.01497>): VGG-16 without its last pooling,
+    /// three sizes of anchors, RoIPool and two linear layers of 4096 with dropout. Images are normalised as torchvision's
+    /// VGG-16 has them. torchvision has no such function.
+    pub fn fasterrcnn_vgg16(num_classes: usize) -> Self {
+        let backbone = SequentialConfig {
+            trim_last_stage: true,
+            ..SequentialConfig::features(VggArch::Vgg16)
+        };
+        let mut config = Self::new(backbone, num_classes);
+        config.transform.min_size = vec![600];
+        config.transform.max_size = 1000;
+        let rpn = &mut config.rpn;
+        rpn.anchor_generator = AnchorGenerator::with_sizes(vec![vec![128.0, 256.0, 512.0]]);
+        rpn.pre_nms_top_n_train = 12_000;
+        rpn.pre_nms_top_n_test = 6000;
+        rpn.post_nms_top_n_test = 300;
+        let heads = &mut config.roi_heads;
+        heads.box_roi_pool.featmap_names = vec!["0".into()];
+        heads.box_roi_pool.method = PoolMethod::RoiPool;
+        heads.box_head = BoxHeadConfig::TwoMlp {
+            representation_size: 4096,
+        };
+        heads.box_dropout = 0.5;
+        heads.batch_size_per_image = 128;
+        heads.nms_thresh = 0.3;
+        config
+    }
+
     /// The first of torchvision's detectors over a backbone of this architecture, with this backbone in it; else
     /// torchvision's `FasterRCNN` over it.
     pub fn usual(backbone: BackboneConfig, num_classes: usize) -> Self {
@@ -164,11 +194,12 @@ impl FasterRcnnConfig {
     }
 }
 
-/// Whether two backbones are of the same body and have as many feature maps.
+/// Whether two backbones are of the same body and have feature maps of the same strides.
 fn is_alike(a: &BackboneConfig, b: &BackboneConfig) -> bool {
     let [a, b] = [a, b].map(|backbone| {
         let network = backbone.architecture()?;
-        Some((network.name(), network.levels().len()))
+        let strides = network.levels().into_iter().map(|level| level.stride);
+        Some((network.name(), strides.collect::<Vec<_>>()))
     });
     a.is_some() && a == b
 }

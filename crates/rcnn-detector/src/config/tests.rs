@@ -241,6 +241,7 @@ fn nonsense() -> Changed {
     all.add("box_head.conv_layers", &SIZES, |c, v| c.roi_heads.box_head = chain(vec![8, v], vec![], 0.0));
     all.add("box_head.conv_layers", &[1000], |c, v| c.roi_heads.box_head = chain(vec![8; v], vec![], 0.0));
     all.add("box_head.fc_layers", &SIZES, |c, v| c.roi_heads.box_head = chain(vec![], vec![8, v], 0.0));
+    all.add("box_dropout", &SHARES, |c, v| c.roi_heads.box_dropout = v);
     all.add("box_head.norm", &SHARES, |c, v| c.roi_heads.box_head = chain(vec![8], vec![8], v));
     all.add("box_score_thresh", &SHARES32, |c, v| c.roi_heads.score_thresh = v);
     all.add("box_nms_thresh", &SHARES, |c, v| c.roi_heads.nms_thresh = v);

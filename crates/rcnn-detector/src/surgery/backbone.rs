@@ -64,7 +64,8 @@ pub(super) fn drop_stage(network: &mut dyn Architecture, stage: &str) -> Result<
 pub(super) fn drop_block(network: &mut dyn Architecture, name: &str) -> Result<(), SurgeryError> {
     let stages = network.stages();
     for (position, stage) in stages.iter().enumerate() {
-        let Some(block) = stage.blocks.iter().position(|block| block.name == name) else {
+        let mut blocks = stage.blocks.iter();
+        let Some(block) = blocks.position(|block| goes_by(&block.name, name)) else {
             continue;
         };
         if stage.blocks[block].state == BlockState::Dropped {
@@ -125,12 +126,17 @@ fn has_pool(network: &dyn Architecture) -> bool {
     network.levels().iter().any(|level| level.name == POOL)
 }
 
+/// Whether a stage or block is meant, by its name or by the numbers in it: `layer4.1` or `4.1`, `conv5_2` or `5_2`.
+fn goes_by(name: &str, given: &str) -> bool {
+    name == given || name.trim_start_matches(|c: char| c.is_alphabetic()) == given
+}
+
 /// Position of a stage that is built and could have a feature map.
 fn find(stages: &[Stage], name: &str) -> Result<usize, SurgeryError> {
     let known = |stage: &&Stage| stage.is_built && stage.is_returnable;
     let found = stages
         .iter()
-        .position(|stage| stage.name == name && known(&stage));
+        .position(|stage| goes_by(&stage.name, name) && known(&stage));
     found.ok_or_else(|| SurgeryError::NoSuchStage {
         stage: name.to_string(),
         built: (stages.iter().filter(known))

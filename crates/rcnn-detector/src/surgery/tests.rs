@@ -5,6 +5,8 @@ use rcnn_roi::BoxHeadConfig;
 
 use super::{Operation, SurgeryError};
 use crate::FasterRcnnConfig;
+#[cfg(feature = "record")]
+use crate::cost::Costs;
 
 fn resnet(arch: ResNetArch, returned_layers: &[usize]) -> FasterRcnnConfig {
     let backbone = ResNetFpnConfig {
@@ -312,5 +314,48 @@ fn mask_and_keypoint_heads_come_and_go() {
     ] {
         let error = with(&config, text).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+#[cfg(feature = "record")]
+fn every_architecture_loses_blocks_and_stages_in_its_own_terms() {
+    for (name, block, number, stage) in [
+        ("resnet18", "layer3.1", "3.1", "layer2"),
+        ("mobilenet_v3_large", "stage4.1", "4.1", "stage2"),
+        ("mobilenet_v3_small_features", "stage3.2", "3.2", "stage2"),
+        ("mobilenet_v2", "stage4.2", "4.2", "stage3"),
+        ("mobilenet_v2_fpn", "stage2.1", "2.1", "stage2"),
+        ("vgg11", "conv5_2", "5_2", "conv3"),
+        ("vgg16_bn", "conv5_2", "5_2", "conv3"),
+        ("vgg19_fpn", "conv4_4", "4_4", "conv2"),
+    ] {
+        let whole = FasterRcnnConfig::named(name, 4).expect(name);
+        let costs = |config: &FasterRcnnConfig| config.costs((320, 320).into()).expect(name);
+        let has_stage = |costs: &Costs| costs.parts().iter().any(|(part, _)| *part == stage);
+        let all = costs(&whole);
+        assert!(has_stage(&all), "{name}: {:?}", all.parts());
+
+        let dropped = operated(&whole, &[&format!("drop-block {block}")]);
+        let by_number = operated(&whole, &[&format!("drop-block {number}")]);
+        assert_eq!(dropped, by_number, "{name}");
+        let (fewer, all) = (costs(&dropped).total(), all.total());
+        assert!(
+            fewer.macs < all.macs,
+            "{name} without {block}: {fewer:?} of {all:?}"
+        );
+        let again = operate(&dropped, &[&format!("drop-block {block}")]);
+        assert!(
+            matches!(again, Err(SurgeryError::DroppedAlready(_))),
+            "{again:?}"
+        );
+
+        // Later stages may compute at a higher resolution, so that there are fewer parameters but more operations.
+        let without = costs(&operated(&whole, &[&format!("drop-stage {stage}")]));
+        assert!(!has_stage(&without), "{name}: {:?}", without.parts());
+        assert!(
+            without.total().parameters < all.parameters,
+            "{name} without {stage}"
+        );
     }
 }
