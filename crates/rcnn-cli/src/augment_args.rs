@@ -7,7 +7,7 @@ use rcnn_data::Augmentation;
 use rcnn_data::augment::{FixedSizeCrop, IouCrop, Photometric, ScaleJitter};
 use rcnn_types::Size;
 
-use crate::detect::unit;
+use crate::thresholds::unit;
 
 /// What is done to training images. What is not given stays as it was.
 #[derive(Args)]

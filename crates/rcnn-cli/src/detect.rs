@@ -1,7 +1,6 @@
 //! `rcnn detect`: finds objects in pictures.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
@@ -11,10 +10,9 @@ use image::RgbImage;
 use indicatif::ProgressBar;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::roi::NmsMethod;
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{FasterRcnnConfig, Instances, Size, StandardFasterRcnn};
-use rcnn_types::MASK_THRESHOLD;
+use rcnn_types::{MASK_THRESHOLD, find_class};
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
@@ -25,6 +23,7 @@ use crate::output::{
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
+use crate::thresholds::{ThresholdArgs, unit};
 
 /// Find objects in pictures
 ///
@@ -51,25 +50,11 @@ pub(crate) struct DetectArgs {
     /// Precision to compute in, where the device can: half of it is faster on a GPU, and less exact
     #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
-    /// Lowest score of a detection, 0 to 1 [default: the model's; torchvision's is 0.05]
-    #[arg(long, value_name = "F", value_parser = unit::<f32>)]
-    score_thresh: Option<f32>,
-    /// IoU above which the lower-scored of two detections of a class goes [default: the model's;
-    /// torchvision's is 0.5]
-    #[arg(long, value_name = "F", value_parser = unit::<f32>)]
-    nms_thresh: Option<f32>,
-    /// Let detections of different classes suppress each other
-    #[arg(long)]
-    class_agnostic_nms: bool,
-    /// Lower the scores of overlapped detections instead of dropping them (Gaussian Soft-NMS)
-    #[arg(long)]
-    soft_nms: bool,
+    #[command(flatten)]
+    thresholds: ThresholdArgs,
     /// Report these classes only, by name or number
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     classes: Vec<String>,
-    /// Most detections of an image [default: the model's; torchvision's is 100]
-    #[arg(long, value_name = "N")]
-    detections_per_img: Option<usize>,
     /// Images computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
     batch_size: usize,
@@ -95,14 +80,6 @@ pub(crate) struct DetectArgs {
     recursive: bool,
 }
 
-/// A number from 0 to 1, for clap.
-pub(crate) fn unit<F: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<F, String> {
-    match text.parse() {
-        Ok(value) if (F::from(0)..=F::from(1)).contains(&value) => Ok(value),
-        _ => Err("expected a number from 0 to 1".to_string()),
-    }
-}
-
 pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
     let images = inputs::expand(&args.images, args.recursive)?;
     let files = args.model.files().chain([Path::new(&args.weights)]);
@@ -116,14 +93,14 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
         None => None,
     };
     let mut weights = args.model.open(&args.weights)?;
-    args.apply(&mut weights.config);
+    args.thresholds.apply(&mut weights.config);
     let classes = args.wanted_classes(&weights.config)?;
     if folder.is_some() {
         tell_illegible(&weights.config.class_names);
     }
     let printer = Printer::new(Style {
         format: args.format,
-        masks: args.masks,
+        masks: args.masks.into(),
         names: ClassNames(weights.config.class_names.clone()),
         skeleton: skeleton(&weights.config),
         draw_thresh: args.draw_thresh,
@@ -143,23 +120,6 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
 }
 
 impl DetectArgs {
-    fn apply(&self, config: &mut FasterRcnnConfig) {
-        let roi_heads = &mut config.roi_heads;
-        if let Some(score_thresh) = self.score_thresh {
-            roi_heads.score_thresh = score_thresh;
-        }
-        if let Some(nms_thresh) = self.nms_thresh {
-            roi_heads.nms_thresh = f64::from(nms_thresh);
-        }
-        if let Some(most) = self.detections_per_img {
-            roi_heads.detections_per_img = most;
-        }
-        roi_heads.nms_class_agnostic |= self.class_agnostic_nms;
-        if self.soft_nms {
-            roi_heads.nms_method = NmsMethod::SoftGaussian { sigma: 0.5 };
-        }
-    }
-
     /// Numbers of the classes to report; none means all.
     fn wanted_classes(&self, config: &FasterRcnnConfig) -> Result<Option<Vec<usize>>> {
         if self.classes.is_empty() {
@@ -167,14 +127,7 @@ impl DetectArgs {
         }
         let number = |wanted: &String| {
             let wanted = wanted.trim();
-            let named = config.class_names.iter().position(|name| name == wanted);
-            let number = || {
-                wanted
-                    .parse()
-                    .ok()
-                    .filter(|n| (1..config.num_classes).contains(n))
-            };
-            named.or_else(number).with_context(|| {
+            find_class(wanted, &config.class_names, config.num_classes).with_context(|| {
                 let names = config.class_names.iter().skip(1).map(String::as_str);
                 let known: Vec<&str> = names.filter(|name| *name != "N/A").collect();
                 match known.is_empty() {

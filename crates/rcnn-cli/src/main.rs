@@ -24,8 +24,11 @@ mod preview;
 mod progress;
 #[cfg(feature = "train")]
 mod prune;
+#[cfg(feature = "serve")]
+mod serve;
 mod source;
 mod surgery;
+mod thresholds;
 #[cfg(feature = "train")]
 mod train;
 
@@ -56,6 +59,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Detect(detect::DetectArgs),
+    #[cfg(feature = "serve")]
+    Serve(serve::ServeArgs),
     #[cfg(feature = "train")]
     Train(train::TrainArgs),
     #[cfg(feature = "data")]
@@ -107,6 +112,7 @@ fn usage_error(error: clap::Error) -> clap::Error {
     };
     let (feature, has) = match command.as_str() {
         "train" | "prune" => ("train", cfg!(feature = "train")),
+        "serve" => ("serve", cfg!(feature = "serve")),
         "eval" | "data" | "analyze" => ("data", cfg!(feature = "data")),
         _ => return error,
     };
@@ -133,6 +139,8 @@ fn check_environment() -> Result<()> {
 fn run(command: Command) -> Result<Outcome> {
     match command {
         Command::Detect(args) => detect::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(args),
         #[cfg(feature = "data")]

@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use image::RgbImage;
 use rcnn_image::draw::{Label, draw_labels, is_legible, legible};
-use rcnn_types::{BBox, CocoResult, Instance, Instances, Mask, pad_to_columns, text_columns};
+use rcnn_types::{
+    CocoResult, ImageRecord, Instance, Instances, Segmentation, Size, pad_to_columns, text_columns,
+};
 use serde::Serialize;
 
 use crate::files;
@@ -40,19 +42,12 @@ pub(crate) enum MaskFormat {
     None,
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Segmentation<'a> {
-    Polygon(Vec<Vec<f64>>),
-    Rle(&'a Mask),
-}
-
-impl MaskFormat {
-    fn segmentation<'a>(self, mask: Option<&'a Mask>) -> Option<Segmentation<'a>> {
-        match self {
-            Self::Polygon => Some(Segmentation::Polygon(mask?.to_polygons())),
-            Self::Rle => Some(Segmentation::Rle(mask?)),
-            Self::None => None,
+impl From<MaskFormat> for rcnn_types::MaskFormat {
+    fn from(format: MaskFormat) -> Self {
+        match format {
+            MaskFormat::Polygon => Self::Polygon,
+            MaskFormat::Rle => Self::Rle,
+            MaskFormat::None => Self::None,
         }
     }
 }
@@ -67,30 +62,6 @@ impl ClassNames {
             None => label.to_string(),
         }
     }
-}
-
-#[derive(Serialize)]
-struct ImageRecord<'a> {
-    image: &'a str,
-    width: u32,
-    height: u32,
-    detections: Vec<Detection<'a>>,
-}
-
-#[derive(Serialize)]
-struct Detection<'a> {
-    #[serde(rename = "box")]
-    bbox: BBox,
-    label: usize,
-    name: String,
-    score: f32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    segmentation: Option<Segmentation<'a>>,
-    /// x, y and visibility of each, as COCO has them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    keypoints: Option<&'a [f32]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    keypoint_scores: Option<&'a [f32]>,
 }
 
 #[derive(Serialize)]
@@ -111,7 +82,7 @@ pub(crate) struct Printer {
 /// Parts of detections that are printed and drawn.
 pub(crate) struct Style {
     pub(crate) format: Format,
-    pub(crate) masks: MaskFormat,
+    pub(crate) masks: rcnn_types::MaskFormat,
     pub(crate) names: ClassNames,
     /// Positions, from 0, of the keypoints that a line connects.
     pub(crate) skeleton: Vec<[usize; 2]>,
@@ -134,28 +105,12 @@ impl Printer {
     ) -> Result<()> {
         let mut out = io::stdout().lock();
         let name = path.to_string_lossy();
-        let (width, height) = image.dimensions();
         match self.style.format {
             Format::Table => self.table(&mut out, &name, image, found)?,
             Format::Json | Format::Jsonl => {
-                let masks = self.style.masks;
-                let scores = found.keypoint_scores.as_ref();
-                let detections = found.iter().enumerate().map(|(index, object)| Detection {
-                    bbox: object.bbox,
-                    label: object.label,
-                    name: self.style.names.get(object.label),
-                    score: object.score,
-                    segmentation: masks.segmentation(object.mask),
-                    keypoints: object.keypoints.map(|points| points.0.as_flattened()),
-                    keypoint_scores: scores.map(|all| all[index].as_slice()),
-                });
-                let detections = detections.collect();
-                let record = ImageRecord {
-                    image: &name,
-                    width,
-                    height,
-                    detections,
-                };
+                let size = Size::from_dimensions(image.dimensions());
+                let record =
+                    ImageRecord::new(&name, size, found, &self.style.names.0, self.style.masks);
                 self.item(&mut out, &record)?;
             }
             Format::Coco => {

@@ -21,7 +21,7 @@ mod write;
 
 pub use error::{ImageError, ImageErrorKind};
 pub use image::metadata::Orientation;
-pub use read::{Header, open_rgb, upright_size};
+pub use read::{Header, decode_rgb, open_rgb, upright_size};
 pub use write::{encode, is_ours};
 
 /// The extensions of the files that are looked for in folders, in lower case. A file's format is

@@ -48,9 +48,20 @@ pub(crate) const MAX_BYTES: u64 = 1 << 32;
 /// ```
 pub fn open_rgb(path: impl AsRef<Path>) -> Result<RgbImage, ImageError> {
     let path = path.as_ref();
-    let (mut file, mut bytes, format) = open(path)?;
+    let mut file = File::open(path).map_err(io_error(path))?;
+    let (mut bytes, format) = recognize(path, &mut file)?;
     file.read_to_end(&mut bytes).map_err(io_error(path))?;
     decode(path, bytes, format)
+}
+
+/// Decodes the bytes of a file as [`open_rgb`] does; errors call it by `name`.
+///
+/// # Errors
+/// When they are not a whole image of a supported kind.
+pub fn decode_rgb(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<RgbImage, ImageError> {
+    let name = name.as_ref();
+    let (_, format) = recognize(name, &mut bytes.as_slice())?;
+    decode(name, bytes, format)
 }
 
 /// Size and orientation of an image, read without its pixels.
@@ -69,7 +80,19 @@ impl Header {
     /// When the file cannot be read, or does not begin as an image of a supported kind.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ImageError> {
         let path = path.as_ref();
-        let (mut file, mut bytes, format) = open(path)?;
+        Self::read_from(path, File::open(path).map_err(io_error(path))?)
+    }
+
+    /// Reads the header in the bytes of a file, which errors call by `name`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_bytes(name: impl AsRef<Path>, bytes: &[u8]) -> Result<Self, ImageError> {
+        Self::read_from(name.as_ref(), Cursor::new(bytes))
+    }
+
+    fn read_from(path: &Path, mut file: impl Read + Seek) -> Result<Self, ImageError> {
+        let (mut bytes, format) = recognize(path, &mut file)?;
         let source = Source { path, format };
         match format {
             ImageFormat::Jpeg => {
@@ -95,11 +118,11 @@ impl Header {
             }
             ImageFormat::Tiff => source.guard(|| {
                 file.rewind().map_err(io_error(path))?;
-                let mut tiff = Tiff::open(&source, BufReader::new(&file))?;
+                let mut tiff = Tiff::open(&source, BufReader::new(&mut file))?;
                 Ok(Self::new(tiff.size(), tiff.orientation()))
             }),
             _ => source.guard(|| {
-                let (decoder, orientation) = source.decoder(BufReader::new(&file))?;
+                let (decoder, orientation) = source.decoder(BufReader::new(&mut file))?;
                 Ok(Self::new(decoder.dimensions(), orientation))
             }),
         }
@@ -131,16 +154,14 @@ pub fn upright_size(path: impl AsRef<Path>) -> Result<Size, ImageError> {
     Ok(Header::read(path)?.upright_size())
 }
 
-/// Opens a file and recognises its format by its first bytes, which are returned too.
-fn open(path: &Path) -> Result<(File, Vec<u8>, ImageFormat), ImageError> {
-    let mut file = File::open(path).map_err(io_error(path))?;
+/// Reads the first bytes of a file and recognises its format by them.
+fn recognize(path: &Path, file: &mut impl Read) -> Result<(Vec<u8>, ImageFormat), ImageError> {
     let mut bytes = Vec::new();
-    file.by_ref()
-        .take(Content::HEAD as u64)
+    file.take(Content::HEAD as u64)
         .read_to_end(&mut bytes)
         .map_err(io_error(path))?;
     let format = format_of(path, &bytes)?;
-    Ok((file, bytes, format))
+    Ok((bytes, format))
 }
 
 /// The format of the file that begins with `head`.

@@ -105,6 +105,13 @@ pub fn parse_class_names(text: &str, num_classes: usize) -> Result<Vec<String>, 
     }
 }
 
+/// The class that a name or a number means.
+pub fn find_class(wanted: &str, names: &[String], num_classes: usize) -> Option<usize> {
+    let named = names.iter().position(|name| name == wanted);
+    let number = || wanted.parse().ok().filter(|n| (1..num_classes).contains(n));
+    named.or_else(number)
+}
+
 fn is_background(name: &str) -> bool {
     let name = name.to_lowercase();
     name.contains("background") || name == "bg"

@@ -8,6 +8,8 @@ mod eval;
 mod faults;
 mod overwrite;
 mod prune;
+#[cfg(feature = "serve")]
+mod serve;
 mod shapes;
 mod simd;
 mod train;

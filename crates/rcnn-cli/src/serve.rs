@@ -1,0 +1,173 @@
+//! `rcnn serve`: a detector as an HTTP service.
+
+use std::env;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::weights::Weights;
+use rcnn_serve::{Detector, Options, Server, interrupted};
+
+use crate::Outcome;
+use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
+use crate::events::{LogFormat, set_format};
+use crate::source::{ModelArgs, positive};
+use crate::thresholds::ThresholdArgs;
+
+/// Variable of the environment that holds the token, where `--token` is not given.
+const TOKEN: &str = "RCNN_TOKEN";
+
+/// Find objects in pictures that come over HTTP
+///
+/// POST /detect takes a picture as its body, or several as the files of a form, and answers as `rcnn detect --format json`
+/// prints. In the query: score_thresh, nms_thresh, max_dets, classes, masks (rle, polygon, none) and
+/// name. A page to try it in a browser is at /. GET /model, /health, /ready and /metrics (Prometheus)
+/// say how it is. SIGTERM and ctrl-c end it once what was begun is finished.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  rcnn serve                                      # blood cells, at http://127.0.0.1:8000
+  rcnn serve --weights COCO_V1 --score-thresh 0.3
+  RCNN_TOKEN=secret rcnn serve --weights cells.bpk --listen 0.0.0.0:80 --log json
+  curl --data-binary @photo.jpg 'http://127.0.0.1:8000/detect?score_thresh=0.5'
+  curl -F a=@a.jpg -F b=@b.png http://127.0.0.1:8000/detect")]
+pub(crate) struct ServeArgs {
+    /// Weights: a .pth, .safetensors or .bpk file, or the name of published ones such as COCO_V1;
+    /// without, the bundled detector of blood cells
+    #[arg(long, short, value_name = "FILE|NAME", default_value = rcnn_burn::bundled::BLOOD_CELLS)]
+    weights: String,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Where to compute, as far as built in: flex, ndarray, wgpu or cuda, the latter two with a
+    /// number for another card than the first, such as cuda:1
+    #[arg(long, value_name = "D", default_value_t = default_device())]
+    device: DeviceName,
+    /// Precision to compute in, where the device can
+    #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
+    #[command(flatten)]
+    thresholds: ThresholdArgs,
+    /// Address and port to listen on; port 0 is any free one, 0.0.0.0 every address of this machine
+    #[arg(long, value_name = "ADDR", default_value_t = Options::default().listen)]
+    listen: SocketAddr,
+    /// Answer only requests with `Authorization: Bearer TOKEN` [default: $RCNN_TOKEN, which other
+    /// users of the machine cannot see; none]
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Most pictures computed together; only pictures of one padded size are
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().max_batch)]
+    batch_size: usize,
+    /// Milliseconds that a batch waits for pictures that are being decoded
+    #[arg(long, value_name = "MS", default_value_t = Options::default().batch_window.as_millis() as u64)]
+    batch_window: u64,
+    /// Most pictures that wait or are computed; further ones are answered with 429
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().queue)]
+    queue: usize,
+    /// Most megabytes (MiB) of a request; larger ones are answered with 413
+    #[arg(long, value_name = "MB", value_parser = positive, default_value_t = Options::default().max_body >> 20)]
+    max_body: usize,
+    /// Most megapixels (1024x1024) of a picture, as its header says; larger ones are answered with 413
+    #[arg(long, value_name = "MP", value_parser = positive, default_value_t = Options::default().max_pixels >> 20)]
+    max_pixels: usize,
+    /// Most connections; further ones wait
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().max_connections)]
+    max_connections: usize,
+    /// Seconds for a request to arrive (408), again for its detections (503), and again for the answer
+    /// to be taken
+    #[arg(long, value_name = "S", value_parser = positive, default_value_t = Options::default().timeout.as_secs() as usize)]
+    timeout: usize,
+    /// How requests are logged on standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+}
+
+pub(crate) fn run(args: ServeArgs) -> Result<Outcome> {
+    set_format(args.log);
+    let options = args.options()?;
+    let mut weights = args.model.open(&args.weights)?;
+    args.thresholds.apply(&mut weights.config);
+    let has_token = options.token.is_some();
+    let server = Server::bind(options)?;
+    introduce(server.local_addr(), has_token);
+    let device = args.device.clone();
+    run_on(
+        &[device],
+        Serve {
+            args,
+            weights,
+            server,
+        },
+    )
+}
+
+/// Says where the server is and how to use it.
+fn introduce(address: SocketAddr, has_token: bool) {
+    let access = match has_token {
+        true => format!(" -H \"Authorization: Bearer ${TOKEN}\""),
+        false => String::new(),
+    };
+    tracing::info!(
+        "listening on http://{address}: open it in a browser, or\n  curl --data-binary @photo.jpg{access} \
+         'http://{address}/detect?score_thresh=0.5'"
+    );
+    if !address.ip().is_loopback() && !has_token {
+        tracing::warn!("whoever reaches this address may use the server: there is no --token");
+    }
+}
+
+impl ServeArgs {
+    fn options(&self) -> Result<Options> {
+        let token = match &self.token {
+            Some(token) => Some(token.clone()),
+            None => match env::var(TOKEN) {
+                Ok(token) => Some(token),
+                Err(env::VarError::NotPresent) => None,
+                Err(error) => return Err(error).context(TOKEN),
+            },
+        };
+        let is_usable =
+            |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if !token.as_ref().is_none_or(is_usable) {
+            bail!("--token and {TOKEN}: expected visible ASCII characters without spaces");
+        }
+        Ok(Options {
+            listen: self.listen,
+            token,
+            max_batch: self.batch_size,
+            batch_window: Duration::from_millis(self.batch_window.min(10_000)),
+            queue: self.queue,
+            max_body: self.max_body.saturating_mul(1 << 20),
+            max_pixels: self.max_pixels.saturating_mul(1 << 20),
+            max_connections: self.max_connections,
+            timeout: Duration::from_secs(self.timeout.min(86_400) as u64),
+        })
+    }
+}
+
+struct Serve {
+    args: ServeArgs,
+    weights: Weights,
+    server: Server,
+}
+
+impl Job for Serve {
+    type Output = Outcome;
+
+    fn run<B: DetectionBackend>(self, mut devices: Vec<B::Device>) -> Result<Outcome> {
+        let Self {
+            args,
+            weights,
+            server,
+        } = self;
+        let device = devices.remove(0);
+        let load = move || {
+            let model = args.model.load::<B>(weights, &device)?;
+            let model = model.cast(args.dtype.into())?;
+            let place = args.device.to_string();
+            anyhow::Ok(Detector::new(&args.weights, &place, model, device)?)
+        };
+        server.run(load, interrupted())?;
+        Ok(Outcome::Done)
+    }
+}
