@@ -28,7 +28,8 @@ pub(crate) async fn authorize(
         (Some(_), Some(_)) => "the token is not this server's",
         (Some(_), None) => "a token is needed: `Authorization: Bearer TOKEN`",
     };
-    linger(request.into_body().into_data_stream());
+    let (head, body) = request.into_parts();
+    linger(&head.headers, body);
     Refusal::new(StatusCode::UNAUTHORIZED, message).into_response()
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn uploads(
 ) -> Result<Vec<Upload>, Refusal> {
     let headers = &head.headers;
     if let Err(refusal) = check_head(app, headers) {
-        linger(body.into_data_stream());
+        linger(headers, body);
         return Err(refusal);
     }
     let mut stream = body.into_data_stream();
@@ -45,7 +45,7 @@ pub(crate) async fn uploads(
     let received = match timeout(time, receive(app, &mut stream)).await {
         Ok(Ok(received)) => received,
         Ok(Err(refusal)) => {
-            linger(stream);
+            drain(stream);
             return Err(refusal);
         }
         Err(_) => return Err(too_slow(time)),
@@ -142,9 +142,15 @@ async fn receive(app: &App, stream: &mut BodyDataStream) -> Result<Received, Ref
     }
 }
 
-/// Reads what still comes of a body that is not wanted, for a moment: a client that cannot send on would not read
-/// why.
-pub(crate) fn linger(mut stream: BodyDataStream) {
+/// Lets a client send on for a moment what is not wanted: one that cannot would not read why.
+pub(crate) fn linger(headers: &HeaderMap, body: Body) {
+    // Reading would ask for what is not sent before it is asked for.
+    if !headers.contains_key(header::EXPECT) {
+        drain(body.into_data_stream());
+    }
+}
+
+fn drain(mut stream: BodyDataStream) {
     const MOST: usize = 64 << 20;
     tokio::spawn(timeout(Duration::from_secs(3), async move {
         let mut read = 0;

@@ -43,7 +43,7 @@ pub(crate) async fn detect(
     let (name, wanted) = match wanted(&app, query) {
         Ok(wanted) => wanted,
         Err(refusal) => {
-            linger(body.into_data_stream());
+            linger(&head.headers, body);
             return Err(refusal);
         }
     };

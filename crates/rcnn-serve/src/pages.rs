@@ -96,7 +96,8 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
 pub(crate) async fn not_found(request: Request) -> Refusal {
     let message = "there is no such page; POST a picture to /detect, or look at /, /model, /health, /ready \
                    and /metrics";
-    linger(request.into_body().into_data_stream());
+    let (head, body) = request.into_parts();
+    linger(&head.headers, body);
     Refusal::new(StatusCode::NOT_FOUND, message)
 }
 
@@ -105,6 +106,7 @@ pub(crate) async fn wrong_method(request: Request) -> Refusal {
         "/detect" => "send the picture with POST",
         _ => "this is to be read with GET",
     };
-    linger(request.into_body().into_data_stream());
+    let (head, body) = request.into_parts();
+    linger(&head.headers, body);
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
