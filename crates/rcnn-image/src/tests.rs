@@ -9,7 +9,9 @@ use image::{ImageFormat, RgbImage};
 use rcnn_types::Size;
 
 use super::read::{decode, format_of};
-use super::{ImageError, ImageErrorKind, encode, is_ours, open_rgb, upright_size};
+use super::{
+    Header, ImageError, ImageErrorKind, decode_rgb, encode, is_ours, open_rgb, upright_size,
+};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images")
@@ -78,8 +80,16 @@ fn every_kind_is_as_pil_gives_it() {
 fn sizes_are_those_of_the_decoded_image() {
     for (name, path) in pictures() {
         let size = upright_size(&path);
+        let bytes = fs::read(&path).unwrap();
+        let header = Header::from_bytes(&name, &bytes);
         match open_rgb(&path) {
-            Ok(picture) => assert_eq!(size.unwrap().dimensions(), picture.dimensions(), "{name}"),
+            Ok(picture) => {
+                let size = size.unwrap();
+                assert_eq!(size.dimensions(), picture.dimensions(), "{name}");
+                // The same of bytes in memory.
+                assert_eq!(header.unwrap().upright_size(), size, "{name}");
+                assert!(decode_rgb(&name, bytes).unwrap() == picture, "{name}");
+            }
             // Only the pixels tell that these cannot be used.
             Err(error) => assert!(name == "float.tiff" || name == "bands.tiff", "{error}"),
         }

@@ -203,9 +203,9 @@ async fn serve(
     let mut stop = pin!(stop);
     let failed = loop {
         let accept = async {
-            // The number of permits never changes.
-            let permit = app.connections.clone().acquire_owned().await;
-            (listener.accept().await, permit.ok())
+            let accepted = listener.accept().await;
+            // Beyond the most, one waits here, and others in the system's queue.
+            (accepted, app.connections.clone().acquire_owned().await.ok())
         };
         tokio::select! {
             (accepted, permit) = accept => match accepted {
