@@ -40,7 +40,8 @@ fn is(format: LogFormat) -> bool {
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
-        let ours = target.starts_with("rcnn_") || target.starts_with("weights_import");
+        let krate = target.split("::").next().unwrap_or(target);
+        let ours = krate == "rcnn" || krate == "weights_import" || krate.starts_with("rcnn_");
         ours && metadata.is_event() && *metadata.level() <= Level::INFO
     }
 

@@ -64,13 +64,18 @@ impl ModelInfo {
                 "names": keypoint.names,
                 "skeleton": keypoint.skeleton,
             })),
-            "score_thresh": roi_heads.score_thresh,
+            "score_thresh": decimal(roi_heads.score_thresh),
             "nms_thresh": roi_heads.nms_thresh,
             "detections_per_img": roi_heads.detections_per_img,
             "min_size": config.transform.min_size,
             "max_size": config.transform.max_size,
         })
     }
+}
+
+/// The number as it is written: 0.05, not the double 0.05000000074505806.
+fn decimal(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(number.into())
 }
 
 type Detect = dyn FnMut(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError>;

@@ -62,6 +62,7 @@ async function ask(path, options = {}) {
 }
 
 async function askForModel() {
+  const token = sessionStorage.getItem("token");
   try {
     model = await ask("model");
   } catch (error) {
@@ -70,6 +71,8 @@ async function askForModel() {
       setTimeout(askForModel, 1000);
     } else if (error.status === 401) {
       $("model").textContent = "";
+      // Whoever has not given one yet did nothing wrong.
+      show(token ? error.message : "");
     } else {
       show(error.message);
     }

@@ -173,6 +173,7 @@ fn paths_and_methods_that_there_are_not() {
     assert_eq!(get(server.address, "/health").status, 200);
     let model = get(server.address, "/model").json();
     assert_eq!(model["class_names"][1], "cat");
+    assert_eq!(model["score_thresh"], 0.05);
     assert_eq!(model["keypoints"]["skeleton"], json!([[0, 1], [1, 2]]));
     assert_eq!(model["limits"]["pictures"], 64);
 }

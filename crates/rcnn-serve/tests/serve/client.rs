@@ -205,8 +205,8 @@ pub(crate) fn read_answer(stream: &mut TcpStream) -> Answer {
     };
     let length = head
         .lines()
-        .find_map(|line| line.strip_prefix("content-length: "));
-    let length: usize = length.expect("a length").parse().expect("a number");
+        .find_map(|line| line.strip_prefix("content-length:"));
+    let length: usize = length.expect("a length").trim().parse().expect("a number");
     while body.len() < length {
         let count = stream.read(&mut buffer).expect("a body");
         assert!(count > 0, "the server hung up");
@@ -222,7 +222,7 @@ pub(crate) fn read_answer(stream: &mut TcpStream) -> Answer {
 
 /// The bytes of a request.
 pub(crate) fn request(method: &str, path: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
     for header in headers {
         head.push_str(&format!("{header}\r\n"));
     }
