@@ -534,6 +534,12 @@ fn a_folder_of_nothing_known_says_what_is_in_it() {
     ] {
         assert!(error.contains(part), "no `{part}` in {error}");
     }
+    let folder = Folder::new();
+    folder.picture("a.png", 64, 48);
+    folder.file("annotations/instances_train.json", b"PK\x03\x04\x14\0");
+    let error = folder.read().unwrap_err().to_string();
+    let part = "annotations/instances_train.json is a zip archive";
+    assert!(error.contains(part), "no `{part}` in {error}");
     let options = ReadOptions {
         format: Some(Format::Voc),
         ..ReadOptions::default()
