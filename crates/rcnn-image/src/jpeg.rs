@@ -63,13 +63,10 @@ impl<'a> Jpeg<'a> {
             true => PixelFormat::Cmyk,
             false => PixelFormat::Rgb,
         });
+        self.decoder.set_lenient(true);
         self.decoder.set_block_smoothing(true);
         self.decoder.set_max_memory(MAX_BYTES as usize);
-        // Only whole data take the decoder's fast path.
-        let image = self.decoder.decode_image().or_else(|_| {
-            self.decoder.set_lenient(true);
-            self.decoder.decode_image()
-        });
+        let image = self.decoder.decode_image();
         let image = image.map_err(|e| error(self.source, e))?;
         for warning in &image.warnings {
             if let DecodeWarning::UnsupportedRecovered { detail } = warning {
