@@ -1,6 +1,6 @@
 //! The errors in each image, and a contact sheet of the worst images.
 
-use image::imageops::replace;
+use image::imageops::{FilterType, replace, resize};
 use image::{Rgb, RgbImage};
 use rcnn_image::draw::{
     Align, BLACK, Canvas, PALE, Pen, WHITE, draw_keypoints, draw_mask, fit, legible, text_width,
@@ -133,12 +133,22 @@ const MISSED: Rgb<u8> = Rgb([225, 0, 150]);
 const WRONG: Rgb<u8> = Rgb([255, 190, 0]);
 const FOUND: Rgb<u8> = Rgb([0, 150, 110]);
 
+/// An image as a tile shows it: shrunk, or enlarged by a whole number so that masks of small images can be seen.
+fn fitted(image: &RgbImage) -> RgbImage {
+    let ((width, height), (most_w, most_h)) = (image.dimensions(), PICTURE.dimensions());
+    let times = (most_w / width.max(1)).min(most_h / height.max(1));
+    match image.is_empty() || times < 2 {
+        true => shrink(image, PICTURE),
+        false => resize(image, width * times, height * times, FilterType::Nearest),
+    }
+}
+
 impl Tile {
     /// An image with its errors marked: boxes, and masks and keypoints where there are some, with the lines of
     /// the skeletons, which are given by label. The notes count false positives, missed and found objects, each
     /// in the colour of its marks.
     pub fn from_errors(image: &RgbImage, errors: &ImageErrors, skeletons: &[Skeleton]) -> Self {
-        let mut canvas = Canvas(shrink(image, PICTURE));
+        let mut canvas = Canvas(fitted(image));
         let size = Size::from_dimensions(canvas.0.dimensions());
         let scale = |small: u32, large: u32| f64::from(small) / f64::from(large.max(1));
         let across = scale(canvas.0.width(), image.width());

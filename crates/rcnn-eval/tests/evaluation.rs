@@ -273,6 +273,10 @@ fn the_worst_pictures_show_masks_and_keypoints() {
     }
     assert_ne!(with.get_pixel(30, 55), without.get_pixel(30, 55), "a line");
     assert_eq!(with.get_pixel(5, 5).0, [0; 3], "none to an unlabelled one");
+    // Small pictures are enlarged, and what is drawn with them.
+    let small = Tile::from_errors(&RgbImage::new(100, 100), &evaluation.errors[0], &[]);
+    assert_eq!(small.picture.dimensions(), (300, 300));
+    assert_eq!(small.picture.get_pixel(90, 120).0, [255; 3], "a keypoint");
 }
 
 #[test]
