@@ -5,6 +5,7 @@ mod config;
 mod datasets;
 mod devices;
 mod eval;
+mod export;
 mod faults;
 mod overwrite;
 mod prune;
