@@ -43,7 +43,7 @@ SIZES = {
 KINDS = {
     "dynamic": [],
     "opset18": ["--opset", "18"],
-    "opset22": ["--opset", "22"],
+    "opset21": ["--opset", "21"],
     "gather": ["--pooling", "gather"],
     "image": ["--input", "image"],
     "fixed": [],

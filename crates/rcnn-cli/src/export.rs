@@ -68,7 +68,7 @@ pub(crate) struct ExportArgs {
     /// How features of boxes are pooled
     #[arg(long, value_enum, default_value_t = PoolingKind::RoiAlign)]
     pooling: PoolingKind,
-    /// Version of ONNX's operators, 13 to 22; 13 is the one that most runtimes read
+    /// Version of ONNX's operators, 13 to 21; 13 is the one that most runtimes read
     #[arg(long, value_name = "N")]
     opset: Option<i64>,
     /// Compare the file in ONNX Runtime with the model on these pictures, once it is written. For a build with

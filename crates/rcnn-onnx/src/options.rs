@@ -9,7 +9,7 @@ use crate::error::OnnxError;
 pub struct OnnxOptions {
     /// Store weights in half precision: half the size, and computed in single precision.
     pub half_weights: bool,
-    /// Version of ONNX's operators, 13 to 22. The default is 13, in which all runtimes have the same
+    /// Version of ONNX's operators, 13 to 21 (of 22 ONNX Runtime has no RoiAlign). The default is 13, in which all runtimes have the same
     /// RoIAlign.
     pub opset: i64,
     /// Fixed sizes of everything; outputs are padded to the most detections of an image and counted.
@@ -76,7 +76,7 @@ pub enum Pooling {
 }
 
 /// Versions of ONNX's operators that files are written for.
-pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 13..=22;
+pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 13..=21;
 
 impl OnnxOptions {
     pub(crate) fn validate(&self) -> Result<(), OnnxError> {

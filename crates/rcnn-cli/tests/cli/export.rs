@@ -27,7 +27,7 @@ fn kinds_of_file_that_there_are_not_are_rejected_before_anything_is_written() {
         assert_fails(&export(&[&["-o", "none.onnx"], flags].concat()), code, says);
         assert!(!path("none.onnx").exists());
     };
-    fails(&["--opset", "11"], 1, "opset 11: expected 13 to 22");
+    fails(&["--opset", "11"], 1, "opset 11: expected 13 to 21");
     fails(&["--batch", "2"], 2, "--size");
     fails(&["--size", "64"], 2, "800x1088");
     fails(&["--body", "--input", "image"], 2, "cannot be used with");
