@@ -145,32 +145,8 @@ CASES = [
         gains(8, 1, 32, 4, bias=16), plain(256, 400), norm="batch", variant="features",
     ),
     case(
-        "mobilenet_v3_large_features", "mobilenet_v3_large", 4, [("features/large~0", 130, 150)],
-        gains(8, 1, 32, 4, bias=16), plain(256, 400), norm="batch", variant="features",
-    ),
-    case(
         "mobilenet_v3_small_features", "mobilenet_v3_small", 4, [("features/small~0", 130, 150)],
         gains(8, 1, 32, 4, bias=16), plain(256, 400), norm="frozen", variant="features",
-    ),
-    case(
-        "vgg16_features", "vgg16", 4, [("features/vgg~0", 130, 150)],
-        gains(1, 0.25, 1, 0.5, bias=16), plain(192, 300), norm="none", variant="features",
-    ),
-    case(
-        "vgg19_features", "vgg19", 4, [("features/vgg19~0", 130, 150)],
-        gains(1, 0.25, 1, 0.5, bias=16), plain(192, 300), norm="none", variant="features",
-    ),
-    case(
-        "vgg13_bn_features", "vgg13_bn", 4, [("features/bn~0", 130, 150)],
-        gains(8, 1, 32, 4, bias=16), plain(192, 300), norm="batch", variant="features",
-    ),
-    case(
-        "vgg11_roi_pool", "vgg11", 4, [("pool/a~0", 90, 130), ("pool/b~0", 100, 80)],
-        gains(1, 0.25, 1, 0.5, bias=16), plain(128, 200, method="roi_pool"), norm="none", variant="features",
-    ),
-    case(
-        "vgg16_paper", "vgg16", 4, [("paper~0", 120, 170)],
-        gains(1, 0.25, 1, 0.5, bias=16), {"min_size": [256], "max_size": 400}, norm="none", variant="paper", trim=1,
     ),
     case(
         "custom_backbone", "custom", 4, [("custom/a~0", 110, 140), ("custom/b~0", 128, 96)],

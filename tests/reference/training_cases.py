@@ -1,7 +1,7 @@
 """The training cases, in the form of cases.py. Written to train_<case>.json as they stand."""
 
 import cases
-from cases import FIVE_SIZES, HIGH, RAISED, gains, plain
+from cases import HIGH, RAISED, gains
 
 TRAINING = {
     "rpn_pre_nms_top_n_train": 200,
@@ -69,28 +69,5 @@ CASES = [
         "mask_keypoint_empty", ("branches/a~1", "branches/b~1"),
         gains(0.25, 0.0625, 0.0625, 0.25, fpn=RAISED), {"mask": MASK, "keypoint": KEYPOINT},
         boxes=(5, 0), visible=(False, False),
-    ),
-    case(
-        "mobilenet_v3_large_frozen", "mobilenet_v3_large", ("large/a~0", "large/b~0"),
-        gains(2, 0.25, 2, 1),
-        options={"min_size": [256], "max_size": 400, "rpn_anchor_generator": FIVE_SIZES},
-        trainable_layers=4, variant="mobilenet",
-    ),
-    case(
-        "mobilenet_v3_small_features", "mobilenet_v3_small", ("small/a~0", "small/b~0"),
-        gains(2, 0.25, 2, 1), options=plain(256, 400), trainable_layers=6, variant="features",
-    ),
-    case(
-        "mobilenet_v2_features", "mobilenet_v2", ("v2/a~0", "v2/b~0"),
-        gains(2, 0.25, 2, 1), options=plain(256, 400), variant="features",
-    ),
-    case(
-        "vgg16_features", "vgg16", ("vgg/a~0", "vgg/b~0"),
-        gains(0.5, 0.0625, 0.25, 0.25), options=plain(192, 300), norm="none", variant="features",
-    ),
-    case(
-        "vgg11_bn_features", "vgg11_bn", ("bn/a~0", "bn/b~0"),
-        gains(0.5, 0.0625, 0.25, 0.25), options=plain(192, 300, method="roi_pool"), norm="batch",
-        trainable_layers=4, body_bias=1.0, variant="features",
     ),
 ]

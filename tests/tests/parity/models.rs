@@ -338,8 +338,9 @@ const SMALL: [&str; 7] = [
 ];
 
 /// Cases of many operations, left out where each takes its time.
-const LARGE: [&str; 10] = [
+const LARGE: [&str; 11] = [
     "mobilenet_v3_large_320",
+    "mobilenet_v3_small_features",
     "mobilenet_v3_small_frozen",
     "resnet101_frozen",
     "resnet18_batchnorm",
