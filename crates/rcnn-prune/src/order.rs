@@ -134,7 +134,7 @@ impl Order {
     }
 
     /// Removes as little as makes the network as fast as wanted, by trying: `measure` makes the network and returns
-    /// the time of a detection, in seconds, of which `share` times that of the whole network may be left.
+    /// the time of a detection, in any unit, of which `share` times that of the whole network may be left.
     ///
     /// # Errors
     /// When that cannot be met within the limits, or measuring fails.

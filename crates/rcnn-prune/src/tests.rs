@@ -228,6 +228,16 @@ fn configs() -> Vec<FasterRcnnConfig> {
     ]
 }
 
+/// A backbone without a pyramid.
+fn one_map(name: &str) -> FasterRcnnConfig {
+    let mut config = small(BackboneConfig::named(name).expect("a backbone"));
+    config.rpn.anchor_generator.sizes.truncate(1);
+    config.rpn.anchor_generator.aspect_ratios.truncate(1);
+    config.roi_heads.box_roi_pool.featmap_names.truncate(1);
+    config.roi_heads.box_roi_pool.output_size = [2; 2];
+    config
+}
+
 fn detections(model: &StandardFasterRcnn<Flex>) -> (Vec<Vec<f32>>, Vec<f32>) {
     let device = Default::default();
     Flex::seed(&device, 5);
@@ -279,7 +289,8 @@ fn with_zeros(groups: &ChannelGroups, weights: &Weights) -> (Weights, Kept) {
 /// Every second unit of every group has zeros wherever it goes through: the network computes the same without it.
 #[test]
 fn channels_that_are_zero_are_removed_without_a_trace() {
-    for config in configs() {
+    let maps = ["mobilenet_v2_features", "vgg11_bn"].map(one_map);
+    for config in configs().into_iter().chain(maps) {
         let (groups, whole) = (groups(&config), weights(&config));
         let (zeroed, kept) = with_zeros(&groups, &whole);
         let (pruned, report) = groups.prune(&zeroed, &kept).expect("a model");

@@ -139,11 +139,14 @@ impl Steps<'_> {
             BudgetKind::Macs => whole.macs as f64 / now.macs.max(1) as f64,
             BudgetKind::Params => whole.parameters as f64 / now.parameters.max(1) as f64,
             BudgetKind::Time => {
+                // Side by side, so that what else the machine does slows both.
+                let whole = current.load::<B>(device)?;
                 let share = plan.share_after(1);
                 return order.meet_time(share, &mut |kept| {
                     let (model, _) = groups.prune(current, kept)?;
                     let model = model.load::<B>(device)?;
-                    Ok(measured([&model], plan.size, device)?[0])
+                    let [before, after] = measured([&whole, &model], plan.size, device)?;
+                    Ok(after / before)
                 });
             }
         };
