@@ -58,6 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.rpn.anchor_generator = AnchorGenerator {
         sizes: vec![vec![32.0, 64.0, 128.0]],
         aspect_ratios: vec![vec![0.5, 1.0, 2.0]],
+        strides: None,
     };
     config.transform.min_size = vec![240];
     let model = config.init_with_backbone(Plain::<Flex>::new(&device), &device)?;

@@ -45,7 +45,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!(
         "{} detections",
-        model.roi_heads.box_branch().select_detections(all).len()
+        model
+            .roi_heads
+            .box_branch()
+            .select_detections(all, images.image_sizes[0])
+            .len()
     );
     Ok(())
 }

@@ -21,7 +21,8 @@ The rule, which the Rust tests repeat bit for bit:
   2-D and 4-D ``*.weight``          0       f32(sqrt(6 / product(shape[1:])))
   ================================  ======  =====================================
 
-* The base of ``backbone.body.*.bias``, the body's norms, is the case's ``body_bias`` if it has one.
+* The base of ``backbone.body.*.bias``, the body's norms, is the case's ``body_bias`` if it has one, and that of
+  one-dimensional ``*.weight`` its ``norm_weight``.
 * ``scale`` is then multiplied by the tensor's gain, a power of two (1 unless the case lists one).
 * Image ``name``: channel ``c`` of pixel ``(y, x)`` is ``(3 * coarse + fine) // 4``, where
   ``coarse`` is ``z >> 56`` of key ``name/coarse`` at ``i = ((y // 8) * 4096 + x // 8) * 3 + c``
@@ -32,7 +33,6 @@ The rule, which the Rust tests repeat bit for bit:
 import math
 
 import numpy as np
-import torch
 
 MASK = (1 << 64) - 1
 
@@ -77,12 +77,19 @@ def base_and_scale(key, shape):
     raise ValueError(f"the rule does not cover {key} {list(shape)}")
 
 
-def weight(key, shape, gain=1.0, body_bias=0.0):
+def values(key, shape, gain=1.0, body_bias=0.0, norm_weight=0.6):
     base, scale = base_and_scale(key, shape)
+    if len(shape) == 1 and key.endswith(".weight"):
+        base = norm_weight
     if key.startswith("backbone.body.") and key.endswith(".bias"):
         base = body_bias
-    values = np.float32(scale) * np.float32(gain) * signed(key, shape)
-    return torch.from_numpy(np.float32(base) + values)
+    return np.float32(base) + np.float32(scale) * np.float32(gain) * signed(key, shape)
+
+
+def weight(key, shape, gain=1.0, body_bias=0.0):
+    import torch
+
+    return torch.from_numpy(values(key, shape, gain, body_bias))
 
 
 def fill(model, gains=None, body_bias=0.0):
@@ -105,6 +112,8 @@ def image_u8(name, height, width):
 
 
 def image(name, height, width):
+    import torch
+
     pixels = image_u8(name, height, width).astype(np.float32) / np.float32(255)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

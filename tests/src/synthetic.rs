@@ -19,16 +19,16 @@ fn fnv1a(key: &str) -> u64 {
 }
 
 /// The rule's value of every element of a tensor, in torch's layout.
-fn weight(key: &str, shape: &[usize], gain: f32, body_bias: f32) -> Vec<f32> {
+fn weight(key: &str, shape: &[usize], gain: f32, changes: &Changes) -> Vec<f32> {
     let (base, scale) = if key.ends_with("running_var") {
         (1.0f32, 0.5f32)
     } else if key.ends_with("running_mean") {
         (0.0, 0.1)
     } else if key.ends_with(".bias") {
         let body = key.starts_with("backbone.body.");
-        (if body { body_bias } else { 0.0 }, 0.05)
+        (if body { changes.body_bias } else { 0.0 }, 0.05)
     } else if shape.len() == 1 {
-        (0.6, 0.12)
+        (changes.norm_weight, 0.12)
     } else {
         let fan_in: usize = shape[1..].iter().product();
         (0.0, (6.0 / fan_in as f64).sqrt() as f32)
@@ -44,12 +44,24 @@ fn weight(key: &str, shape: &[usize], gain: f32, body_bias: f32) -> Vec<f32> {
 }
 
 /// What a case changes of the rule.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Changes {
     /// Factors of the scale, by name.
     pub gains: HashMap<String, f32>,
     /// Base of the biases of the body's norms.
     pub body_bias: f32,
+    /// Base of the weights of norms.
+    pub norm_weight: f32,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            gains: HashMap::new(),
+            body_bias: 0.0,
+            norm_weight: 0.6,
+        }
+    }
 }
 
 /// A state dict of the rule's weights for parameters of these names and shapes, which
@@ -62,7 +74,7 @@ pub fn state_dict(
     let values = |(name, shape): &(String, Vec<usize>)| {
         let key = torch_name(name);
         let gain = changes.gains.get(&key).copied().unwrap_or(1.0);
-        let values = weight(&key, shape, gain, changes.body_bias);
+        let values = weight(&key, shape, gain, changes);
         let tensor = StateTensor::new(TensorData::new(values, shape.clone()));
         (name.clone(), tensor)
     };

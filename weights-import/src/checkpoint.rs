@@ -12,7 +12,7 @@ use rcnn_files::Content;
 use crate::error::CheckpointError;
 use crate::source::Source;
 use crate::storage::StoredTensor;
-use crate::{burnpack, names, published, pytorch, safetensors};
+use crate::{burnpack, names, published, pytorch, safetensors, tensorflow};
 
 /// File format of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +26,17 @@ pub enum Format {
     Safetensors,
     /// Burn's own: a CBOR header and the data.
     Burnpack,
+    /// A graph of TensorFlow whose variables are constants: `frozen_inference_graph.pb`, or inside a `saved_model.pb`.
+    TensorflowGraph,
+    /// A checkpoint of TensorFlow: an index and the data beside it.
+    TensorflowCheckpoint,
+}
+
+impl Format {
+    /// Whether it is one of TensorFlow's.
+    pub(crate) fn is_tensorflow(self) -> bool {
+        matches!(self, Self::TensorflowGraph | Self::TensorflowCheckpoint)
+    }
 }
 
 impl fmt::Display for Format {
@@ -35,6 +46,8 @@ impl fmt::Display for Format {
             Self::TorchLegacy => "PyTorch legacy",
             Self::Safetensors => "safetensors",
             Self::Burnpack => "burnpack",
+            Self::TensorflowGraph => "TensorFlow frozen graph",
+            Self::TensorflowCheckpoint => "TensorFlow checkpoint",
         })
     }
 }
@@ -72,7 +85,8 @@ impl Contents {
     }
 }
 
-/// An open checkpoint file: its tensors by name, in the order of the file, in torch's layouts.
+/// An open checkpoint file: its tensors by name, in the order of the file, in torch's layouts; of TensorFlow's files in
+/// TensorFlow's.
 ///
 /// Opening reads what describes the tensors and checks every tensor's extent against the file; the data stays there until
 /// [`StoredTensor::data`] reads it. The file stays open as long as any of its tensors is held: to replace it meanwhile is
@@ -85,7 +99,8 @@ pub struct Checkpoint {
     pub format: Format,
     /// Its size in bytes.
     pub file_size: u64,
-    /// The key-value pairs of a safetensors or burnpack header; PyTorch's formats have none.
+    /// The key-value pairs of a safetensors or burnpack header, and what a graph of TensorFlow says of its
+    /// operations; other formats have none.
     pub metadata: BTreeMap<String, String>,
     /// Contents of the file that are not read, and why: "`class_counts` is not a dense tensor but ...".
     pub notes: Vec<String>,
@@ -98,12 +113,15 @@ impl Checkpoint {
     ///
     /// Names are the dotted paths of nested dicts' keys: `{"model": {"fc.weight": ..}}` gives `model.fc.weight`.
     ///
+    /// A model of TensorFlow's goes by its folder, its frozen graph, its `saved_model.pb`, and of a checkpoint by the
+    /// prefix (`model.ckpt`) or any of its files.
+    ///
     /// # Errors
     ///
     /// Each variant of [`CheckpointError`]: the file is missing, empty, of another kind, cut off, damaged, or holds
     /// something else than tensors by name.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        Self::read(Source::open(path.as_ref())?)
+        Self::read(Source::open(&tensorflow::locate(path.as_ref())?)?)
     }
 
     /// Reads a file that is built into the program (`include_bytes!`); `name` stands for its path.
@@ -127,6 +145,8 @@ impl Checkpoint {
             Format::TorchLegacy => pytorch::legacy(&source),
             Format::Safetensors => safetensors::read(&source),
             Format::Burnpack => burnpack::read(&source),
+            Format::TensorflowGraph => tensorflow::read_graph(&source),
+            Format::TensorflowCheckpoint => tensorflow::read_checkpoint(&source),
         }?;
         if let (true, Some(error)) = (tensors.is_empty(), unreadable) {
             return Err(error);
@@ -211,6 +231,10 @@ fn format_of(source: &Source) -> Result<Format, CheckpointError> {
         Ok(Format::Safetensors)
     } else if pytorch::is_legacy(&head) {
         Ok(Format::TorchLegacy)
+    } else if tensorflow::is_graph(&head) {
+        Ok(Format::TensorflowGraph)
+    } else if tensorflow::is_index(source) {
+        Ok(Format::TensorflowCheckpoint)
     } else if head.starts_with(b"\x80") {
         Err(source.unknown("a Python pickle that torch.save did not write"))
     } else {

@@ -23,7 +23,7 @@ pub enum CheckpointError {
     },
     /// The first bytes belong to none of the formats read.
     #[error(
-        "{}: this is {found}, not a checkpoint; read are files of torch.save (zip or legacy), safetensors and burnpack",
+        "{}: this is {found}, not a checkpoint; read are files of torch.save (zip or legacy), safetensors, burnpack, and TensorFlow's frozen graphs and checkpoints",
         path.display()
     )]
     UnknownFormat {

@@ -16,6 +16,7 @@ mod source;
 mod state_dict;
 mod storage;
 mod surgery;
+mod tensorflow;
 mod weights;
 
 pub use burnpack::Precision;

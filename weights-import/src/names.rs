@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use rcnn_backbone::{BackboneConfig, Shapes};
 
-use crate::{Checkpoint, CheckpointError, StoredTensor};
+use crate::{Checkpoint, CheckpointError, StoredTensor, tensorflow};
 
 /// The parts of a detector, which its tensors' names begin with.
 const DETECTOR: &[&str] = &["backbone", "rpn", "roi_heads"];
@@ -22,13 +22,17 @@ const TENSORS: [&str; 5] = [
 
 /// The checkpoint's tensors under torchvision's present names: without what training scripts,
 /// `DataParallel`, `torch.compile` and the like put before them (`model.`, `ema.module.`), and in the present
-/// key layout of RPN head, FPN and mask head (torchvision's own `_load_from_state_dict` accepts both too).
+/// key layout of RPN head, FPN and mask head (torchvision's own `_load_from_state_dict` accepts both too). Those of
+/// TensorFlow's files under the names, and in the layouts, that this project has for them.
 ///
 /// # Errors
 /// [`CheckpointError::SeveralModels`] when there are several such prefixes; [`Checkpoint::within`] chooses.
 pub fn torchvision_names(
     checkpoint: &Checkpoint,
 ) -> Result<Vec<(String, StoredTensor)>, CheckpointError> {
+    if checkpoint.format.is_tensorflow() {
+        return tensorflow::parameters(checkpoint);
+    }
     let models = models(checkpoint);
     let unwrapped = match models.as_slice() {
         [prefix] if !prefix.is_empty() => Some(checkpoint.within(prefix)?),

@@ -24,6 +24,8 @@ pub enum ConfigOrigin {
     /// As [`Recognized`](Self::Recognized), although the file has the name of these published weights: its content is
     /// another, so that what torchvision sets for them alone is not taken over.
     OnlyNamed(&'static Published),
+    /// As [`Recognized`](Self::Recognized), with what the `pipeline.config` beside weights of TensorFlow says.
+    Pipeline,
     /// The caller gave it, or a model in memory has it.
     Given,
 }
@@ -43,6 +45,9 @@ impl fmt::Display for ConfigOrigin {
                 "from names and shapes; the file's name is that of {}, but its content is not",
                 published.full_name()
             ),
+            Self::Pipeline => {
+                f.write_str("from names and shapes, and the pipeline.config beside the weights")
+            }
             Self::Given => f.write_str("given"),
         }
     }

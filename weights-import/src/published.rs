@@ -21,6 +21,27 @@ pub const COCO_CATEGORIES: [&str; 91] = [
     "toothbrush",
 ];
 
+/// A model that TensorFlow's Object Detection API published.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TensorflowModel {
+    /// Name of the model.
+    pub name: &'static str,
+    /// Where its archive was published.
+    pub url: &'static str,
+    /// Average precision of boxes on COCO, in percent, as the API's list of models has it.
+    pub box_map: f64,
+    /// Number of classes, background included.
+    pub num_classes: usize,
+}
+
+/// The model whose layers are read. The archive has no checksum in its name, as torchvision's files have.
+pub const TENSORFLOW: TensorflowModel = TensorflowModel {
+    name: "faster_rcnn_inception_v2_coco",
+    url: "http://download.tensorflow.org/models/object_detection/faster_rcnn_inception_v2_coco_2018_01_28.tar.gz",
+    box_map: 28.0,
+    num_classes: 91,
+};
+
 /// The classes of the Keypoint R-CNN trained on COCO, by label.
 pub const COCO_PERSON_CATEGORIES: [&str; 2] = ["no person", "person"];
 

@@ -2,6 +2,7 @@
 
 mod branches;
 
+use rcnn_backbone::inception_v2::InceptionV2HeadConfig;
 use rcnn_backbone::{BackboneConfig, LevelSpec, NormKind, Shapes};
 use rcnn_detector::FasterRcnnConfig;
 use rcnn_roi::BoxHeadConfig;
@@ -57,9 +58,14 @@ fn detector(
     if convs.iter().any(|&channels| channels != out_channels) {
         config.rpn.conv_channels = convs;
     }
-    let (head, pooled) = box_head(shapes, out_channels)?;
-    config.roi_heads.box_head = head;
-    config.roi_heads.box_roi_pool.output_size = [pooled; 2];
+    if let BoxHeadConfig::InceptionV2(_) = config.roi_heads.box_head {
+        let head = InceptionV2HeadConfig::recognize(&shapes.within("roi_heads.box_head"))?;
+        config.roi_heads.box_head = BoxHeadConfig::InceptionV2(head);
+    } else {
+        let (head, pooled) = box_head(shapes, out_channels)?;
+        config.roi_heads.box_head = head;
+        config.roi_heads.box_roi_pool.output_size = [pooled; 2];
+    }
     config.roi_heads.box_regression = shapes.any("roi_heads.box_predictor.bbox_pred.");
     if let Some(mask) = branches::mask(shapes)? {
         config = config.with_mask(mask);

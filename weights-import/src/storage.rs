@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::error::CheckpointError;
 use crate::source::Source;
+use crate::tensorflow;
 
 const _: () = assert!(
     cfg!(target_endian = "little"),
@@ -64,12 +65,21 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
     /// The type of its elements, as stored.
     pub dtype: DType,
-    source: Arc<Source>,
+    pub(crate) source: Arc<Source>,
     region: Region,
     /// Where the first element begins in the region, in bytes.
     start: usize,
     /// Size and stride, both in elements, of the dimensions with more than one element, joined where they can be.
     layout: Vec<(usize, usize)>,
+    checksum: Option<Checksum>,
+}
+
+/// TensorFlow's checksum of all bytes of a tensor.
+#[derive(Debug, Clone)]
+struct Checksum {
+    /// The tensor's name in the file.
+    key: Arc<str>,
+    value: u32,
 }
 
 /// Where a tensor lies in its storage, in elements.
@@ -105,7 +115,45 @@ impl StoredTensor {
             region: Region::Stored(range),
             start: 0,
             layout: joined([(count, 1)]),
+            checksum: None,
         })
+    }
+
+    /// The tensor, whose bytes must have this checksum when they are read.
+    pub(crate) fn with_checksum(mut self, key: &str, value: u32) -> Self {
+        self.checksum = Some(Checksum {
+            key: key.into(),
+            value,
+        });
+        self
+    }
+
+    /// The elements of a tensor in row-major order as one of another shape, given what each of its dimensions
+    /// steps over.
+    pub(crate) fn reordered(&self, shape: Vec<usize>, strides: &[usize]) -> Self {
+        // Of a single number that stands for all there is nothing to step over.
+        let is_repeated = self.layout.iter().any(|(_, stride)| *stride == 0);
+        let step = if is_repeated { 0 } else { 1 };
+        let strides = strides.iter().map(|stride| stride * step);
+        Self {
+            layout: joined(shape.iter().copied().zip(strides)),
+            shape,
+            ..self.clone()
+        }
+    }
+
+    /// Another tensor of the same file, of values that were computed.
+    pub(crate) fn with_values(&self, shape: Vec<usize>, values: Vec<f32>) -> Self {
+        let layout = joined([(values.len(), 1)]);
+        Self {
+            shape,
+            dtype: DType::F32,
+            source: self.source.clone(),
+            region: Region::Inflated(bytemuck::cast_slice(&values).into()),
+            start: 0,
+            layout,
+            checksum: None,
+        }
     }
 
     /// The transpose of a matrix that is all of its region, in row-major order.
@@ -170,6 +218,7 @@ impl StoredTensor {
             region,
             start,
             layout,
+            checksum: None,
         })
     }
 
@@ -216,6 +265,12 @@ impl StoredTensor {
         let mut held = self.source.room(last + 1)?;
         let into = bytemuck::cast_slice_mut(&mut held);
         self.region.read_at(&self.source, self.start, into)?;
+        if let Some(Checksum { key, value }) = &self.checksum
+            && tensorflow::checksum(into) != *value
+        {
+            let reason = format!("tensor `{key}` does not have its checksum");
+            return Err(self.source.corrupt(reason));
+        }
         if let [] | [(_, 1)] = self.layout.as_slice() {
             return Ok(held);
         }

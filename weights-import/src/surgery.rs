@@ -146,6 +146,8 @@ fn places(config: &FasterRcnnConfig) -> Vec<(String, String)> {
             let fc = |i: usize| (format!("{head}.{}", convs + 1 + 2 * i), linear(i));
             places.extend((0..fc_layers.len()).map(fc));
         }
+        // Its modules keep their names.
+        BoxHeadConfig::InceptionV2(_) => {}
     }
     places
 }

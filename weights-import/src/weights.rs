@@ -20,7 +20,7 @@ use crate::recognize::{Recognized, check_anchors, recognize};
 use crate::state_dict::StateTensor;
 use crate::{
     Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict,
-    parameter_shapes, state_dict,
+    parameter_shapes, state_dict, tensorflow,
 };
 
 /// Key of the configuration in the metadata of the files that this project writes.
@@ -154,6 +154,11 @@ impl Weights {
         let tensors = without_wrapper(torchvision_names(checkpoint)?);
         let (config, origin) = match checkpoint.metadata.get(CONFIG_KEY) {
             Some(json) => (stored_config(path, json)?, ConfigOrigin::Stored),
+            None if checkpoint.format.is_tensorflow() => {
+                let (mut config, origin) = tensorflow::recognize(checkpoint, &shapes(&tensors))?;
+                name_coco_classes(&mut config);
+                (config, origin)
+            }
             None => {
                 let mut config = recognized(checkpoint, &tensors, overrides)?;
                 let origin = origin::adopt_published(&mut config, checkpoint, published::all())?;
@@ -389,10 +394,7 @@ fn recognized(
         // What is not read may be just what was looked for.
         saw: (checkpoint.notes.iter().take(3)).fold(saw, |saw, note| format!("{saw}; {note}")),
     };
-    let shapes = tensors
-        .iter()
-        .map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
-    let shapes = shapes.collect::<Shapes>();
+    let shapes = shapes(tensors);
     let mut config = match recognize(&shapes).map_err(unrecognized)? {
         Recognized::Detector(config) => overridden(path, &config, overrides)?,
         Recognized::Classifier(arch) => {
@@ -403,11 +405,23 @@ fn recognized(
         }
     };
     check_anchors(&shapes, &config).map_err(unrecognized)?;
-    // Nobody but COCO, as torchvision numbers it, has 91.
-    if config.num_classes == COCO_CATEGORIES.len() {
+    name_coco_classes(&mut config);
+    Ok(config)
+}
+
+fn shapes(tensors: &[(String, StoredTensor)]) -> Shapes {
+    let tensors = tensors.iter();
+    tensors
+        .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
+        .collect()
+}
+
+/// Names the classes of a model that has as many as COCO, where nothing else does.
+fn name_coco_classes(config: &mut FasterRcnnConfig) {
+    // Nobody but COCO, as torchvision and TensorFlow number it, has 91.
+    if config.num_classes == COCO_CATEGORIES.len() && config.class_names.is_empty() {
         config.class_names = COCO_CATEGORIES.map(String::from).into();
     }
-    Ok(config)
 }
 
 /// Writes a file, whole or not at all.

@@ -11,6 +11,7 @@ use rcnn_ops::{DetectionBackend, Forward};
 use rcnn_types::validate::InvalidField;
 use serde::{Deserialize, Serialize};
 
+use crate::inception_v2::{InceptionV2, InceptionV2Config};
 use crate::mobilenet_v2::MobileNetV2Arch;
 use crate::mobilenet_v3::MobileNetV3Arch;
 use crate::resnet::{self, ResNet, ResNetFpnConfig};
@@ -99,6 +100,8 @@ pub enum BackboneConfig {
     MobilenetV2(SequentialConfig<MobileNetV2Arch>),
     /// A VGG, with a feature pyramid network or without.
     Vgg(SequentialConfig<VggArch>),
+    /// TensorFlow's Inception v2 up to `Mixed_4e`.
+    InceptionV2(InceptionV2Config),
     /// A custom backbone, which is passed in as a module.
     Custom,
 }
@@ -110,6 +113,12 @@ impl Default for BackboneConfig {
     }
 }
 
+impl From<InceptionV2Config> for BackboneConfig {
+    fn from(config: InceptionV2Config) -> Self {
+        Self::InceptionV2(config)
+    }
+}
+
 impl BackboneConfig {
     /// The bundled architecture; `None` for a custom backbone.
     pub fn architecture(&self) -> Option<&dyn Architecture> {
@@ -118,6 +127,7 @@ impl BackboneConfig {
             Self::MobilenetV3(config) => Some(config),
             Self::MobilenetV2(config) => Some(config),
             Self::Vgg(config) => Some(config),
+            Self::InceptionV2(config) => Some(config),
             Self::Custom => None,
         }
     }
@@ -129,6 +139,7 @@ impl BackboneConfig {
             Self::MobilenetV3(config) => Some(config),
             Self::MobilenetV2(config) => Some(config),
             Self::Vgg(config) => Some(config),
+            Self::InceptionV2(config) => Some(config),
             Self::Custom => None,
         }
     }
@@ -143,7 +154,12 @@ impl BackboneConfig {
         let found = (resnet.map(Self::ResnetFpn))
             .or_else(|| SequentialConfig::named(name).map(Self::MobilenetV3))
             .or_else(|| SequentialConfig::named(name).map(Self::MobilenetV2))
-            .or_else(|| SequentialConfig::named(name).map(Self::Vgg));
+            .or_else(|| SequentialConfig::named(name).map(Self::Vgg))
+            .or_else(|| {
+                let is_inception =
+                    name.strip_suffix("_fpn").unwrap_or(name) == InceptionV2Config::NAME;
+                is_inception.then(|| Self::InceptionV2(InceptionV2Config::default()))
+            });
         found.ok_or_else(|| UnknownArchitecture { name: name.into() })
     }
 
@@ -155,6 +171,7 @@ impl BackboneConfig {
             .chain(MobileNetV3Arch::ALL.iter().map(|arch| arch.name()))
             .chain(MobileNetV2Arch::ALL.iter().map(|arch| arch.name()))
             .chain(VggArch::ALL.iter().map(|arch| arch.name()))
+            .chain([InceptionV2Config::NAME])
     }
 
     /// Recognises an architecture by the names and shapes of a backbone's tensors; `None` where no
@@ -169,6 +186,7 @@ impl BackboneConfig {
             .or_else(|| sequential::<MobileNetV3Arch>(backbone))
             .or_else(|| sequential::<MobileNetV2Arch>(backbone))
             .or_else(|| sequential::<VggArch>(backbone))
+            .or_else(|| Some(InceptionV2Config::recognize(backbone)?.map(Self::InceptionV2)))
     }
 
     /// Recognises the image classifier of an architecture, and returns its name; `None` where no
@@ -201,6 +219,7 @@ impl BackboneConfig {
             Self::MobilenetV3(config) => Some(config.init(device)?),
             Self::MobilenetV2(config) => Some(config.init(device)?),
             Self::Vgg(config) => Some(config.init(device)?),
+            Self::InceptionV2(config) => Some(AnyBackbone::InceptionV2(config.init(device)?)),
             Self::Custom => None,
         })
     }
@@ -256,6 +275,8 @@ pub enum AnyBackbone<B: Backend> {
     SequentialFpn(BackboneWithFpn<B, Sequential<B>>),
     /// A sequential body by itself.
     Sequential(Sequential<B>),
+    /// TensorFlow's Inception v2.
+    InceptionV2(InceptionV2<B>),
 }
 
 impl<B: DetectionBackend> AnyBackbone<B> {
@@ -266,6 +287,7 @@ impl<B: DetectionBackend> AnyBackbone<B> {
             Self::ResNetFpn(backbone) => backbone.body.drop_block(block),
             Self::SequentialFpn(backbone) => backbone.body.drop_block(block),
             Self::Sequential(backbone) => backbone.drop_block(block),
+            Self::InceptionV2(backbone) => backbone.drop_block(block),
         }
     }
 }
@@ -276,6 +298,7 @@ impl<B: DetectionBackend> Backbone<B> for AnyBackbone<B> {
             Self::ResNetFpn(backbone) => backbone.forward(images, cx),
             Self::SequentialFpn(backbone) => backbone.forward(images, cx),
             Self::Sequential(backbone) => Backbone::forward(backbone, images, cx),
+            Self::InceptionV2(backbone) => backbone.forward(images, cx),
         }
     }
 
@@ -284,6 +307,7 @@ impl<B: DetectionBackend> Backbone<B> for AnyBackbone<B> {
             Self::ResNetFpn(backbone) => backbone.levels(),
             Self::SequentialFpn(backbone) => backbone.levels(),
             Self::Sequential(backbone) => Backbone::levels(backbone),
+            Self::InceptionV2(backbone) => backbone.levels(),
         }
     }
 
@@ -292,6 +316,7 @@ impl<B: DetectionBackend> Backbone<B> for AnyBackbone<B> {
             Self::ResNetFpn(backbone) => backbone.stages(),
             Self::SequentialFpn(backbone) => backbone.stages(),
             Self::Sequential(backbone) => Backbone::stages(backbone),
+            Self::InceptionV2(backbone) => backbone.stages(),
         }
     }
 
@@ -300,6 +325,7 @@ impl<B: DetectionBackend> Backbone<B> for AnyBackbone<B> {
             Self::ResNetFpn(backbone) => backbone.size_divisibility(),
             Self::SequentialFpn(backbone) => backbone.size_divisibility(),
             Self::Sequential(backbone) => Backbone::size_divisibility(backbone),
+            Self::InceptionV2(backbone) => backbone.size_divisibility(),
         }
     }
 
@@ -308,6 +334,7 @@ impl<B: DetectionBackend> Backbone<B> for AnyBackbone<B> {
             Self::ResNetFpn(backbone) => backbone.config(),
             Self::SequentialFpn(backbone) => backbone.config(),
             Self::Sequential(backbone) => Backbone::config(backbone),
+            Self::InceptionV2(backbone) => backbone.config(),
         }
     }
 }

@@ -27,11 +27,25 @@ pub fn conv_norm<B: DetectionBackend>(
 
 /// Applies a convolution, its norm and a ReLU.
 pub fn conv_norm_relu<B: DetectionBackend>(
-    (conv, norm): &ConvNorm<B>,
+    layer: &ConvNorm<B>,
     input: Tensor<B, 4>,
     phase: Phase,
 ) -> Tensor<B, 4> {
-    conv_norm_then(conv, norm.as_ref(), input, then_relu(None), phase)
+    conv_norm_activation(layer, input, Activation::Relu, phase)
+}
+
+/// Applies a convolution, its norm and an activation.
+pub fn conv_norm_activation<B: DetectionBackend>(
+    (conv, norm): &ConvNorm<B>,
+    input: Tensor<B, 4>,
+    activation: Activation,
+    phase: Phase,
+) -> Tensor<B, 4> {
+    let then = ConvEpilogue {
+        activation,
+        ..Default::default()
+    };
+    conv_norm_then(conv, norm.as_ref(), input, then, phase)
 }
 
 /// A ReLU, of the sum with `residual` if there is one.

@@ -2,7 +2,7 @@
 //!
 //! The first stage of a two-stage detector. [`Backbone`] is the trait for a custom one, and
 //! [`BackboneWithFpn`] puts torchvision's feature pyramid on any [`Body`]. The architectures that come with
-//! the project are a folder each ([`resnet`], [`mobilenet_v3`], [`mobilenet_v2`], [`vgg`]), described by
+//! the project are a folder each ([`resnet`], [`mobilenet_v3`], [`mobilenet_v2`], [`vgg`], [`inception_v2`]), described by
 //! [`BackboneConfig`] and run by [`AnyBackbone`]; [`Architecture`] is what the rest of the project asks of them. Modules carry torchvision's parameter names,
 //! so that its checkpoints fit as they are.
 
@@ -12,6 +12,7 @@ mod body;
 mod channels;
 mod conv_norm;
 mod fpn;
+pub mod inception_v2;
 mod levels;
 mod mobilenet;
 pub mod mobilenet_v2;
@@ -31,7 +32,7 @@ pub use architecture::{
 pub use backbone::{Backbone, FeatureMaps};
 pub use body::Body;
 pub use channels::Channels;
-pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_relu};
+pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_activation, conv_norm_relu};
 pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, FpnConfig};
 pub use levels::{FeatureMapsError, LevelSpec, MAX_CHANNELS, validate_levels};
 pub use mobilenet_v2::MobileNetV2Arch;

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use rcnn_ops::{DetectionBackend, Phase, channel_affine, channel_moments};
 use serde::{Deserialize, Serialize};
 
-/// Kind of norm, of torchvision's two. They compute the same and train differently.
+/// Kind of norm: torchvision's two, and TensorFlow's. They compute the same and train differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum NormKind {
     /// `torchvision.ops.FrozenBatchNorm2d`: weights and statistics are constants.
@@ -14,6 +14,8 @@ pub enum NormKind {
     FrozenBatchNorm2d,
     /// `torch.nn.BatchNorm2d`: weights are trainable, statistics are counted while training.
     BatchNorm2d,
+    /// Weights are trainable, statistics are constants: `is_training=False` of TensorFlow's `batch_norm`.
+    FixedStatistics,
 }
 
 /// Makes a [`BatchNorm2d`].
@@ -42,10 +44,11 @@ impl BatchNorm2dConfig {
             running_var: RunningState::new(Tensor::ones(shape, device)),
             eps: self.eps,
             momentum: self.momentum,
+            has_fixed_statistics: self.kind == NormKind::FixedStatistics,
         };
         match self.kind {
             NormKind::FrozenBatchNorm2d => BatchNorm2d::FrozenBatchNorm2d(norm.no_grad()),
-            NormKind::BatchNorm2d => BatchNorm2d::BatchNorm2d(norm),
+            NormKind::BatchNorm2d | NormKind::FixedStatistics => BatchNorm2d::BatchNorm2d(norm),
         }
     }
 }
@@ -78,6 +81,8 @@ pub struct Norm<B: Backend> {
     pub eps: f64,
     /// Weight of a batch in the running statistics.
     pub momentum: f64,
+    /// Whether training, too, normalises by the running statistics, and leaves them.
+    pub has_fixed_statistics: bool,
 }
 
 impl<B: DetectionBackend> BatchNorm2d<B> {
@@ -100,7 +105,11 @@ impl<B: DetectionBackend> BatchNorm2d<B> {
     /// Scale and shift of each channel, `[C]`, unless they depend on the input.
     pub(crate) fn fixed(&self, phase: Phase) -> Option<(Tensor<B, 1>, Tensor<B, 1>)> {
         let norm = match (phase, self) {
-            (Phase::Training, Self::BatchNorm2d(norm)) if !norm.is_frozen() => return None,
+            (Phase::Training, Self::BatchNorm2d(norm))
+                if !norm.has_fixed_statistics && !norm.is_frozen() =>
+            {
+                return None;
+            }
             (_, Self::FrozenBatchNorm2d(norm) | Self::BatchNorm2d(norm)) => norm,
         };
         let [mean, var] = [&norm.running_mean, &norm.running_var].map(|s| constant(s.value_sync()));

@@ -142,7 +142,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
             writeln!(out)?;
             let mut root = Node::default();
             for (name, tensor) in &tensors {
-                root.insert(name.split('.'), tensor, frozen(name));
+                root.insert(name.split(['.', '/']), tensor, frozen(name));
             }
             let mut rows = Vec::new();
             root.rows("(all)", 0, args.depth.unwrap_or(usize::MAX), &mut rows);

@@ -159,7 +159,9 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
 /// The file that a path or the name of published weights means.
 pub(crate) fn resolve(source: &str) -> Result<PathBuf> {
     let path = Path::new(source);
-    if path.is_file() {
+    // TensorFlow's models are folders, and its checkpoints go by a prefix that is no file.
+    let is_prefix = || PathBuf::from(format!("{source}.index")).is_file();
+    if path.exists() || is_prefix() {
         return Ok(path.into());
     }
     if source == BLOOD_CELLS {
@@ -167,9 +169,6 @@ pub(crate) fn resolve(source: &str) -> Result<PathBuf> {
             "{BLOOD_CELLS} is part of the program; `rcnn convert {BLOOD_CELLS} -o cells.bpk` makes a file \
              of it"
         );
-    }
-    if path.is_dir() {
-        bail!("{source} is a folder; expected a file of weights");
     }
     // `ResNet50_Weights.IMAGENET1K_V2`, but not `model.pth`.
     let ending = path.extension().unwrap_or_default().to_string_lossy();
@@ -235,5 +234,21 @@ pub(crate) fn list() -> Result<()> {
             p.url
         )?;
     }
+    let tensorflow = published::TENSORFLOW;
+    writeln!(
+        out,
+        "{:<56} {:<9} {:<28} {:>4} classes {:>9}  {}",
+        tensorflow.name,
+        "detect",
+        format!("box mAP {:.1}", tensorflow.box_map),
+        tensorflow.num_classes,
+        "",
+        tensorflow.url
+    )?;
+    writeln!(
+        out,
+        "\nThe last is TensorFlow's, not downloaded here: unpack the archive and give its folder. It could not be had \
+         for tests, which ran on models of the same layers, names and formats that TensorFlow wrote."
+    )?;
     Ok(())
 }

@@ -5,6 +5,9 @@
 //! [`ChannelBlock`]s. (oneDNN's nChw16c also has blocks of sixteen channels, but a plane for each.)
 //! The padding after the last channel is arbitrary, and no result depends on it.
 
+use rayon::prelude::*;
+
+use crate::TASKS;
 use crate::block::{BLOCK, ChannelBlock};
 use crate::transpose::{interleave, separate};
 
@@ -38,6 +41,22 @@ pub fn to_planes(pixels: &[ChannelBlock], channels: usize, plane: usize, planes:
             .zip(pixels.chunks(image));
         images.for_each(|(planes, pixels)| separate(pixels, plane, channels, planes));
     }
+}
+
+/// The blocks of several images for each pixel, one after another. Of each image they are given with their number in a pixel.
+pub fn concat(images: &[(&[ChannelBlock], usize)], pixels: usize, into: &mut [ChannelBlock]) {
+    let pitch: usize = images.iter().map(|(_, blocks)| blocks).sum();
+    let run = pixels.div_ceil(TASKS).max(1);
+    let runs = into[..pixels * pitch].par_chunks_mut(run * pitch.max(1));
+    runs.enumerate().for_each(|(i, into)| {
+        for (pixel, mut into) in (i * run..).zip(into.chunks_mut(pitch)) {
+            for (image, blocks) in images {
+                let (here, rest) = into.split_at_mut(*blocks);
+                here.copy_from_slice(&image[pixel * blocks..][..*blocks]);
+                into = rest;
+            }
+        }
+    });
 }
 
 /// Nearest pixels: for each pixel of images, that of as many images of another size, by the rule of torch's

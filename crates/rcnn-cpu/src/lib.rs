@@ -1,6 +1,6 @@
 //! The CPU engine of rcnn-burn: slices and shapes in, slices out, and no tensor library.
 //!
-//! Convolution by several methods with what follows it ([`conv2d`]), transposed convolution, linear layers, max-pool, RoIAlign
+//! Convolution by several methods with what follows it ([`conv2d`]), transposed convolution, linear layers, pooling, RoIAlign
 //! and RoIPool, the sums that batch norms need, and the resizing of images. `rcnn-ops` puts them behind
 //! Burn's Flex backend.
 //!
@@ -24,7 +24,7 @@ pub mod fit_image;
 pub mod gate;
 mod gemm;
 pub mod linear;
-pub mod max_pool;
+pub mod pool;
 mod product;
 mod region;
 pub mod roi_align;

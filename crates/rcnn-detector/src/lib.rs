@@ -14,6 +14,7 @@ mod precision;
 #[cfg(feature = "record")]
 mod record;
 pub mod surgery;
+pub mod tensorflow;
 mod transform;
 
 pub use config::{FasterRcnnConfig, UnknownModel};
@@ -21,7 +22,7 @@ pub use error::{ConfigError, DetectError};
 pub use faster_rcnn::{FasterRcnn, StandardFasterRcnn};
 pub use losses::TrainingPass;
 pub use precision::PrecisionError;
-pub use transform::{GeneralizedRcnnTransform, ImageList, MAX_BATCH_PIXELS};
+pub use transform::{GeneralizedRcnnTransform, ImageList, MAX_BATCH_PIXELS, ResizeRule};
 
 pub use rcnn_ops::Losses;
 pub use rcnn_types::validate::InvalidField;

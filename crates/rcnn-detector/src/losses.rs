@@ -157,9 +157,9 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         let proposals = self
             .rpn
             .select_proposals(&output, &anchors, &images.image_sizes, phase);
-        let samples = self
-            .rpn
-            .select_training_samples(&anchors, &objects, subsample);
+        let samples =
+            self.rpn
+                .select_training_samples(&anchors, &objects, &images.image_sizes, subsample);
         let rpn = self.rpn.loss(&output, &samples);
 
         let samples =

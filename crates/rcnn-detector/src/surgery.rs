@@ -216,7 +216,13 @@ impl FasterRcnnConfig {
                     channels.resize(*depth, last);
                 }
             }
-            Operation::Anchors(anchors) => self.rpn.anchor_generator = anchors.clone(),
+            Operation::Anchors(anchors) => {
+                let strides = self.rpn.anchor_generator.strides.take();
+                self.rpn.anchor_generator = AnchorGenerator {
+                    strides,
+                    ..anchors.clone()
+                };
+            }
             Operation::BoxHead(head) => self.roi_heads.box_head = head.clone(),
             Operation::MaskHead(None) if self.roi_heads.mask.is_none() => {
                 return Err(SurgeryError::NoBranch("mask"));

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 use rand::Rng;
-use rcnn_ops::{DetectionBackend, ImageFit, Subsample, fit_image};
+use rcnn_ops::{DetectionBackend, ImageFit, PixelPositions, Subsample, fit_image};
 use rcnn_types::validate::{InvalidField, is_positive, require, require_within};
 use rcnn_types::{Instances, Size};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,8 @@ pub struct GeneralizedRcnnTransform {
     /// Size to resize to, whatever the image's shape. In files `[width, height]`, torchvision's order here.
     #[serde(with = "width_first")]
     pub fixed_size: Option<Size>,
+    /// Rule of the new size and of the pixels in it.
+    pub resize_rule: ResizeRule,
     /// Whether training takes the images as they are. Inference resizes all the same.
     #[serde(rename = "_skip_resize")]
     pub skip_resize: bool,
@@ -54,9 +56,24 @@ impl Default for GeneralizedRcnnTransform {
             image_std: [0.229, 0.224, 0.225],
             size_divisible: 32,
             fixed_size: None,
+            resize_rule: ResizeRule::Torchvision,
             skip_resize: false,
         }
     }
+}
+
+/// How images are resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeRule {
+    /// torchvision's: sides are rounded down, and pixels' centres stay where they are.
+    #[default]
+    Torchvision,
+    /// That of TensorFlow's Object Detection API in 2018: sides are rounded, that to `max_size` where the one to
+    /// `min_size` would be longer, and pixels' upper left edges stay where they are.
+    Tensorflow2018,
+    /// The API's since 2019: the smaller of both scales, of which sides are rounded.
+    Tensorflow2019,
 }
 
 /// A padded batch of resized images (`torchvision.models.detection.image_list.ImageList`).
@@ -131,11 +148,37 @@ impl GeneralizedRcnnTransform {
             return fixed;
         }
         let Size { height, width } = size;
+        if self.resize_rule != ResizeRule::Torchvision {
+            return self.resized_by_tensorflow(size, min_size);
+        }
         let shorter = height.min(width) as f64;
         let longer = height.max(width) as f64;
         let scale = (min_size as f64 / shorter).min(self.max_size as f64 / longer);
         let side = |length: usize| ((length as f64 * scale).floor() as usize).max(1);
         Size::new(side(height), side(width))
+    }
+
+    /// TensorFlow's sizes, in f32 as there.
+    fn resized_by_tensorflow(&self, size: Size, min_size: usize) -> Size {
+        let (height, width) = (size.height as f32, size.width as f32);
+        let (least, most) = (min_size as f32, self.max_size as f32);
+        let by = |scale: f32| {
+            let side = |length: f32| ((length * scale).round_ties_even() as usize).max(1);
+            Size::new(side(height), side(width))
+        };
+        if self.resize_rule == ResizeRule::Tensorflow2019 {
+            let (to_height, to_width) = if height < width {
+                (least, most)
+            } else {
+                (most, least)
+            };
+            return by((to_height / height).min(to_width / width));
+        }
+        let large = by(least / height.min(width));
+        match large.height.max(large.width) > self.max_size {
+            true => by(most / height.max(width)),
+            false => large,
+        }
     }
 
     /// Makes a batch of images for inference.
@@ -223,6 +266,10 @@ impl GeneralizedRcnnTransform {
                     mean: self.image_mean,
                     std: self.image_std,
                     size,
+                    positions: match self.resize_rule {
+                        ResizeRule::Torchvision => PixelPositions::Centres,
+                        _ => PixelPositions::Edges,
+                    },
                     padded,
                 };
                 fit_image(image.clone(), &fit).unsqueeze()

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobMatcher};
 use rcnn_backbone::Stage;
+use rcnn_detector::tensorflow;
 use regex::Regex;
 
 use crate::FreezeError;
@@ -18,6 +19,8 @@ use crate::FreezeError;
 ///   block of one by its name in surgery, too: `layer4` or `layer3.1` of a ResNet, `stage4` or `stage4.1` of a
 ///   MobileNet, `conv5` or `conv5_2` of a VGG;
 /// - `/.../`, a regular expression that is searched for in the full name;
+/// - `tf:...`, one that is searched for in the name that TensorFlow's Object Detection API has for the parameter, as
+///   `freeze_variables` of a `pipeline.config`: `tf:SecondStageBoxPredictor`, `tf:Mixed_5[abc]`;
 /// - `first:10`, the first ten parameters in the order of `named_parameters()`.
 #[derive(Clone)]
 pub struct Pattern {
@@ -29,6 +32,7 @@ pub struct Pattern {
 enum Matcher {
     Glob(GlobMatcher),
     Regex(Regex),
+    Variable(Regex),
     First(usize),
 }
 
@@ -55,6 +59,9 @@ impl Pattern {
                     forms.any(|form| glob.is_match(form))
                 }
                 Matcher::Regex(regex) => regex.is_match(name),
+                Matcher::Variable(regex) => {
+                    tensorflow::variable(name).is_some_and(|variable| regex.is_match(&variable))
+                }
                 Matcher::First(count) => place < *count,
             })
             .collect();
@@ -131,6 +138,8 @@ impl FromStr for Pattern {
         let regex = text.strip_prefix('/').and_then(|t| t.strip_suffix('/'));
         let matcher = if let Some(regex) = regex {
             Matcher::Regex(Regex::new(regex).map_err(|error| wrong(error.to_string()))?)
+        } else if let Some(regex) = text.strip_prefix("tf:") {
+            Matcher::Variable(Regex::new(regex).map_err(|error| wrong(error.to_string()))?)
         } else if let Some(count) = text.strip_prefix("first:") {
             let count = count.parse().ok().filter(|count| *count > 0);
             Matcher::First(count.ok_or_else(|| wrong("expected a number from 1".to_string()))?)
@@ -239,6 +248,36 @@ mod tests {
             ("first:100", (0..8).collect()),
         ] {
             assert_eq!(matched(pattern), expected, "{pattern}");
+        }
+    }
+
+    /// As `freeze_variables` of a `pipeline.config`, which TensorFlow 1 searches for in the names of variables.
+    #[test]
+    fn expressions_over_tensorflows_scopes() {
+        let names = [
+            "backbone.conv2d_1a_7x7.depthwise.weight",
+            "backbone.mixed_4e.branch_3.conv2d_0b_1x1.1.weight",
+            "rpn.head.conv.0.0.weight",
+            "rpn.head.cls_logits.bias",
+            "roi_heads.box_head.mixed_5c.branch_0.conv2d_0a_1x1.0.weight",
+            "roi_heads.box_predictor.cls_score.weight",
+            "roi_heads.mask_head.0.0.weight",
+        ];
+        for (pattern, expected) in [
+            ("tf:FirstStageFeatureExtractor", vec![0, 1]),
+            ("tf:.*SecondStage.*", vec![4, 5]),
+            ("tf:SecondStageBoxPredictor", vec![5]),
+            ("tf:Mixed_4e|Mixed_5c", vec![1, 4]),
+            ("tf:^Conv/", vec![2]),
+            ("tf:BatchNorm/gamma$", vec![1]),
+            ("tf:biases", vec![3]),
+            ("mixed_4e", vec![1]),
+            ("box_head", vec![4]),
+        ] {
+            let pattern: Pattern = pattern.parse().expect(pattern);
+            let found = pattern.matches(&names, &implied(), &[]).expect("matches");
+            let found: Vec<usize> = (0..names.len()).filter(|i| found[*i]).collect();
+            assert_eq!(found, expected, "{pattern}");
         }
     }
 

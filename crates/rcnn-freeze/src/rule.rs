@@ -13,6 +13,7 @@ use crate::{FreezeError, Pattern};
 /// - `thaw PATTERN`;
 /// - `trainable_backbone_layers=N`, torchvision's rule: the last N stages of the backbone (of a ResNet the
 ///   stem, `layer1`, ... `layer4`) are trained and the others are frozen.
+/// - `freeze_variables: "REGEX"`, as in the `pipeline.config` of TensorFlow's Object Detection API: `freeze tf:REGEX`.
 ///
 /// Each may end with `from epoch N`. See [`Pattern`] for the patterns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub enum Change {
 }
 
 const LAYERS: &str = "trainable_backbone_layers";
+/// As a `pipeline.config` has it.
+const VARIABLES: &str = "freeze_variables:";
 
 /// Reads rules.
 ///
@@ -73,6 +76,10 @@ impl FromStr for Rule {
             None if matches!(change, "freeze" | "thaw") => return Err(wrong()),
             Some(("freeze", pattern)) => Change::Freeze(pattern.trim().parse()?),
             Some(("thaw", pattern)) => Change::Thaw(pattern.trim().parse()?),
+            Some((VARIABLES, regex)) => {
+                let regex = regex.trim().trim_matches(['"', '\'']);
+                Change::Freeze(format!("tf:{regex}").parse()?)
+            }
             // An expression may hold spaces.
             Some(_) if !change.starts_with('/') && !change.starts_with(LAYERS) => {
                 return Err(wrong());
@@ -138,6 +145,11 @@ mod tests {
             ),
             ("thaw fc7 from epoch 5", "thaw fc7 from epoch 5"),
             ("rpn from epoch 1", "freeze rpn"),
+            (
+                "freeze_variables: \".*FirstStage.*\" from epoch 2",
+                "freeze tf:.*FirstStage.* from epoch 2",
+            ),
+            ("thaw tf:SecondStage", "thaw tf:SecondStage"),
         ] {
             let rule: Rule = text.parse().expect(text);
             assert_eq!(rule.to_string(), written);

@@ -2,6 +2,7 @@
 
 use rcnn_backbone::LevelSpec;
 use rcnn_detector::FasterRcnnConfig;
+use rcnn_ops::BoxRules;
 use rcnn_roi::{MultiScaleRoiAlign, NmsMethod, PoolMethod};
 
 use crate::boxes::{Best, Layout, OUT, anchors, best, decode, eligible, nms, only_at, pick};
@@ -62,12 +63,27 @@ impl<'a> Detector<'a> {
 
     /// Rejects what has no form in standard operators.
     fn check(&self) -> Result<(), OnnxError> {
-        let method = self.config.roi_heads.box_roi_pool.method;
-        if method != PoolMethod::RoiAlign {
+        let pool = self.config.roi_heads.box_roi_pool.method;
+        if pool != PoolMethod::RoiAlign {
             return Err(OnnxError::Setting {
                 field: "box_roi_pool.method",
-                found: format!("{method:?}"),
+                found: format!("{pool:?}"),
                 expected: "roi_align",
+            });
+        }
+        let rules = [self.config.rpn.box_rules, self.config.roi_heads.box_rules];
+        if rules != [BoxRules::Torchvision; 2] {
+            return Err(OnnxError::Setting {
+                field: "box_rules",
+                found: format!("{rules:?}"),
+                expected: "torchvision's in both stages",
+            });
+        }
+        if let Some(strides) = &self.config.rpn.anchor_generator.strides {
+            return Err(OnnxError::Setting {
+                field: "rpn_anchor_generator.strides",
+                found: format!("{strides:?}"),
+                expected: "null",
             });
         }
         let method = self.config.roi_heads.nms_method;

@@ -6,7 +6,7 @@ use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, IntTenso
 use crate::{
     Activation, ConvEpilogue, ConvPrecision, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel,
     RoiPoolOptions, box_coder, boxes, channels, conv_transpose2d, convolution, gate, image, nms,
-    roi_align, roi_pool, top_k,
+    roi_align, roi_pool, same, top_k,
 };
 
 /// A Burn backend that can run detectors.
@@ -133,8 +133,26 @@ pub trait DetectionBackend: Backend {
         kernel: [usize; 2],
         stride: [usize; 2],
         padding: [usize; 2],
+        ceil_mode: bool,
     ) -> FloatTensor<Self> {
-        Self::max_pool2d(x, kernel, stride, padding, [1, 1], false)
+        Self::max_pool2d(x, kernel, stride, padding, [1, 1], ceil_mode)
+    }
+
+    /// The mean of each 3x3 window, with a stride of 1; see [`average_pool3x3`](crate::average_pool3x3).
+    ///
+    /// # Shapes
+    /// - x, output: `[N, C, H, W]`
+    fn average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        same::average::<Self>(x)
+    }
+
+    /// The channels of several maps, one after another; see [`concat_channels`](crate::concat_channels).
+    ///
+    /// # Shapes
+    /// - maps: each `[N, C, H, W]`, of any C
+    /// - output: `[N, sum of C, H, W]`
+    fn concat_channels(maps: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
+        channels::concat::<Self>(maps)
     }
 
     /// RoIAlign's forward pass; see [`multi_scale_roi_align`](crate::multi_scale_roi_align()).

@@ -3,8 +3,8 @@
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::DetectionBackend;
 use crate::channels::{primitive, tensor};
+use crate::{BoxRules, DetectionBackend};
 
 /// Encodes and decodes boxes relative to reference boxes
 /// (`torchvision.models.detection._utils.BoxCoder`; Ren et al. 2015, section 3.1.2).
@@ -68,11 +68,23 @@ impl BoxCoder {
         deltas: Tensor<B, 2>,
         references: Tensor<B, 2>,
     ) -> Tensor<B, 3> {
+        self.decode_within(deltas, references, Some(BBOX_XFORM_CLIP))
+    }
+
+    fn decode_within<B: Backend>(
+        &self,
+        deltas: Tensor<B, 2>,
+        references: Tensor<B, 2>,
+        bound: Option<f64>,
+    ) -> Tensor<B, 3> {
         let [n, columns] = deltas.dims();
         let deltas = deltas.reshape([n, columns / 4, 4]);
         let [x, y, width, height] = center_size(references).map(|t| t.unsqueeze_dim::<3>(2));
         let delta = |i: usize| deltas.clone().narrow(2, i, 1) / self.weights[i];
-        let size = |i: usize| delta(i).clamp_max(BBOX_XFORM_CLIP).exp();
+        let size = |i: usize| match bound {
+            Some(bound) => delta(i).clamp_max(bound).exp(),
+            None => delta(i).exp(),
+        };
         let center_x = delta(0) * width.clone() + x;
         let center_y = delta(1) * height.clone() + y;
         let half_width = size(2) * width * 0.5;
@@ -105,6 +117,41 @@ impl BoxCoder {
             [deltas, references, sizes].map(|t| primitive(t.detach()));
         tensor(B::decode_boxes(deltas, references, sizes, self.weights))
     }
+
+    /// [`decode`](Self::decode) by rules: clipped to the images, unless these are to suppress each other first. No
+    /// gradients flow through it.
+    ///
+    /// # Shapes
+    /// As [`decode_clipped`](Self::decode_clipped).
+    pub fn decode_by<B: DetectionBackend>(
+        &self,
+        rules: BoxRules,
+        deltas: Tensor<B, 2>,
+        references: Tensor<B, 2>,
+        sizes: Tensor<B, 2>,
+    ) -> Tensor<B, 3> {
+        let unbounded = || self.decode_within(deltas.clone().detach(), references.clone(), None);
+        match rules {
+            BoxRules::Torchvision => self.decode_clipped(deltas, references, sizes),
+            BoxRules::Tensorflow2018 => clip(unbounded(), sizes),
+            BoxRules::Tensorflow2019 => unbounded(),
+        }
+    }
+}
+
+/// Clips boxes to images on the device.
+///
+/// # Shapes
+/// - boxes: `[N, C, 4]`, xyxy in pixels
+/// - sizes: `[N, 2]`, height and width of the image that each row belongs to
+pub fn clip<B: Backend>(boxes: Tensor<B, 3>, sizes: Tensor<B, 2>) -> Tensor<B, 3> {
+    let [n, classes, _] = boxes.dims();
+    if n == 0 {
+        return boxes;
+    }
+    let limits = Tensor::cat(vec![sizes.clone().flip([1]), sizes.flip([1])], 1);
+    let limits = limits.reshape([n, 1, 4]).expand([n, classes, 4]);
+    boxes.clamp_min(0.0).min_pair(limits)
 }
 
 /// [`DetectionBackend::decode_boxes`], composed of Burn's operations.
@@ -115,14 +162,7 @@ pub fn reference<B: DetectionBackend>(
     weights: [f32; 4],
 ) -> FloatTensor<B> {
     let boxes = BoxCoder { weights }.decode(tensor::<B, 2>(deltas), tensor(references));
-    let [n, classes, _] = boxes.dims();
-    if n == 0 {
-        return primitive(boxes);
-    }
-    let sizes = tensor::<B, 2>(sizes);
-    let limits = Tensor::cat(vec![sizes.clone().flip([1]), sizes.flip([1])], 1);
-    let limits = limits.reshape([n, 1, 4]).expand([n, classes, 4]);
-    primitive(boxes.clamp_min(0.0).min_pair(limits))
+    primitive(clip(boxes, tensor(sizes)))
 }
 
 /// Centre x, centre y, width and height of boxes `[N, 4]`, each `[N, 1]`.

@@ -29,6 +29,24 @@ pub fn channel_moments<B: DetectionBackend>(x: Tensor<B, 4>) -> (Tensor<B, 1>, T
     rows(tensor(B::channel_moments(primitive(x))))
 }
 
+/// The channels of several maps of one size, one after another.
+///
+/// # Shapes
+/// - maps: each `[N, C, H, W]`, of any C; at least one
+/// - output: `[N, sum of C, H, W]`
+pub fn concat_channels<B: DetectionBackend>(maps: Vec<Tensor<B, 4>>) -> Tensor<B, 4> {
+    tensor(B::concat_channels(
+        maps.into_iter().map(primitive).collect(),
+    ))
+}
+
+pub(crate) fn concat<B: DetectionBackend>(maps: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+    primitive(Tensor::cat(
+        maps.into_iter().map(tensor::<B, 4>).collect(),
+        1,
+    ))
+}
+
 /// The two rows of a `[2, C]`.
 pub(crate) fn rows<B: DetectionBackend>(both: Tensor<B, 2>) -> (Tensor<B, 1>, Tensor<B, 1>) {
     let [_, channels] = both.dims();

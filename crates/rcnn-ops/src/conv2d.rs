@@ -14,10 +14,10 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::ConvOptions;
 
 use crate::channels::{primitive, tensor};
-use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan};
+use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan, same};
 
 /// Burn's [`Conv2d`](nn::Conv2d) that runs by [`DetectionBackend::convolution`], and owns what the
-/// backend prepares of its weight.
+/// backend prepares of its weight. [`PaddingConfig2d::Same`] is TensorFlow's here, for every stride.
 ///
 /// Parameters, their names and records are those of Burn's layer, which this dereferences to and is made
 /// from:
@@ -51,15 +51,18 @@ impl<B: DetectionBackend> Conv2d<B> {
     /// - input: `[N, C, H, W]`
     /// - output: `[N, C', H', W']`
     pub fn forward_fused(&self, input: Tensor<B, 4>, epilogue: ConvEpilogue<B>) -> Tensor<B, 4> {
-        let Some(padding) = symmetric(&self.layer.padding) else {
-            return epilogue.apply(self.layer.forward(input));
-        };
         let nn::Conv2d {
             stride,
             dilation,
             groups,
+            kernel_size,
             ..
         } = self.layer;
+        let (input, padding) = match (&self.layer.padding, symmetric(&self.layer.padding)) {
+            (_, Some(padding)) => (input, padding),
+            (PaddingConfig2d::Same, None) => same::pad(input, kernel_size, stride),
+            _ => return epilogue.apply(self.layer.forward(input)),
+        };
         let options = ConvOptions::new(stride, padding, dilation, groups);
         let bias = self.layer.bias.as_ref().map(|bias| primitive(bias.val()));
         let weight = primitive(self.layer.weight.val());

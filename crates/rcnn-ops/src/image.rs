@@ -17,11 +17,23 @@ pub struct ImageFit {
     pub std: [f32; 3],
     /// Size that the image is resized to.
     pub size: Size,
+    /// Where a new pixel lies in the image.
+    pub positions: PixelPositions,
     /// Size with the zeros below and at the right, no less than `size`.
     pub padded: Size,
 }
 
-/// Normalises an image, resizes it bilinearly with pixel centres aligned, and pads it with zeros
+/// Where the pixels of a resized image lie in the image that it is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PixelPositions {
+    /// Their centres lie where they are in both images, as in torch.
+    #[default]
+    Centres,
+    /// Their left and upper edges do, as in TensorFlow's `resize_bilinear` of version 1.
+    Edges,
+}
+
+/// Normalises an image, resizes it bilinearly, and pads it with zeros
 /// (`normalize`, `resize` and `batch_images` of torchvision's `GeneralizedRCNNTransform`).
 ///
 /// Burn's `interpolate` leaves the precision of the source positions to the backend (Flex: f64).
@@ -47,7 +59,12 @@ pub(crate) fn reference<B: DetectionBackend>(
     };
     let Size { height, width } = fit.size;
     let normalized = (image - channels(fit.mean)) / channels(fit.std);
-    let image = resize(resize(normalized, 2, width), 1, height);
+    let image = resize(
+        resize(normalized, 2, width, fit.positions),
+        1,
+        height,
+        fit.positions,
+    );
     let margins = (0, fit.padded.width - width, 0, fit.padded.height - height);
     primitive(match margins {
         (0, 0, 0, 0) => image,
@@ -56,12 +73,17 @@ pub(crate) fn reference<B: DetectionBackend>(
 }
 
 /// Along one axis.
-fn resize<B: DetectionBackend>(image: Tensor<B, 3>, axis: usize, to: usize) -> Tensor<B, 3> {
+fn resize<B: DetectionBackend>(
+    image: Tensor<B, 3>,
+    axis: usize,
+    to: usize,
+    positions: PixelPositions,
+) -> Tensor<B, 3> {
     let from = image.dims()[axis];
     if from == to {
         return image;
     }
-    let taps: Vec<Tap> = taps(from, to).collect();
+    let taps: Vec<Tap> = taps(from, to, positions).collect();
     let device = image.device();
     let index = |of: fn(&Tap) -> usize| {
         let at: Vec<i32> = taps.iter().map(|tap| of(tap) as i32).collect();
@@ -88,10 +110,13 @@ pub(crate) struct Tap {
 }
 
 /// Those of all positions along an axis.
-pub(crate) fn taps(from: usize, to: usize) -> impl Iterator<Item = Tap> {
+pub(crate) fn taps(from: usize, to: usize, positions: PixelPositions) -> impl Iterator<Item = Tap> {
     let scale = from as f32 / to as f32;
     (0..to).map(move |i| {
-        let position = (scale * (i as f32 + 0.5) - 0.5).max(0.0);
+        let position = match positions {
+            PixelPositions::Centres => (scale * (i as f32 + 0.5) - 0.5).max(0.0),
+            PixelPositions::Edges => scale * i as f32,
+        };
         let low = (position as usize).min(from - 1);
         Tap {
             low,
@@ -111,11 +136,14 @@ mod tests {
     #[test]
     fn kernel_is_reference() {
         let sizes = [[7, 9], [1, 1], [40, 33], [3, 50]];
-        for (from, size) in sizes.iter().flat_map(|&a| sizes.map(|b| (a, b))) {
+        let all = sizes.iter().flat_map(|&a| sizes.map(|b| (a, b)));
+        let both = [PixelPositions::Centres, PixelPositions::Edges];
+        for ((from, size), positions) in all.flat_map(|sizes| both.map(|p| (sizes, p))) {
             let fit = ImageFit {
                 mean: [0.1, 0.5, 0.4],
                 std: [0.3, 0.2, 0.5],
                 size: Size::new(size[0], size[1]),
+                positions,
                 padded: Size::new(size[0].next_multiple_of(8), size[1].next_multiple_of(8)),
             };
             let image = Tensor::<Flex, 3>::random(

@@ -34,14 +34,15 @@ mod plan;
 pub mod record;
 mod roi_align;
 mod roi_pool;
+mod same;
 mod sampler;
 mod top_k;
 
 pub use activation::Activation;
 pub use backend::DetectionBackend;
-pub use box_coder::BoxCoder;
+pub use box_coder::{BoxCoder, clip as clip_boxes};
 pub use boxes::box_iou_matrix;
-pub use channels::{channel_affine, channel_moments};
+pub use channels::{channel_affine, channel_moments, concat_channels};
 pub use conv_transpose2d::conv_transpose2d;
 pub use conv2d::Conv2d;
 pub use convolution::{ConvEpilogue, ConvPrecision};
@@ -50,7 +51,7 @@ pub use devices::wgpu_device;
 pub use devices::{DeviceError, DeviceInfo, devices, probe};
 pub use forward::{Forward, ForwardHook, LayerOutput, Phase, Scope};
 pub use gate::{channel_gate, global_average_pool};
-pub use image::{ImageFit, fit_image};
+pub use image::{ImageFit, PixelPositions, fit_image};
 pub use linear::linear;
 pub use loss_functions::{
     binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum,
@@ -63,11 +64,12 @@ pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
 pub use plan::LayerPlan;
 pub use roi_align::{RoiAlignOptions, RoiLevel, multi_scale_roi_align, roi_align};
 pub use roi_pool::{RoiPoolOptions, multi_scale_roi_pool, roi_pool};
+pub use same::{average_pool3x3, max_pool_same};
 pub use sampler::{BalancedSampler, Sample, Subsample};
 pub use top_k::top_k;
 
 pub use rcnn_types::boxes::{
-    BBox, box_area, box_iou, clip_box, clip_boxes_to_image, remove_small_boxes,
+    BBox, BoxRules, box_area, box_iou, clip_box, clip_boxes_to_image, remove_small_boxes,
 };
 
 /// The default bodies of [`DetectionBackend`]'s methods, to compare kernels with.

@@ -15,9 +15,16 @@ use crate::conv2d::symmetric;
 /// - output: `[N, C, H', W']`
 pub fn max_pool2d<B: DetectionBackend>(module: &MaxPool2d, input: Tensor<B, 4>) -> Tensor<B, 4> {
     match symmetric(&module.padding) {
-        Some(padding) if module.dilation == [1, 1] && !module.ceil_mode => {
+        Some(padding) if module.dilation == [1, 1] => {
             let (kernel, stride) = (module.kernel_size, module.stride);
-            tensor(B::max_pool(primitive(input), kernel, stride, padding))
+            let input = primitive(input);
+            tensor(B::max_pool(
+                input,
+                kernel,
+                stride,
+                padding,
+                module.ceil_mode,
+            ))
         }
         _ => module.forward(input),
     }

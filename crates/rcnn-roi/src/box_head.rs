@@ -7,6 +7,7 @@ pub use text::BoxHeadTextError;
 use burn::module::Module;
 use burn::nn::{DropoutConfig, Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
+use rcnn_backbone::inception_v2::{InceptionV2Head, InceptionV2HeadConfig};
 use rcnn_backbone::{ConvNorm, ConvNormConfig, MAX_CHANNELS, NormKind, conv_norm_relu};
 use rcnn_ops::{DetectionBackend, Forward, Phase, linear};
 use rcnn_types::validate::{InvalidField, require_within};
@@ -43,6 +44,8 @@ pub enum BoxHeadConfig {
         /// Norm of the convolutions, with its epsilon.
         norm: Option<(NormKind, f64)>,
     },
+    /// The last blocks of Inception v2, and the mean over the map.
+    InceptionV2(InceptionV2HeadConfig),
 }
 
 impl Default for BoxHeadConfig {
@@ -80,6 +83,7 @@ impl BoxHeadConfig {
                 let flat = channels * height * width;
                 fc_layers.last().copied().unwrap_or(flat)
             }
+            Self::InceptionV2(head) => head.out_features(channels),
         }
     }
 
@@ -114,6 +118,7 @@ impl BoxHeadConfig {
                 let eps = norm.map_or(0.0, |(_, eps)| eps);
                 require_within("epsilon of box_head.norm", eps, 0.0..=1.0)
             }
+            Self::InceptionV2(head) => head.validate(),
         }
     }
 
@@ -148,6 +153,8 @@ impl BoxHeadConfig {
                     *out = channels(&place.to_string()).unwrap_or(*out);
                 }
             }
+            // Its channels follow from its depth.
+            Self::InceptionV2(_) => {}
         }
     }
 
@@ -190,6 +197,7 @@ impl BoxHeadConfig {
                 }
                 BoxHead::ConvFc(layers)
             }
+            Self::InceptionV2(head) => BoxHead::InceptionV2(head.init(input[0], device)),
         }
     }
 }
@@ -201,6 +209,8 @@ pub enum BoxHead<B: Backend> {
     TwoMlp(TwoMlpHead<B>),
     /// Convolutions, then linear layers.
     ConvFc(FastRcnnConvFcHead<B>),
+    /// The last blocks of Inception v2.
+    InceptionV2(InceptionV2Head<B>),
 }
 
 impl<B: DetectionBackend> BoxHead<B> {
@@ -221,6 +231,7 @@ impl<B: DetectionBackend> BoxHead<B> {
         match self {
             Self::TwoMlp(head) => head.forward(pooled, dropout, cx),
             Self::ConvFc(layers) => conv_fc(layers, pooled, dropout, cx),
+            Self::InceptionV2(head) => head.forward(pooled, cx),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use burn::tensor::backend::Backend;
 use rcnn_backbone::LevelSpec;
+use rcnn_ops::BoxRules;
 use rcnn_types::validate::{
     InvalidField, POSITIVE, is_positive, require, require_some, require_within,
 };
@@ -63,6 +64,21 @@ pub struct RoiHeadsConfig {
     /// Focal loss instead of cross-entropy for the classifier. torchvision: cross-entropy.
     #[serde(rename = "box_focal_loss")]
     pub focal_loss: Option<FocalLoss>,
+    /// Rules by which deltas become detections.
+    #[serde(rename = "box_rules")]
+    pub box_rules: BoxRules,
+    /// Most detections of a class in an image, where there is a limit. torchvision: none.
+    #[serde(rename = "box_detections_per_class")]
+    pub detections_per_class: Option<usize>,
+    /// Whether training adds the true boxes to the proposals. torchvision: yes.
+    #[serde(rename = "box_add_true_boxes")]
+    pub add_true_boxes: bool,
+    /// Weights of the losses of classes and of box deltas. torchvision: 1.
+    #[serde(rename = "box_loss_weights")]
+    pub loss_weights: [f64; 2],
+    /// Error of a box delta from which its loss grows linearly. torchvision: 1/9.
+    #[serde(rename = "box_smooth_l1_beta")]
+    pub smooth_l1_beta: f64,
     /// Whether the predictor refines the boxes. Without, proposals are the boxes of every class, and
     /// there is nothing to learn of them. torchvision: yes.
     pub box_regression: bool,
@@ -124,6 +140,11 @@ impl Default for RoiHeadsConfig {
             nms_method: NmsMethod::Hard,
             class_weights: None,
             focal_loss: None,
+            box_rules: BoxRules::Torchvision,
+            detections_per_class: None,
+            add_true_boxes: true,
+            loss_weights: [1.0; 2],
+            smooth_l1_beta: 1.0 / 9.0,
             box_regression: true,
             mask: None,
             keypoint: None,
@@ -191,6 +212,20 @@ impl RoiHeadsConfig {
                 ),
             )?;
         }
+        if let Some(most) = self.detections_per_class {
+            require_some("box_detections_per_class", most)?;
+        }
+        let weights = self.loss_weights;
+        let valid = |weight: &f64| *weight == 0.0 || is_positive(*weight);
+        let expected = "two numbers from 0";
+        require(
+            weights.iter().all(valid),
+            "box_loss_weights",
+            weights,
+            expected,
+        )?;
+        let beta = self.smooth_l1_beta;
+        require(is_positive(beta), "box_smooth_l1_beta", beta, POSITIVE)?;
         self.focal_loss.map_or(Ok(()), |loss| loss.validate())?;
         self.mask.as_ref().map_or(Ok(()), MaskConfig::validate)?;
         let keypoint = self.keypoint.as_ref();

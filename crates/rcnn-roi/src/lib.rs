@@ -7,6 +7,7 @@
 mod box_branch;
 mod box_head;
 mod config;
+mod crop;
 mod heatmaps;
 mod keypoint_branch;
 mod keypoint_head;

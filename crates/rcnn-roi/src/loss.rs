@@ -6,9 +6,6 @@ use rcnn_types::Instances;
 
 use crate::{BoxBranch, BoxPredictions, FocalLoss, RoiSamples};
 
-/// Where smooth L1 turns from quadratic to linear.
-const BETA: f64 = 1.0 / 9.0;
-
 impl<B: Backend> BoxBranch<'_, B> {
     /// Names of the losses: class of each proposal, and box deltas of the objects, a constant zero
     /// where boxes are not refined.
@@ -33,7 +30,8 @@ impl<B: Backend> BoxBranch<'_, B> {
             Some(deltas) => self.box_loss(deltas, samples, targets),
             None => Tensor::zeros([1], &device),
         };
-        Losses::new(Self::LOSSES, [classifier, box_reg])
+        let [of_class, of_boxes] = self.config.loss_weights;
+        Losses::new(Self::LOSSES, [classifier * of_class, box_reg * of_boxes])
     }
 
     /// Loss of box deltas `[K, 4 * C]`: smooth L1 of those of each object's class.
@@ -65,7 +63,7 @@ impl<B: Backend> BoxBranch<'_, B> {
         let targets = coder.encode(boxes(objects), boxes(sources));
         let deltas = deltas.reshape([total * num_classes, 4]);
         let deltas = deltas.select(0, Tensor::from_ints(rows.as_slice(), &device));
-        smooth_l1_sum(deltas, targets, BETA) / total as f64
+        smooth_l1_sum(deltas, targets, self.config.smooth_l1_beta) / total as f64
     }
 
     /// Loss of class logits `[K, C]` against labels `[K]`.

@@ -10,7 +10,9 @@ use rcnn_types::Size;
 use rcnn_types::validate::{InvalidField, POSITIVE, is_positive, require, require_within};
 use serde::{Deserialize, Serialize};
 
-/// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`), or RoIPool in its place.
+use crate::crop::crop_and_max_pool;
+
+/// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`), or another pooling in its place.
 ///
 /// The scale of every level is inferred from the sizes of map and images, as torchvision does,
 /// but for each call: torchvision keeps those of the first.
@@ -53,6 +55,9 @@ pub enum PoolMethod {
     /// The largest of the pixels that it covers, its borders rounded to whole pixels (`torchvision.ops.roi_pool`), as in
     /// Fast and Faster R-CNN.
     RoiPool,
+    /// The largest of bilinear samples, `sampling_ratio` per axis, that divide the box evenly from edge to edge
+    /// (TensorFlow's `crop_and_resize`, then `max_pool`). From one feature map.
+    CropAndResize,
 }
 
 impl MultiScaleRoiAlign {
@@ -95,7 +100,15 @@ impl MultiScaleRoiAlign {
             require_within(&format!("{name}.output_size[{i}]"), bins, 1..=MAX_BINS)?;
         }
         let samples = self.sampling_ratio;
-        require_within(&format!("{name}.sampling_ratio"), samples, 0..=MAX_SAMPLES)?;
+        let least = match self.method {
+            PoolMethod::RoiAlign | PoolMethod::RoiPool => 0,
+            PoolMethod::CropAndResize => 1,
+        };
+        require_within(
+            &format!("{name}.sampling_ratio"),
+            samples,
+            least..=MAX_SAMPLES,
+        )?;
         let (scale, field) = (self.canonical_scale, format!("{name}.canonical_scale"));
         require(is_positive(scale), &field, scale, POSITIVE)?;
         let level = self.canonical_level;
@@ -146,6 +159,10 @@ impl MultiScaleRoiAlign {
             self.featmap_names,
             features.iter().map(|(name, _)| name).collect::<Vec<_>>()
         );
+        if self.method == PoolMethod::CropAndResize {
+            let (bins, samples) = (self.output_size, self.sampling_ratio);
+            return crop_and_max_pool(levels[0], boxes, image_sizes, bins, samples);
+        }
         let height = image_sizes
             .iter()
             .map(|size| size.height)
@@ -190,6 +207,7 @@ impl MultiScaleRoiAlign {
         match self.method {
             PoolMethod::RoiAlign => multi_scale_roi_align(pooled.collect()),
             PoolMethod::RoiPool => multi_scale_roi_pool(pooled.collect()),
+            PoolMethod::CropAndResize => unreachable!("returned above"),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::softmax};
 use rcnn_ops::{
-    BBox, BoxCoder, DetectionBackend, SoftNms, batched_nms, clip_box, grouped_nms, soft_nms,
+    BBox, BoxCoder, BoxRules, DetectionBackend, SoftNms, batched_nms, box_area, clip_box,
+    grouped_nms, soft_nms,
 };
 use rcnn_types::{Instances, Size};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ pub struct ClassScores {
     pub num_classes: usize,
     /// Probabilities `[K, C]`, proposal by proposal.
     pub scores: Vec<f32>,
-    /// Boxes `[K, C]`, xyxy, clipped to the resized image.
+    /// Boxes `[K, C]`, xyxy, clipped to the resized image unless the rules clip later.
     pub boxes: Vec<BBox>,
 }
 
@@ -69,7 +70,7 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
             .collect()
     }
 
-    /// Boxes `[K, C, 4]`, clipped, and probabilities `[K, C]` of every class.
+    /// Boxes `[K, C, 4]`, clipped where the rules clip first, and probabilities `[K, C]` of every class.
     fn decode(
         &self,
         predictions: BoxPredictions<B>,
@@ -93,7 +94,8 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
                     weights: self.config.bbox_reg_weights,
                 };
                 let sizes = Tensor::from_data(TensorData::new(sizes, [k, 2]), &device);
-                coder.decode_clipped(deltas.cast(DType::F32), references, sizes)
+                let rules = self.config.box_rules;
+                coder.decode_by(rules, deltas.cast(DType::F32), references, sizes)
             }
             None => references.unsqueeze_dim::<3>(1).expand([k, num_classes, 4]),
         };
@@ -110,7 +112,10 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
     ) -> Vec<Instances> {
         if self.config.nms_class_agnostic || self.config.nms_method != NmsMethod::Hard {
             let all = self.class_scores(predictions, proposals, image_sizes);
-            return all.iter().map(|all| self.select_detections(all)).collect();
+            let all = all.iter().zip(image_sizes);
+            return all
+                .map(|(all, size)| self.select_detections(all, *size))
+                .collect();
         }
         let (boxes, scores) = self.decode(predictions, proposals, image_sizes);
         let [_, num_classes] = scores.dims();
@@ -125,16 +130,44 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
         );
         let rows = read::<B, 6>(rows);
         let mut rows = rows.iter().enumerate();
-        let of_image = |count: usize| {
+        let of_image = |(count, size): (usize, &Size)| {
             let rows = rows.by_ref().take(count * objects);
             let mut kept: Vec<_> = rows.filter(|(_, row)| row[5] > 0.0).collect();
             kept.sort_by(|(_, a), (_, b)| b[4].total_cmp(&a[4]));
-            kept.truncate(self.config.detections_per_img);
             let found =
                 |(i, b): (usize, &[f32; 6])| ([b[0], b[1], b[2], b[3]], i % objects + 1, b[4]);
-            kept.into_iter().map(found).collect()
+            self.best_detections(kept.into_iter().map(found), num_classes, *size)
         };
-        counts.into_iter().map(of_image).collect()
+        counts.into_iter().zip(image_sizes).map(of_image).collect()
+    }
+
+    /// As many of the detections of an image, best first, as there may be of each class and of all.
+    fn best_detections(
+        &self,
+        found: impl Iterator<Item = (BBox, usize, f32)>,
+        num_classes: usize,
+        image_size: Size,
+    ) -> Instances {
+        let most = self.config.detections_per_class.unwrap_or(usize::MAX);
+        let mut counts = vec![0; num_classes];
+        let found = found.filter_map(|(b, label, score)| {
+            counts[label] += 1;
+            let b = match self.config.box_rules {
+                BoxRules::Tensorflow2019 => clip_box(&b, image_size),
+                _ => b,
+            };
+            (counts[label] <= most && box_area(&b) > 0.0).then_some((b, label, score))
+        });
+        found.take(self.config.detections_per_img).collect()
+    }
+
+    /// Sides below which a detection is dropped before suppression, in pixels.
+    fn min_side(&self) -> f32 {
+        match self.config.box_rules {
+            BoxRules::Torchvision => MIN_SIZE,
+            BoxRules::Tensorflow2018 => f32::MIN_POSITIVE,
+            BoxRules::Tensorflow2019 => f32::NEG_INFINITY,
+        }
     }
 
     /// Which boxes `[K, C, 4]` with scores `[K, C]` are large and good enough and not suppressed by
@@ -144,7 +177,7 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
         let (images, most) = (counts.len(), counts.iter().copied().max().unwrap_or(0));
         let side = |low: usize| {
             let edge = |i: usize| boxes.clone().narrow(2, i, 1).reshape([k, classes]);
-            (edge(low + 2) - edge(low)).greater_equal_elem(MIN_SIZE)
+            (edge(low + 2) - edge(low)).greater_equal_elem(self.min_side())
         };
         let good = scores.clone().greater_elem(self.config.score_thresh);
         let eligible = side(0).bool_and(side(1)).bool_and(good);
@@ -200,12 +233,12 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
     }
 
     /// Selects the detections of one image (torchvision's `postprocess_detections`).
-    pub fn select_detections(&self, all: &ClassScores) -> Instances {
+    pub fn select_detections(&self, all: &ClassScores, image_size: Size) -> Instances {
         let config = &self.config;
         let (mut boxes, mut labels, mut scores) = (Vec::new(), Vec::new(), Vec::new());
         for (i, (&b, &score)) in all.boxes.iter().zip(&all.scores).enumerate() {
             let label = i % all.num_classes;
-            let large = b[2] - b[0] >= MIN_SIZE && b[3] - b[1] >= MIN_SIZE;
+            let large = (b[2] - b[0]).min(b[3] - b[1]) >= self.min_side();
             if label > 0 && score > config.score_thresh && large {
                 boxes.push(b);
                 labels.push(label);
@@ -221,7 +254,7 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
             let (iou, score) = (config.nms_thresh, config.score_thresh);
             soft_nms(&boxes, &scores, &groups, method, iou, score)
         };
-        let mut keep = match config.nms_method {
+        let keep: Vec<(usize, f32)> = match config.nms_method {
             NmsMethod::Hard => batched_nms(&boxes, &scores, &groups, config.nms_thresh)
                 .into_iter()
                 .map(|i| (i, scores[i]))
@@ -229,10 +262,10 @@ impl<B: DetectionBackend> BoxBranch<'_, B> {
             NmsMethod::SoftLinear => soft(SoftNms::Linear),
             NmsMethod::SoftGaussian { sigma } => soft(SoftNms::Gaussian { sigma }),
         };
-        keep.truncate(config.detections_per_img);
-        keep.into_iter()
-            .map(|(i, score)| (boxes[i], labels[i], score))
-            .collect()
+        let found = keep
+            .into_iter()
+            .map(|(i, score)| (boxes[i], labels[i], score));
+        self.best_detections(found, all.num_classes, image_size)
     }
 }
 

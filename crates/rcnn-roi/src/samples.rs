@@ -63,7 +63,7 @@ pub struct Positive {
 }
 
 impl<B: Backend> RoiHeads<B> {
-    /// Adds the true boxes to the proposals, matches and samples them
+    /// Adds the true boxes to the proposals, unless the configuration says otherwise, matches and samples them
     /// (torchvision's `select_training_samples`).
     pub fn select_training_samples<R: Rng>(
         &self,
@@ -82,7 +82,12 @@ impl<B: Backend> RoiHeads<B> {
         };
         let mut samples = RoiSamples::default();
         for (proposals, target) in proposals.iter().zip(targets) {
-            let proposals = [*proposals, &target.boxes].concat();
+            let added: &[BBox] = if self.config.add_true_boxes {
+                &target.boxes
+            } else {
+                &[]
+            };
+            let proposals = [*proposals, added].concat();
             let matches = matcher.matches(&target.boxes, &proposals);
             let sample = sampler.sample(&matches, subsample);
             let mut sampled = [sample.positive, sample.negative].concat();

@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::RegionProposalNetwork;
 
 const SIZES: &str = "rpn_anchor_generator.sizes";
+const STRIDES: &str = "rpn_anchor_generator.strides";
 const RATIOS: &str = "rpn_anchor_generator.aspect_ratios";
 /// Largest number of anchors at a location.
 const MAX_ANCHORS: usize = 1000;
+/// Largest number of pixels between locations.
+const MAX_STRIDE: usize = 1 << 13;
 /// Largest coordinate of an anchor in pixels: f32 represents every whole number up to here.
 const MAX_SIDE: f32 = 16_777_216.0;
 
@@ -35,6 +38,10 @@ pub struct AnchorGenerator {
     pub sizes: Vec<Vec<f32>>,
     /// Height divided by width, for each level one or several.
     pub aspect_ratios: Vec<Vec<f32>>,
+    /// Pixels between the locations of each level, with anchors of sides that are not rounded, as in TensorFlow's
+    /// detectors. Without, as in torchvision, the sizes of image and map say it, and sides are whole pixels.
+    #[serde(default)]
+    pub strides: Option<Vec<usize>>,
 }
 
 impl Default for AnchorGenerator {
@@ -51,6 +58,7 @@ impl AnchorGenerator {
         Self {
             aspect_ratios: vec![vec![0.5, 1.0, 2.0]; sizes.len()],
             sizes,
+            strides: None,
         }
     }
 
@@ -77,6 +85,17 @@ impl AnchorGenerator {
             RATIOS,
             ratios,
             format_args!("ratios for {levels} feature maps, as there are sizes"),
+        )?;
+        let strides = self.strides.as_deref();
+        require(
+            strides.is_none_or(|s| {
+                s.len() == levels && s.iter().all(|s| (1..=MAX_STRIDE).contains(s))
+            }),
+            STRIDES,
+            strides,
+            format_args!(
+                "numbers of pixels from 1 to {MAX_STRIDE} for {levels} feature maps, or null"
+            ),
         )?;
         let levels = sizes.iter().zip(ratios);
         let counts: Vec<usize> = levels.map(|(s, r)| s.len() * r.len()).collect();
@@ -118,12 +137,16 @@ impl AnchorGenerator {
         )
     }
 
-    /// Anchors of a level around the origin, in whole pixels: ratios outer, sizes inner.
+    /// Anchors of a level around the origin: ratios outer, sizes inner.
     pub fn cell_anchors(&self, level: usize) -> Vec<BBox> {
         let anchor = |ratio: f32, size: f32| {
             let height = ratio.sqrt();
             let (half_width, half_height) = (1.0 / height * size / 2.0, height * size / 2.0);
-            [-half_width, -half_height, half_width, half_height].map(f32::round_ties_even)
+            let anchor = [-half_width, -half_height, half_width, half_height];
+            match self.strides {
+                Some(_) => anchor,
+                None => anchor.map(f32::round_ties_even),
+            }
         };
         let ratios = self.aspect_ratios[level].iter();
         ratios
@@ -176,7 +199,10 @@ impl<B: Backend> RegionProposalNetwork<B> {
             .enumerate()
             .map(|(level, (_, map))| {
                 let [_, _, height, width] = map.dims();
-                let stride = Size::new(padded_size.height / height, padded_size.width / width);
+                let stride = match &generator.strides {
+                    Some(strides) => Size::new(strides[level], strides[level]),
+                    None => Size::new(padded_size.height / height, padded_size.width / width),
+                };
                 let grid = Size::new(height, width);
                 generator.grid_anchors(level, grid, stride, &map.device())
             })
@@ -226,6 +252,7 @@ mod tests {
             let generator = AnchorGenerator {
                 sizes,
                 aspect_ratios,
+                strides: None,
             };
             generator.validate().map_err(|error| error.to_string())
         };

@@ -2,7 +2,10 @@
 
 use burn::tensor::backend::Backend;
 use rcnn_backbone::MAX_CHANNELS;
-use rcnn_types::validate::{InvalidField, require, require_some, require_within};
+use rcnn_ops::{Activation, BoxCoder, BoxRules};
+use rcnn_types::validate::{
+    InvalidField, POSITIVE, is_positive, require, require_some, require_within,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{AnchorGenerator, RegionProposalNetwork, RpnHead};
@@ -24,6 +27,15 @@ pub struct RpnConfig {
     /// Output channels of each of them; if empty, those of the feature maps, as in torchvision.
     #[serde(rename = "rpn_conv_channels")]
     pub conv_channels: Vec<usize>,
+    /// Whether they end with a ReLU6. torchvision: with a ReLU.
+    #[serde(rename = "rpn_conv_relu6")]
+    pub conv_relu6: bool,
+    /// Rules by which deltas become proposals.
+    #[serde(rename = "rpn_box_rules")]
+    pub box_rules: BoxRules,
+    /// Weights of the box deltas `dx, dy, dw, dh`. torchvision: 1.
+    #[serde(rename = "rpn_bbox_reg_weights")]
+    pub bbox_reg_weights: [f32; 4],
     /// Proposals kept of each level before suppression, in training.
     #[serde(rename = "rpn_pre_nms_top_n_train")]
     pub pre_nms_top_n_train: usize,
@@ -54,6 +66,12 @@ pub struct RpnConfig {
     /// Objectness, 0 to 1, below which a proposal goes.
     #[serde(rename = "rpn_score_thresh")]
     pub score_thresh: f32,
+    /// Weights of the losses of objectness and of box deltas. torchvision: 1.
+    #[serde(rename = "rpn_loss_weights")]
+    pub loss_weights: [f64; 2],
+    /// Error of a box delta from which its loss grows linearly. torchvision: 1/9.
+    #[serde(rename = "rpn_smooth_l1_beta")]
+    pub smooth_l1_beta: f64,
 }
 
 impl Default for RpnConfig {
@@ -62,6 +80,9 @@ impl Default for RpnConfig {
             anchor_generator: AnchorGenerator::default(),
             conv_depth: 1,
             conv_channels: Vec::new(),
+            conv_relu6: false,
+            box_rules: BoxRules::Torchvision,
+            bbox_reg_weights: [1.0; 4],
             pre_nms_top_n_train: 2000,
             pre_nms_top_n_test: 1000,
             post_nms_top_n_train: 2000,
@@ -72,6 +93,8 @@ impl Default for RpnConfig {
             batch_size_per_image: 256,
             positive_fraction: 0.5,
             score_thresh: 0.0,
+            loss_weights: [1.0; 2],
+            smooth_l1_beta: 1.0 / 9.0,
         }
     }
 }
@@ -94,6 +117,13 @@ impl RpnConfig {
         for &channels in channels {
             require_within("rpn_conv_channels", channels, 1..=MAX_CHANNELS)?;
         }
+        let weights = self.bbox_reg_weights;
+        require(
+            weights.iter().all(|weight| is_positive(*weight)),
+            "rpn_bbox_reg_weights",
+            weights,
+            "four positive numbers",
+        )?;
         require_some("rpn_pre_nms_top_n_train", self.pre_nms_top_n_train)?;
         require_some("rpn_pre_nms_top_n_test", self.pre_nms_top_n_test)?;
         require_some("rpn_post_nms_top_n_train", self.post_nms_top_n_train)?;
@@ -110,7 +140,25 @@ impl RpnConfig {
         )?;
         require_some("rpn_batch_size_per_image", self.batch_size_per_image)?;
         require_within("rpn_positive_fraction", self.positive_fraction, 0.0..=1.0)?;
-        require_within("rpn_score_thresh", self.score_thresh, 0.0..=1.0)
+        require_within("rpn_score_thresh", self.score_thresh, 0.0..=1.0)?;
+        let weights = self.loss_weights;
+        let valid = |weight: &f64| *weight == 0.0 || is_positive(*weight);
+        let expected = "two numbers from 0";
+        require(
+            weights.iter().all(valid),
+            "rpn_loss_weights",
+            weights,
+            expected,
+        )?;
+        let beta = self.smooth_l1_beta;
+        require(is_positive(beta), "rpn_smooth_l1_beta", beta, POSITIVE)
+    }
+
+    /// Parametrisation of the deltas.
+    pub(crate) fn box_coder(&self) -> BoxCoder {
+        BoxCoder {
+            weights: self.bbox_reg_weights,
+        }
     }
 
     /// Output channels of each convolution, for feature maps of `in_channels` channels.
@@ -154,6 +202,10 @@ impl RpnConfig {
                 in_channels,
                 &self.channels(in_channels),
                 num_anchors,
+                match self.conv_relu6 {
+                    true => Activation::Relu6,
+                    false => Activation::Relu,
+                },
                 device,
             ),
             config: self.clone(),

@@ -3,8 +3,8 @@
 use burn::module::{Initializer, Module};
 use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{Tensor, backend::Backend};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, conv_norm_relu};
-use rcnn_ops::{Conv2d, DetectionBackend, Forward};
+use rcnn_backbone::{ConvNorm, ConvNormConfig, FeatureMaps, conv_norm_activation};
+use rcnn_ops::{Activation, Conv2d, DetectionBackend, Forward};
 
 /// 3x3 convolutions shared by two 1x1 heads (`torchvision.models.detection.rpn.RPNHead`).
 #[derive(Module, Debug)]
@@ -15,6 +15,8 @@ pub struct RpnHead<B: Backend> {
     pub cls_logits: Conv2d<B>,
     /// Deltas, 4 A channels.
     pub bbox_pred: Conv2d<B>,
+    #[module(skip)]
+    activation: Activation,
 }
 
 /// Raw output of the head for each level.
@@ -50,6 +52,7 @@ impl<B: Backend> RpnHead<B> {
         in_channels: usize,
         channels: &[usize],
         anchors: usize,
+        activation: Activation,
         device: &B::Device,
     ) -> Self {
         let initializer = Initializer::Normal {
@@ -75,6 +78,7 @@ impl<B: Backend> RpnHead<B> {
             conv,
             cls_logits: head(anchors),
             bbox_pred: head(anchors * 4),
+            activation,
         }
     }
 }
@@ -87,7 +91,7 @@ impl<B: DetectionBackend> RpnHead<B> {
             .map(|(_, map)| {
                 let mut x = map.clone();
                 for (i, conv) in self.conv.iter().enumerate() {
-                    x = conv_norm_relu(conv, x, cx.phase);
+                    x = conv_norm_activation(conv, x, self.activation, cx.phase);
                     cx.layer(format_args!("conv.{i}"), &x);
                 }
                 let objectness = self.cls_logits.forward(x.clone());

@@ -3,11 +3,11 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rand::Rng;
 use rcnn_ops::{
-    BBox, BalancedSampler, Losses, Match, Matcher, Subsample, binary_cross_entropy_with_logits,
-    smooth_l1_sum,
+    BBox, BalancedSampler, BoxRules, Losses, Match, Matcher, Subsample,
+    binary_cross_entropy_with_logits, box_iou, clip_box, smooth_l1_sum,
 };
+use rcnn_types::Size;
 
-use crate::proposals::BOX_CODER;
 use crate::{RegionProposalNetwork, RpnOutput};
 
 /// Anchors that are sampled for the loss, of all images of a batch.
@@ -23,9 +23,6 @@ pub struct RpnSamples {
     pub objects: Vec<BBox>,
 }
 
-/// Where smooth L1 turns from quadratic to linear.
-const BETA: f64 = 1.0 / 9.0;
-
 impl<B: Backend> RegionProposalNetwork<B> {
     /// Names of the [losses](Self::loss): object or background, of each sampled anchor, and box
     /// deltas of the objects.
@@ -37,10 +34,12 @@ impl<B: Backend> RegionProposalNetwork<B> {
     /// # Shapes
     /// - anchors: of every level, `[height * width * A, 4]`
     /// - objects: boxes of every image, xyxy in pixels of the resized image; none is ordinary
+    /// - image_sizes: of every image in the batch, by which TensorFlow's rules leave anchors out
     pub fn select_training_samples<R: Rng>(
         &self,
         anchors: &[Tensor<B, 2>],
         objects: &[&[BBox]],
+        image_sizes: &[Size],
         subsample: &mut Subsample<'_, R>,
     ) -> RpnSamples {
         let anchors = Tensor::cat(anchors.to_vec(), 0)
@@ -59,8 +58,26 @@ impl<B: Backend> RegionProposalNetwork<B> {
             positive_fraction: self.config.positive_fraction,
         };
         let mut samples = RpnSamples::default();
-        for (image, objects) in objects.iter().enumerate() {
-            let matches = matcher.matches(objects, anchors);
+        for (image, (objects, size)) in objects.iter().zip(image_sizes).enumerate() {
+            let is_left_out: Vec<bool> = match self.config.box_rules {
+                BoxRules::Torchvision => vec![false; anchors.len()],
+                _ => anchors
+                    .iter()
+                    .map(|anchor| clip_box(anchor, *size) != *anchor)
+                    .collect(),
+            };
+            let iou = |object: usize, anchor: usize| match is_left_out[anchor] {
+                true => -1.0,
+                false => box_iou(&objects[object], &anchors[anchor]),
+            };
+            let mut matches = matcher.matches_by(objects.len(), anchors.len(), iou);
+            for (found, _) in matches
+                .iter_mut()
+                .zip(&is_left_out)
+                .filter(|(_, out)| **out)
+            {
+                *found = Match::Ignored;
+            }
             let sample = sampler.sample(&matches, subsample);
             let base = image * anchors.len();
             for &i in &sample.positive {
@@ -103,10 +120,17 @@ impl<B: Backend> RegionProposalNetwork<B> {
                 let boxes = TensorData::new(boxes.concat(), [positives, 4]);
                 Tensor::<B, 2>::from_data(boxes, &device)
             };
-            let targets = BOX_CODER.encode(boxes(&samples.objects), boxes(&samples.anchors));
+            let targets = self
+                .config
+                .box_coder()
+                .encode(boxes(&samples.objects), boxes(&samples.anchors));
             let deltas = deltas.select(0, index(&mut samples.positive.iter()));
-            smooth_l1_sum(deltas, targets, BETA) / sampled as f64
+            smooth_l1_sum(deltas, targets, self.config.smooth_l1_beta) / sampled as f64
         };
-        Losses::new(Self::LOSSES, [objectness, box_reg])
+        let [of_objectness, of_boxes] = self.config.loss_weights;
+        Losses::new(
+            Self::LOSSES,
+            [objectness * of_objectness, box_reg * of_boxes],
+        )
     }
 }

@@ -1,10 +1,28 @@
 //! Boxes on the host: area, overlap, clipping, moving and scaling. What torchvision has too is named as
 //! in `torchvision.ops.boxes`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Size;
 
 /// A box `[x1, y1, x2, y2]` in pixels.
 pub type BBox = [f32; 4];
+
+/// Rules by which a detector turns deltas into boxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxRules {
+    /// torchvision's: a box grows at most 1000/16 times; boxes are clipped to the image, and small ones dropped,
+    /// before they suppress each other.
+    #[default]
+    Torchvision,
+    /// Those of TensorFlow's Object Detection API in 2018: boxes are clipped and empty ones dropped before they
+    /// suppress each other. Its first stage clips the anchors in inference and leaves out those that cross the border
+    /// in training.
+    Tensorflow2018,
+    /// The API's since 2019: as in 2018, but boxes suppress each other before they are clipped.
+    Tensorflow2019,
+}
 
 /// Width of a box, negative for a reversed one.
 pub fn box_width(b: &BBox) -> f32 {

@@ -14,7 +14,7 @@ mod mask;
 mod size;
 pub mod validate;
 
-pub use boxes::BBox;
+pub use boxes::{BBox, BoxRules};
 pub use class_names::{BACKGROUND, ClassNamesError, UNUSED, find_class, parse_class_names};
 pub use coco_result::CocoResult;
 pub use columns::{pad_to_columns, text_columns};

@@ -20,6 +20,7 @@ mod readbacks;
 #[cfg(any(feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 mod steps;
 mod surgery;
+mod tensorflow;
 mod training;
 mod training_ops;
 
@@ -186,6 +187,7 @@ fn modules<B: DetectionBackend>(extent: Extent) -> Modules<B> {
         ("kernels", simple(kernels::checks::<B>())),
         ("ops", simple(ops::checks::<B>())),
         ("models", models::checks::<B>(extent)),
+        ("tensorflow", simple(tensorflow::checks::<B>())),
         ("surgery", surgery::checks::<B>()),
         ("half", half::checks::<B>()),
         ("branches", simple(branches::checks::<B>())),

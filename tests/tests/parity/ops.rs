@@ -236,6 +236,7 @@ fn anchors<B: DetectionBackend>(device: &B::Device) {
         let generator = AnchorGenerator {
             sizes: setting(case, "sizes"),
             aspect_ratios: setting(case, "aspect_ratios"),
+            strides: None,
         };
         let image: Size = setting(case, "image_size");
         let grids: Vec<Size> = setting(case, "grids");

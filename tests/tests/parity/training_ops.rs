@@ -277,6 +277,7 @@ fn rpn_loss_case<B: DetectionBackend>(case: &str, device: &B::Device) {
         anchor_generator: AnchorGenerator {
             sizes: vec![vec![16.0]],
             aspect_ratios: vec![vec![1.0]],
+            strides: None,
         },
         ..Default::default()
     };

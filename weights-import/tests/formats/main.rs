@@ -3,6 +3,7 @@
 
 mod damaged;
 mod models;
+mod tensorflow;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;

@@ -1,16 +1,19 @@
 //! torchvision's detectors, by the names of the functions that build them.
 
+use rcnn_backbone::inception_v2::{InceptionV2Config, InceptionV2HeadConfig};
 use rcnn_backbone::{BackboneConfig, MobileNetV3Arch, SequentialConfig, VggArch};
+use rcnn_ops::BoxRules;
 use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig, PoolMethod};
 use rcnn_rpn::AnchorGenerator;
 
-use crate::FasterRcnnConfig;
+use crate::{FasterRcnnConfig, ResizeRule};
 
 /// A configuration for a number of classes.
 type Build = fn(usize) -> FasterRcnnConfig;
 
-/// Functions of `torchvision.models.detection` and what they build, and the paper's detector.
-const DETECTORS: [(&str, Build); 8] = [
+/// Functions of `torchvision.models.detection` and what they build, the paper's detector, and a model of TensorFlow's
+/// Object Detection API.
+const DETECTORS: [(&str, Build); 9] = [
     (
         "fasterrcnn_resnet50_fpn",
         FasterRcnnConfig::fasterrcnn_resnet50_fpn,
@@ -40,6 +43,10 @@ const DETECTORS: [(&str, Build); 8] = [
         FasterRcnnConfig::fasterrcnn_mobilenet_v3_large_320_fpn,
     ),
     ("fasterrcnn_vgg16", FasterRcnnConfig::fasterrcnn_vgg16),
+    (
+        "faster_rcnn_inception_v2_coco",
+        FasterRcnnConfig::faster_rcnn_inception_v2_coco,
+    ),
 ];
 
 /// A name of no detector and no backbone.
@@ -155,6 +162,51 @@ impl FasterRcnnConfig {
         heads.batch_size_per_image = 128;
         heads.nms_thresh = 0.3;
         config
+    }
+
+    /// The model of that name of TensorFlow's Object Detection API as it was published in January 2018 (COCO has 91 classes
+    /// here): its `pipeline.config`, and the rules of that time. [`set_tensorflow_rules`](Self::set_tensorflow_rules)
+    /// changes the rules.
+    pub fn faster_rcnn_inception_v2_coco(num_classes: usize) -> Self {
+        let mut config = Self::new(InceptionV2Config::default(), num_classes);
+        let transform = &mut config.transform;
+        (transform.min_size, transform.max_size) = (vec![600], 1024);
+        (transform.image_mean, transform.image_std) = ([0.5; 3], [0.5; 3]);
+        transform.size_divisible = 1;
+
+        let rpn = &mut config.rpn;
+        rpn.anchor_generator.aspect_ratios = vec![vec![2.0, 1.0, 0.5]];
+        rpn.anchor_generator.strides = Some(vec![16]);
+        (rpn.conv_channels, rpn.conv_relu6) = (vec![512], true);
+        rpn.bbox_reg_weights = [10.0, 10.0, 5.0, 5.0];
+        // All: more than there are on any image.
+        (rpn.pre_nms_top_n_train, rpn.pre_nms_top_n_test) = (1 << 24, 1 << 24);
+        (rpn.post_nms_top_n_train, rpn.post_nms_top_n_test) = (100, 100);
+        rpn.nms_thresh = 0.7_f32.into();
+        (rpn.loss_weights, rpn.smooth_l1_beta) = ([1.0, 2.0], 1.0);
+
+        let heads = &mut config.roi_heads;
+        heads.box_roi_pool.featmap_names = vec!["0".into()];
+        heads.box_roi_pool.method = PoolMethod::CropAndResize;
+        heads.box_head = BoxHeadConfig::InceptionV2(InceptionV2HeadConfig::default());
+        heads.score_thresh = 0.3;
+        heads.nms_thresh = 0.6_f32.into();
+        heads.detections_per_class = Some(100);
+        heads.batch_size_per_image = 64;
+        heads.add_true_boxes = false;
+        (heads.loss_weights, heads.smooth_l1_beta) = ([1.0, 2.0], 1.0);
+        config.set_tensorflow_rules(BoxRules::Tensorflow2018);
+        config
+    }
+
+    /// Sets the rules of boxes in both stages, and with those of TensorFlow the ones of resizing that belong to them.
+    pub fn set_tensorflow_rules(&mut self, rules: BoxRules) {
+        (self.rpn.box_rules, self.roi_heads.box_rules) = (rules, rules);
+        self.transform.resize_rule = match rules {
+            BoxRules::Torchvision => ResizeRule::Torchvision,
+            BoxRules::Tensorflow2018 => ResizeRule::Tensorflow2018,
+            BoxRules::Tensorflow2019 => ResizeRule::Tensorflow2019,
+        };
     }
 
     /// The first of torchvision's detectors over a backbone of this architecture, with this backbone in it; else

@@ -86,7 +86,7 @@ fn misspelt_names_are_refused_wherever_a_configuration_is_read() {
         ),
         (
             json!({"rpn_anchor_generator": {"sizes": [], "aspect_ratios": [], "size": []}}),
-            "expected `sizes` or `aspect_ratios`",
+            "expected one of `sizes`, `aspect_ratios`, `strides`",
         ),
         (
             json!({"box_focal_loss": {"gama": 2}}),
@@ -214,6 +214,16 @@ fn nonsense() -> Changed {
     all.add("rpn_conv_depth", &SIZES[1..], |c, v| c.rpn.conv_depth = v);
     all.add("rpn_conv_channels", &SIZES, |c, v| c.rpn.conv_channels = vec![v]);
     all.add("rpn_conv_channels", &[2, 3], |c, v| c.rpn.conv_channels = vec![8; v]);
+    let strides = [vec![], vec![16; 4], vec![0; 5], vec![usize::MAX; 5]];
+    all.add("rpn_anchor_generator.strides", &strides, |c, v| c.rpn.anchor_generator.strides = Some(v));
+    all.add("rpn_bbox_reg_weights", &NOT_POSITIVE, |c, v| c.rpn.bbox_reg_weights[1] = v);
+    let negative = [-1.0, f64::NAN, f64::INFINITY];
+    let not_positive = [0.0, -1.0, f64::NAN, f64::INFINITY];
+    all.add("rpn_loss_weights", &negative, |c, v| c.rpn.loss_weights[1] = v);
+    all.add("rpn_smooth_l1_beta", &not_positive, |c, v| c.rpn.smooth_l1_beta = v);
+    all.add("box_loss_weights", &negative, |c, v| c.roi_heads.loss_weights[0] = v);
+    all.add("box_smooth_l1_beta", &not_positive, |c, v| c.roi_heads.smooth_l1_beta = v);
+    all.add("box_detections_per_class", &[0], |c, v| c.roi_heads.detections_per_class = Some(v));
     all.add("rpn_pre_nms_top_n_train", &[0], |c, v| c.rpn.pre_nms_top_n_train = v);
     all.add("rpn_pre_nms_top_n_test", &[0], |c, v| c.rpn.pre_nms_top_n_test = v);
     all.add("rpn_post_nms_top_n_train", &[0], |c, v| c.rpn.post_nms_top_n_train = v);

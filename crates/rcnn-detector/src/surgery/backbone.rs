@@ -198,6 +198,7 @@ fn anchors_at(anchors: &AnchorGenerator, from: &[LevelSpec], to: &[LevelSpec]) -
     AnchorGenerator {
         sizes: sizes.collect(),
         aspect_ratios: ratios.collect(),
+        strides: anchors.strides.as_ref().map(|_| to.clone()),
     }
 }
 

@@ -160,5 +160,6 @@ fn anchors(text: &str) -> Result<AnchorGenerator, SurgeryError> {
     Ok(AnchorGenerator {
         aspect_ratios: vec![ratios; sizes.len()],
         sizes,
+        strides: None,
     })
 }

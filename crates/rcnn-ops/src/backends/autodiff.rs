@@ -10,11 +10,11 @@ use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
 
-use crate::channels::{primitive, rows, tensor};
+use crate::channels::{self, primitive, rows, tensor};
 use crate::gate as gates;
 use crate::{
     Activation, ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan,
-    RoiAlignOptions, RoiLevel, RoiPoolOptions, image as images,
+    RoiAlignOptions, RoiLevel, RoiPoolOptions, image as images, same,
 };
 
 mod convolution;
@@ -121,6 +121,23 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
         match x.is_tracked() || gate.is_tracked() {
             true => gates::multiply::<Self>(x, gate),
             false => Self::from_inner(B::channel_gate(x.primitive, gate.primitive)),
+        }
+    }
+
+    fn average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match x.is_tracked() {
+            true => same::average::<Self>(x),
+            false => Self::from_inner(B::average_pool(x.primitive)),
+        }
+    }
+
+    fn concat_channels(maps: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
+        match maps.iter().any(|map| map.is_tracked()) {
+            true => channels::concat::<Self>(maps),
+            false => {
+                let maps = maps.into_iter().map(|map| map.primitive);
+                Self::from_inner(B::concat_channels(maps.collect()))
+            }
         }
     }
 
@@ -254,7 +271,6 @@ mod tests {
     use burn_flex::Flex;
 
     use super::*;
-    use crate::channels;
 
     type B = Autodiff<Flex>;
 

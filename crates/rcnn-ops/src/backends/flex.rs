@@ -7,11 +7,12 @@ use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 use rcnn_cpu::BLOCK;
 use rcnn_cpu::fit_image::{self, FitImage, Tap};
-use rcnn_cpu::max_pool::{self, MaxPool};
+use rcnn_cpu::pool::{self, Pool};
 
 use crate::{
     Activation, ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan,
-    RoiAlignOptions, RoiLevel, RoiPoolOptions, image as images, nms,
+    RoiAlignOptions, RoiLevel, RoiPoolOptions, channels as channel_operations, image as images,
+    nms, same,
 };
 
 mod arena;
@@ -32,11 +33,8 @@ impl DetectionBackend for Flex {
         let [_, height, width] = dims(&image);
         let image = image.to_contiguous();
         let taps = |from, to| -> Vec<Tap> {
-            let taps = images::taps(from, to).map(|images::Tap { low, high, weight }| Tap {
-                low,
-                high,
-                weight,
-            });
+            let taps = images::taps(from, to, fit.positions)
+                .map(|images::Tap { low, high, weight }| Tap { low, high, weight });
             taps.collect()
         };
         let kernel = FitImage {
@@ -119,25 +117,50 @@ impl DetectionBackend for Flex {
         kernel: [usize; 2],
         stride: [usize; 2],
         padding: [usize; 2],
+        ceil_mode: bool,
     ) -> FloatTensor<Self> {
         let [n, c, h, w] = dims(&x);
-        let pool = MaxPool {
+        let pool = Pool {
             batch: n,
             blocks: c.div_ceil(BLOCK),
             size: [h, w],
             kernel,
             stride,
             padding,
+            ceil_mode,
         };
         match pool.output_size() {
             Some(size @ [out_h, out_w]) if x.dtype() == DType::F32 => {
                 let x = channels_last::from_planes(x);
                 let x = channels_last::blocks(&x).expect("just brought there");
-                let output = max_pool::forward(&pool, size, x);
+                let output = pool::max(&pool, size, x);
                 channels_last::tensor(output, [n, c, out_h, out_w])
             }
-            _ => Self::max_pool2d(x, kernel, stride, padding, [1, 1], false),
+            _ => Self::max_pool2d(x, kernel, stride, padding, [1, 1], ceil_mode),
         }
+    }
+
+    fn average_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        if x.dtype() != DType::F32 {
+            return same::average::<Self>(x);
+        }
+        let shape @ [n, c, h, w] = dims(&x);
+        let pool = Pool {
+            batch: n,
+            blocks: c.div_ceil(BLOCK),
+            size: [h, w],
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: [1, 1],
+            ceil_mode: false,
+        };
+        let x = channels_last::from_planes(x);
+        let x = channels_last::blocks(&x).expect("just brought there");
+        channels_last::tensor(pool::average(&pool, [h, w], x), shape)
+    }
+
+    fn concat_channels(maps: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
+        channels_last::concat(&maps).unwrap_or_else(|| channel_operations::concat::<Self>(maps))
     }
 
     fn nms(

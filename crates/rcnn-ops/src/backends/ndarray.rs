@@ -77,8 +77,9 @@ impl DetectionBackend for NdArray {
         kernel: [usize; 2],
         stride: [usize; 2],
         padding: [usize; 2],
+        ceil_mode: bool,
     ) -> FloatTensor<Self> {
-        Self::max_pool2d(x, kernel, stride, padding, [1, 1], false)
+        Self::max_pool2d(x, kernel, stride, padding, [1, 1], ceil_mode)
     }
 
     fn roi_align(levels: Vec<RoiLevel<Self>>) -> FloatTensor<Self> {

@@ -20,6 +20,9 @@ pub struct BoxHeadTextError {
     pub reason: String,
 }
 
+/// The last blocks of Inception v2.
+const INCEPTION_V2: &str = "inception_v2";
+
 /// Epsilon of the norms of `conv_bn`: torch's default.
 const NORM_EPS: f64 = 1e-5;
 
@@ -30,12 +33,15 @@ impl FromStr for BoxHeadConfig {
     /// convolution, `conv_bn:CHANNELS` one with batch norm, and `x4` after any of them repeats it.
     /// Two linear layers of one width are torchvision's `TwoMLPHead`, all else is its
     /// `FastRCNNConvFCHead`. `fc6:WIDTH,fc7:WIDTH` is a `TwoMLPHead` of two widths. With `none` the predictor takes the
-    /// pooled features as they are.
+    /// pooled features as they are; `inception_v2` are the last blocks of that network.
     fn from_str(text: &str) -> Result<Self, BoxHeadTextError> {
         let error = |reason: String| BoxHeadTextError {
             text: text.to_string(),
             reason,
         };
+        if text == INCEPTION_V2 {
+            return Ok(Self::InceptionV2(Default::default()));
+        }
         let (mut conv_layers, mut fc_layers, mut norms) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(head) = two_widths(text) {
             return Ok(head);
@@ -114,6 +120,7 @@ impl fmt::Display for BoxHeadConfig {
                 fc_layers,
                 norm,
             } => (&conv_layers[..], &fc_layers[..], norm.as_ref()),
+            Self::InceptionV2(_) => return f.write_str(INCEPTION_V2),
         };
         let conv = if norm.is_some() { "conv_bn" } else { "conv" };
         let runs = |kind: &str, sizes: &[usize]| -> Vec<String> {

@@ -278,6 +278,7 @@ fn a_panic_stops_a_run_with_an_error() {
     described.rpn.anchor_generator = AnchorGenerator {
         sizes: vec![vec![32.0]],
         aspect_ratios: vec![vec![1.0]],
+        strides: None,
     };
     described.transform.min_size = vec![64];
     // Of an epoch: four steps (two with two devices), and two batches to validate.

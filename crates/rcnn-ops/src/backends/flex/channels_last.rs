@@ -40,6 +40,25 @@ pub(super) fn from_planes(tensor: FlexTensor) -> FlexTensor {
     self::tensor(values, shape)
 }
 
+/// The channels of several maps, one after another; `None` unless all have this layout and, but for the last, whole
+/// blocks of channels.
+pub(super) fn concat(maps: &[FlexTensor]) -> Option<FlexTensor> {
+    let [n, _, h, w] = dims(maps.first()?);
+    let pixels = n * h * w;
+    let mut parts = Vec::new();
+    let mut channels = 0;
+    for map in maps {
+        let [_, c, ..] = dims::<4>(map);
+        let blocks = blocks(map).filter(|_| channels % BLOCK == 0)?;
+        parts.push((blocks, c.div_ceil(BLOCK)));
+        channels += c;
+    }
+    let shape = [n, channels, h, w];
+    let mut values = Floats::new(channels_last::len(shape));
+    channels_last::concat(&parts, pixels, values.blocks_mut());
+    Some(tensor(values, shape))
+}
+
 /// A contiguous tensor, of channels as planes.
 pub(super) fn to_planes(tensor: FlexTensor) -> FlexTensor {
     let shape @ [n, c, h, w] = dims(&tensor);

@@ -1,0 +1,52 @@
+//! Small models that TensorFlow wrote, opened as its users have them, against what it detects with them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use parity::synthetic;
+use rcnn_burn::Instances;
+use rcnn_burn::ops::BBox;
+use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::weights::Weights;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::Named;
+use crate::models::assert_same;
+
+/// A model for each year of rules.
+pub(crate) fn checks<B: DetectionBackend>() -> Vec<Named<B>> {
+    vec![
+        ("rules_of_2018", |device| detects::<B>("2018", device)),
+        ("rules_of_2019", |device| detects::<B>("2019", device)),
+    ]
+}
+
+fn read<T: DeserializeOwned>(json: &Value, name: &str) -> T {
+    T::deserialize(&json[name]).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn detects<B: DetectionBackend>(year: &str, device: &B::Device) {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let folder = root
+        .join("../weights-import/tests/fixtures/tensorflow")
+        .join(year);
+    let json = fs::read_to_string(folder.join("detections.json")).expect("detections");
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let weights = Weights::open(&folder).expect("a model");
+    assert_eq!(
+        weights.config.class_names,
+        read::<Vec<String>>(&json, "class_names")
+    );
+    let model = weights.load::<B>(device).expect("a detector");
+    let image = &json["image"];
+    let name: String = read(image, "name");
+    let picture = synthetic::image(&name, read(image, "height"), read(image, "width"), device);
+    let found = &model.detect(&[picture]).expect("an image")[0];
+    let expected = Instances {
+        scores: Some(read(&json, "scores")),
+        ..Instances::new(read::<Vec<BBox>>(&json, "boxes"), read(&json, "labels"))
+    };
+    assert_same(&format!("detections of {year}"), found, &expected);
+}
