@@ -17,7 +17,9 @@ use crate::mobilenet_v3::MobileNetV3Arch;
 use crate::resnet::{self, ResNet, ResNetFpnConfig};
 use crate::sequential::{self, Sequential, SequentialArch, SequentialConfig};
 use crate::vgg::VggArch;
-use crate::{Backbone, BackboneWithFpn, Body, FeatureMaps, LevelSpec, NormKind, Shapes, Stage};
+use crate::{
+    Backbone, BackboneWithFpn, Body, Boxed, FeatureMaps, LevelSpec, NormKind, Shapes, Stage,
+};
 
 /// Description of an architecture besides its module: names, levels, stages, changes. Its configuration
 /// implements this.
@@ -215,11 +217,13 @@ impl BackboneConfig {
         device: &B::Device,
     ) -> Result<Option<AnyBackbone<B>>, BackboneConfigError> {
         Ok(match self {
-            Self::ResnetFpn(config) => Some(AnyBackbone::ResNetFpn(config.init(device)?)),
+            Self::ResnetFpn(config) => Some(AnyBackbone::ResNetFpn(config.init(device)?.into())),
             Self::MobilenetV3(config) => Some(config.init(device)?),
             Self::MobilenetV2(config) => Some(config.init(device)?),
             Self::Vgg(config) => Some(config.init(device)?),
-            Self::InceptionV2(config) => Some(AnyBackbone::InceptionV2(config.init(device)?)),
+            Self::InceptionV2(config) => {
+                Some(AnyBackbone::InceptionV2(config.init(device)?.into()))
+            }
             Self::Custom => None,
         })
     }
@@ -270,13 +274,13 @@ pub struct UnknownArchitecture {
 #[derive(Module, Debug)]
 pub enum AnyBackbone<B: Backend> {
     /// A ResNet with a feature pyramid network.
-    ResNetFpn(BackboneWithFpn<B, ResNet<B>>),
+    ResNetFpn(Boxed<BackboneWithFpn<B, ResNet<B>>>),
     /// A sequential body with a feature pyramid network.
     SequentialFpn(BackboneWithFpn<B, Sequential<B>>),
     /// A sequential body by itself.
     Sequential(Sequential<B>),
     /// TensorFlow's Inception v2.
-    InceptionV2(InceptionV2<B>),
+    InceptionV2(Boxed<InceptionV2<B>>),
 }
 
 impl<B: DetectionBackend> AnyBackbone<B> {

@@ -9,6 +9,7 @@
 mod architecture;
 mod backbone;
 mod body;
+mod boxed;
 mod channels;
 mod conv_norm;
 mod fpn;
@@ -31,6 +32,7 @@ pub use architecture::{
 };
 pub use backbone::{Backbone, FeatureMaps};
 pub use body::Body;
+pub use boxed::Boxed;
 pub use channels::Channels;
 pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_activation, conv_norm_relu};
 pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, FpnConfig};
