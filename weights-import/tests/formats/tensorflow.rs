@@ -261,7 +261,7 @@ fn parts_of_a_checkpoint_alone_are_named() {
     fs::remove_file(path("other.index")).unwrap();
     let message = error(".");
     assert!(
-        message.contains("expected frozen_inference_graph.pb"),
+        message.contains("a folder with frozen_inference_graph.pb"),
         "{message}"
     );
 }
