@@ -332,9 +332,8 @@ fn assert_branches(fixture: &Fixture, image: usize, found: &Instances, expected:
 }
 
 /// Cases that every backend runs.
-const SMALL: [&str; 7] = [
+const SMALL: [&str; 6] = [
     "mask_keypoint",
-    "mobilenet_v2_features",
     "mobilenet_v3_large_frozen",
     "resnet18_frozen",
     "resnet18_options",
@@ -342,8 +341,10 @@ const SMALL: [&str; 7] = [
     "resnet50_v2",
 ];
 
-/// Cases of many operations, left out where each takes its time.
-const LARGE: [&str; 11] = [
+/// Cases of many operations, left out where each takes its time, and one whose box head is larger than a buffer of
+/// Mesa's software adapter.
+const LARGE: [&str; 12] = [
+    "mobilenet_v2_features",
     "mobilenet_v3_large_320",
     "mobilenet_v3_small_features",
     "mobilenet_v3_small_frozen",
