@@ -83,9 +83,12 @@ impl<B: Backend> Check<B> {
 /// How much of whole detectors a backend is checked with, so that it takes minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Extent {
-    /// Detections of small ones.
-    #[cfg_attr(not(any(feature = "ndarray", feature = "wgpu")), expect(dead_code))]
+    /// Detections of small ones. WGPU gets no further: the gradients of its strided convolutions' weights are wrong
+    /// (`training::train_mask` shows it), so whole detectors must not be trained on it.
+    #[cfg_attr(not(feature = "wgpu"), expect(dead_code))]
     Detections,
+    /// Training steps of small ones, too.
+    Training,
     /// Every detection and every training step.
     All,
 }
@@ -212,12 +215,7 @@ fn main() -> ExitCode {
     };
     suite.add::<backends::Flex>("flex", Extent::All, |_| Default::default(), Vec::new);
     #[cfg(feature = "ndarray")]
-    suite.add::<backends::NdArray>(
-        "ndarray",
-        Extent::Detections,
-        |_| Default::default(),
-        others,
-    );
+    suite.add::<backends::NdArray>("ndarray", Extent::Training, |_| Default::default(), others);
     #[cfg(feature = "wgpu")]
     let wgpu_device = |number: Option<usize>| match number {
         Some(number) => rcnn_burn::ops::wgpu_device(number).unwrap_or_default(),
