@@ -86,7 +86,7 @@ pub trait Architecture: fmt::Display {
 /// use rcnn_burn::backbone::BackboneConfig;
 ///
 /// let config = BackboneConfig::named("resnet18")?;
-/// let stages = config.architecture().expect("one that comes along").stages();
+/// let stages = config.architecture().expect("a bundled architecture").stages();
 /// let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
 /// assert_eq!(names, ["stem", "layer1", "layer2", "layer3", "layer4"]);
 /// # Ok::<(), rcnn_backbone::UnknownArchitecture>(())

@@ -174,7 +174,7 @@ pub use rcnn_core::{NdArray, NdArrayDevice};
 #[cfg(feature = "wgpu")]
 pub use rcnn_core::{Wgpu, WgpuDevice};
 
-/// What most programs use.
+/// The names that most programs need.
 pub mod prelude {
     #[cfg(feature = "flex")]
     pub use crate::Flex;

@@ -77,7 +77,7 @@ pub(crate) struct ExportArgs {
     check: Vec<PathBuf>,
 }
 
-/// What an exported file takes.
+/// Form of an exported file's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Input {
     /// Images [batch, 3, height, width] of floats, resized

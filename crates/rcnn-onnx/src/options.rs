@@ -14,9 +14,9 @@ pub struct OnnxOptions {
     pub opset: i64,
     /// Fixed sizes of everything; outputs are padded to the most detections of an image and counted.
     pub fixed: Option<FixedShape>,
-    /// What the file takes.
+    /// Form of the input.
     pub input: OnnxInput,
-    /// What the file computes.
+    /// Part of the detector that is written.
     pub part: OnnxPart,
     /// How features are pooled.
     pub pooling: Pooling,

@@ -69,7 +69,7 @@ impl BranchSpec {
     }
 }
 
-/// What visitors are told to be in.
+/// Container type that visitors see.
 const CONTAINER: &str = "Struct:Branch";
 
 impl<B: Backend> Branch<B> {

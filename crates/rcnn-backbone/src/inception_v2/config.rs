@@ -13,9 +13,9 @@ use crate::{Architecture, BackboneConfigError, LevelSpec, MAX_CHANNELS, NormKind
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InceptionV2Depth {
-    /// What the channels of every layer are multiplied by.
+    /// Factor on the channels of every layer.
     pub depth_multiplier: f64,
-    /// Channels that a layer has at least.
+    /// Fewest channels of a layer.
     pub min_depth: usize,
 }
 
@@ -44,7 +44,7 @@ impl InceptionV2Depth {
     }
 }
 
-/// What all convolutions have in common.
+/// Settings shared by all convolutions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConvSettings {
     pub(super) depth: InceptionV2Depth,
@@ -211,7 +211,7 @@ impl Architecture for InceptionV2Config {
         vec![2]
     }
 
-    /// Those of `faster_rcnn_inception_v2_coco`.
+    /// Sizes in `faster_rcnn_inception_v2_coco`.
     fn anchor_sizes(&self) -> Vec<Vec<f32>> {
         vec![vec![64.0, 128.0, 256.0, 512.0]]
     }

@@ -41,7 +41,7 @@ impl ResNetStage {
 /// Channels within a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InnerChannels {
-    /// Of the outputs of the first and, in a bottleneck, the second convolution.
+    /// Output channels of the first convolution and, in a bottleneck, of the second.
     pub(super) convolutions: [usize; 2],
     /// Groups of the second convolution of a bottleneck.
     pub(super) groups: usize,

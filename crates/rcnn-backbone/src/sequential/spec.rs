@@ -62,7 +62,7 @@ pub struct InvertedResidualSpec {
     pub activation: Activation,
     /// Stride of the depthwise convolution.
     pub stride: usize,
-    /// What torchvision calls the layers.
+    /// torchvision's names of the layers.
     pub names: BlockNames,
 }
 
@@ -163,8 +163,8 @@ impl LayerSpec {
         }
     }
 
-    /// What follows the layer's place in the name of its norm, if any, from which the kind of all norms is
-    /// inferred.
+    /// Suffix that leads from the layer's name to its norm's, if it has one; recognition infers the kind of all
+    /// norms from it.
     pub(super) fn norm(&self) -> Option<&'static str> {
         match self {
             Self::ConvNormActivation { .. } => Some(".1"),
