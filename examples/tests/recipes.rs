@@ -214,7 +214,7 @@ fn export_it() -> Done {
     Ok(())
 }
 
-/// What the page shows and nobody runs would be a promise.
+/// The page must not show code that no test runs.
 #[test]
 fn every_block_of_the_page_stands_here() {
     let squeezed = |text: &str| text.replace([' ', '\n', ','], "");

@@ -14,7 +14,7 @@ const DETECTORS: [&str; 4] = [
     "fasterrcnn_mobilenet_v3_large_320_fpn",
 ];
 
-/// What a value may become, in JSON.
+/// JSON values that replace others.
 const VALUES: [&str; 32] = [
     "null",
     "true",
@@ -53,7 +53,7 @@ const VALUES: [&str; 32] = [
 /// More edits of an input than these are left out.
 const MAX_EDITS: usize = 16;
 
-/// What can be edited, and the values.
+/// Configurations to edit, and replacement values.
 static PARTS: LazyLock<(Vec<Value>, Value, Vec<Value>)> = LazyLock::new(|| {
     let detectors = DETECTORS.map(|name| {
         let config = FasterRcnnConfig::named(name, 3).expect("a known name");

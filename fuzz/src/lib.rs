@@ -18,7 +18,7 @@ pub use mutate::mutated;
 use rayon::ThreadPoolBuilder;
 pub use targets::{Scratch, TARGETS, Target};
 
-/// What the last panic said, and where.
+/// Message and place of the last panic.
 static PANIC: Mutex<String> = Mutex::new(String::new());
 
 /// Has panics noted for [`Target::check`] instead of printed, and everything computed on the calling thread, as changing

@@ -33,7 +33,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Whether it is one of TensorFlow's.
+    /// Whether this is a format of TensorFlow's.
     pub(crate) fn is_tensorflow(self) -> bool {
         matches!(self, Self::TensorflowGraph | Self::TensorflowCheckpoint)
     }

@@ -84,7 +84,7 @@ fn levels(backbone: &BackboneConfig) -> Vec<LevelSpec> {
 /// Checks that the first stage has as many anchors as the configuration.
 ///
 /// # Errors
-/// What to pass otherwise, in words.
+/// The message says what to pass instead.
 pub(crate) fn check_anchors(shapes: &Shapes, config: &FasterRcnnConfig) -> Result<(), String> {
     let anchors = shapes.outputs("rpn.head.cls_logits.weight", 4)?;
     let generator = &config.rpn.anchor_generator;

@@ -70,7 +70,7 @@ pub(crate) struct PruneArgs {
     device: DeviceName,
 }
 
-/// What may be left of the model, as a share from 0 to 1.
+/// Share of the model that may remain, from 0 to 1.
 #[derive(Args)]
 #[command(next_help_heading = "Budget")]
 struct BudgetArgs {
@@ -156,7 +156,7 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "expected a share above 0 and up to 1, as 0.5".into())
 }
 
-/// What a pruning leaves in its folder.
+/// Files that a pruning writes into its folder.
 const RESULTS: [&str; 4] = ["start.bpk", "pruned.bpk", "pruning.json", "pruning.png"];
 
 pub(crate) fn run(args: PruneArgs) -> Result<Outcome> {

@@ -1,4 +1,4 @@
-//! The detector that comes along, of blood cells: 1.2 million parameters, 2.4 MiB in half precision.
+//! The bundled detector of blood cells: 1.2 million parameters, 2.4 MiB in half precision.
 
 use weights_import::{Checkpoint, Weights, WeightsError};
 

@@ -41,7 +41,7 @@ pub enum LoadError {
 
 /// Makes the detector that a file describes (`.pth`, `.safetensors`, `.bpk`), or that published weights are
 /// for: `fasterrcnn_resnet50_fpn`, `COCO_V1`, any of [`published::all`], downloaded once and checked. With the
-/// feature `bundled`, `blood-cells` is the detector that comes along.
+/// feature `bundled`, `blood-cells` is the bundled detector.
 ///
 /// Its architecture, depth, norms and number of classes are recognised. To see or change the configuration
 /// first, open the file as [`Weights`].

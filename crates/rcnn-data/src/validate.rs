@@ -176,7 +176,7 @@ impl Classes {
     }
 }
 
-/// What the validation of an image needs to know of the data set.
+/// Facts about the data set that validating an image needs.
 struct Context<'a> {
     classes: &'a Classes,
     options: &'a ReadOptions,

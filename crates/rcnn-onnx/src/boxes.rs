@@ -160,9 +160,9 @@ pub(crate) struct Best {
     pub(crate) layout: Layout,
 }
 
-/// Which of the places `[N, most]` the rows are.
+/// How rows correspond to the slots `[N, most]`.
 pub(crate) enum Layout {
-    /// Those where there is something.
+    /// Only the occupied slots have rows.
     Found {
         /// `[count, 2]`: image, and rank in it.
         places: Value,

@@ -7,7 +7,7 @@ use crate::proto::{Attribute, ElementType};
 /// A size of a dimension, if it is known.
 pub(crate) type Size = Option<usize>;
 
-/// What is known of a tensor before it is computed.
+/// Type and shape of a tensor, as far as known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fact {
     pub(crate) element: ElementType,
@@ -551,7 +551,7 @@ fn convolution(call: &Call) -> Result<Fact, String> {
     windows(call, x, &kernel, made)
 }
 
-/// What slides over `[N, C, ..]`.
+/// Output of an operator whose window slides over `[N, C, ..]`.
 fn windows(call: &Call, x: &Fact, kernel: &[i64], channels: Size) -> Result<Fact, String> {
     let axes = kernel.len();
     ranked(x, axes + 2)?;

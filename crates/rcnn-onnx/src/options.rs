@@ -1,4 +1,4 @@
-//! What kind of file a model becomes.
+//! Options of an export.
 
 use rcnn_types::Size;
 
@@ -9,8 +9,8 @@ use crate::error::OnnxError;
 pub struct OnnxOptions {
     /// Store weights in half precision: half the size, and computed in single precision.
     pub half_weights: bool,
-    /// Version of ONNX's operators, 13 to 21 (of 22 ONNX Runtime has no RoiAlign). The default is 13, in which all runtimes have the same
-    /// RoIAlign.
+    /// Version of ONNX's operators, 13 to 21 (ONNX Runtime has no RoiAlign of version 22). The default is 13, whose RoiAlign
+    /// is the same in all runtimes.
     pub opset: i64,
     /// Fixed sizes of everything; outputs are padded to the most detections of an image and counted.
     pub fixed: Option<FixedShape>,
@@ -44,7 +44,7 @@ pub struct FixedShape {
     pub size: Size,
 }
 
-/// What a file takes.
+/// Form of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnnxInput {
     /// Images `[batch, 3, height, width]` from 0 to 1, resized by the caller.
@@ -54,7 +54,7 @@ pub enum OnnxInput {
     Image,
 }
 
-/// What a file computes.
+/// Part of the detector that a file computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnnxPart {
     /// Detections.

@@ -326,8 +326,8 @@ struct Taps {
     weight: [Value; 2],
 }
 
-/// Those of places in maps that have these many locations `[K, 1]`: outside there is nothing, but for a location
-/// around the map (torchvision's `bilinear_interpolate`).
+/// Taps for places in maps of `count` locations `[K, 1]`. Places more than one location outside a map have weight 0
+/// (torchvision's `bilinear_interpolate`).
 fn taps(place: &Value, count: &Value, b: &mut Builder) -> Taps {
     let size = b.cast(count, ElementType::Float);
     let (zero, one, before) = (b.float(0.0), b.float(1.0), b.float(-1.0));

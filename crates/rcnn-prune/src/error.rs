@@ -15,7 +15,7 @@ pub enum PruneError {
          allow more (a smaller share to keep, fewer channels at least, a finer rounding), or ask for less"
     )]
     Budget {
-        /// What is limited.
+        /// Quantity that the budget limits.
         what: &'static str,
         /// The share that was asked for.
         asked: f64,

@@ -303,7 +303,7 @@ impl ChannelGroups {
         }
     }
 
-    /// What a change of one group saves.
+    /// Cost that a change of one group saves.
     pub(crate) fn saved(&self, group: usize, kept: &mut [usize], after: usize) -> Cost {
         let touched = |parameter: &Parameter| {
             let mut axes = parameter.axes.iter();

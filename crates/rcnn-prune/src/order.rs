@@ -4,7 +4,7 @@ use rcnn_core::cost::Cost;
 
 use crate::{ChannelGroups, Importance, Limits, PruneError};
 
-/// What is limited.
+/// Quantity that a budget limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Budget {
     /// Multiply-accumulates of a detection.

@@ -30,7 +30,7 @@ pub struct LayerChange {
 }
 
 impl ChannelGroups {
-    /// What has become of each layer since another network was pruned to this one.
+    /// Channels of each layer in `original` and in this network, which was pruned from it.
     pub fn change_from(&self, original: &Self) -> PruneReport {
         let now = self.report(&self.whole());
         let then = original.report(&original.whole());
@@ -51,7 +51,7 @@ impl ChannelGroups {
         }
     }
 
-    /// What becomes of each layer with that many units of each group.
+    /// Channels of each layer with `kept` units of each group.
     pub(crate) fn report(&self, kept: &[usize]) -> PruneReport {
         let both = [&self.whole()[..], kept];
         let [before, after] = both.map(|kept| self.layer_macs(kept));

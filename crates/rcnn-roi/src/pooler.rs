@@ -25,7 +25,7 @@ pub struct MultiScaleRoiAlign {
     pub output_size: [usize; 2],
     /// Samples per bin and axis of RoIAlign; 0 takes as many as the bin has pixels.
     pub sampling_ratio: usize,
-    /// What a bin is computed by. torchvision: RoIAlign.
+    /// Method that computes a bin. torchvision: RoIAlign.
     pub method: PoolMethod,
     /// Side in pixels of the box that belongs to `canonical_level`.
     pub canonical_scale: f32,
@@ -46,7 +46,7 @@ impl Default for MultiScaleRoiAlign {
     }
 }
 
-/// What a bin of a pooled box is computed by.
+/// Method that computes a bin of a pooled box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolMethod {

@@ -86,7 +86,7 @@ impl<B: DetectionBackend> RegionProposalNetwork<B> {
         }
     }
 
-    /// What suppression leaves of the best rows of each level, best first, and how many before the rules dropped some.
+    /// The best rows of each level that survive suppression, best first, and their number before the rules dropped some.
     fn suppressed(
         &self,
         best: Vec<Tensor<B, 3>>,

@@ -42,7 +42,7 @@ struct State {
     waiting: VecDeque<(u64, Job)>,
     /// Pictures whose requests wait for an answer.
     admitted: usize,
-    /// Those that are not decoded yet.
+    /// Pictures that are not decoded yet.
     arriving: usize,
     requests: u64,
     is_closed: bool,
@@ -166,7 +166,7 @@ pub(crate) struct Places {
     queue: Arc<Queue>,
     request: u64,
     pictures: usize,
-    /// Those of its pictures that are not in the queue yet.
+    /// Pictures of this request that are not in the queue yet.
     arriving: Mutex<usize>,
 }
 

@@ -21,7 +21,7 @@ use crate::detector::ModelInfo;
 use crate::query::{Parameters, Wanted, rejected};
 use crate::refusal::{Refusal, json_response, with_json};
 
-/// What a request came to, for its line in the log.
+/// Outcome of a request, for its line in the log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Summary {
     pub(crate) pictures: usize,

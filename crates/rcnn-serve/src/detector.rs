@@ -16,10 +16,10 @@ pub struct Thresholds {
     pub nms_thresh: f64,
 }
 
-/// What is told of a model, and what requests are checked against.
+/// Facts about a model that clients are told and requests are checked against.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
-    /// What it is called, such as its file.
+    /// Its name, such as that of its file.
     pub name: String,
     /// Where it is computed, such as `cuda:1`.
     pub device: String,

@@ -41,7 +41,7 @@ use tokio::sync::Semaphore;
 use batches::Queue;
 use metrics::Metrics;
 
-/// What all requests share.
+/// State that all requests share.
 struct App {
     options: Options,
     /// Set once the model is loaded.

@@ -26,7 +26,7 @@ pub(crate) struct Metrics {
     hang_ups: AtomicU64,
 }
 
-/// What is read off when the metrics are asked for.
+/// Values that are read when the metrics are requested.
 pub(crate) struct Gauges {
     pub(crate) is_ready: bool,
     pub(crate) queued: usize,
@@ -161,7 +161,7 @@ fn resident_bytes() -> Option<u64> {
 /// Observations counted by upper bounds.
 struct Histogram<const N: usize> {
     bounds: [f64; N],
-    /// Those of each bucket alone, and of the one without a bound.
+    /// Observations in each bucket alone; `beyond` has those above the last bound.
     counts: [AtomicU64; N],
     beyond: AtomicU64,
     /// In millionths.

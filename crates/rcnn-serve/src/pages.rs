@@ -65,7 +65,7 @@ fn is_ready(app: &App) -> Result<(), &'static str> {
     }
 }
 
-/// What the model knows, and what may be sent.
+/// Classes and settings of the model, and limits on requests.
 pub(crate) async fn model(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
     is_ready(&app).map_err(Refusal::unavailable)?;
     let mut model = app.model.get().map_or(json!({}), |model| model.to_json());

@@ -7,7 +7,7 @@ use rcnn_core::ops::binary_cross_entropy_with_logits;
 use rcnn_types::validate::{InvalidField, is_positive, require};
 use serde::{Deserialize, Serialize};
 
-/// What is learned of a teacher, and how much it counts beside the labels.
+/// Distillation losses, and their weights beside those of the labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DistillationConfig {

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::checkpoint::write_whole;
 use crate::{TrainConfig, TrainError};
 
-/// What a run that has begun to train writes, and what another one must not replace.
+/// Files that a run writes once training has begun, which another run must not replace.
 const RESULTS: [&str; 5] = [
     "metrics.jsonl",
     "curves.png",

@@ -27,7 +27,7 @@ pub(crate) struct Teacher<B: Backend> {
     levels: Vec<usize>,
 }
 
-/// What a teacher makes of a batch.
+/// A teacher's outputs for a batch.
 pub(crate) struct Answers<B: Backend> {
     /// Maps of the student's levels.
     features: Vec<Tensor<B, 4>>,
@@ -95,7 +95,7 @@ impl<B: DetectionBackend> Teacher<B> {
         is_needed.then(|| levels.map(|_| Conv2d::from(config.init(device))).collect())
     }
 
-    /// What the teacher makes of the batch that its student has just seen.
+    /// The teacher's outputs for the batch that its student has just seen.
     ///
     /// # Errors
     /// When its maps are of other sizes than the student's.

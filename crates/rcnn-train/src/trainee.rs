@@ -31,9 +31,9 @@ use crate::teacher::{Adapters, Teacher};
 #[derive(Module, Debug)]
 pub(crate) struct Trainee<B: Backend, N> {
     pub(crate) model: FasterRcnn<B, N>,
-    /// What is validated and saved in place of `model`, if the run has one.
+    /// Average that is validated and saved in place of `model`, if the run keeps one.
     pub(crate) average: Option<Average<B, FasterRcnn<B, N>>>,
-    /// What makes the student's feature maps comparable with the teacher's, if there is one of other channels. Only
+    /// Convolutions that bring the student's feature maps to the teacher's channels, where these differ. Only
     /// checkpoints keep them.
     pub(crate) adapters: Option<Adapters<B>>,
     #[module(skip)]

@@ -12,7 +12,7 @@ use crate::error::CheckpointError;
 use crate::source::{MAX_HEADER, Source};
 use crate::storage::StoredTensor;
 
-/// What the index says of a tensor.
+/// The index's record of a tensor.
 #[derive(Default)]
 struct Entry {
     dtype: u64,
@@ -25,7 +25,7 @@ struct Entry {
     is_partitioned: bool,
 }
 
-/// What the index says of all.
+/// The index's header.
 #[derive(Default)]
 struct Header {
     shards: usize,

@@ -17,9 +17,9 @@ use crate::storage::{Region, StoredTensor, View};
 /// Key of the metadata that says whether boxes are clipped to the image before they are suppressed: `true`, `false`.
 pub(super) const CLIPS_FIRST: &str = "tensorflow.clip_before_nms";
 
-/// What the nodes of one suppression of boxes are in.
+/// Scope of the nodes that suppress boxes.
 const SUPPRESSION: &str = "MultiClassNonMaxSuppression";
-/// What the nodes that clip boxes are in.
+/// Scope of the nodes that clip boxes.
 const CLIPPING: &str = "ClipToWindow";
 
 /// How a `SavedModel` begins: with version 1, and a graph.
@@ -95,12 +95,12 @@ fn messages(
     Ok(())
 }
 
-/// What has been seen of a graph.
+/// The parts of a graph that have been read.
 #[derive(Default)]
 struct Graph {
     /// Constants, of which some were variables.
     constants: Vec<(String, Result<StoredTensor, CheckpointError>)>,
-    /// Those that a node `<constant>/read` reads, as it is with variables.
+    /// Constants that a node `<constant>/read` reads, as it does former variables.
     read: HashSet<String>,
     /// Inputs of the nodes of suppressions.
     suppression: HashMap<String, Vec<String>>,

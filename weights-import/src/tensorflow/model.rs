@@ -92,7 +92,7 @@ fn label_map(weights: &Path) -> Option<(PathBuf, String)> {
     Some((path, text))
 }
 
-/// What variables of other networks say.
+/// Message for variables of another network.
 fn foreign(checkpoint: &Checkpoint) -> String {
     let seen: Vec<&str> = checkpoint.names().take(3).collect();
     let extractor = checkpoint

@@ -21,7 +21,7 @@ type Entry = (Vec<u8>, Vec<u8>);
 /// Keys and values of a table, in their order.
 ///
 /// # Errors
-/// What contradicts itself, in words.
+/// When the table contradicts itself; the message says where.
 pub(super) fn entries(table: &[u8]) -> Result<Vec<Entry>, String> {
     let footer = table
         .len()

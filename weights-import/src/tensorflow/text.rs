@@ -9,7 +9,7 @@ pub(super) struct Message(Vec<(String, Value)>);
 enum Value {
     /// A number, a truth value or a name, as it is written.
     Word(String),
-    /// What stands in quotes.
+    /// Text in quotes.
     Text(String),
     Message(Message),
 }

@@ -30,7 +30,7 @@ pub(super) struct Done {
     /// From the first model to the last.
     pub(super) report: PruneReport,
     pub(super) trained: Vec<Trained>,
-    /// Of a detection with the first model and the last.
+    /// Seconds of a detection before and after pruning.
     pub(super) seconds: [f64; 2],
 }
 
@@ -122,7 +122,7 @@ impl Steps<'_> {
         Ok(groups.prune(current, &kept)?)
     }
 
-    /// What is left after a step.
+    /// Share of the model that remains after a step.
     fn kept<B: DetectionBackend>(
         &self,
         step: usize,

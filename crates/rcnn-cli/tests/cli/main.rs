@@ -262,7 +262,7 @@ fn pictures_are_drawn() {
         .into_rgb8();
     assert_ne!(drawn, original);
 
-    // What is unlikely stays out of pictures that nobody asked it into.
+    // Improbable detections are not drawn unless asked for.
     stdout(&detect(&["--output", "likely", "pictures/a.png"]));
     let likely = image::open(path("likely/a.png")).expect("a picture");
     assert_eq!(likely.into_rgb8(), original);
