@@ -24,6 +24,7 @@ from torchvision.models.detection.roi_heads import (
 import synthetic
 from make_models import FIXTURES
 from make_ops import SCALARS, TENSORS, put, random_boxes, rule
+from masks import counts, ellipses
 
 CHANNELS, CLASSES, KEYPOINTS = 8, 3, 3
 HEIGHT, WIDTH = 60, 90
@@ -36,24 +37,6 @@ def branch(**parts):
     for name, part in parts.items():
         model.roi_heads.add_module(name, part)
     return synthetic.fill(model).train()
-
-
-def counts(mask):
-    """Run lengths of a mask [height, width]."""
-    runs, last = [0], 0
-    for value in mask.T.flatten().int().tolist():
-        if value != last:
-            runs.append(0)
-            last = value
-        runs[-1] += 1
-    return runs
-
-
-def ellipses(boxes):
-    y, x = torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij")
-    centre, radius = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    inside = [((x - c[0]) / r[0]) ** 2 + ((y - c[1]) / r[1]) ** 2 <= 1 for c, r in zip(centre, radius)]
-    return torch.stack(inside).to(torch.uint8)
 
 
 def samples(key, images=(2, 1), each=2):
@@ -81,7 +64,7 @@ def masks():
             mask_predictor=MaskRCNNPredictor(6, 4, CLASSES),
         )
         boxes, proposals, matched = samples(case)
-        targets = [ellipses(b) for b in boxes]
+        targets = [ellipses(b, HEIGHT, WIDTH) for b in boxes]
         labels = [torch.arange(len(b)) % (CLASSES - 1) + 1 for b in boxes]
         pooled = rule(f"{case}/pooled", (sum(map(len, matched)), CHANNELS, 14, 14)).requires_grad_()
         logits = model.roi_heads.mask_predictor(model.roi_heads.mask_head(pooled))

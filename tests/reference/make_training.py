@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torchvision.ops import box_iou
 
 from make_models import FIXTURES, ROBUST_NOISE, ROBUST_SHIFT, noisy, pictures, rounded, sampled
+from masks import counts, ellipses
 from synthetic import signed
 from training_cases import CASES
 from training_step import descend, run, step, training
@@ -78,24 +79,6 @@ def add_shapes(case, i, target):
         points = (points * 4).round() / 4
         visibility = (torch.arange(len(boxes) * count) % 4).clamp(max=2).view(len(boxes), count, 1).float()
         target["keypoints"] = torch.cat([points, visibility * case["visible"][i]], 2)
-
-
-def ellipses(boxes, height, width):
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    centre, radius = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    inside = [((x - c[0]) / r[0]) ** 2 + ((y - c[1]) / r[1]) ** 2 <= 1 for c, r in zip(centre, radius)]
-    return torch.stack(inside).to(torch.uint8) if inside else torch.zeros(0, height, width, dtype=torch.uint8)
-
-
-def counts(mask):
-    """COCO's run lengths of a mask: down the columns, beginning with the background."""
-    runs, last = [0], 0
-    for value in mask.T.flatten().int().tolist():
-        if value != last:
-            runs.append(0)
-            last = value
-        runs[-1] += 1
-    return runs
 
 
 def written(target):

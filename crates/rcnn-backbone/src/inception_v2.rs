@@ -8,6 +8,7 @@ mod config;
 mod module;
 mod recognize;
 mod table;
+pub mod tensorflow;
 
 pub use block::{Branch, InceptionBlock, Pool};
 pub use config::{InceptionV2Config, InceptionV2Depth, InceptionV2HeadConfig};

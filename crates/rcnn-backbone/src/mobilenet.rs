@@ -1,6 +1,18 @@
 //! Stages of the MobileNets, as torchvision's `mobilenet_backbone` counts them.
 
+use rcnn_ops::Activation;
+
 use crate::sequential::{LayerSpec, StageSpec};
+
+/// Describes a convolution by its output channels, the side of its kernel and its stride.
+pub(crate) fn convolutions(activation: Activation) -> impl Fn(usize, usize, usize) -> LayerSpec {
+    move |out, kernel, stride| LayerSpec::ConvNormActivation {
+        out,
+        kernel,
+        stride,
+        activation,
+    }
+}
 
 /// Divides layers into `stage0`, `stage1`, ...: one begins with each layer that halves the resolution, and the last
 /// layer is one by itself. A pyramid takes the output of a stage's first layer.

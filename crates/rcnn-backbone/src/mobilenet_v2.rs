@@ -48,12 +48,7 @@ impl SequentialArch for MobileNetV2Arch {
 
     fn stages(self) -> Vec<StageSpec> {
         let activation = Activation::Relu6;
-        let conv = |out, kernel, stride| LayerSpec::ConvNormActivation {
-            out,
-            kernel,
-            stride,
-            activation,
-        };
+        let conv = mobilenet::convolutions(activation);
         let mut layers = vec![conv(STEM, 3, 2)];
         let mut input = STEM;
         for [expansion, out, blocks, stride] in ROWS {

@@ -82,12 +82,7 @@ impl SequentialArch for MobileNetV3Arch {
             Self::Small => &SMALL,
         };
         let activation = Activation::Hardswish;
-        let conv = |out, kernel, stride| LayerSpec::ConvNormActivation {
-            out,
-            kernel,
-            stride,
-            activation,
-        };
+        let conv = mobilenet::convolutions(activation);
         let mut layers = vec![conv(STEM, 3, 2)];
         let mut input = STEM;
         for &(kernel, expanded, out, squeeze, hardswish, stride) in rows {

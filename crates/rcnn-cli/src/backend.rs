@@ -5,7 +5,7 @@ use std::io::Write;
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use rcnn_burn::FloatDType;
 use rcnn_burn::ops::{DetectionBackend, devices, probe};
 
@@ -132,6 +132,18 @@ impl From<Precision> for FloatDType {
             Precision::Bf16 => Self::BF16,
         }
     }
+}
+
+/// Where and how a detector computes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ComputeArgs {
+    /// Where to compute, as far as built in: flex, ndarray, wgpu or cuda, the latter two with a
+    /// number for another card than the first, such as cuda:1
+    #[arg(long, value_name = "D", default_value_t = default_device())]
+    pub(crate) device: DeviceName,
+    /// Precision to compute in, where the device can: half of it is faster on a GPU, and less exact
+    #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32)]
+    pub(crate) dtype: Precision,
 }
 
 /// Runs a job on one device, or on several of one backend.

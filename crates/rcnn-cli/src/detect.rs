@@ -15,7 +15,7 @@ use rcnn_burn::{FasterRcnnConfig, Instances, Size, StandardFasterRcnn};
 use rcnn_types::{MASK_THRESHOLD, find_class};
 
 use crate::Outcome;
-use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
+use crate::backend::{ComputeArgs, Job, run_on};
 use crate::inputs;
 use crate::output::{
     ClassNames, Format, MaskFormat, PictureFolder, Printer, Style, image_ids, tell_illegible,
@@ -43,13 +43,8 @@ pub(crate) struct DetectArgs {
     weights: String,
     #[command(flatten)]
     model: ModelArgs,
-    /// Where to compute, as far as built in: flex, ndarray, wgpu or cuda, the latter two with a
-    /// number for another card than the first, such as cuda:1
-    #[arg(long, value_name = "D", default_value_t = default_device())]
-    device: DeviceName,
-    /// Precision to compute in, where the device can: half of it is faster on a GPU, and less exact
-    #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32)]
-    dtype: Precision,
+    #[command(flatten)]
+    compute: ComputeArgs,
     #[command(flatten)]
     thresholds: ThresholdArgs,
     /// Report these classes only, by name or number
@@ -105,7 +100,7 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
         skeleton: skeleton(&weights.config),
         draw_thresh: args.draw_thresh,
     });
-    let device = args.device.clone();
+    let device = args.compute.device.clone();
     run_on(
         &[device],
         Detect {
@@ -193,7 +188,7 @@ impl Job for Detect {
                 }
             });
             let model = args.model.load::<B>(weights, &devices[0])?;
-            let model = model.cast(args.dtype.into())?;
+            let model = model.cast(args.compute.dtype.into())?;
             let writer = scope.spawn(|| write(images, findings, printer, folder, &progress));
 
             let mut failed = 0;

@@ -16,7 +16,7 @@ use rcnn_eval::{EvalOptions, MAX_DETS, Tile, evaluate_with};
 use rcnn_types::{ImageInstances, Instances, MASK_THRESHOLD};
 
 use crate::Outcome;
-use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
+use crate::backend::{ComputeArgs, Job, run_on};
 use crate::data::{self, DatasetArgs, files_of};
 use crate::files;
 use crate::output::tell_illegible;
@@ -41,12 +41,8 @@ pub(crate) struct EvalArgs {
     model: ModelArgs,
     #[command(flatten)]
     dataset: DatasetArgs,
-    /// Where to compute, as `rcnn detect --device`
-    #[arg(long, value_name = "D", default_value_t = default_device())]
-    device: DeviceName,
-    /// Precision to compute in, where the device can: half of it is faster on a GPU, and less exact
-    #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32)]
-    dtype: Precision,
+    #[command(flatten)]
+    compute: ComputeArgs,
     /// Images computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
     batch_size: usize,
@@ -96,7 +92,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         tell_illegible(&names);
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    let device = args.device.clone();
+    let device = args.compute.device.clone();
     let job = Find {
         weights,
         dataset: &dataset,
@@ -213,7 +209,7 @@ impl Job for Find<'_> {
     fn run<B: DetectionBackend>(self, devices: Vec<B::Device>) -> Result<Self::Output> {
         let device = &devices[0];
         let model = self.args.model.load::<B>(self.weights, device)?;
-        let model = model.cast(self.args.dtype.into())?;
+        let model = model.cast(self.args.compute.dtype.into())?;
         let progress = progress_bar(self.dataset.samples.len(), "images");
         let mut all = Vec::new();
         let skip = self.args.dataset.skip_invalid;

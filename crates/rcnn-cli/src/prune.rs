@@ -18,6 +18,7 @@ use rcnn_train::TrainConfig;
 use crate::backend::{DeviceName, default_device, run_on};
 use crate::cost::{self, ModelCosts, parse_size};
 use crate::source::{ModelArgs, positive};
+use crate::train::SplitArgs;
 use crate::{Outcome, files, train};
 use plan::{BudgetKind, Plan};
 use steps::Steps;
@@ -117,18 +118,8 @@ struct TrainingArgs {
     /// Folder of the pictures, where they are not with the labels
     #[arg(long, value_name = "DIR", requires = "data")]
     images: Option<PathBuf>,
-    /// Part of the data to train on and to estimate importance on, or all [default: train or trainval]
-    #[arg(long, value_name = "NAME")]
-    train_split: Option<String>,
-    /// Part of the data to validate on, or all [default: val, valid or test]
-    #[arg(long, value_name = "NAME")]
-    valid_split: Option<String>,
-    /// Cut boxes that reach beyond their image to it, and say how many
-    #[arg(long)]
-    clip: bool,
-    /// Leave out boxes and files that are invalid, and say how many
-    #[arg(long)]
-    skip_invalid: bool,
+    #[command(flatten)]
+    splits: SplitArgs,
     /// Training pictures to estimate importance on, taken evenly from the data
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive)]
     count: usize,
@@ -281,10 +272,7 @@ impl TrainingArgs {
         let images = self.images.clone().or(config.images.take());
         config.images = images.map(std::path::absolute).transpose()?;
         config.data_format = self.data_format.or(config.data_format);
-        config.train_split = self.train_split.clone().or(config.train_split.take());
-        config.valid_split = self.valid_split.clone().or(config.valid_split.take());
-        config.clip |= self.clip;
-        config.skip_invalid |= self.skip_invalid;
+        self.splits.apply(&mut config);
         if let Some(rate) = self.learning_rate {
             config.optimizer.learning_rate = rate;
         }

@@ -11,7 +11,7 @@ use rcnn_burn::weights::Weights;
 use rcnn_serve::{Detector, Options, Server, interrupted};
 
 use crate::Outcome;
-use crate::backend::{DeviceName, Job, Precision, default_device, run_on};
+use crate::backend::{ComputeArgs, Job, run_on};
 use crate::events::{LogFormat, set_format};
 use crate::source::{ModelArgs, positive};
 use crate::thresholds::ThresholdArgs;
@@ -39,13 +39,8 @@ pub(crate) struct ServeArgs {
     weights: String,
     #[command(flatten)]
     model: ModelArgs,
-    /// Where to compute, as far as built in: flex, ndarray, wgpu or cuda, the latter two with a
-    /// number for another card than the first, such as cuda:1
-    #[arg(long, value_name = "D", default_value_t = default_device())]
-    device: DeviceName,
-    /// Precision to compute in, where the device can
-    #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32)]
-    dtype: Precision,
+    #[command(flatten)]
+    compute: ComputeArgs,
     #[command(flatten)]
     thresholds: ThresholdArgs,
     /// Address and port to listen on; port 0 is any free one, 0.0.0.0 every address of this machine
@@ -90,7 +85,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<Outcome> {
     let has_token = options.token.is_some();
     let server = Server::bind(options)?;
     introduce(server.local_addr(), has_token);
-    let device = args.device.clone();
+    let device = args.compute.device.clone();
     run_on(
         &[device],
         Serve {
@@ -163,8 +158,8 @@ impl Job for Serve {
         let device = devices.remove(0);
         let load = move || {
             let model = args.model.load::<B>(weights, &device)?;
-            let model = model.cast(args.dtype.into())?;
-            let place = args.device.to_string();
+            let model = model.cast(args.compute.dtype.into())?;
+            let place = args.compute.device.to_string();
             anyhow::Ok(Detector::new(&args.weights, &place, model, device)?)
         };
         server.run(load, interrupted())?;

@@ -85,18 +85,8 @@ pub(crate) struct TrainArgs {
     /// Go on although the data have changed since the run began
     #[arg(long, requires = "resume")]
     accept_changed_data: bool,
-    /// Part of the data to train on, or all [default: train or trainval]
-    #[arg(long, value_name = "NAME")]
-    train_split: Option<String>,
-    /// Part of the data to validate on, or all [default: val, valid or test]
-    #[arg(long, value_name = "NAME")]
-    valid_split: Option<String>,
-    /// Cut boxes that reach beyond their image to it, and say how many
-    #[arg(long)]
-    clip: bool,
-    /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
-    #[arg(long)]
-    skip_invalid: bool,
+    #[command(flatten)]
+    splits: SplitArgs,
     /// Prefix of the weights' names in a file that holds several models: model_ema
     #[arg(long, visible_alias = "key", value_name = "NAMES")]
     prefix: Option<String>,
@@ -195,6 +185,37 @@ pub(crate) struct TrainArgs {
     /// How to show progress [default: the dashboard on a terminal, else lines]
     #[arg(long, value_enum)]
     progress: Option<ProgressName>,
+}
+
+/// Parts of the data to train and validate on, and boxes that do not fit.
+#[derive(Args)]
+pub(crate) struct SplitArgs {
+    /// Part of the data to train on, or all [default: train or trainval]
+    #[arg(long, value_name = "NAME")]
+    train_split: Option<String>,
+    /// Part of the data to validate on, or all [default: val, valid or test]
+    #[arg(long, value_name = "NAME")]
+    valid_split: Option<String>,
+    /// Cut boxes that reach beyond their image to it, and say how many
+    #[arg(long)]
+    clip: bool,
+    /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
+    #[arg(long)]
+    skip_invalid: bool,
+}
+
+impl SplitArgs {
+    /// Overrides what the configuration says.
+    pub(crate) fn apply(&self, config: &mut TrainConfig) {
+        for (field, value) in [
+            (&mut config.train_split, &self.train_split),
+            (&mut config.valid_split, &self.valid_split),
+        ] {
+            *field = value.clone().or(field.take());
+        }
+        config.clip |= self.clip;
+        config.skip_invalid |= self.skip_invalid;
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -392,12 +413,7 @@ impl TrainArgs {
         set(&mut config.data, &self.data);
         config.data_format = self.data_format.or(config.data_format);
         config.images = self.images.clone().or(config.images.take());
-        for (field, value) in [
-            (&mut config.train_split, &self.train_split),
-            (&mut config.valid_split, &self.valid_split),
-        ] {
-            *field = value.clone().or(field.take());
-        }
+        self.splits.apply(config);
         for (field, value) in [
             (&mut config.weights, &self.weights),
             (&mut config.backbone_weights, &self.backbone_weights),
@@ -417,8 +433,6 @@ impl TrainArgs {
             config.learning_rate_factors = self.learning_rate_factor.clone();
         }
         self.augment.apply(&mut config.augmentation);
-        config.clip |= self.clip;
-        config.skip_invalid |= self.skip_invalid;
         config.tensorboard |= self.tensorboard;
         if let Some(labels) = &self.labels {
             config.labels = Some(std::path::absolute(labels)?);

@@ -14,7 +14,6 @@ mod precision;
 #[cfg(feature = "record")]
 mod record;
 pub mod surgery;
-pub mod tensorflow;
 mod transform;
 
 pub use config::{FasterRcnnConfig, UnknownModel};

@@ -248,7 +248,7 @@ impl Architecture for InceptionV2Config {
     /// None: channels follow from the depth.
     fn set_channels(&mut self, _channels: &dyn Fn(&str) -> Option<usize>) {}
 
-    /// TensorFlow's classifier has the detector's names: see `rcnn_detector::tensorflow`.
+    /// TensorFlow's classifier has the detector's names: see [`tensorflow`](super::tensorflow).
     fn classifier_parameter(&self, _name: &str) -> Option<String> {
         None
     }
