@@ -87,11 +87,43 @@ pub(crate) fn backward<B: DetectionBackend>(
     options: ConvOptions<2>,
     [of_x, of_weight, of_bias]: [bool; 3],
 ) -> [Option<FloatTensor<B>>; 3] {
-    let x_grad = || B::conv2d_x_backward(x.clone(), weight.clone(), grad.clone(), options.clone());
+    let x_grad = || x_grad::<B>(x.clone(), weight.clone(), grad.clone(), options.clone());
     let x_grad = of_x.then(x_grad);
     let weight_grad = || B::conv2d_weight_backward(x, weight, grad.clone(), options);
     let weight_grad = of_weight.then(weight_grad);
     [x_grad, weight_grad, of_bias.then(|| bias_grad::<B>(grad))]
+}
+
+/// The gradient of a convolution's input.
+fn x_grad<B: DetectionBackend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    options: ConvOptions<2>,
+) -> FloatTensor<B> {
+    let [_, _, kernel_height, kernel_width] = tensor::<B, 4>(weight.clone()).dims();
+    let is_sparse = [kernel_height, kernel_width] == [1, 1]
+        && options.padding == [0, 0]
+        && options.stride != [1, 1];
+    if !is_sparse {
+        return B::conv2d_x_backward(x, weight, grad, options);
+    }
+    // burn-cubecl 0.21 gets this gradient wrong. Only one pixel of each stride goes into an output: those are
+    // computed as without a stride, and the others get a zero.
+    let [stride_y, stride_x] = options.stride;
+    let [n, c, height, width] = tensor::<B, 4>(x).dims();
+    let grad = tensor::<B, 4>(grad);
+    let [_, _, rows, columns] = grad.dims();
+    let device = grad.device();
+    let seen = Tensor::<B, 4>::zeros([n, c, rows, columns], &device);
+    let options = ConvOptions::new([1, 1], [0, 0], [1, 1], options.groups);
+    let at = B::conv2d_x_backward(primitive(seen), weight, primitive(grad), options);
+    let at = tensor::<B, 4>(at).reshape([n, c, rows, 1, columns, 1]);
+    let spread = Tensor::<B, 6>::zeros([n, c, rows, stride_y, columns, stride_x], &device)
+        .cast(at.dtype())
+        .slice_assign([0..n, 0..c, 0..rows, 0..1, 0..columns, 0..1], at)
+        .reshape([n, c, rows * stride_y, columns * stride_x]);
+    primitive(spread.slice([0..n, 0..c, 0..height, 0..width]))
 }
 
 /// The sum of each channel of `[N, C', H', W']`.
