@@ -29,4 +29,5 @@ pub use state_dict::{
 };
 pub use storage::StoredTensor;
 pub use surgery::SurgeryReport;
+pub use tensorflow::exists;
 pub use weights::{Weights, WeightsError, load_backbone, load_backbone_from};

@@ -12,6 +12,7 @@ mod wire;
 
 pub(crate) use bundle::{is_index, read as read_checkpoint};
 pub(crate) use graph::{is_graph, read as read_graph};
+pub use locate::exists;
 pub(crate) use locate::locate;
 pub(crate) use model::recognize;
 pub(crate) use names::parameters;

@@ -155,7 +155,8 @@ impl Weights {
         let (config, origin) = match checkpoint.metadata.get(CONFIG_KEY) {
             Some(json) => (stored_config(path, json)?, ConfigOrigin::Stored),
             None if checkpoint.format.is_tensorflow() => {
-                let (mut config, origin) = tensorflow::recognize(checkpoint, &shapes(&tensors))?;
+                let (mut config, origin) =
+                    tensorflow::recognize(checkpoint, &shapes(&tensors), overrides)?;
                 name_coco_classes(&mut config);
                 (config, origin)
             }
@@ -370,7 +371,7 @@ fn stored_config(path: &Path, json: &str) -> Result<FasterRcnnConfig, WeightsErr
     })
 }
 
-fn overridden(
+pub(crate) fn overridden(
     path: &Path,
     config: &FasterRcnnConfig,
     overrides: &Map<String, Value>,

@@ -68,8 +68,13 @@ impl AugmentArgs {
         }
         if let Some(scale_range) = self.scale_jitter {
             let window = augmentation.fixed_size_crop.clone().unwrap_or_default();
+            let others = augmentation.scale_jitter.take();
+            let target_size = match (others, self.fixed_size) {
+                (Some(others), None) => others.target_size,
+                _ => window.size,
+            };
             augmentation.scale_jitter = Some(ScaleJitter {
-                target_size: window.size,
+                target_size,
                 scale_range,
             });
         }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use rcnn_burn::bundled::{self, BLOOD_CELLS};
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::weights::{Checkpoint, Weights, WeightsError, published};
+use rcnn_burn::weights::{self, Checkpoint, Weights, WeightsError, published};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_types::parse_class_names;
 
@@ -159,9 +159,7 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
 /// The file that a path or the name of published weights means.
 pub(crate) fn resolve(source: &str) -> Result<PathBuf> {
     let path = Path::new(source);
-    // TensorFlow's models are folders, and its checkpoints go by a prefix that is no file.
-    let is_prefix = || PathBuf::from(format!("{source}.index")).is_file();
-    if path.exists() || is_prefix() {
+    if weights::exists(path) {
         return Ok(path.into());
     }
     if source == BLOOD_CELLS {

@@ -57,7 +57,7 @@ pub fn load<B: Backend>(
 
 fn open(source: &str) -> Result<Weights, LoadError> {
     let path = Path::new(source);
-    if path.exists() {
+    if weights_import::exists(path) {
         return Ok(Weights::open(path)?);
     }
     #[cfg(feature = "bundled")]

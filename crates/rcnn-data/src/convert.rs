@@ -141,11 +141,6 @@ fn dropped(dataset: &Dataset, kept: &[&str]) -> BTreeMap<String, usize> {
     counts
 }
 
-/// The number of the fewest digits that reads as this one: 0.1, not 0.10000000149.
-fn decimal(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or_else(|_| value.into())
-}
-
 /// A data set on its way to a folder.
 struct Output<'a> {
     folder: &'a Path,

@@ -53,5 +53,5 @@ pub use error::DataError;
 pub use extras::Extras;
 pub use loader::{Decode, Epoch, Example, LoadError, Loader, LoaderOptions};
 pub use problems::{Problem, ProblemKind, Problems};
-pub use repeat::repeat_factors;
+pub use repeat::{epoch_length, repeat_factors};
 pub use split::{Fractions, random_split};

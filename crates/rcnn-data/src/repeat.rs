@@ -37,7 +37,7 @@ pub fn repeat_factors(dataset: &Dataset, threshold: f64) -> Vec<f64> {
 }
 
 /// Samples of an epoch: the sum of the factors, without its fraction.
-pub(crate) fn epoch_length(factors: &[f64]) -> usize {
+pub fn epoch_length(factors: &[f64]) -> usize {
     // Sums in another order differ in their last digits.
     (factors.iter().sum::<f64>() + 1e-6) as usize
 }

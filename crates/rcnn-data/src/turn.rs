@@ -33,7 +33,8 @@ fn is_stored_size(header: &Header, stated: Option<Size>) -> bool {
 /// Whether a picture is turned or flipped and its size does not show on which way up it was labelled.
 pub(crate) fn is_unclear(header: &Header, stated: Option<Size>) -> bool {
     let same = header.stored == header.upright_size();
-    header.orientation != Orientation::NoTransforms && (same || stated.is_none())
+    let shows_nothing = |stated: Size| same && stated == header.stored;
+    header.orientation != Orientation::NoTransforms && stated.is_none_or(shows_nothing)
 }
 
 impl Turn {

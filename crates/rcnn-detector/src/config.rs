@@ -83,7 +83,10 @@ impl FasterRcnnConfig {
             network.set_channels(&within("backbone"));
         }
         let levels = [of(&self.backbone), of(&config.backbone)];
-        config.rpn.set_channels(levels, &within("rpn.head"));
+        // Without channels of their own, the convolutions have a custom backbone's, which are not known here.
+        if levels != [0, 0] || !config.rpn.conv_channels.is_empty() {
+            config.rpn.set_channels(levels, &within("rpn.head"));
+        }
         config.roi_heads.set_channels(&within("roi_heads"));
         config
     }

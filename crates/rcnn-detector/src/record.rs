@@ -38,8 +38,7 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
     pub fn record(&self, image_size: Size) -> Result<Graph, DetectError> {
         self.validate_config()?;
         let resized = self.transform.resized(image_size);
-        let padded = |side: usize| side.next_multiple_of(self.transform.size_divisible);
-        let size = Size::new(padded(resized.height), padded(resized.width));
+        let size = self.transform.with_padding(resized);
         let Size { height, width } = size;
         require(
             size.pixels() <= MAX_BATCH_PIXELS,

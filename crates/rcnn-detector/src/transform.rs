@@ -286,13 +286,16 @@ impl GeneralizedRcnnTransform {
         })
     }
 
+    /// A size with the padding that makes it divisible.
+    pub fn with_padding(&self, size: Size) -> Size {
+        let side = |side: usize| side.next_multiple_of(self.size_divisible);
+        Size::new(side(size.height), side(size.width))
+    }
+
     /// Size of a batch of images of these sizes, padding included.
     fn padded(&self, image_sizes: &[Size]) -> Result<Size, DetectError> {
-        let side = |side: fn(&Size) -> usize| {
-            let most = image_sizes.iter().map(side).max().unwrap_or(0);
-            most.next_multiple_of(self.size_divisible)
-        };
-        let padded = Size::new(side(|size| size.height), side(|size| size.width));
+        let most = |side: fn(&Size) -> usize| image_sizes.iter().map(side).max().unwrap_or(0);
+        let padded = self.with_padding(Size::new(most(|s| s.height), most(|s| s.width)));
         let images = image_sizes.len();
         let limit = MAX_BATCH_PIXELS;
         if padded.pixels().saturating_mul(images) > limit {

@@ -1,5 +1,6 @@
 //! Boxes in ONNX operators: anchors, decoding, clipping, suppression.
 
+use rcnn_ops::BBOX_XFORM_CLIP;
 use rcnn_rpn::AnchorGenerator;
 
 use crate::builder::{Builder, Value};
@@ -59,7 +60,6 @@ pub(crate) fn decode(
     limits: &Value,
     b: &mut Builder,
 ) -> Value {
-    const MAX_LOG: f32 = 4.135_166_6;
     let [low, high] = corners(references, 2, b);
     let size = b.op("Sub", [&high, &low]);
     let half = b.float(0.5);
@@ -75,7 +75,7 @@ pub(crate) fn decode(
     let [shift, scale] = corners(&deltas, 2, b);
     let shift = b.op("Mul", [&shift, &size]);
     let center = b.op("Add", [&shift, &center]);
-    let most = b.float(MAX_LOG);
+    let most = b.float(BBOX_XFORM_CLIP as f32);
     let scale = b.op("Min", [&scale, &most]);
     let scale = b.op("Exp", [&scale]);
     let size = b.op("Mul", [&scale, &size]);
@@ -179,6 +179,23 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
+    /// Rows `[count, tail]` as an output: as they are, or `[N, most, tail]` with zeros in empty slots.
+    pub(crate) fn output(&self, rows: &Value, tail: &[i64], b: &mut Builder) -> Value {
+        let Self::Padded {
+            images,
+            most,
+            exists,
+        } = self
+        else {
+            return rows.clone();
+        };
+        let rows = self.spread(rows, tail, 0.0, b);
+        let mut each = vec![*images as i64, *most as i64];
+        each.resize(2 + tail.len(), 1);
+        let (each, nothing) = (b.reshape(exists, &each), b.float(0.0));
+        b.op("Where", [&each, &rows, &nothing])
+    }
+
     /// Rows `[count, tail]` at their places: `[N, most, tail]`, and this number elsewhere, or anything where all
     /// places are rows.
     pub(crate) fn spread(

@@ -1,7 +1,7 @@
 //! A whole detector in ONNX operators: the recorded networks, and by hand what lies between them.
 
 use rcnn_backbone::LevelSpec;
-use rcnn_detector::FasterRcnnConfig;
+use rcnn_detector::{FasterRcnnConfig, ResizeRule};
 use rcnn_ops::BoxRules;
 use rcnn_roi::{MultiScaleRoiAlign, NmsMethod, PoolMethod};
 
@@ -14,10 +14,6 @@ use crate::pool::{Pooled, roi_align};
 use crate::proto::{Attribute, ElementType};
 use crate::transform::{Batch, image_input, normalised_input, tensor_input};
 use crate::translate::Translator;
-
-/// torchvision's least sides of a proposal and a detection, in pixels.
-const MIN_PROPOSAL: f32 = 1e-3;
-const MIN_DETECTION: f32 = 1e-2;
 
 /// Name of the free number of detections.
 const FREE: &[&str] = &["detections"];
@@ -63,20 +59,20 @@ impl<'a> Detector<'a> {
 
     /// Rejects what has no form in standard operators.
     fn check(&self) -> Result<(), OnnxError> {
-        let pool = self.config.roi_heads.box_roi_pool.method;
-        if pool != PoolMethod::RoiAlign {
-            return Err(OnnxError::Setting {
-                field: "box_roi_pool.method",
-                found: format!("{pool:?}"),
-                expected: "roi_align",
-            });
-        }
         let rules = [self.config.rpn.box_rules, self.config.roi_heads.box_rules];
         if rules != [BoxRules::Torchvision; 2] {
             return Err(OnnxError::Setting {
                 field: "box_rules",
                 found: format!("{rules:?}"),
                 expected: "torchvision's in both stages",
+            });
+        }
+        let resizing = self.config.transform.resize_rule;
+        if self.options.input == OnnxInput::Image && resizing != ResizeRule::Torchvision {
+            return Err(OnnxError::Setting {
+                field: "resize_rule",
+                found: format!("{resizing:?}"),
+                expected: "torchvision's, or images that are resized already",
             });
         }
         if let Some(strides) = &self.config.rpn.anchor_generator.strides {
@@ -158,7 +154,7 @@ impl<'a> Detector<'a> {
             let boxes = decode(&deltas, &anchors, [1.0; 4], &limits, b);
             let scores = b.op("Sigmoid", [&logits]);
             let good = ("GreaterOrEqual", config.score_thresh);
-            let scores = eligible(&boxes, &scores, MIN_PROPOSAL, good, b);
+            let scores = eligible(&boxes, &scores, rcnn_rpn::MIN_SIZE, good, b);
             let most = config.post_nms_top_n_test;
             let kept = nms(&boxes, &scores, config.nms_thresh, most, b);
             all_scores.push(only_at(&scores, &kept, b));
@@ -216,7 +212,7 @@ impl<'a> Detector<'a> {
             }
         };
         let good = ("Greater", config.score_thresh);
-        let scores = eligible(&boxes, &scores, MIN_DETECTION, good, b);
+        let scores = eligible(&boxes, &scores, rcnn_roi::MIN_SIZE, good, b);
 
         // [N, proposals, classes]
         let [scores, boxes] = spread(
@@ -269,29 +265,20 @@ impl<'a> Detector<'a> {
             Some(ratio) => b.op("Mul", [&detections.boxes, ratio]),
             None => detections.boxes.clone(),
         };
-        let Layout::Padded {
-            images,
-            most,
-            exists,
-        } = &found.layout
-        else {
+        let (boxes, scores) = (
+            found.layout.output(&boxes, &[4], b),
+            found.layout.output(&found.scores, &[], b),
+        );
+        let Layout::Padded { exists, .. } = &found.layout else {
             b.output("boxes", &boxes, FREE);
             b.output("labels", labels, FREE);
-            b.output("scores", &found.scores, FREE);
+            b.output("scores", &scores, FREE);
             if self.options.input == OnnxInput::Tensor {
                 b.output("image_index", &found.image, FREE);
             }
             return;
         };
-        // Nothing where there is no detection.
-        let places = [*images as i64, *most as i64];
-        let of_each = [places[0], places[1], 1];
-        let each = b.reshape(exists, &of_each);
-        let (nothing, background) = (b.float(0.0), b.int(0));
-        let boxes = b.reshape(&boxes, &[places[0], places[1], 4]);
-        let boxes = b.op("Where", [&each, &boxes, &nothing]);
-        let [scores, labels] = [&found.scores, labels].map(|rows| b.reshape(rows, &places));
-        let scores = b.op("Where", [exists, &scores, &nothing]);
+        let (labels, background) = (found.layout.spread(labels, &[], 0.0, b), b.int(0));
         let labels = b.op("Where", [exists, &labels, &background]);
         let counts = b.cast(exists, ElementType::Int64);
         let counts = b.reduce("ReduceSum", &counts, &[1], false);
@@ -305,10 +292,7 @@ impl<'a> Detector<'a> {
     fn row_output(&mut self, name: &str, rows: &Value, tail: &[usize], layout: &Layout) {
         let tail: Vec<i64> = tail.iter().map(|&size| size as i64).collect();
         let b = &mut self.b;
-        let rows = match layout {
-            Layout::Found { .. } => rows.clone(),
-            Layout::Padded { .. } => layout.spread(rows, &tail, 0.0, b),
-        };
+        let rows = layout.output(rows, &tail, b);
         b.scope("outputs");
         b.output(name, &rows, FREE);
     }
@@ -322,6 +306,13 @@ impl<'a> Detector<'a> {
         maps: &Maps,
         Boxes { boxes, found }: &Boxes,
     ) -> Result<Pooled, OnnxError> {
+        if config.method != PoolMethod::RoiAlign {
+            return Err(OnnxError::Setting {
+                field: "roi_pool.method",
+                found: format!("{:?} of {name}", config.method),
+                expected: "roi_align",
+            });
+        }
         self.b.scope(format!("roi_heads.{name}_roi_pool"));
         let operands = [boxes, &found.image, &batch.height];
         roi_align(config, self.options.pooling, maps, operands, &mut self.b)

@@ -52,6 +52,7 @@ use std::path::Path;
 
 use rcnn_backbone::{AnyBackbone, Backbone, LevelSpec};
 use rcnn_detector::{DetectError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_files::WriteError;
 use rcnn_ops::DetectionBackend;
 use rcnn_ops::record::{Graph, Recorder};
 use rcnn_types::Size;
@@ -99,8 +100,11 @@ pub fn onnx_as_recorded<B: DetectionBackend, N: Backbone<B>, R: Backbone<Recorde
         to.flush()?;
         drop(to);
         read::validate(&mut BufReader::new(file.as_file_mut()))
-    })?;
-    Ok(())
+    })
+    .map_err(|WriteError { path, source }| match source.downcast() {
+        Ok(fault) => fault,
+        Err(source) => WriteError { path, source }.into(),
+    })
 }
 
 fn graph<B: DetectionBackend, N: Backbone<B>, R: Backbone<Recorder>>(
@@ -152,8 +156,7 @@ fn padded(config: &FasterRcnnConfig, input: OnnxInput, size: Size) -> Size {
         OnnxInput::Tensor => size,
         OnnxInput::Image => transform.resized(size),
     };
-    let side = |side: usize| side.next_multiple_of(transform.size_divisible);
-    Size::new(side(size.height), side(size.width))
+    transform.with_padding(size)
 }
 
 fn metadata(config: &FasterRcnnConfig) -> Vec<(&'static str, String)> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::builder::integers_of;
+use crate::error::OnnxError;
 use crate::infer::{Call, Fact, MOST_KNOWN, infer};
 use crate::proto::{Attribute, ElementType};
 
@@ -34,7 +35,10 @@ pub(crate) fn validate(file: &mut (impl Read + Seek)) -> io::Result<()> {
 }
 
 fn invalid(node: &str, reason: impl Into<String>) -> io::Error {
-    io::Error::other(format!("{node}: {}", reason.into()))
+    io::Error::other(OnnxError::Invalid {
+        node: node.into(),
+        reason: reason.into(),
+    })
 }
 
 /// A field's number or the length of what follows.

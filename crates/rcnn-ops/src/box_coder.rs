@@ -30,7 +30,7 @@ pub struct BoxCoder {
 }
 
 /// Bound of `dw` and `dh` before the exponential: a box grows at most 1000/16 times.
-pub(crate) const BBOX_XFORM_CLIP: f64 = 4.135_166_556_742_356;
+pub const BBOX_XFORM_CLIP: f64 = 4.135_166_556_742_356;
 
 impl BoxCoder {
     /// Deltas that turn each reference box into its target.

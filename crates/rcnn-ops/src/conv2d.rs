@@ -60,7 +60,10 @@ impl<B: DetectionBackend> Conv2d<B> {
         } = self.layer;
         let (input, padding) = match (&self.layer.padding, symmetric(&self.layer.padding)) {
             (_, Some(padding)) => (input, padding),
-            (PaddingConfig2d::Same, None) => same::pad(input, kernel_size, stride),
+            (PaddingConfig2d::Same, None) => {
+                let reach = [0, 1].map(|axis| dilation[axis] * (kernel_size[axis] - 1) + 1);
+                same::pad(input, reach, stride)
+            }
             _ => return epilogue.apply(self.layer.forward(input)),
         };
         let options = ConvOptions::new(stride, padding, dilation, groups);

@@ -40,7 +40,7 @@ mod top_k;
 
 pub use activation::Activation;
 pub use backend::DetectionBackend;
-pub use box_coder::{BoxCoder, clip as clip_boxes};
+pub use box_coder::{BBOX_XFORM_CLIP, BoxCoder, clip as clip_boxes};
 pub use boxes::box_iou_matrix;
 pub use channels::{channel_affine, channel_moments, concat_channels};
 pub use conv_transpose2d::conv_transpose2d;

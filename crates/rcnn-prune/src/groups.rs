@@ -55,6 +55,8 @@ pub(crate) struct Axis {
     pub(crate) positions: Vec<Option<(usize, usize)>>,
     /// Groups along the axis, and how many positions a unit of each takes.
     pub(crate) groups: Vec<(usize, usize)>,
+    /// Positions that belong to no group.
+    stay: usize,
 }
 
 /// A layer with a weight.
@@ -85,9 +87,8 @@ impl Group {
 impl Axis {
     /// Size with that many units of each group kept.
     fn size(&self, kept: &[usize]) -> usize {
-        let stay = self.positions.iter().filter(|p| p.is_none()).count();
         let sizes = self.groups.iter();
-        sizes.fold(stay, |sum, &(group, count)| sum + count * kept[group])
+        sizes.fold(self.stay, |sum, &(group, count)| sum + count * kept[group])
     }
 }
 
@@ -205,6 +206,7 @@ impl ChannelGroups {
             }
             this.parameters[known[id]].axes.push(Axis {
                 axis: *axis,
+                stay: positions.iter().filter(|p| p.is_none()).count(),
                 positions,
                 groups,
             });

@@ -30,7 +30,7 @@ pub use keypoint_head::{KeypointConfig, KeypointHead, KeypointHeadLayer, Keypoin
 pub use mask_branch::MaskBranch;
 pub use mask_head::{MaskConfig, MaskHead, MaskPredictor};
 pub use pooler::{LevelMapper, MultiScaleRoiAlign, PoolMethod};
-pub use postprocess::{ClassScores, NmsMethod};
+pub use postprocess::{ClassScores, MIN_SIZE, NmsMethod};
 pub use predictor::{BoxPredictions, FastRcnnPredictor};
 pub use samples::{Positive, RoiSamples};
 

@@ -91,7 +91,7 @@ const MAX_SAMPLES: usize = 64;
 const MAX_LEVEL: i32 = 24;
 
 impl MultiScaleRoiAlign {
-    /// Checks every field but `featmap_names`. `name` is that of the pooling in a configuration.
+    /// Checks every field; which maps there are is not known here. `name` is that of the pooling in a configuration.
     ///
     /// # Errors
     /// Names the field at fault.
@@ -108,6 +108,12 @@ impl MultiScaleRoiAlign {
             &format!("{name}.sampling_ratio"),
             samples,
             least..=MAX_SAMPLES,
+        )?;
+        require(
+            self.method != PoolMethod::CropAndResize || self.featmap_names.len() == 1,
+            &format!("{name}.featmap_names"),
+            format_args!("{:?}", self.featmap_names),
+            "one feature map, for crop_and_resize",
         )?;
         let (scale, field) = (self.canonical_scale, format!("{name}.canonical_scale"));
         require(is_positive(scale), &field, scale, POSITIVE)?;

@@ -38,7 +38,7 @@ pub enum NmsMethod {
 }
 
 /// Sides below which torchvision drops a detection, in pixels.
-const MIN_SIZE: f32 = 1e-2;
+pub const MIN_SIZE: f32 = 1e-2;
 
 impl<B: DetectionBackend> BoxBranch<'_, B> {
     /// Probabilities and boxes of every class for every proposal, image by image. Read back from

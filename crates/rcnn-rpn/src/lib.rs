@@ -13,7 +13,7 @@ pub use anchors::AnchorGenerator;
 pub use config::RpnConfig;
 pub use head::{RpnHead, RpnOutput};
 pub use loss::RpnSamples;
-pub use proposals::Proposals;
+pub use proposals::{MIN_SIZE, Proposals};
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;

@@ -19,7 +19,7 @@ pub struct Proposals {
 }
 
 /// Sides below which torchvision drops a proposal, in pixels.
-const MIN_SIZE: f32 = 1e-3;
+pub const MIN_SIZE: f32 = 1e-3;
 
 /// Candidates for each proposal at first, and how many times more where they leave too few.
 const CANDIDATES: usize = 16;

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::future::join_all;
 use rcnn_image::{Header, decode_rgb};
-use rcnn_types::{ImageRecord, Instances, MASK_THRESHOLD, Size};
+use rcnn_types::{ImageRecord, Instances, MASK_THRESHOLD, MaskFormat, Size};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::spawn_blocking;
@@ -68,7 +68,7 @@ pub(crate) async fn detect(
         ))
     })?;
     drop(places);
-    spawn_blocking(move || respond(&app, answers, wanted))
+    spawn_blocking(move || respond(&app, answers, wanted.masks))
         .await
         .map_err(|_| failed("the answer could not be written"))
 }
@@ -98,7 +98,10 @@ async fn answer(app: &App, places: &Places, upload: Upload, wanted: Wanted) -> A
             let size = Size::from_dimensions(picture.dimensions());
             compute(app, places, picture, pixels, &wanted)
                 .await
-                .map(|found| (size, found))
+                .map(|mut found| {
+                    wanted.select(&mut found);
+                    (size, found)
+                })
         }
         Err(refusal) => {
             places.give_up();
@@ -164,7 +167,7 @@ async fn compute(
 
 /// Writes what `rcnn detect --format json` prints. Where pictures failed, the status is that of the first, and
 /// the others are in the answer all the same.
-fn respond(app: &App, answers: Vec<Answer>, wanted: Wanted) -> Response {
+fn respond(app: &App, answers: Vec<Answer>, masks: MaskFormat) -> Response {
     let names = app
         .model
         .get()
@@ -177,10 +180,9 @@ fn respond(app: &App, answers: Vec<Answer>, wanted: Wanted) -> Response {
     for Answer { name, found } in answers {
         match found {
             Ok((size, mut found)) => {
-                wanted.select(&mut found);
                 found.paste_masks(size, MASK_THRESHOLD);
                 summary.detections += found.len();
-                let record = ImageRecord::new(&name, size, &found, names, wanted.masks);
+                let record = ImageRecord::new(&name, size, &found, names, masks);
                 records.push(serde_json::to_string(&record).expect("numbers and text"));
             }
             Err(refusal) => {

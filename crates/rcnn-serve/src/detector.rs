@@ -4,7 +4,7 @@ use image::RgbImage;
 use rcnn_core::image::to_tensor;
 use rcnn_core::ops::DetectionBackend;
 use rcnn_core::{DetectError, FasterRcnnConfig, StandardFasterRcnn};
-use rcnn_types::{Instances, Size};
+use rcnn_types::{Instances, Size, decimal};
 use serde_json::{Value, json};
 
 /// Thresholds of a detection, under torchvision's names.
@@ -40,12 +40,7 @@ impl ModelInfo {
     /// together: more padding would change what is found near the borders.
     pub(crate) fn padded_size(&self, image: Size) -> Size {
         let transform = &self.config.transform;
-        let Size { height, width } = transform.resized(image);
-        let divisor = transform.size_divisible;
-        Size::new(
-            height.next_multiple_of(divisor),
-            width.next_multiple_of(divisor),
-        )
+        transform.with_padding(transform.resized(image))
     }
 
     /// The answer to `GET /model`.
@@ -71,11 +66,6 @@ impl ModelInfo {
             "max_size": config.transform.max_size,
         })
     }
-}
-
-/// The number as it is written: 0.05, not the double 0.05000000074505806.
-fn decimal(number: f32) -> f64 {
-    number.to_string().parse().unwrap_or(number.into())
 }
 
 type Detect = dyn FnMut(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError>;

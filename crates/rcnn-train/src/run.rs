@@ -309,7 +309,7 @@ impl Run {
         let repeat_factors = data.repeat_factors(&self.config, batch_size);
         let drawn = repeat_factors
             .as_ref()
-            .map_or(images, |factors| factors.iter().sum::<f64>() as usize);
+            .map_or(images, |factors| rcnn_data::epoch_length(factors));
         let steps = drawn / batch_size / count;
         if self.config.accumulation > steps {
             return Err(TrainError::Config(format!(

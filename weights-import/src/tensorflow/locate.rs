@@ -50,6 +50,12 @@ pub(crate) fn locate(path: &Path) -> Result<PathBuf, CheckpointError> {
     }
 }
 
+/// Whether there is a file or folder at this path, or a TensorFlow checkpoint that has it as its prefix.
+pub fn exists(path: impl AsRef<Path>) -> bool {
+    let path = path.as_ref();
+    path.exists() || locate(path).is_ok_and(|file| file.exists())
+}
+
 fn in_folder(folder: &Path) -> Result<PathBuf, CheckpointError> {
     let mut places = PLACES.iter().map(|place| folder.join(place));
     if let Some(found) = places.find(|place| place.is_file()) {

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use rcnn_backbone::Shapes;
 use rcnn_detector::{ConfigError, FasterRcnnConfig};
 use rcnn_ops::BoxRules;
+use serde_json::{Map, Value};
 
 use super::graph::CLIPS_FIRST;
 use super::locate::{beside, read_text, with_extension};
 use super::pipeline;
 use crate::recognize::{Recognized, check_anchors, recognize as recognize_layers};
+use crate::weights::overridden;
 use crate::{Checkpoint, ConfigOrigin, WeightsError};
 
 /// Recognises the detector of a graph's or a checkpoint's parameters.
@@ -20,6 +22,7 @@ use crate::{Checkpoint, ConfigOrigin, WeightsError};
 pub(crate) fn recognize(
     checkpoint: &Checkpoint,
     parameters: &Shapes,
+    overrides: &Map<String, Value>,
 ) -> Result<(FasterRcnnConfig, ConfigOrigin), WeightsError> {
     let unrecognized = |saw: String| WeightsError::Unrecognized {
         path: checkpoint.path.clone(),
@@ -53,7 +56,8 @@ pub(crate) fn recognize(
         applied.map_err(|reason| wrong(&path, reason))?;
         origin = ConfigOrigin::Pipeline;
     }
-    check_anchors(parameters, &config).map_err(|saw| match origin {
+    let config_to_be = overridden(&checkpoint.path, &config, overrides)?;
+    check_anchors(parameters, &config_to_be).map_err(|saw| match origin {
         ConfigOrigin::Pipeline => unrecognized(format!("{saw} (there is a pipeline.config)")),
         _ => unrecognized(format!(
             "{saw}, or put the model's pipeline.config beside the weights"

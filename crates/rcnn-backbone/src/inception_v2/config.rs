@@ -44,13 +44,8 @@ impl InceptionV2Depth {
     }
 }
 
-/// Settings shared by all convolutions.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ConvSettings {
-    pub(super) depth: InceptionV2Depth,
-    pub(super) norm: NormKind,
-    pub(super) norm_eps: f64,
-}
+/// Settings shared by all convolutions: those of the box head are nothing else.
+pub(super) type ConvSettings = InceptionV2HeadConfig;
 
 /// Inception v2 up to `Mixed_4e`, as a backbone of one feature map with a stride of 16.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -275,7 +270,7 @@ impl fmt::Display for InceptionV2Config {
 }
 
 /// Inception v2 from `Mixed_5a` on, as a box head that ends with the mean over the map.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InceptionV2HeadConfig {
     /// Channels of the layers.
@@ -305,14 +300,6 @@ impl Default for InceptionV2HeadConfig {
 }
 
 impl InceptionV2HeadConfig {
-    pub(super) fn settings(&self) -> ConvSettings {
-        ConvSettings {
-            depth: self.depth,
-            norm: self.norm,
-            norm_eps: self.norm_eps,
-        }
-    }
-
     /// Every block with the channels of its input, for features of these channels.
     pub(super) fn blocks(&self, channels: usize) -> [(BlockSpec, usize); 3] {
         let mut channels = channels;

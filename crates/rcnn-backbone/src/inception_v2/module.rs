@@ -180,7 +180,7 @@ pub struct InceptionV2Head<B: Backend> {
 impl InceptionV2HeadConfig {
     /// Makes the module with random weights, for features of these channels.
     pub fn init<B: Backend>(&self, channels: usize, device: &B::Device) -> InceptionV2Head<B> {
-        let settings: ConvSettings = self.settings();
+        let settings: ConvSettings = *self;
         let blocks = self.blocks(channels);
         let [mixed_5a, mixed_5b, mixed_5c] =
             blocks.map(|(block, input)| block.init(input, settings, device));

@@ -9,7 +9,7 @@ use rcnn_ops::{channel_gate, global_average_pool};
 use super::module::NormSettings;
 use super::{BlockNames, InvertedResidualSpec};
 use crate::conv_norm::conv_norm_then;
-use crate::{BatchNorm2d, ConvNorm, ConvNormConfig};
+use crate::{BatchNorm2d, ConvNorm, ConvNormConfig, conv_norm_activation};
 
 /// An inverted residual block, whose layers are in one of two lists: the family's name for them.
 #[derive(Module, Debug)]
@@ -96,12 +96,8 @@ impl<B: DetectionBackend> InvertedResidual<B> {
         let mut layers = self.block.iter().chain(&self.conv).peekable();
         while let Some(layer) = layers.next() {
             x = match layer {
-                BlockLayer::ConvNorm((conv, norm)) if layers.peek().is_some() => {
-                    let then = ConvEpilogue {
-                        activation: self.activation,
-                        ..Default::default()
-                    };
-                    conv_norm_then(conv, norm.as_ref(), x, then, phase)
+                BlockLayer::ConvNorm(layer) if layers.peek().is_some() => {
+                    conv_norm_activation(layer, x, self.activation, phase)
                 }
                 BlockLayer::ConvNorm((conv, norm)) => {
                     self.project(conv, norm.as_ref(), x, &input, phase)

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use rcnn_types::{Keypoints, Mask};
+use rcnn_types::{Keypoints, Mask, decimal};
 use serde::Serialize;
 
-use super::{Output, decimal};
+use super::Output;
 use crate::coco::ANNOTATIONS;
 use crate::error::DataError;
 use crate::extras::Extras;

@@ -4,7 +4,9 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::{Output, decimal};
+use rcnn_types::decimal;
+
+use super::Output;
 use crate::dataset::{Dataset, Sample};
 use crate::error::DataError;
 use crate::shapes;

@@ -60,6 +60,9 @@ impl<R: Read + Seek> Tiff<'_, R> {
             return Err(source.damaged(format!("it has {found} of {parts} strips or tiles")));
         }
         let mut pixels = vec![0; 3 * width * height];
+        // Tiles reach over the picture's edges, but not by any number of pixels.
+        let most_decoded = 4 * width * height + (1 << 22);
+        let mut decoded = 0;
         for (place, (offset, length)) in offsets.into_iter().zip(lengths).take(parts).enumerate() {
             let mut bytes = head.clone();
             let file = self.decoder.inner();
@@ -75,6 +78,10 @@ impl<R: Read + Seek> Tiff<'_, R> {
             let least = self.decoder.chunk_data_dimensions(place as u32);
             if !(least.0..=most.0).contains(&columns) || !(least.1..=most.1).contains(&rows) {
                 return Err(source.damaged(format!("it has a part of {columns}x{rows} pixels")));
+            }
+            decoded += columns as usize * rows as usize;
+            if decoded > most_decoded {
+                return Err(source.damaged("its strips or tiles are far larger than the picture"));
             }
             let left = place % across * most.0 as usize;
             let top = place / across * most.1 as usize;

@@ -93,6 +93,12 @@ async function askForModel() {
 }
 
 async function detect(file) {
+  const name = file.name || "pasted.png";
+  const most = model?.limits.body_bytes;
+  if (file.size > most) {
+    show(`${name} has ${megabytes(file.size)}; this server reads ${megabytes(most)} at most.`);
+    return;
+  }
   request?.abort();
   request = new AbortController();
   const { signal } = request;
@@ -100,12 +106,7 @@ async function detect(file) {
   current = null;
   hidden.clear();
   show("");
-  fileName = file.name || "pasted.png";
-  const most = model?.limits.body_bytes;
-  if (file.size > most) {
-    show(`${fileName} has ${megabytes(file.size)}; this server reads ${megabytes(most)} at most.`);
-    return;
-  }
+  fileName = name;
   showPicture(file);
   $("busy").hidden = false;
   $("panel").hidden = true;
