@@ -1,5 +1,7 @@
 //! Analyses of small models, compared with models that really lack the layers.
 
+use std::sync::Mutex;
+
 use image::{Rgb, RgbImage};
 use rcnn_analyze::{Analysis, AnalyzeError, Sample, analyze, draw_chart, feature_maps};
 use rcnn_core::backbone::{ResNetArch, ResNetFpnConfig};
@@ -8,8 +10,11 @@ use rcnn_core::types::{ImageInstances, Keypoints, Mask};
 use rcnn_core::weights::Weights;
 use rcnn_core::{Backend, FasterRcnnConfig, Flex, Instances, Size};
 
-/// A model of random weights with a box head such as `fc:16,fc:16`.
+/// A model of random weights with a box head such as `fc:16,fc:16`. Flex has one generator for all threads: the tests
+/// take turns.
 fn weights(box_head: &str) -> Weights {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let _turn = GENERATOR.lock();
     let device = Default::default();
     Flex::seed(&device, 1);
     let backbone = ResNetFpnConfig {
