@@ -6,6 +6,7 @@ mod analyze;
 mod augment_args;
 mod backend;
 mod convert;
+#[cfg(feature = "models")]
 mod cost;
 #[cfg(feature = "data")]
 mod data;
@@ -13,9 +14,11 @@ mod detect;
 #[cfg(feature = "data")]
 mod eval;
 mod events;
+#[cfg(feature = "models")]
 mod export;
 mod files;
 mod inputs;
+#[cfg(feature = "models")]
 mod inspect;
 mod output;
 mod overwrite;
@@ -27,6 +30,7 @@ mod prune;
 #[cfg(feature = "serve")]
 mod serve;
 mod source;
+#[cfg(feature = "models")]
 mod surgery;
 mod thresholds;
 #[cfg(feature = "train")]
@@ -68,8 +72,11 @@ enum Command {
     #[cfg(feature = "data")]
     Data(data::DataArgs),
     Convert(convert::ConvertArgs),
+    #[cfg(feature = "models")]
     Export(export::ExportArgs),
+    #[cfg(feature = "models")]
     Inspect(inspect::InspectArgs),
+    #[cfg(feature = "models")]
     Surgery(surgery::SurgeryArgs),
     #[cfg(feature = "train")]
     Prune(prune::PruneArgs),
@@ -114,6 +121,7 @@ fn usage_error(error: clap::Error) -> clap::Error {
         "train" | "prune" => ("train", cfg!(feature = "train")),
         "serve" => ("serve", cfg!(feature = "serve")),
         "eval" | "data" | "analyze" => ("data", cfg!(feature = "data")),
+        "export" | "inspect" | "surgery" => ("models", cfg!(feature = "models")),
         _ => return error,
     };
     if has {
@@ -148,8 +156,11 @@ fn run(command: Command) -> Result<Outcome> {
         #[cfg(feature = "data")]
         Command::Data(args) => data::run(args),
         Command::Convert(args) => convert::run(args),
+        #[cfg(feature = "models")]
         Command::Export(args) => export::run(args),
+        #[cfg(feature = "models")]
         Command::Inspect(args) => inspect::run(args),
+        #[cfg(feature = "models")]
         Command::Surgery(args) => surgery::run(args),
         #[cfg(feature = "train")]
         Command::Prune(args) => prune::run(args),
