@@ -1,5 +1,6 @@
 //! Augmentation of training images: mosaic, copy-paste, photometric distortion, crops, scale jitter and flips.
 
+use derive_setters::Setters;
 use image::RgbImage;
 use image::imageops::{flip_horizontal_in_place, rotate180_in_place};
 use rand::{Rng, RngExt};
@@ -43,8 +44,9 @@ pub struct AugmentationError {
 /// scale jitter, fixed-size crop, flips.
 ///
 /// The default is that of torchvision's detection references: flips, and nothing else.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
+#[setters(prefix = "with_")]
 pub struct Augmentation {
     /// The probability of a horizontal flip.
     pub horizontal_flip: f64,

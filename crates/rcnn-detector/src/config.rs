@@ -9,6 +9,7 @@ pub use named::UnknownModel;
 
 use burn::config::Config;
 use burn::tensor::backend::Backend;
+use derive_setters::Setters;
 use rcnn_backbone::{Backbone, BackboneConfig, BackboneConfigError, LevelSpec, validate_levels};
 use rcnn_roi::RoiHeadsConfig;
 use rcnn_rpn::{AnchorGenerator, RpnConfig};
@@ -22,13 +23,15 @@ use crate::{ConfigError, FasterRcnn, GeneralizedRcnnTransform, StandardFasterRcn
 /// In JSON the fields of the parts stand side by side under the names of torchvision's keywords
 /// (`min_size`, `rpn_nms_thresh`, `box_score_thresh`); what is missing has torchvision's default, and
 /// an unknown name is an error.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Setters)]
+#[setters(prefix = "with_")]
 pub struct FasterRcnnConfig {
     /// Classes, background included.
     pub num_classes: usize,
     /// Name of each class, background first; empty when unknown.
     pub class_names: Vec<String>,
     /// The network that makes feature maps.
+    #[setters(skip)]
     pub backbone: BackboneConfig,
     /// Resizing and normalisation.
     #[serde(flatten)]

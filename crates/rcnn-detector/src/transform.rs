@@ -1,6 +1,8 @@
 //! The transform of images of any size to one padded batch, and of detections back to the images.
 
+use burn::config::Config;
 use burn::tensor::{Tensor, backend::Backend};
+use derive_setters::Setters;
 use rand::Rng;
 use rcnn_ops::{DetectionBackend, ImageFit, PixelPositions, Subsample, fit_image};
 use rcnn_types::validate::{InvalidField, is_positive, require, require_within};
@@ -23,8 +25,9 @@ const MAX_DIVISOR: usize = 1 << 13;
 
 /// Normalises, resizes and pads images
 /// (`torchvision.models.detection.transform.GeneralizedRCNNTransform`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
+#[setters(prefix = "with_")]
 pub struct GeneralizedRcnnTransform {
     /// Length in pixels that the shorter side is brought to. Inference takes the last of several,
     /// training one at random for each image.
@@ -46,6 +49,8 @@ pub struct GeneralizedRcnnTransform {
     #[serde(rename = "_skip_resize")]
     pub skip_resize: bool,
 }
+
+impl Config for GeneralizedRcnnTransform {}
 
 impl Default for GeneralizedRcnnTransform {
     fn default() -> Self {

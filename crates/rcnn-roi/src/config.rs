@@ -1,6 +1,8 @@
 //! Parameters of the second stage, under torchvision's names.
 
+use burn::config::Config;
 use burn::tensor::backend::Backend;
+use derive_setters::Setters;
 use rcnn_backbone::LevelSpec;
 use rcnn_ops::BoxRules;
 use rcnn_types::validate::{
@@ -18,8 +20,9 @@ const MAX_CLASSES: usize = 65_536;
 
 /// Parameters of the second stage. In files the fields carry the names of the keywords of
 /// torchvision's `FasterRCNN`: `box_score_thresh` for [`score_thresh`](Self::score_thresh).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
+#[setters(prefix = "with_")]
 pub struct RoiHeadsConfig {
     /// Pooling of proposals from the feature maps.
     pub box_roi_pool: MultiScaleRoiAlign,
@@ -87,6 +90,8 @@ pub struct RoiHeadsConfig {
     /// The keypoint branch of Keypoint R-CNN; none by default.
     pub keypoint: Option<KeypointConfig>,
 }
+
+impl Config for RoiHeadsConfig {}
 
 /// Focal loss (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>) of the softmax over all classes.
 ///

@@ -1,9 +1,11 @@
 //! Head and predictor of the keypoint branch.
 
+use burn::config::Config;
 use burn::module::{Initializer, Module};
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2dConfig, ConvTranspose2d};
 use burn::tensor::{Tensor, backend::Backend};
+use derive_setters::Setters;
 use rcnn_ops::{Activation, Conv2d, ConvEpilogue, DetectionBackend, Forward, conv_transpose2d};
 use rcnn_types::validate::{InvalidField, require, require_within};
 use serde::{Deserialize, Serialize};
@@ -16,8 +18,9 @@ use crate::pooler::BranchPool;
 const MAX_KEYPOINTS: usize = 1024;
 
 /// Describes the keypoint branch. Everything missing has the default of torchvision's `KeypointRCNN`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
+#[setters(prefix = "with_")]
 pub struct KeypointConfig {
     /// Pooling of boxes from the feature maps (`keypoint_roi_pool`).
     #[serde(deserialize_with = "BranchPool::deserialize")]
@@ -31,6 +34,8 @@ pub struct KeypointConfig {
     /// Positions, from 0, of the keypoints that a line connects.
     pub skeleton: Vec<[usize; 2]>,
 }
+
+impl Config for KeypointConfig {}
 
 impl Default for KeypointConfig {
     fn default() -> Self {

@@ -1,8 +1,10 @@
 //! Head and predictor of the mask branch.
 
+use burn::config::Config;
 use burn::module::{Initializer, Module};
 use burn::nn::conv::{Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
+use derive_setters::Setters;
 use rcnn_backbone::{ConvNorm, ConvNormConfig, MAX_CHANNELS, NormKind, conv_norm_relu};
 use rcnn_ops::{Activation, Conv2d, DetectionBackend, Forward, conv_transpose2d};
 use rcnn_types::validate::{InvalidField, require_within};
@@ -12,8 +14,9 @@ use crate::pooler::BranchPool;
 use crate::{MAX_LAYERS, MultiScaleRoiAlign};
 
 /// Describes the mask branch. Everything missing has the default of torchvision's `MaskRCNN`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
+#[setters(prefix = "with_")]
 pub struct MaskConfig {
     /// Pooling of boxes from the feature maps (`mask_roi_pool`).
     #[serde(deserialize_with = "BranchPool::deserialize")]
@@ -25,6 +28,8 @@ pub struct MaskConfig {
     /// Channels after the transposed convolution of the predictor.
     pub dim_reduced: usize,
 }
+
+impl Config for MaskConfig {}
 
 impl Default for MaskConfig {
     fn default() -> Self {

@@ -1,6 +1,8 @@
 //! Parameters of the region proposal network, under torchvision's names.
 
+use burn::config::Config;
 use burn::tensor::backend::Backend;
+use derive_setters::Setters;
 use rcnn_backbone::MAX_CHANNELS;
 use rcnn_ops::{Activation, BoxCoder, BoxRules};
 use rcnn_types::validate::{
@@ -15,8 +17,9 @@ const MAX_CONV_DEPTH: usize = 64;
 
 /// Parameters of the region proposal network. In files the fields carry the names of the keywords
 /// of torchvision's `FasterRCNN`: `rpn_nms_thresh` for [`nms_thresh`](Self::nms_thresh).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
+#[setters(prefix = "with_")]
 pub struct RpnConfig {
     /// Sizes and ratios of the anchors.
     #[serde(rename = "rpn_anchor_generator")]
@@ -73,6 +76,8 @@ pub struct RpnConfig {
     #[serde(rename = "rpn_smooth_l1_beta")]
     pub smooth_l1_beta: f64,
 }
+
+impl Config for RpnConfig {}
 
 impl Default for RpnConfig {
     fn default() -> Self {

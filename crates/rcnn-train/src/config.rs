@@ -1,5 +1,7 @@
 //! Configuration of a training run: the contents of its TOML file.
 
+use burn::config::Config;
+use derive_setters::Setters;
 use std::path::{Path, PathBuf};
 
 use rcnn_core::backbone::NormKind;
@@ -43,8 +45,9 @@ use crate::{DistillationConfig, LearningRateFactor, ScheduleConfig, TrainError};
 /// # rcnn_train::TrainConfig::from_toml(text)?.validate()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
+#[setters(prefix = "with_")]
 pub struct TrainConfig {
     /// Folder of the data (COCO, Pascal VOC or YOLO), or its COCO `.json`, YOLO `.yaml` or darknet `.data`
     /// file.
@@ -138,9 +141,12 @@ pub struct TrainConfig {
     pub distillation: DistillationConfig,
 }
 
+impl Config for TrainConfig {}
+
 /// Optimizer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
+#[setters(prefix = "with_")]
 pub struct OptimizerConfig {
     /// Update rule.
     pub kind: OptimizerKind,
@@ -151,6 +157,8 @@ pub struct OptimizerConfig {
     /// Weight decay, of all parameters.
     pub weight_decay: f64,
 }
+
+impl Config for OptimizerConfig {}
 
 /// The rule that moves the parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

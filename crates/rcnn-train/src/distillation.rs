@@ -1,15 +1,18 @@
 //! Distillation: the losses of a student against its teacher, and their weights.
 
+use burn::config::Config;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::backend::Backend;
+use derive_setters::Setters;
 use rcnn_core::ops::binary_cross_entropy_with_logits;
 use rcnn_types::validate::{InvalidField, is_positive, require};
 use serde::{Deserialize, Serialize};
 
 /// Distillation losses, and their weights beside those of the labels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
+#[setters(prefix = "with_")]
 pub struct DistillationConfig {
     /// Weight of the feature maps' loss, summed over the levels: one minus Pearson's correlation of each channel with
     /// the teacher's (PKD: Cao et al. 2022, <https://arxiv.org/abs/2207.02039>). 6 in MMRazor's recipes.
@@ -18,6 +21,8 @@ pub struct DistillationConfig {
     /// classes and anchors must be the student's. 0 leaves it out.
     pub logits: f64,
 }
+
+impl Config for DistillationConfig {}
 
 impl Default for DistillationConfig {
     fn default() -> Self {

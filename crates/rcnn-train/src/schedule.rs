@@ -1,12 +1,15 @@
 //! The learning rate of every step: linear warm-up, then constant, by steps or by a half cosine.
 
+use burn::config::Config;
 use burn::lr_scheduler::LrScheduler;
 use burn::tensor::backend::Backend;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 /// Schedule of the learning rate over a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
+#[setters(prefix = "with_")]
 pub struct ScheduleConfig {
     /// Steps over which the rate rises linearly, as `torch.optim.lr_scheduler.LinearLR` does.
     pub warmup_steps: usize,
@@ -19,6 +22,8 @@ pub struct ScheduleConfig {
     /// Factor of the rate at each milestone.
     pub gamma: f64,
 }
+
+impl Config for ScheduleConfig {}
 
 /// Decay of the learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! The configuration of a ResNet with a feature pyramid, and what it answers about itself.
 
+use burn::config::Config;
+use derive_setters::Setters;
 use std::fmt;
 
 use burn::tensor::backend::Backend;
@@ -13,8 +15,9 @@ use crate::{
 };
 
 /// A ResNet with a feature pyramid: torchvision's `resnet_fpn_backbone`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
+#[setters(prefix = "with_")]
 pub struct ResNetFpnConfig {
     /// The body.
     pub arch: ResNetArch,
@@ -42,6 +45,8 @@ pub struct ResNetFpnConfig {
     /// `layer2.0.downsample.0` stands for the whole stage. torchvision: none.
     pub channels: Channels,
 }
+
+impl Config for ResNetFpnConfig {}
 
 impl Default for ResNetFpnConfig {
     /// `fasterrcnn_resnet50_fpn`'s backbone.

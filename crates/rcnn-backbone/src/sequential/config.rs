@@ -1,5 +1,7 @@
 //! The configuration of a sequential body, with a feature pyramid or without, and what it answers about itself.
 
+use burn::config::Config;
+use derive_setters::Setters;
 use std::fmt;
 
 use burn::tensor::backend::Backend;
@@ -44,8 +46,9 @@ pub trait SequentialArch:
 }
 
 /// A sequential body with a feature pyramid or without.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default, bound = "A: SequentialArch")]
+#[setters(prefix = "with_")]
 pub struct SequentialConfig<A: SequentialArch> {
     /// The body.
     pub arch: A,
@@ -58,6 +61,7 @@ pub struct SequentialConfig<A: SequentialArch> {
     /// Stages that feature maps are made of, ascending, from 0; one without a pyramid. Later stages are not built.
     pub returned_layers: Vec<usize>,
     /// The pyramid. Without one, the last layer's output is the one feature map.
+    #[setters(skip)]
     pub fpn: Option<PyramidConfig>,
     /// Without a pyramid, whether the last stage that is built ends with the layer that a pyramid would take its map
     /// from: a VGG then lacks its last pooling, as in the paper on Faster R-CNN. torchvision: no.
@@ -72,8 +76,9 @@ pub struct SequentialConfig<A: SequentialArch> {
 }
 
 /// A feature pyramid over a sequential body.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
+#[setters(prefix = "with_")]
 pub struct PyramidConfig {
     /// Channels of every level.
     pub out_channels: usize,
@@ -84,6 +89,8 @@ pub struct PyramidConfig {
     /// Whether a level `pool` follows, the last one subsampled by two (`LastLevelMaxPool`).
     pub max_pool_level: bool,
 }
+
+impl Config for PyramidConfig {}
 
 impl Default for PyramidConfig {
     fn default() -> Self {
