@@ -4,9 +4,11 @@
 
 Takes the options of tests/reference/torchvision_detect.py, of which the model's size must agree with what ``rcnn`` infers of
 the weights (``--rcnn-args`` is passed on to it). torchvision's file is for images of the picture's size; of ours one takes
-pictures of any size and one this size alone. All three resize the picture. They run in turn, ``--runs`` times each.
+pictures of any size and one this size alone. All three resize the picture. They run in turn, ``--runs`` times each, so that
+what else the machine does slows all of them; seconds are those of the clock and those of all CPUs.
 """
 
+import os
 import pathlib
 import statistics
 import subprocess
@@ -55,20 +57,24 @@ def main():
             print(f"exported for {name} in {time.perf_counter() - start:.2f} s, reading the weights included")
         sessions = {path.stem: session(path, args.threads) for path in sorted(folder.glob("*.onnx"))}
     floats = np.ascontiguousarray(pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(255))
-    times = {name: [] for name in sessions}
+    clock, cpu = ({name: [] for name in sessions} for _ in range(2))
     for run in range(args.runs + 1):
         for name, file in sessions.items():
             image = {"image": floats if name == "torchvision" else pixels}
-            start = time.perf_counter()
+            start, before = time.perf_counter(), os.times()
             found = file.run(None, image)
+            after = os.times()
             if run > 0:
-                times[name].append(time.perf_counter() - start)
+                clock[name].append(time.perf_counter() - start)
+                cpu[name].append(after.user + after.system - before.user - before.system)
             else:
                 print(f"{name}: {len(found[0].reshape(-1, 4))} rows of boxes")
-    base = statistics.median(times["torchvision"])
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        print(f"{name}: {median:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}), {median / base:.2f} of torchvision's")
+    for kind, times in (("clock", clock), ("CPU", cpu)):
+        for name, seconds in times.items():
+            # Of neighbours, so that a slow minute counts for both.
+            ratio = statistics.median(a / b for a, b in zip(seconds, times["torchvision"]))
+            median = statistics.median(seconds)
+            print(f"{kind}, {name}: {median:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}), {ratio:.2f} of torchvision's")
 
 
 if __name__ == "__main__":

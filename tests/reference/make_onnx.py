@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -14,7 +15,15 @@ from onnx_runtimes import Exported
 FILES = pathlib.Path(__file__).resolve().parent.parent.parent / "crates" / "rcnn-onnx" / "tests" / "files"
 SIZES = [(60, 96), (50, 50), (33, 17), (48, 80)]
 # Which of the pictures are batches.
-BATCHES = {"dynamic": [[0], [1, 2, 3]], "image": [[0], [1], [2], [3]], "fixed": [[0, 1]], "gather": [[3]]}
+BATCHES = {
+    "dynamic": [[0], [1, 2, 3]],
+    "image": [[0], [1], [2], [3]],
+    "fixed": [[0, 1]],
+    "gather": [[3]],
+    "roi_pool": [[0], [1, 2, 3]],
+    "tensorflow2018": [[0], [1], [2], [3]],
+    "tensorflow2019": [[0, 1]],
+}
 
 
 def picture(height, width):
@@ -32,8 +41,10 @@ def main():
         results = []
         for batch in batches:
             for found in exported([picture(*SIZES[i]) for i in batch]):
-                found["masks"] = found["masks"].reshape(len(found["masks"]), -1)
-                results.append({name: rounded(value.tolist()) for name, value in found.items()})
+                after = {"after": found.pop("after")} if "after" in found else {}
+                if "masks" in found:
+                    found["masks"] = found["masks"].reshape(len(found["masks"]), math.prod(found["masks"].shape[1:]))
+                results.append({name: rounded(value.tolist()) for name, value in found.items()} | after)
         (FILES / f"{kind}.json").write_text(json.dumps(results) + "\n")
         print(kind, [len(result["labels"]) for result in results])
 

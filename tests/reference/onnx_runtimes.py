@@ -86,6 +86,26 @@ def resized(picture, min_size, max_size, fixed_size=None):
     return pixels[0].numpy()
 
 
+def resized_by_tensorflow(picture, min_size, max_size, rule):
+    """A picture as TensorFlow's Object Detection API resizes it, [3, H, W] from 0 to 1."""
+    size = np.array(picture.shape[:2], np.float32)
+    scaled = lambda scale: np.maximum(np.round(size * np.float32(scale)), 1).astype(int)
+    least, most = np.float32(min_size), np.float32(max_size)
+    if rule == "tensorflow2019":
+        new = scaled(min(least / size.min(), most / size.max()))
+    else:
+        large = scaled(least / size.min())
+        new = scaled(most / size.max()) if large.max() > max_size else large
+    pixels = picture.astype(np.float32) / np.float32(255)
+    for axis in (1, 0):
+        position = np.float32(size[axis] / np.float32(new[axis])) * np.arange(new[axis], dtype=np.float32)
+        low = np.minimum(position.astype(int), int(size[axis]) - 1)
+        high = np.minimum(low + 1, int(size[axis]) - 1)
+        weight = np.clip(position - low, 0, 1).astype(np.float32).reshape([-1, 1] if axis == 1 else [-1, 1, 1])
+        pixels = np.take(pixels, low, axis) * (1 - weight) + np.take(pixels, high, axis) * weight
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
 class Exported:
     def __init__(self, path, runtime, model=None):
         model = model or check(path)
@@ -98,8 +118,11 @@ class Exported:
 
     def resized(self, picture):
         config = json.loads(self.metadata["config"])
-        fixed = config.get("fixed_size") or config.get("transform", {}).get("fixed_size")
-        return resized(picture, json.loads(self.metadata["min_size"])[-1], int(self.metadata["max_size"]), fixed)
+        limits = json.loads(self.metadata["min_size"])[-1], int(self.metadata["max_size"])
+        rule, fixed = config["resize_rule"], config["fixed_size"]
+        if rule != "torchvision" and not fixed:
+            return resized_by_tensorflow(picture, *limits, rule)
+        return resized(picture, *limits, fixed)
 
     def inputs(self, pictures):
         """What a file of tensors takes, and the sizes of the pictures in it."""
@@ -123,11 +146,14 @@ class Exported:
             if "counts" in found:
                 count = int(found["counts"][i])
                 rows = (i, slice(count))
-                assert not found["scores"][i, count:].any() and not found["labels"][i, count:].any()
+                after = {name: value[i, count:] for name, value in found.items() if name != "counts"}
             else:
                 rows = found["image_index"] == i
             ratio = np.array(picture.shape[1::-1], np.float32) / size[::-1].astype(np.float32)
             results.append(self.detections(found, rows, ratio))
+            if "counts" in found:
+                results[-1]["after"] = {name: float(np.abs(slots).max(initial=0)) for name, slots in sorted(after.items())}
+                assert not any(results[-1]["after"].values()), "slots after the last detection are not zero"
         return results
 
     def detections(self, found, rows, ratio=None):

@@ -71,8 +71,8 @@ pub(crate) struct ExportArgs {
     /// Version of ONNX's operators, 13 to 21; 13 is the one that most runtimes read
     #[arg(long, value_name = "N")]
     opset: Option<i64>,
-    /// Compare the file in ONNX Runtime with the model on these pictures, once it is written. For a build with
-    /// --features ort; ORT_DYLIB_PATH names ONNX Runtime's library
+    /// Compare the file in ONNX Runtime with the model on these pictures, once it is written: boxes, scores, masks and
+    /// keypoints. For a build with --features ort; ORT_DYLIB_PATH names ONNX Runtime's library
     #[arg(long, value_name = "IMAGE", num_args = 1.., conflicts_with = "body")]
     check: Vec<PathBuf>,
 }
@@ -195,12 +195,20 @@ fn check<B: DetectionBackend>(
         unmatched,
         boxes,
         scores,
+        masks,
+        keypoints,
         ..
     } = found;
-    eprintln!(
-        "ONNX Runtime: {detections} detections, {unmatched} unmatched, boxes within {boxes:.4} px, scores \
-         within {scores:.1e}"
+    let mut text = format!(
+        "{detections} detections, {unmatched} unmatched, boxes within {boxes:.4} px, scores within {scores:.1e}"
     );
+    if let Some(masks) = masks {
+        text += &format!(", masks within {masks:.1e}");
+    }
+    if let Some(keypoints) = keypoints {
+        text += &format!(", keypoints within {keypoints:.4} px");
+    }
+    eprintln!("ONNX Runtime: {text}");
     if !found.is_same() && args.dtype == Dtype::F32 {
         bail!(
             "{}: does not detect what the model does",

@@ -1,11 +1,11 @@
 //! Boxes in ONNX operators: anchors, decoding, clipping, suppression.
 
-use rcnn_ops::BBOX_XFORM_CLIP;
+use rcnn_ops::{BBOX_XFORM_CLIP, BoxRules};
 use rcnn_rpn::AnchorGenerator;
 
 use crate::builder::{Builder, Value};
 use crate::error::OnnxError;
-use crate::proto::ElementType;
+use crate::proto::{Attribute, ElementType};
 
 /// Score of what takes no part; those that do have 0 or more.
 pub(crate) const OUT: f32 = -1.0;
@@ -24,7 +24,10 @@ pub(crate) fn anchors(
 ) -> Value {
     let shape = b.shape(map);
     let grid = b.slice(&shape, 0, 2, 4);
-    let stride = b.op("Div", [padded, &grid]);
+    let stride = match &generator.strides {
+        Some(strides) => b.ints(&[strides[level] as i64; 2]),
+        None => b.op("Div", [padded, &grid]),
+    };
     let [y, x] = [0, 1].map(|axis| {
         let (count, step) = (
             b.slice(&grid, 0, axis, axis + 1),
@@ -52,12 +55,12 @@ pub(crate) fn corners(boxes: &Value, axis: i64, b: &mut Builder) -> [Value; 2] {
     [0, 2].map(|start| b.slice(boxes, axis, start, start + 2))
 }
 
-/// Boxes from deltas and references, clipped: all `[.., .., 4]` that broadcast.
+/// Boxes from deltas and references, all `[.., .., 4]` that broadcast: clipped, unless the rules have boxes suppress each
+/// other first.
 pub(crate) fn decode(
-    deltas: &Value,
-    references: &Value,
+    [deltas, references, limits]: [&Value; 3],
     weights: [f32; 4],
-    limits: &Value,
+    rules: BoxRules,
     b: &mut Builder,
 ) -> Value {
     let [low, high] = corners(references, 2, b);
@@ -75,17 +78,46 @@ pub(crate) fn decode(
     let [shift, scale] = corners(&deltas, 2, b);
     let shift = b.op("Mul", [&shift, &size]);
     let center = b.op("Add", [&shift, &center]);
-    let most = b.float(BBOX_XFORM_CLIP as f32);
-    let scale = b.op("Min", [&scale, &most]);
+    let scale = match rules {
+        BoxRules::Torchvision => {
+            let most = b.float(BBOX_XFORM_CLIP as f32);
+            b.op("Min", [&scale, &most])
+        }
+        _ => scale,
+    };
     let scale = b.op("Exp", [&scale]);
     let size = b.op("Mul", [&scale, &size]);
     let half_size = b.op("Mul", [&size, &half]);
     let low = b.op("Sub", [&center, &half_size]);
     let high = b.op("Add", [&center, &half_size]);
     let boxes = b.concat(&[&low, &high], 2);
+    match rules {
+        BoxRules::Tensorflow2019 => boxes,
+        _ => clip(&boxes, limits, b),
+    }
+}
+
+/// Boxes within the limits of their image.
+pub(crate) fn clip(boxes: &Value, limits: &Value, b: &mut Builder) -> Value {
     let zero = b.float(0.0);
-    let boxes = b.op("Max", [&boxes, &zero]);
+    let boxes = b.op("Max", [boxes, &zero]);
     b.op("Min", [&boxes, limits])
+}
+
+/// The shorter side of boxes `[.., .., 4]`.
+pub(crate) fn shorter_side(boxes: &Value, b: &mut Builder) -> Value {
+    let [low, high] = corners(boxes, 2, b);
+    let size = b.op("Sub", [&high, &low]);
+    b.reduce("ReduceMin", &size, &[2], false)
+}
+
+/// Sides below which boxes take no part in suppression; torchvision's differ from stage to stage.
+pub(crate) fn min_side(rules: BoxRules, torchvisions: f32) -> Option<f32> {
+    match rules {
+        BoxRules::Torchvision => Some(torchvisions),
+        BoxRules::Tensorflow2018 => Some(f32::MIN_POSITIVE),
+        BoxRules::Tensorflow2019 => None,
+    }
 }
 
 /// Scores, replaced by [`OUT`] where the box is too small or the score too low.
@@ -95,18 +127,21 @@ pub(crate) fn decode(
 pub(crate) fn eligible(
     boxes: &Value,
     scores: &Value,
-    min_size: f32,
+    min_side: Option<f32>,
     (comparison, threshold): (&str, f32),
     b: &mut Builder,
 ) -> Value {
-    let [low, high] = corners(boxes, 2, b);
-    let size = b.op("Sub", [&high, &low]);
-    let side = b.reduce("ReduceMin", &size, &[2], false);
-    let (min_size, threshold, out) = (b.float(min_size), b.float(threshold), b.float(OUT));
-    let large = b.op("GreaterOrEqual", [&side, &min_size]);
+    let large = min_side.map(|least| {
+        let (side, least) = (shorter_side(boxes, b), b.float(least));
+        b.op("GreaterOrEqual", [&side, &least])
+    });
+    let (threshold, out) = (b.float(threshold), b.float(OUT));
     let good = b.op(comparison, [scores, &threshold]);
-    let both = b.op("And", [&large, &good]);
-    b.op("Where", [&both, scores, &out])
+    let good = match &large {
+        Some(large) => b.op("And", [large, &good]),
+        None => good,
+    };
+    b.op("Where", [&good, scores, &out])
 }
 
 /// Kept boxes of groups, `[kept, 2]`: group and index in it. At most that many of a group.
@@ -122,11 +157,29 @@ pub(crate) fn nms(
 ) -> Value {
     let scores = b.unsqueeze(scores, &[1]);
     let most = b.ints(&[most as i64]);
-    let iou = b.exact_floats("nms_thresh", &[1], vec![iou_threshold as f32]);
+    let iou = b.exact_floats("nms_thresh", &[1], vec![rounded_down(iou_threshold)]);
     let limit = b.exact_floats("eligible", &[1], vec![LIMIT]);
     let kept = b.op("NonMaxSuppression", [boxes, &scores, &most, &iou, &limit]);
     let columns = b.ints(&[0, 2]);
     b.gather(&kept, &columns, 1)
+}
+
+/// The largest f32 that is not above a number: what is larger than either is larger than both.
+fn rounded_down(number: f64) -> f32 {
+    let near = number as f32;
+    match f64::from(near) > number {
+        true => near.next_down(),
+        false => near,
+    }
+}
+
+/// The best scores of each row `[groups, scores]`, at most that many, and [`OUT`] for the others.
+pub(crate) fn best_of_groups(scores: &Value, most: usize, b: &mut Builder) -> Value {
+    let [values, indices] = b.top_k(scores, most);
+    let (out, shape) = (b.float(OUT), b.shape(scores));
+    let none = b.op("Expand", [&out, &shape]);
+    let along = [Attribute::Int("axis", 1)];
+    b.node("ScatterElements", &[&none, &indices, &values], &along)
 }
 
 /// The scores at these places, [`OUT`] elsewhere.
@@ -219,16 +272,25 @@ impl Layout {
     }
 }
 
-/// The highest scores of each row that are not [`OUT`]; with `padded`, as many of each row, of which some are.
+/// The highest scores of each row that are not [`OUT`]; with `padded`, as many of each row, of which some are. Then
+/// those are dropped whose `sides`, of the scores' shape, are zero.
 pub(crate) fn best(
     scores: &Value,
     most: usize,
+    sides: Option<&Value>,
     padded: bool,
     b: &mut Builder,
 ) -> Result<Best, OnnxError> {
     let [values, indices] = b.top_k(scores, most);
     let limit = b.float(LIMIT);
-    let exists = b.op("Greater", [&values, &limit]);
+    let mut exists = b.op("Greater", [&values, &limit]);
+    if let Some(sides) = sides {
+        let along = [Attribute::Int("axis", 1)];
+        let sides = b.node("GatherElements", &[sides, &indices], &along);
+        let zero = b.float(0.0);
+        let large = b.op("Greater", [&sides, &zero]);
+        exists = b.op("And", [&exists, &large]);
+    }
     if !padded {
         let places = b.places(&exists);
         return Ok(Best {
@@ -260,4 +322,17 @@ pub(crate) fn pick(x: &Value, image: &Value, index: &Value, b: &mut Builder) -> 
     let [image, index] = [image, index].map(|column| b.unsqueeze(column, &[1]));
     let places = b.concat(&[&image, &index], 1);
     b.op("GatherND", [x, &places])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded_down;
+
+    #[test]
+    fn an_overlap_above_the_threshold_in_f32_is_above_it() {
+        let above = 0.3_f32;
+        assert!(f64::from(above) > 0.3 && above > rounded_down(0.3));
+        assert_eq!(rounded_down(0.5), 0.5);
+        assert_eq!(rounded_down(0.7), 0.7);
+    }
 }

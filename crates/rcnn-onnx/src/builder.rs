@@ -10,7 +10,7 @@ use burn::tensor::{TensorData, f16};
 
 use crate::error::OnnxError;
 use crate::infer::{Call, Fact, MOST_KNOWN, infer};
-use crate::proto::{Attribute, Dimension, ElementType, Initializer, Message, value_info};
+use crate::proto::{Attribute, Contents, Dimension, ElementType, Initializer, Message, value_info};
 
 /// A tensor of the graph, by its name.
 #[derive(Debug, Clone)]
@@ -29,10 +29,10 @@ impl Value {
 
 /// Nodes and constants so far. What follows from fixed sizes becomes a constant.
 #[derive(Default)]
-pub(crate) struct Builder {
+pub(crate) struct Builder<'a> {
     /// Encoded fields of the graph.
     nodes: Message,
-    initializers: Vec<Initializer>,
+    initializers: Vec<Initializer<'a>>,
     /// Encoded inputs and outputs of the file.
     ends: Message,
     facts: HashMap<Rc<str>, Fact>,
@@ -51,7 +51,7 @@ pub(crate) struct Builder {
     half: bool,
 }
 
-impl Builder {
+impl<'a> Builder<'a> {
     pub(crate) fn new(opset: i64, half: bool) -> Self {
         Self {
             half,
@@ -68,7 +68,7 @@ impl Builder {
     ///
     /// # Errors
     /// When a node's operands do not fit.
-    pub(crate) fn finish(mut self) -> Result<(Message, Vec<Initializer>), OnnxError> {
+    pub(crate) fn finish(mut self) -> Result<(Message, Vec<Initializer<'a>>), OnnxError> {
         // What only folded nodes had as operands.
         let used = &self.used;
         self.initializers
@@ -249,15 +249,16 @@ impl Builder {
         name: &str,
         shape: &[usize],
         element: ElementType,
-        bytes: Vec<u8>,
+        contents: Contents<'a>,
     ) -> Value {
         let mut hasher = DefaultHasher::new();
-        (shape, element as u8, &bytes).hash(&mut hasher);
+        contents.with(|bytes| (shape, element as u8, bytes).hash(&mut hasher));
         let hash = hasher.finish();
         let alike = self.by_content.get(&hash).into_iter().flatten();
+        let alike = alike.map(|&i| &self.initializers[i]);
         let known = alike
-            .map(|&i| &self.initializers[i])
-            .find(|known| known.shape == shape && known.element == element && known.bytes == bytes);
+            .filter(|known| known.shape == shape && known.element == element)
+            .find(|known| contents.with(|new| known.contents.with(|bytes| bytes == new)));
         if let Some(known) = known {
             return Value(known.name.as_str().into());
         }
@@ -265,7 +266,7 @@ impl Builder {
         let value = Value(name.as_str().into());
         let mut fact = Fact::new(element, shape.iter().copied().map(Some).collect());
         if element == ElementType::Int64 && shape.len() < 2 {
-            fact.value = integers_of(&bytes);
+            fact.value = contents.with(integers_of);
         }
         self.learn(&value, fact);
         let position = self.initializers.len();
@@ -274,25 +275,40 @@ impl Builder {
             name,
             shape: shape.to_vec(),
             element,
-            bytes,
+            contents,
         });
         value
     }
 
-    /// Weights, perhaps in half precision.
-    pub(crate) fn floats(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Value {
-        if !self.half || values.len() < 2 {
-            return self.exact_floats(name, shape, values);
+    /// Weights, perhaps in half precision, which are read when they are written.
+    pub(crate) fn weights(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        read: impl Fn() -> Vec<f32> + 'a,
+    ) -> Value {
+        let count = shape.iter().product::<usize>();
+        let half = self.half && count > 1;
+        let bytes = move || {
+            let data = TensorData::new(read(), [count]);
+            match half {
+                true => data.convert::<f16>().bytes,
+                false => data.bytes,
+            }
+        };
+        let contents = Contents::Read(Box::new(bytes));
+        if !half {
+            return self.initializer(name, shape, ElementType::Float, contents);
         }
-        let data = TensorData::new(values, shape.to_vec()).convert::<f16>();
-        let stored = self.initializer(name, shape, ElementType::Float16, data.bytes.to_vec());
+        let stored = self.initializer(name, shape, ElementType::Float16, contents);
         self.cast(&stored, ElementType::Float)
     }
 
     /// A constant of floats.
     pub(crate) fn exact_floats(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Value {
-        let data = TensorData::new(values, shape.to_vec());
-        self.initializer(name, shape, ElementType::Float, data.bytes.to_vec())
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+        let contents = Contents::Bytes(bytes.collect());
+        self.initializer(name, shape, ElementType::Float, contents)
     }
 
     /// A number.
@@ -302,14 +318,15 @@ impl Builder {
 
     /// A number in double precision.
     pub(crate) fn double(&mut self, value: f64) -> Value {
-        let bytes = value.to_le_bytes().to_vec();
-        self.initializer(&format!("{value}"), &[], ElementType::Double, bytes)
+        let contents = Contents::Bytes(value.to_le_bytes().to_vec());
+        self.initializer(&format!("{value}"), &[], ElementType::Double, contents)
     }
 
     /// A constant of integers.
     pub(crate) fn integers(&mut self, name: &str, shape: &[usize], values: &[i64]) -> Value {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes());
-        self.initializer(name, shape, ElementType::Int64, bytes.collect())
+        let contents = Contents::Bytes(bytes.collect());
+        self.initializer(name, shape, ElementType::Int64, contents)
     }
 
     /// A list of integers: axes, a shape.

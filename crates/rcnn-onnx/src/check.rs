@@ -9,59 +9,10 @@ use ort::value::Tensor as OrtTensor;
 use rcnn_backbone::Backbone;
 use rcnn_detector::{DetectError, FasterRcnn, GeneralizedRcnnTransform, ImageList};
 use rcnn_ops::DetectionBackend;
-use rcnn_types::boxes::box_iou;
-use rcnn_types::{Instances, Size};
+use rcnn_types::{Instances, Keypoints, MaskProbabilities, Size};
 
+pub use crate::compare::{BOX_TOLERANCE, Comparison, MASK_TOLERANCE, SCORE_TOLERANCE};
 use crate::{FixedShape, OnnxInput, OnnxOptions, OnnxPart};
-
-/// Difference of a coordinate, in pixels, up to which boxes are the same.
-pub const BOX_TOLERANCE: f32 = 0.05;
-/// Difference up to which scores are the same.
-pub const SCORE_TOLERANCE: f32 = 1e-3;
-
-/// How far an exported file is from its model.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-#[non_exhaustive]
-pub struct Comparison {
-    /// Detections of the model.
-    pub detections: usize,
-    /// Detections of one that the other does not have: their boxes do not overlap with any of the same class.
-    pub unmatched: usize,
-    /// Largest difference of a coordinate, in pixels.
-    pub boxes: f32,
-    /// Largest difference of scores.
-    pub scores: f32,
-}
-
-impl Comparison {
-    /// Whether the same is detected, within [`BOX_TOLERANCE`] and [`SCORE_TOLERANCE`].
-    pub fn is_same(&self) -> bool {
-        self.unmatched == 0 && self.boxes <= BOX_TOLERANCE && self.scores <= SCORE_TOLERANCE
-    }
-
-    fn add(&mut self, ours: &Instances, theirs: &Instances) {
-        let scores = |found: &Instances| found.scores.clone().unwrap_or_default();
-        let (our_scores, their_scores) = (scores(ours), scores(theirs));
-        let mut left: Vec<usize> = (0..theirs.boxes.len()).collect();
-        self.detections += ours.boxes.len();
-        for (i, bbox) in ours.boxes.iter().enumerate() {
-            let alike = left.iter().enumerate();
-            let alike = alike.filter(|(_, j)| theirs.labels[**j] == ours.labels[i]);
-            let overlaps = alike.map(|(at, &j)| (at, j, box_iou(bbox, &theirs.boxes[j])));
-            let best = overlaps.max_by(|a, b| a.2.total_cmp(&b.2));
-            let Some((at, j, _)) = best.filter(|best| best.2 > 0.5) else {
-                self.unmatched += 1;
-                continue;
-            };
-            left.swap_remove(at);
-            let coordinates = bbox.iter().zip(&theirs.boxes[j]);
-            let gaps = coordinates.map(|(a, b)| (a - b).abs());
-            self.boxes = gaps.fold(self.boxes, f32::max);
-            self.scores = self.scores.max((our_scores[i] - their_scores[j]).abs());
-        }
-        self.unmatched += left.len();
-    }
-}
 
 /// Why a file could not be compared.
 #[derive(Debug, thiserror::Error)]
@@ -221,6 +172,31 @@ impl Exported {
         let labels = labels[..count].iter().map(|&label| label as usize);
         let mut found = Instances::new(boxes[..count].to_vec(), labels.collect());
         found.scores = Some(scores[..count].to_vec());
+        if let Some(masks) = outputs.get("masks") {
+            let (shape, values) = masks.try_extract_tensor::<f32>()?;
+            let side = shape.last().map_or(1, |side| *side as usize);
+            let masks = values.chunks(side * side).zip(&found.boxes);
+            found.mask_probabilities = Some(
+                masks
+                    .map(|(values, &bbox)| mask(values, side, bbox))
+                    .collect(),
+            );
+        }
+        if let Some(points) = outputs.get("keypoints") {
+            let (shape, values) = points.try_extract_tensor::<f32>()?;
+            let each = shape.iter().rev().nth(1).map_or(1, |count| *count as usize);
+            let (points, _) = values.as_chunks::<3>();
+            let points = points.chunks(each).take(count);
+            found.keypoints = Some(points.map(|points| Keypoints(points.to_vec())).collect());
+        }
         Ok(found)
+    }
+}
+
+fn mask(values: &[f32], side: usize, bbox: [f32; 4]) -> MaskProbabilities {
+    MaskProbabilities {
+        bbox,
+        side,
+        values: values.to_vec(),
     }
 }

@@ -14,7 +14,7 @@ type Read = Box<dyn Fn() -> TensorData>;
 #[derive(Default)]
 pub(crate) struct Parameters {
     path: ModulePath,
-    by_path: HashMap<String, Read>,
+    by_path: HashMap<String, (Vec<usize>, Read)>,
 }
 
 impl Parameters {
@@ -25,7 +25,8 @@ impl Parameters {
     }
 
     fn array(&self, path: &str) -> Option<Array> {
-        Array::from_data(self.by_path.get(path)?())
+        let (_, read) = self.by_path.get(path)?;
+        Array::from_data(read())
     }
 }
 
@@ -40,8 +41,9 @@ impl<B: Backend> ModuleVisitor<B> for Parameters {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let tensor = param.val();
+        let shape = tensor.dims().to_vec();
         let read = Box::new(move || tensor.to_data());
-        self.by_path.insert(self.path.to_string(), read);
+        self.by_path.insert(self.path.to_string(), (shape, read));
     }
 }
 
@@ -94,8 +96,30 @@ impl Array {
     }
 }
 
-/// The values of a tensor, if they are floats that follow from parameters by functions of elements.
-pub(crate) fn evaluate(graph: &Graph, parameters: &Parameters, id: TensorId) -> Option<Array> {
+/// Whether the parameters that a constant follows from are there, in the shapes that were recorded.
+pub(crate) fn is_known(graph: &Graph, parameters: &Parameters, id: TensorId) -> bool {
+    let tensor = graph.tensor(id);
+    let fits = match &tensor.source {
+        Source::Parameter(path) => {
+            let found = parameters.by_path.get(path);
+            found.is_some_and(|(shape, _)| *shape == tensor.shape)
+        }
+        Source::Node(node) => {
+            let mut operands = graph.nodes()[*node].inputs.iter();
+            operands.all(|&id| is_known(graph, parameters, id))
+        }
+        _ => true,
+    };
+    fits && is_constant(graph, id)
+}
+
+/// The values of a tensor that [`is_known`].
+pub(crate) fn evaluated(graph: &Graph, parameters: &Parameters, id: TensorId) -> Array {
+    let array = evaluate(graph, parameters, id);
+    array.expect("a parameter of the model, or a function of some")
+}
+
+fn evaluate(graph: &Graph, parameters: &Parameters, id: TensorId) -> Option<Array> {
     let tensor = graph.tensor(id);
     let node = match &tensor.source {
         Source::Parameter(path) => return parameters.array(path),

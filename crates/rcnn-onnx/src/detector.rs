@@ -1,16 +1,19 @@
 //! A whole detector in ONNX operators: the recorded networks, and by hand what lies between them.
 
 use rcnn_backbone::LevelSpec;
-use rcnn_detector::{FasterRcnnConfig, ResizeRule};
+use rcnn_detector::FasterRcnnConfig;
 use rcnn_ops::BoxRules;
-use rcnn_roi::{MultiScaleRoiAlign, NmsMethod, PoolMethod};
+use rcnn_roi::{MultiScaleRoiAlign, NmsMethod};
 
-use crate::boxes::{Best, Layout, OUT, anchors, best, decode, eligible, nms, only_at, pick};
+use crate::boxes::{
+    Best, Layout, OUT, anchors, best, best_of_groups, clip, decode, eligible, min_side, nms,
+    only_at, pick, shorter_side,
+};
 use crate::builder::{Builder, Value};
 use crate::error::OnnxError;
 use crate::keypoints::keypoints;
 use crate::options::{OnnxInput, OnnxOptions, OnnxPart};
-use crate::pool::{Pooled, roi_align};
+use crate::pool::{Pooled, pool};
 use crate::proto::{Attribute, ElementType};
 use crate::transform::{Batch, image_input, normalised_input, tensor_input};
 use crate::translate::Translator;
@@ -33,7 +36,7 @@ pub(crate) struct Detector<'a> {
     pub(crate) options: &'a OnnxOptions,
     pub(crate) levels: &'a [LevelSpec],
     pub(crate) networks: Translator<'a>,
-    pub(crate) b: Builder,
+    pub(crate) b: Builder<'a>,
 }
 
 impl<'a> Detector<'a> {
@@ -59,29 +62,6 @@ impl<'a> Detector<'a> {
 
     /// Rejects what has no form in standard operators.
     fn check(&self) -> Result<(), OnnxError> {
-        let rules = [self.config.rpn.box_rules, self.config.roi_heads.box_rules];
-        if rules != [BoxRules::Torchvision; 2] {
-            return Err(OnnxError::Setting {
-                field: "box_rules",
-                found: format!("{rules:?}"),
-                expected: "torchvision's in both stages",
-            });
-        }
-        let resizing = self.config.transform.resize_rule;
-        if self.options.input == OnnxInput::Image && resizing != ResizeRule::Torchvision {
-            return Err(OnnxError::Setting {
-                field: "resize_rule",
-                found: format!("{resizing:?}"),
-                expected: "torchvision's, or images that are resized already",
-            });
-        }
-        if let Some(strides) = &self.config.rpn.anchor_generator.strides {
-            return Err(OnnxError::Setting {
-                field: "rpn_anchor_generator.strides",
-                found: format!("{strides:?}"),
-                expected: "null",
-            });
-        }
         let method = self.config.roi_heads.nms_method;
         match method {
             NmsMethod::Hard => Ok(()),
@@ -134,12 +114,14 @@ impl<'a> Detector<'a> {
 
     fn proposals(&mut self, batch: &Batch, maps: &Maps) -> Result<Boxes, OnnxError> {
         let config = &self.config.rpn;
+        let rules = config.box_rules;
         let (mut all_boxes, mut all_scores) = (Vec::new(), Vec::new());
         for (i, (level, map)) in maps.iter().enumerate() {
             let logits = self.network(&format!("rpn.objectness.{}", level.name))?;
             let deltas = self.network(&format!("rpn.deltas.{}", level.name))?;
             let b = &mut self.b;
             b.scope(format!("rpn.{}", level.name));
+            let limits = b.unsqueeze(&batch.limits, &[1]);
             let anchors = anchors(&config.anchor_generator, i, map, &batch.padded, b);
             let last = |x: &Value, b: &mut Builder| b.transpose(x, &[0, 2, 3, 1]);
             let (logits, deltas) = (last(&logits, b), last(&deltas, b));
@@ -147,14 +129,22 @@ impl<'a> Detector<'a> {
             let deltas = b.reshape(&deltas, &[0, -1, 4]);
             let [logits, index] = b.top_k(&logits, config.pre_nms_top_n_test);
             let anchors = b.gather(&anchors, &index, 0);
+            let anchors = match rules {
+                BoxRules::Torchvision => anchors,
+                _ => clip(&anchors, &limits, b),
+            };
             let index = b.unsqueeze(&index, &[2]);
             let by_image = [Attribute::Int("batch_dims", 1)];
             let deltas = b.node("GatherND", &[&deltas, &index], &by_image);
-            let limits = b.unsqueeze(&batch.limits, &[1]);
-            let boxes = decode(&deltas, &anchors, [1.0; 4], &limits, b);
+            let operands = [&deltas, &anchors, &limits];
+            let boxes = decode(operands, config.bbox_reg_weights, rules, b);
             let scores = b.op("Sigmoid", [&logits]);
-            let good = ("GreaterOrEqual", config.score_thresh);
-            let scores = eligible(&boxes, &scores, rcnn_rpn::MIN_SIZE, good, b);
+            let min_side = min_side(rules, rcnn_rpn::MIN_SIZE);
+            let good = match rules {
+                BoxRules::Torchvision => "GreaterOrEqual",
+                _ => "Greater",
+            };
+            let scores = eligible(&boxes, &scores, min_side, (good, config.score_thresh), b);
             let most = config.post_nms_top_n_test;
             let kept = nms(&boxes, &scores, config.nms_thresh, most, b);
             all_scores.push(only_at(&scores, &kept, b));
@@ -167,8 +157,15 @@ impl<'a> Detector<'a> {
             let parts: Vec<&Value> = parts.iter().collect();
             b.concat(&parts, 1)
         };
-        let (boxes, scores) = (joined(&all_boxes, b), joined(&all_scores, b));
-        let found = best(&scores, config.post_nms_top_n_test, is_padded, b)?;
+        let (mut boxes, scores) = (joined(&all_boxes, b), joined(&all_scores, b));
+        let mut sides = None;
+        if rules == BoxRules::Tensorflow2019 {
+            let limits = b.unsqueeze(&batch.limits, &[1]);
+            boxes = clip(&boxes, &limits, b);
+            sides = Some(shorter_side(&boxes, b));
+        }
+        let most = config.post_nms_top_n_test;
+        let found = best(&scores, most, sides.as_ref(), is_padded, b)?;
         let boxes = pick(&boxes, &found.image, &found.index, b);
         Ok(Boxes { boxes, found })
     }
@@ -181,6 +178,7 @@ impl<'a> Detector<'a> {
         proposals: &Boxes,
     ) -> Result<(Boxes, Value), OnnxError> {
         let config = &self.config.roi_heads;
+        let rules = config.box_rules;
         let objects = self.config.num_classes as i64 - 1;
         let pooled = self.pool("box", &config.box_roi_pool, batch, maps, proposals)?;
         self.networks.bind("pooled", pooled.features.clone());
@@ -204,7 +202,8 @@ impl<'a> Detector<'a> {
             Some(deltas) => {
                 let deltas = b.reshape(&deltas, &[0, objects + 1, 4]);
                 let deltas = b.slice(&deltas, 1, 1, i64::MAX);
-                decode(&deltas, &references, config.bbox_reg_weights, &limits, b)
+                let operands = [&deltas, &references, &limits];
+                decode(operands, config.bbox_reg_weights, rules, b)
             }
             None => {
                 let shape = b.ints(&[1, objects, 4]);
@@ -212,7 +211,8 @@ impl<'a> Detector<'a> {
             }
         };
         let good = ("Greater", config.score_thresh);
-        let scores = eligible(&boxes, &scores, rcnn_roi::MIN_SIZE, good, b);
+        let min_side = min_side(rules, rcnn_roi::MIN_SIZE);
+        let scores = eligible(&boxes, &scores, min_side, good, b);
 
         // [N, proposals, classes]
         let [scores, boxes] = spread(
@@ -222,39 +222,79 @@ impl<'a> Detector<'a> {
             objects,
             b,
         );
-        let flat_boxes = b.reshape(&boxes, &[0, -1, 4]);
-        let most = config.detections_per_img;
         let by_class = b.int(objects);
-        let kept = if config.nms_class_agnostic {
-            let flat = b.reshape(&scores, &[0, -1]);
-            let kept = nms(&flat_boxes, &flat, config.nms_thresh, most, b);
-            only_at(&flat, &kept, b)
-        } else {
-            // A group for each image and class.
-            let count = b.size(&scores, 1);
-            let minus_one = b.ints(&[-1]);
-            let grouped = b.transpose(&boxes, &[0, 2, 1, 3]);
-            let four = b.ints(&[4]);
-            let shape = b.concat(&[&minus_one, &count, &four], 0);
-            let grouped = b.op("Reshape", [&grouped, &shape]);
-            let scores_of = b.transpose(&scores, &[0, 2, 1]);
-            let shape = b.concat(&[&minus_one, &count], 0);
-            let scores_of = b.op("Reshape", [&scores_of, &shape]);
-            let kept = nms(&grouped, &scores_of, config.nms_thresh, most, b);
-            let (group, proposal) = (b.column(&kept, 0), b.column(&kept, 1));
-            let image = b.op("Div", [&group, &by_class]);
-            let class = b.op("Mod", [&group, &by_class]);
-            let columns = [image, proposal, class].map(|column| b.unsqueeze(&column, &[1]));
-            let places = b.concat(&[&columns[0], &columns[1], &columns[2]], 1);
-            let kept = only_at(&scores, &places, b);
-            b.reshape(&kept, &[0, -1])
-        };
-        let found = best(&kept, most, is_padded, b)?;
+        let mut kept = self.suppressed([&scores, &boxes], objects);
+        let b = &mut self.b;
+        let mut boxes = b.reshape(&boxes, &[0, -1, 4]);
+        if rules == BoxRules::Tensorflow2019 {
+            let limits = b.unsqueeze(&batch.limits, &[1]);
+            boxes = clip(&boxes, &limits, b);
+            let (side, zero, out) = (shorter_side(&boxes, b), b.float(0.0), b.float(OUT));
+            let large = b.op("Greater", [&side, &zero]);
+            kept = b.op("Where", [&large, &kept, &out]);
+        }
+        let found = best(&kept, config.detections_per_img, None, is_padded, b)?;
         let class = b.op("Mod", [&found.index, &by_class]);
         let one = b.int(1);
         let labels = b.op("Add", [&class, &one]);
-        let boxes = pick(&flat_boxes, &found.image, &found.index, b);
+        let boxes = pick(&boxes, &found.image, &found.index, b);
         Ok((Boxes { boxes, found }, labels))
+    }
+
+    /// Scores `[N, proposals * classes]` of what is not suppressed, [`OUT`] elsewhere, of scores
+    /// `[N, proposals, classes]` and boxes `[N, proposals, classes, 4]`.
+    fn suppressed(&mut self, [scores, boxes]: [&Value; 2], classes: i64) -> Value {
+        let config = &self.config.roi_heads;
+        let by_class = config.detections_per_class;
+        let proposals = self.config.rpn.post_nms_top_n_test;
+        // As many as there may be in the end, but where more are dropped afterwards.
+        let most = match config.box_rules {
+            BoxRules::Tensorflow2019 => proposals,
+            _ => config.detections_per_img.min(proposals),
+        };
+        let b = &mut self.b;
+        let minus_one = b.ints(&[-1]);
+        let count = b.size(scores, 1);
+        let group_shape = b.concat(&[&minus_one, &count], 0);
+        if config.nms_class_agnostic {
+            let [flat, flat_boxes] = [(scores, &[0, -1][..]), (boxes, &[0, -1, 4])]
+                .map(|(x, shape)| b.reshape(x, shape));
+            let most = match (config.box_rules, by_class) {
+                (BoxRules::Tensorflow2019, _) | (_, Some(_)) => proposals * classes as usize,
+                _ => config.detections_per_img,
+            };
+            let kept = nms(&flat_boxes, &flat, config.nms_thresh, most, b);
+            let kept = only_at(&flat, &kept, b);
+            let Some(by_class) = by_class else {
+                return kept;
+            };
+            let shape = b.shape(scores);
+            let kept = b.op("Reshape", [&kept, &shape]);
+            let grouped = b.transpose(&kept, &[0, 2, 1]);
+            let turned = b.shape(&grouped);
+            let grouped = b.op("Reshape", [&grouped, &group_shape]);
+            let best = best_of_groups(&grouped, by_class, b);
+            let best = b.op("Reshape", [&best, &turned]);
+            let best = b.transpose(&best, &[0, 2, 1]);
+            return b.reshape(&best, &[0, -1]);
+        }
+        // A group for each image and class.
+        let grouped = b.transpose(boxes, &[0, 2, 1, 3]);
+        let four = b.ints(&[4]);
+        let shape = b.concat(&[&minus_one, &count, &four], 0);
+        let grouped = b.op("Reshape", [&grouped, &shape]);
+        let scores_of = b.transpose(scores, &[0, 2, 1]);
+        let scores_of = b.op("Reshape", [&scores_of, &group_shape]);
+        let most = by_class.unwrap_or(most).min(most);
+        let kept = nms(&grouped, &scores_of, config.nms_thresh, most, b);
+        let (group, proposal) = (b.column(&kept, 0), b.column(&kept, 1));
+        let classes = b.int(classes);
+        let image = b.op("Div", [&group, &classes]);
+        let class = b.op("Mod", [&group, &classes]);
+        let columns = [image, proposal, class].map(|column| b.unsqueeze(&column, &[1]));
+        let places = b.concat(&[&columns[0], &columns[1], &columns[2]], 1);
+        let kept = only_at(scores, &places, b);
+        b.reshape(&kept, &[0, -1])
     }
 
     fn outputs(&mut self, batch: &Batch, detections: &Boxes, labels: &Value) {
@@ -306,16 +346,16 @@ impl<'a> Detector<'a> {
         maps: &Maps,
         Boxes { boxes, found }: &Boxes,
     ) -> Result<Pooled, OnnxError> {
-        if config.method != PoolMethod::RoiAlign {
-            return Err(OnnxError::Setting {
-                field: "roi_pool.method",
-                found: format!("{:?} of {name}", config.method),
-                expected: "roi_align",
-            });
-        }
         self.b.scope(format!("roi_heads.{name}_roi_pool"));
-        let operands = [boxes, &found.image, &batch.height];
-        roi_align(config, self.options.pooling, maps, operands, &mut self.b)
+        let boxes = [boxes, &found.image];
+        pool(
+            config,
+            self.options.pooling,
+            maps,
+            batch,
+            boxes,
+            &mut self.b,
+        )
     }
 
     /// Pooled features and logits of the mask or the keypoint branch for each detection.

@@ -2,7 +2,11 @@
 //!
 //! The builder folds with them what follows from fixed sizes, and the reader checks a written file with them.
 
+mod shapes;
+mod windows;
+
 use crate::proto::{Attribute, ElementType};
+use shapes::{arithmetic, sizes};
 
 /// A size of a dimension, if it is known.
 pub(crate) type Size = Option<usize>;
@@ -93,6 +97,15 @@ impl<'a> Call<'a> {
             })
     }
 
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                Attribute::Text(found, value) if *found == name => Some(*value),
+                _ => None,
+            })
+    }
+
     /// An axis of an operand, from its attribute.
     fn axis(&self, x: &Fact, default: i64) -> Result<usize, String> {
         axis(self.int("axis").unwrap_or(default), x.shape.len())
@@ -113,7 +126,10 @@ pub(crate) fn infer(call: &Call) -> Result<Vec<Fact>, String> {
             let mut y = x.clone().with(x.element);
             if call.operator == "Neg" {
                 let negated = |values: &Vec<Option<i64>>| {
-                    values.iter().map(|value| value.map(|v| -v)).collect()
+                    let values = values.iter();
+                    values
+                        .map(|value| value.and_then(i64::checked_neg))
+                        .collect()
                 };
                 y.value = x.value.as_ref().map(negated);
             }
@@ -154,16 +170,8 @@ pub(crate) fn infer(call: &Call) -> Result<Vec<Fact>, String> {
             let same = to == x.element;
             one(if same { x.clone() } else { x.clone().with(to) })
         }
-        "Conv" | "ConvTranspose" => one(convolution(call)?),
-        "MaxPool" | "AveragePool" => {
-            let kernel = call.ints("kernel_shape").ok_or("no kernel_shape")?;
-            one(windows(
-                call,
-                x()?,
-                kernel,
-                x()?.shape.get(1).copied().flatten(),
-            )?)
-        }
+        "Conv" | "ConvTranspose" => one(windows::convolution(call)?),
+        "MaxPool" | "AveragePool" => one(windows::pooling(call)?),
         "GlobalAveragePool" => {
             let x = ranked(x()?, 4)?;
             let shape = vec![x.shape[0], x.shape[1], Some(1), Some(1)];
@@ -194,84 +202,37 @@ pub(crate) fn infer(call: &Call) -> Result<Vec<Fact>, String> {
             let sizes = x()?.shape.iter().map(|size| size.map(|size| size as i64));
             one(Fact::integers(1, sizes.collect()))
         }
-        "Reshape" => one(reshape(x()?, call.input(1)?)?),
+        "Reshape" => one(shapes::reshape(x()?, call.input(1)?)?),
         "Expand" => {
             let (x, to) = (x()?, call.input(1)?);
             let shape = broadcast(&x.shape, &sizes(to)?)?;
             one(Fact::new(x.element, shape))
         }
-        "Transpose" => {
-            let x = x()?;
-            let order = call.ints("perm").ok_or("no perm")?;
-            let order: Result<Vec<usize>, _> =
-                order.iter().map(|i| axis(*i, x.shape.len())).collect();
-            let shape = order?.into_iter().map(|i| x.shape[i]).collect();
-            one(Fact::new(x.element, shape))
-        }
-        "Unsqueeze" => {
-            let x = x()?;
-            let axes = call.values(1).ok_or("axes are not known")?;
-            let rank = x.shape.len() + axes.len();
-            let mut axes = axes
-                .into_iter()
-                .map(|i| axis(i, rank))
-                .collect::<Result<Vec<_>, _>>()?;
-            axes.sort_unstable();
-            let mut shape = x.shape.clone();
-            axes.into_iter()
-                .for_each(|axis| shape.insert(axis, Some(1)));
-            one(reshaped(x, shape))
-        }
-        "Squeeze" => {
-            let x = x()?;
-            let axes = call.values(1).ok_or("axes are not known")?;
-            let mut shape = x.shape.clone();
-            for i in axes.into_iter().rev() {
-                agree(shape.remove(axis(i, x.shape.len())?), Some(1))?;
-            }
-            one(reshaped(x, shape))
-        }
-        "Concat" => one(concat(call)?),
-        "Slice" => one(slice(call)?),
-        "Gather" => one(gather(x()?, call.input(1)?, call.axis(x()?, 0)?)?),
+        "Transpose" => one(shapes::transpose(call)?),
+        "Unsqueeze" => one(shapes::unsqueeze(call)?),
+        "Squeeze" => one(shapes::squeeze(call)?),
+        "Concat" => one(shapes::concat(call)?),
+        "Slice" => one(shapes::slice(call)?),
+        "Gather" => one(shapes::gather(call)?),
         "GatherElements" => {
             let (x, index) = (x()?, elements(call.input(1)?, ElementType::Int64)?);
             ranked(index, x.shape.len())?;
             one(Fact::new(x.element, index.shape.clone()))
         }
-        "GatherND" => {
-            let (x, index) = (x()?, elements(call.input(1)?, ElementType::Int64)?);
-            let batch = call.int("batch_dims").unwrap_or(0) as usize;
-            let (last, rest) = index.shape.split_last().ok_or("indices are a number")?;
-            let depth = last.ok_or("the depth of indices is not known")?;
-            let left = x.shape.get(batch + depth..).ok_or("indices are too deep")?;
-            one(Fact::new(x.element, [rest, left].concat()))
-        }
+        "GatherND" => one(shapes::gather_nd(call)?),
         "ScatterND" | "ScatterElements" => {
             let (x, index, updates) = (x()?, call.input(1)?, call.input(2)?);
             elements(index, ElementType::Int64)?;
             elements(updates, x.element)?;
             one(Fact::new(x.element, x.shape.clone()))
         }
-        "Range" => {
-            let [start, end, step] = [0, 1, 2].map(|i| call.optional(i).and_then(Fact::known));
-            let known = match (start, end, step) {
-                (Some(start), Some(end), Some(step)) if step[..] == [1] => Some(start[0]..end[0]),
-                _ => None,
-            };
-            one(match known {
-                Some(range) if range.clone().count() <= MOST_KNOWN => {
-                    Fact::integers(1, range.map(Some).collect())
-                }
-                Some(range) => Fact::new(ElementType::Int64, vec![Some(range.count())]),
-                None => Fact::new(x()?.element, vec![None]),
-            })
-        }
+        "Range" => one(shapes::range(call)?),
         "TopK" => {
             let x = x()?;
             let axis = call.axis(x, -1)?;
             let mut shape = x.shape.clone();
-            shape[axis] = call.values(1).map(|k| k[0] as usize);
+            let k = call.values(1).and_then(|k| k.first().copied());
+            shape[axis] = k.and_then(|k| usize::try_from(k).ok());
             let index = Fact::new(ElementType::Int64, shape.clone());
             Ok(vec![Fact::new(x.element, shape), index])
         }
@@ -289,34 +250,34 @@ pub(crate) fn infer(call: &Call) -> Result<Vec<Fact>, String> {
         "RoiAlign" => {
             let (x, boxes) = (ranked(x()?, 4)?, ranked(call.input(1)?, 2)?);
             agree(boxes.shape[1], Some(4))?;
-            agree(call.input(2)?.shape[0], boxes.shape[0])?;
-            let side = |name| call.int(name).map(|side| side as usize);
+            agree(ranked(call.input(2)?, 1)?.shape[0], boxes.shape[0])?;
+            let side = |name| call.int(name).and_then(|side| usize::try_from(side).ok());
             let bins = [side("output_height"), side("output_width")];
             let shape = vec![boxes.shape[0], x.shape[1], bins[0], bins[1]];
             one(Fact::new(x.element, shape))
         }
-        "Pad" => {
-            let x = x()?;
-            let rank = x.shape.len();
-            let pads = call.input(1)?.value.clone();
-            let pads = pads.filter(|pads| pads.len() == 2 * rank);
-            let side = |(axis, size): (usize, &Size)| {
-                let pads = pads.as_ref()?;
-                let both = pads[axis]? + pads[axis + rank]?;
-                usize::try_from((*size)? as i64 + both).ok()
+        "MaxRoiPool" => {
+            let (x, boxes) = (ranked(x()?, 4)?, ranked(call.input(1)?, 2)?);
+            elements(boxes, x.element)?;
+            agree(boxes.shape[1], Some(5))?;
+            let [height, width] = call.ints("pooled_shape").unwrap_or_default() else {
+                return Err("no pooled_shape".into());
             };
-            let shape = x.shape.iter().enumerate().map(side).collect();
+            let bins = [height, width].map(|side| usize::try_from(*side).ok());
+            let shape = vec![boxes.shape[0], x.shape[1], bins[0], bins[1]];
             one(Fact::new(x.element, shape))
         }
+        "Pad" => one(shapes::pad(call)?),
         "Resize" => {
             let x = x()?;
-            let shape = match call.optional(3) {
-                Some(sizes_of) => sizes(sizes_of)?,
-                None => vec![x.shape[0], x.shape[1], None, None],
+            let shape = match (call.optional(3), &x.shape[..]) {
+                (Some(sizes_of), _) => sizes(sizes_of)?,
+                (None, [batch, channels, _, _]) => vec![*batch, *channels, None, None],
+                (None, _) => return Err("not four dimensions".into()),
             };
             one(Fact::new(x.element, shape))
         }
-        "ReduceMin" | "ReduceMax" | "ReduceSum" | "ArgMax" => one(reduced(call)?),
+        "ReduceMin" | "ReduceMax" | "ReduceSum" | "ArgMax" => one(shapes::reduced(call)?),
         other => Err(format!("operator {other} is not known")),
     }
 }
@@ -360,257 +321,6 @@ fn broadcast(a: &[Size], b: &[Size]) -> Result<Vec<Size>, String> {
         (a, b) => agree(a, b),
     };
     (0..rank).map(size).collect()
-}
-
-fn arithmetic(operator: &str, a: &Fact, b: &Fact) -> Result<Fact, String> {
-    elements(b, a.element)?;
-    let shape = broadcast(&a.shape, &b.shape)?;
-    let function: fn(i64, i64) -> Option<i64> = match operator {
-        "Add" => |a, b| a.checked_add(b),
-        "Sub" => |a, b| a.checked_sub(b),
-        "Mul" => |a, b| a.checked_mul(b),
-        "Div" => |a, b| a.checked_div(b),
-        "Mod" => |a, b| a.checked_rem_euclid(b),
-        "Min" => |a, b| Some(a.min(b)),
-        "Max" => |a, b| Some(a.max(b)),
-        _ => |_, _| None,
-    };
-    let value = match (&a.value, &b.value) {
-        (Some(a), Some(b)) if shape.len() < 2 => {
-            let count = a.len().max(b.len());
-            let at =
-                |values: &[Option<i64>], i: usize| values[if values.len() == 1 { 0 } else { i }];
-            let each = (0..count).map(|i| function(at(a, i)?, at(b, i)?));
-            Some(each.collect())
-        }
-        _ => None,
-    };
-    Ok(Fact {
-        element: a.element,
-        shape,
-        value,
-    })
-}
-
-/// The same elements in another shape.
-fn reshaped(x: &Fact, shape: Vec<Size>) -> Fact {
-    let value = x.value.clone().filter(|_| shape.len() < 2);
-    Fact {
-        element: x.element,
-        shape,
-        value,
-    }
-}
-
-/// A shape that a tensor of integers holds.
-fn sizes(shape: &Fact) -> Result<Vec<Size>, String> {
-    elements(ranked(shape, 1)?, ElementType::Int64)?;
-    if let Some(value) = &shape.value {
-        let size = |size: &Option<i64>| size.and_then(|size| usize::try_from(size).ok());
-        return Ok(value.iter().map(size).collect());
-    }
-    let rank = shape.shape[0].ok_or("the number of dimensions is not known")?;
-    Ok(vec![None; rank])
-}
-
-fn product(shape: &[Size]) -> Option<usize> {
-    shape.iter().copied().product()
-}
-
-fn reshape(x: &Fact, to: &Fact) -> Result<Fact, String> {
-    elements(ranked(to, 1)?, ElementType::Int64)?;
-    let Some(value) = &to.value else {
-        return Ok(Fact::new(x.element, sizes(to)?));
-    };
-    let mut shape: Vec<Size> = Vec::with_capacity(value.len());
-    for (axis, size) in value.iter().enumerate() {
-        shape.push(match size {
-            Some(0) => *x.shape.get(axis).ok_or("no dimension to keep")?,
-            Some(size @ 1..) => Some(*size as usize),
-            _ => None,
-        });
-    }
-    let all = product(&x.shape);
-    let free: Vec<usize> = (0..shape.len()).filter(|&i| shape[i].is_none()).collect();
-    match (&free[..], all) {
-        ([], Some(all)) if product(&shape) != Some(all) => {
-            return Err(format!(
-                "{:?} has not as many elements as {shape:?}",
-                x.shape
-            ));
-        }
-        ([free], Some(all)) => {
-            let others: usize = shape.iter().flatten().product();
-            if others == 0 || all % others != 0 {
-                return Err(format!("{:?} does not fit into {shape:?}", x.shape));
-            }
-            shape[*free] = Some(all / others);
-        }
-        _ => {}
-    }
-    Ok(reshaped(x, shape))
-}
-
-/// Elements of a list of integers whose length is known.
-fn partly_known(x: &Fact) -> Option<Vec<Option<i64>>> {
-    match (&x.value, x.element, &x.shape[..]) {
-        (Some(value), ..) => Some(value.clone()),
-        (None, ElementType::Int64, [Some(count)]) if *count <= MOST_KNOWN => {
-            Some(vec![None; *count])
-        }
-        _ => None,
-    }
-}
-
-fn concat(call: &Call) -> Result<Fact, String> {
-    let first = call.input(0)?;
-    let at = call.axis(first, 0)?;
-    let mut y = first.clone();
-    y.value = partly_known(first);
-    for i in 1..call.inputs.len() {
-        let x = elements(ranked(call.input(i)?, first.shape.len())?, first.element)?;
-        for (axis, (size, other)) in y.shape.iter_mut().zip(&x.shape).enumerate() {
-            *size = match axis == at {
-                true => size.zip(*other).map(|(a, b)| a + b),
-                false => agree(*size, *other)?,
-            };
-        }
-        let values = y.value.zip(partly_known(x));
-        y.value = values.map(|(a, b)| [a, b].concat());
-    }
-    Ok(y)
-}
-
-fn slice(call: &Call) -> Result<Fact, String> {
-    let x = call.input(0)?;
-    let [starts, ends] = [1, 2].map(|i| call.values(i));
-    let axes = call.values(3).ok_or("axes are not known")?;
-    let steps = call.values(4).unwrap_or_else(|| vec![1; axes.len()]);
-    let mut y = Fact::new(x.element, x.shape.clone());
-    for (i, (&of, &step)) in axes.iter().zip(&steps).enumerate() {
-        let at = axis(of, x.shape.len())?;
-        let bounds = x.shape[at].zip(starts.as_ref()).zip(ends.as_ref());
-        let Some(((size, starts), ends)) = bounds.filter(|_| step > 0) else {
-            y.shape[at] = None;
-            continue;
-        };
-        let place = |i: i64| {
-            let i = if i < 0 { i + size as i64 } else { i };
-            i.clamp(0, size as i64) as usize
-        };
-        let range = place(starts[i])..place(ends[i]).max(place(starts[i]));
-        y.shape[at] = Some(range.len().div_ceil(step as usize));
-        if let (1, 1, Some(value)) = (x.shape.len(), step, &x.value) {
-            y.value = Some(value[range].to_vec());
-        }
-    }
-    Ok(y)
-}
-
-fn gather(x: &Fact, index: &Fact, axis: usize) -> Result<Fact, String> {
-    elements(index, ElementType::Int64)?;
-    let (before, after) = (&x.shape[..axis], &x.shape[axis + 1..]);
-    let shape = [before, &index.shape, after].concat();
-    let picked = |value: &Vec<Option<i64>>, index: Vec<i64>| {
-        let count = value.len() as i64;
-        let place = |i: i64| if i < 0 { i + count } else { i };
-        let pick = |i: i64| value.get(usize::try_from(place(i)).ok()?).copied();
-        index.into_iter().map(pick).collect::<Option<Vec<_>>>()
-    };
-    let value = match (&x.value, index.known()) {
-        (Some(value), Some(index)) if shape.len() < 2 => {
-            Some(picked(value, index).ok_or("an index is out of range")?)
-        }
-        _ => None,
-    };
-    Ok(Fact {
-        element: x.element,
-        shape,
-        value,
-    })
-}
-
-fn convolution(call: &Call) -> Result<Fact, String> {
-    let (x, weight) = (call.input(0)?, call.input(1)?);
-    ranked(weight, x.shape.len())?;
-    let groups = call.int("group").unwrap_or(1) as usize;
-    let kernel: Option<Vec<i64>> = weight.shape[2..]
-        .iter()
-        .map(|size| size.map(|size| size as i64))
-        .collect();
-    let kernel = kernel.ok_or("the kernel's size is not known")?;
-    let channels = |axis: usize| weight.shape[axis].map(|channels| channels * groups);
-    let (taken, made) = match call.operator {
-        "Conv" => (channels(1), weight.shape[0]),
-        _ => (weight.shape[0], channels(1)),
-    };
-    agree(x.shape[1], taken)?;
-    if let Some(bias) = call.optional(2) {
-        agree(ranked(bias, 1)?.shape[0], made)?;
-    }
-    windows(call, x, &kernel, made)
-}
-
-/// Output of an operator whose window slides over `[N, C, ..]`.
-fn windows(call: &Call, x: &Fact, kernel: &[i64], channels: Size) -> Result<Fact, String> {
-    let axes = kernel.len();
-    ranked(x, axes + 2)?;
-    let ones = vec![1; axes];
-    let zeros = vec![0; 2 * axes];
-    let strides = call.ints("strides").unwrap_or(&ones);
-    let dilations = call.ints("dilations").unwrap_or(&ones);
-    let pads = call.ints("pads").unwrap_or(&zeros);
-    let added = call.ints("output_padding").unwrap_or(&zeros);
-    let side = |axis: usize| {
-        let size = x.shape[axis + 2]? as i64;
-        let (stride, before) = (strides[axis], pads[axis]);
-        let reach = dilations[axis] * (kernel[axis] - 1) + 1;
-        let both = before + pads[axis + axes];
-        let made = if call.operator == "ConvTranspose" {
-            (size - 1) * stride + reach - both + added[axis]
-        } else {
-            let span = size + both - reach;
-            let whole = span.div_euclid(stride) + 1;
-            // A window that is cut off counts if it begins before the padding at the end.
-            let more = call.int("ceil_mode") == Some(1)
-                && span.rem_euclid(stride) != 0
-                && whole * stride < size + before;
-            whole + i64::from(more)
-        };
-        usize::try_from(made).ok()
-    };
-    let shape = [x.shape[0], channels]
-        .into_iter()
-        .chain((0..axes).map(side));
-    Ok(Fact::new(x.element, shape.collect()))
-}
-
-fn reduced(call: &Call) -> Result<Fact, String> {
-    let x = call.input(0)?;
-    let rank = x.shape.len();
-    let axes = match call.operator {
-        "ArgMax" => vec![call.int("axis").unwrap_or(0)],
-        _ => match (call.ints("axes"), call.values(1)) {
-            (Some(axes), _) => axes.to_vec(),
-            (None, Some(axes)) => axes,
-            (None, None) => (0..rank as i64).collect(),
-        },
-    };
-    let axes = axes
-        .into_iter()
-        .map(|i| axis(i, rank))
-        .collect::<Result<Vec<_>, _>>()?;
-    let keep = call.int("keepdims") != Some(0);
-    let sizes = x.shape.iter().enumerate();
-    let sizes = sizes.filter_map(|(axis, size)| match axes.contains(&axis) {
-        true => keep.then_some(Some(1)),
-        false => Some(*size),
-    });
-    let element = match call.operator {
-        "ArgMax" => ElementType::Int64,
-        _ => x.element,
-    };
-    Ok(Fact::new(element, sizes.collect()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! By default one file for any batch and any size, of standard operators alone (opset 13; no `Loop`, `If` or
 //! sequences), that is right when nothing is found. The networks come from a recorded forward pass, so
 //! that models with layers removed and custom backbones are exported like any other. [`OnnxOptions`] has the
-//! other kinds of file.
+//! other kinds of file. Soft suppression has no form in ONNX, nor has RoIPool without its operator.
 //!
 //! # Inputs
 //! - `images` `[batch, 3, height, width]`: RGB from 0 to 1, resized as the model wants it; normalisation and
@@ -35,6 +35,8 @@ mod boxes;
 mod builder;
 #[cfg(feature = "ort")]
 pub mod check;
+#[cfg(any(test, feature = "ort"))]
+mod compare;
 mod constants;
 mod detector;
 mod error;
@@ -93,7 +95,25 @@ pub fn onnx_as_recorded<B: DetectionBackend, N: Backbone<B>, R: Backbone<Recorde
     options: &OnnxOptions,
     path: &Path,
 ) -> Result<(), OnnxError> {
-    let model = graph(model, recorded, options)?;
+    options.validate()?;
+    let graphs = recordings(recorded, options)?;
+    let parameters = Parameters::of::<B, _>(model);
+    let (config, levels) = (model.config(), model.backbone.levels());
+    let mut detector = Detector {
+        config: &config,
+        options,
+        levels: &levels,
+        networks: Translator::new([&graphs[0], &graphs[graphs.len() - 1]], &parameters)?,
+        b: Builder::new(options.opset, options.half_weights),
+    };
+    detector.build()?;
+    let (graph, initializers) = detector.b.finish()?;
+    let model = Model {
+        opset: options.opset,
+        graph: proto::Message::default().text(2, "detector").then(graph),
+        initializers,
+        metadata: metadata(&config),
+    };
     rcnn_files::write_whole(path, |file| {
         let mut to = BufWriter::new(file.as_file_mut());
         model.write(&mut to)?;
@@ -107,38 +127,20 @@ pub fn onnx_as_recorded<B: DetectionBackend, N: Backbone<B>, R: Backbone<Recorde
     })
 }
 
-fn graph<B: DetectionBackend, N: Backbone<B>, R: Backbone<Recorder>>(
-    model: &FasterRcnn<B, N>,
+/// The networks on a batch of fixed sizes, or on two that differ in what is free.
+fn recordings<R: Backbone<Recorder>>(
     recorded: &FasterRcnn<Recorder, R>,
     options: &OnnxOptions,
-) -> Result<Model, OnnxError> {
-    options.validate()?;
-    let config = model.config();
-    let levels = model.backbone.levels();
+) -> Result<Vec<Graph>, DetectError> {
+    let config = recorded.config();
     let batches = match options.fixed {
         Some(fixed) => vec![(fixed.batch, padded(&config, options.input, fixed.size))],
-        None => free_batches(&config, &levels).into(),
+        None => free_batches(&config, &recorded.backbone.levels()).into(),
     };
-    let graphs: Result<Vec<Graph>, _> = (batches.into_iter())
+    let batches = batches.into_iter();
+    batches
         .map(|(batch, padded)| recorded.record_batch(batch, padded))
-        .collect();
-    let graphs = graphs?;
-    let parameters = Parameters::of::<B, _>(model);
-    let mut detector = Detector {
-        config: &config,
-        options,
-        levels: &levels,
-        networks: Translator::new([&graphs[0], &graphs[graphs.len() - 1]], &parameters)?,
-        b: Builder::new(options.opset, options.half_weights),
-    };
-    detector.build()?;
-    let (graph, initializers) = detector.b.finish()?;
-    Ok(Model {
-        opset: options.opset,
-        graph: proto::Message::default().text(2, "detector").then(graph),
-        initializers,
-        metadata: metadata(&config),
-    })
+        .collect()
 }
 
 /// Two batches that have no size in common, so that what differs is what is free.

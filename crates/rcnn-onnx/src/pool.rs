@@ -1,13 +1,16 @@
-//! RoIAlign over the levels of a pyramid, by the operator or by gathering.
+//! Pooling of boxes over the levels of a pyramid, by an operator or by gathering.
+
+mod gather;
 
 use rcnn_backbone::LevelSpec;
-use rcnn_roi::MultiScaleRoiAlign;
+use rcnn_roi::{MultiScaleRoiAlign, PoolMethod};
 
 use crate::boxes::corners;
 use crate::builder::{Builder, Value};
 use crate::error::OnnxError;
 use crate::options::Pooling;
 use crate::proto::{Attribute, ElementType};
+use crate::transform::Batch;
 
 /// Features of boxes, in an order of their own.
 pub(crate) struct Pooled {
@@ -50,7 +53,7 @@ fn log2(x: &Value, b: &mut Builder) -> Value {
 }
 
 /// Feature maps and the boxes that features are pooled for.
-pub(crate) struct Pool<'a> {
+struct Pool<'a> {
     config: &'a MultiScaleRoiAlign,
     /// `[N, channels, H, W]` of each level, finest first.
     maps: Vec<&'a Value>,
@@ -68,27 +71,60 @@ pub(crate) struct Pool<'a> {
 /// # Shapes
 /// - maps: `[N, channels, H, W]` of each level, finest first
 /// - boxes `[K, 4]`, image `[K]`
-/// - height: that of the largest image
 ///
 /// # Errors
-/// When the sampling has no form in the kind of pooling.
-pub(crate) fn roi_align(
+/// When the method has no form in the kind of pooling.
+pub(crate) fn pool(
     config: &MultiScaleRoiAlign,
     pooling: Pooling,
     maps: &[(&LevelSpec, Value)],
-    [boxes, image, height]: [&Value; 3],
+    batch: &Batch,
+    boxes: [&Value; 2],
     b: &mut Builder,
 ) -> Result<Pooled, OnnxError> {
     let maps = maps.iter();
     let maps: Vec<_> = maps
         .filter(|(level, _)| config.featmap_names.contains(&level.name))
         .collect();
+    let setting = |field, found: &str, expected| {
+        let found = found.into();
+        Err(OnnxError::Setting {
+            field,
+            found,
+            expected,
+        })
+    };
+    match (config.method, pooling) {
+        (PoolMethod::CropAndResize, _) => {
+            return Ok(gather::crop_and_max_pool(
+                config, &maps[0].1, batch, boxes, b,
+            ));
+        }
+        (PoolMethod::RoiPool, Pooling::Gather) => {
+            return setting(
+                "roi_pool.method",
+                "roi_pool",
+                "roi_align or crop_and_resize: bins of roi_pool have as many pixels as the box says, which only the \
+                 operator MaxRoiPool takes",
+            );
+        }
+        (PoolMethod::RoiAlign, Pooling::Gather) if config.sampling_ratio == 0 => {
+            return setting(
+                "sampling_ratio",
+                "0",
+                "a number of samples, as only RoIAlign itself takes as many as there are pixels",
+            );
+        }
+        _ => {}
+    }
     // torchvision infers the scale from the images, which are smaller than the padded batch.
     let rows = b.size(&maps[0].1, 2);
     let rows = b.squeeze(&rows, 0);
     let rows = b.cast(&rows, ElementType::Float);
-    let scale = b.op("Div", [&rows, height]);
+    let height = batch.largest(0, b);
+    let scale = b.op("Div", [&rows, &height]);
     let scale = log2(&scale, b);
+    let [boxes, image] = boxes;
     let pool = Pool {
         config,
         strides: maps.iter().map(|(level, _)| log_stride(level)).collect(),
@@ -97,15 +133,10 @@ pub(crate) fn roi_align(
         boxes,
         image,
     };
-    match pooling {
-        Pooling::RoiAlign => Ok(pool.by_operator(b)),
-        Pooling::Gather if config.sampling_ratio == 0 => Err(OnnxError::Setting {
-            field: "sampling_ratio",
-            found: "0".into(),
-            expected: "a number of samples, as only RoIAlign itself takes as many as there are pixels",
-        }),
-        Pooling::Gather => Ok(pool.by_gathering(b)),
-    }
+    Ok(match pooling {
+        Pooling::RoiAlign => pool.by_operator(b),
+        Pooling::Gather => pool.by_gathering(b),
+    })
 }
 
 impl Pool<'_> {
@@ -144,11 +175,11 @@ impl Pool<'_> {
         b.op("Clip", [&level, &least, &most])
     }
 
-    /// A RoiAlign for each level, on the boxes that belong to it.
+    /// An operator for each level, on the boxes that belong to it.
     fn by_operator(&self, b: &mut Builder) -> Pooled {
         if self.maps.len() == 1 {
             return Pooled {
-                features: self.aligned(0, self.boxes, self.image, b),
+                features: self.pooled(0, self.boxes, self.image, b),
                 order: None,
             };
         }
@@ -168,7 +199,7 @@ impl Pool<'_> {
             let here = b.op("NonZero", [&here]);
             let here = b.squeeze(&here, 0);
             let [boxes, image] = [self.boxes, self.image].map(|rows| b.gather(rows, &here, 0));
-            features.push(self.aligned(i, &boxes, &image, b));
+            features.push(self.pooled(i, &boxes, &image, b));
             order.push(here);
         }
         let joined = |parts: Vec<Value>, b: &mut Builder| {
@@ -181,20 +212,27 @@ impl Pool<'_> {
         }
     }
 
-    fn aligned(&self, level: usize, boxes: &Value, image: &Value, b: &mut Builder) -> Value {
+    fn pooled(&self, level: usize, boxes: &Value, image: &Value, b: &mut Builder) -> Value {
         let scale = self.level_scale(level, b);
         let boxes = b.op("Mul", [boxes, &scale]);
+        let [height, width] = self.config.output_size.map(|side| side as i64);
+        if self.config.method == PoolMethod::RoiPool {
+            let image = b.cast(image, ElementType::Float);
+            let image = b.unsqueeze(&image, &[1]);
+            let rois = b.concat(&[&image, &boxes], 1);
+            let shape = Attribute::Ints("pooled_shape", vec![height, width]);
+            return b.node("MaxRoiPool", &[self.maps[level], &rois], &[shape]);
+        }
         // At least one location wide, which runtimes disagree about.
         let [low, high] = corners(&boxes, 1, b);
         let one = b.float(1.0);
         let least = b.op("Add", [&low, &one]);
         let high = b.op("Max", [&high, &least]);
         let boxes = b.concat(&[&low, &high], 1);
-        let [height, width] = self.config.output_size;
         let mut attributes = vec![
             Attribute::Text("mode", "avg"),
-            Attribute::Int("output_height", height as i64),
-            Attribute::Int("output_width", width as i64),
+            Attribute::Int("output_height", height),
+            Attribute::Int("output_width", width),
             Attribute::Int("sampling_ratio", self.config.sampling_ratio as i64),
             Attribute::Float("spatial_scale", 1.0),
         ];
@@ -204,149 +242,6 @@ impl Pool<'_> {
             attributes.push(Attribute::Text("coordinate_transformation_mode", mode));
         }
         b.node("RoiAlign", &[self.maps[level], &boxes, image], &attributes)
-    }
-
-    /// All levels as one table of locations, of which each sample is four rows.
-    fn by_gathering(&self, b: &mut Builder) -> Pooled {
-        let (mut rows, mut start) = (Vec::new(), b.int(0));
-        // What belongs to each map: where it starts in the table, and its height, width and scale.
-        let mut about: [Vec<Value>; 4] = Default::default();
-        for (i, &map) in self.maps.iter().enumerate() {
-            let shape = b.shape(map);
-            let [count, channels, height, width] = [0, 1, 2, 3].map(|axis| {
-                let axis = b.int(axis);
-                b.gather(&shape, &axis, 0)
-            });
-            let scale = self.level_scale(i, b);
-            let column = |values: &mut Vec<Value>, value: &Value, b: &mut Builder| {
-                values.push(b.unsqueeze(value, &[0]));
-            };
-            column(&mut about[0], &start, b);
-            column(&mut about[1], &height, b);
-            column(&mut about[2], &width, b);
-            column(&mut about[3], &scale, b);
-            let channels_last = b.transpose(map, &[0, 2, 3, 1]);
-            let (all, channels) = (b.ints(&[-1]), b.unsqueeze(&channels, &[0]));
-            let shape = b.concat(&[&all, &channels], 0);
-            rows.push(b.op("Reshape", [&channels_last, &shape]));
-            let area = b.op("Mul", [&height, &width]);
-            let size = b.op("Mul", [&count, &area]);
-            start = b.op("Add", [&start, &size]);
-        }
-        let rows: Vec<&Value> = rows.iter().collect();
-        let table = b.concat(&rows, 0);
-
-        // The map of each box, and what belongs to it: `[K]`.
-        let map = match self.maps.len() {
-            1 => {
-                let zero = b.int(0);
-                b.op("Mul", [self.image, &zero])
-            }
-            _ => {
-                let level = self.levels(b);
-                let level = b.cast(&level, ElementType::Int64);
-                let maps = map_of_levels(&self.strides);
-                let maps = b.ints(&maps);
-                b.gather(&maps, &level, 0)
-            }
-        };
-        let [start, height, width, scale] = about.map(|values| {
-            let values: Vec<&Value> = values.iter().collect();
-            let all = b.concat(&values, 0);
-            b.gather(&all, &map, 0)
-        });
-        let area = b.op("Mul", [&height, &width]);
-        let offset = b.op("Mul", [self.image, &area]);
-        let start = b.op("Add", [&start, &offset]);
-        let scale = b.unsqueeze(&scale, &[1]);
-        let boxes = b.op("Mul", [self.boxes, &scale]);
-        let [low, high] = corners(&boxes, 1, b);
-        let size = b.op("Sub", [&high, &low]);
-        let one = b.float(1.0);
-        let size = b.op("Max", [&size, &one]);
-
-        // Lower and upper location of each sample along an axis and how much they count: `[K, samples]`.
-        let bins = self.config.output_size;
-        let ratio = self.config.sampling_ratio;
-        let [rows, columns] =
-            [(1, &height, bins[0]), (0, &width, bins[1])].map(|(axis, sides, bins)| {
-                let samples = bins * ratio;
-                let places = (0..samples)
-                    .map(|i| (i as f32 + 0.5) / samples as f32)
-                    .collect();
-                let places = b.exact_floats("samples", &[1, samples], places);
-                let [low, size] = [&low, &size].map(|both| b.slice(both, 1, axis, axis + 1));
-                let place = b.op("Mul", [&size, &places]);
-                let place = b.op("Add", [&low, &place]);
-                let sides = b.unsqueeze(sides, &[1]);
-                taps(&place, &sides, b)
-            });
-        let width = b.unsqueeze(&width, &[1]);
-        let starts = b.unsqueeze(&start, &[1]);
-        // Rows of the table at which the rows of maps begin.
-        let starts = rows.index.map(|row| {
-            let row = b.op("Mul", [&row, &width]);
-            b.op("Add", [&row, &starts])
-        });
-        let mut sum: Option<Value> = None;
-        let mean = b.float(1.0 / (ratio * ratio) as f32);
-        for (i, j) in (0..ratio).flat_map(|i| (0..ratio).map(move |j| (i, j))) {
-            for (start, row_weight) in starts.iter().zip(&rows.weight) {
-                for (column, column_weight) in columns.index.iter().zip(&columns.weight) {
-                    let every = |x: &Value, from: usize, axis: i64, b: &mut Builder| {
-                        let x = b.every(x, from as i64, ratio as i64);
-                        b.unsqueeze(&x, &[axis])
-                    };
-                    let at = [every(start, i, 2, b), every(column, j, 1, b)];
-                    let at = b.op("Add", [&at[0], &at[1]]);
-                    let weights = [every(row_weight, i, 2, b), every(column_weight, j, 1, b)];
-                    let weight = b.op("Mul", [&weights[0], &weights[1]]);
-                    let weight = b.op("Mul", [&weight, &mean]);
-                    let weight = b.unsqueeze(&weight, &[3]);
-                    let values = b.gather(&table, &at, 0);
-                    let values = b.op("Mul", [&values, &weight]);
-                    sum = Some(match &sum {
-                        Some(sum) => b.op("Add", [sum, &values]),
-                        None => values,
-                    });
-                }
-            }
-        }
-        let sum = sum.expect("a ratio of one or more");
-        Pooled {
-            features: b.transpose(&sum, &[0, 3, 1, 2]),
-            order: None,
-        }
-    }
-}
-
-/// Two locations along an axis that a sample lies between, and their weights: each `[K, samples]`.
-struct Taps {
-    index: [Value; 2],
-    weight: [Value; 2],
-}
-
-/// Taps for places in maps of `count` locations `[K, 1]`. Places more than one location outside a map have weight 0
-/// (torchvision's `bilinear_interpolate`).
-fn taps(place: &Value, count: &Value, b: &mut Builder) -> Taps {
-    let size = b.cast(count, ElementType::Float);
-    let (zero, one, before) = (b.float(0.0), b.float(1.0), b.float(-1.0));
-    let above = b.op("GreaterOrEqual", [place, &before]);
-    let below = b.op("LessOrEqual", [place, &size]);
-    let inside = b.op("And", [&above, &below]);
-    let inside = b.cast(&inside, ElementType::Float);
-    let last = b.op("Sub", [&size, &one]);
-    let place = b.op("Max", [place, &zero]);
-    let low = b.op("Floor", [&place]);
-    let low = b.op("Min", [&low, &last]);
-    let high = b.op("Add", [&low, &one]);
-    let high = b.op("Min", [&high, &last]);
-    let fraction = b.op("Sub", [&place, &low]);
-    let fraction = b.op("Min", [&fraction, &one]);
-    let rest = b.op("Sub", [&one, &fraction]);
-    Taps {
-        index: [&low, &high].map(|location| b.cast(location, ElementType::Int64)),
-        weight: [&rest, &fraction].map(|weight| b.op("Mul", [weight, &inside])),
     }
 }
 

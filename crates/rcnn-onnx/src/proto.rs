@@ -5,6 +5,8 @@
 
 use std::io::{self, Write};
 
+use burn::tensor::Bytes;
+
 /// An encoded message, or a part of one.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Message(pub(crate) Vec<u8>);
@@ -129,23 +131,43 @@ impl ElementType {
     }
 }
 
+/// What a constant holds, little-endian.
+pub(crate) enum Contents<'a> {
+    Bytes(Vec<u8>),
+    /// Weights, read when they are written, so that there is no copy of all of them.
+    Read(Box<dyn Fn() -> Bytes + 'a>),
+}
+
+impl Contents<'_> {
+    /// Calls a function with the bytes.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&[u8]) -> T) -> T {
+        match self {
+            Self::Bytes(bytes) => f(bytes),
+            Self::Read(read) => f(&read()),
+        }
+    }
+}
+
 /// A constant of the graph.
-#[derive(Debug)]
-pub(crate) struct Initializer {
+pub(crate) struct Initializer<'a> {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     pub(crate) element: ElementType,
-    /// Little-endian.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) contents: Contents<'a>,
 }
 
-impl Initializer {
+impl Initializer<'_> {
+    /// Bytes of the contents.
+    fn length(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.element.width()
+    }
+
     /// Everything up to the bytes.
     fn head(&self) -> Message {
         let shape = self.shape.iter();
         let message = shape.fold(Message::default(), |m, &size| m.int(1, size as i64));
         let mut message = message.int(2, self.element as i64).text(8, &self.name);
-        message.opens(9, self.bytes.len());
+        message.opens(9, self.length());
         message
     }
 }
@@ -186,19 +208,18 @@ pub(crate) fn value_info(name: &str, element: ElementType, shape: &[Dimension]) 
 }
 
 /// A model, ready to be written.
-#[derive(Debug)]
-pub(crate) struct Model {
+pub(crate) struct Model<'a> {
     pub(crate) opset: i64,
     /// The graph without its initializers.
     pub(crate) graph: Message,
-    pub(crate) initializers: Vec<Initializer>,
+    pub(crate) initializers: Vec<Initializer<'a>>,
     pub(crate) metadata: Vec<(&'static str, String)>,
 }
 
 /// The first version in which an initializer need not be an input, and may be the default of one.
 const IR_VERSION: i64 = 7;
 
-impl Model {
+impl Model<'_> {
     pub(crate) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let opset = Message::default().text(1, "").int(2, self.opset);
         let mut model = Message::default()
@@ -213,20 +234,20 @@ impl Model {
         let heads: Vec<(Vec<u8>, Message)> = (self.initializers.iter())
             .map(|initializer| {
                 let head = initializer.head();
-                let length = head.0.len() + initializer.bytes.len();
+                let length = head.0.len() + initializer.length();
                 (Message::opening(5, length), head)
             })
             .collect();
         let constants = heads.iter().zip(&self.initializers);
         let length = constants.fold(self.graph.0.len(), |sum, ((opening, head), initializer)| {
-            sum + opening.len() + head.0.len() + initializer.bytes.len()
+            sum + opening.len() + head.0.len() + initializer.length()
         });
         to.write_all(&Message::opening(7, length))?;
         to.write_all(&self.graph.0)?;
         for ((opening, head), initializer) in heads.iter().zip(&self.initializers) {
             to.write_all(opening)?;
             to.write_all(&head.0)?;
-            to.write_all(&initializer.bytes)?;
+            initializer.contents.with(|bytes| to.write_all(bytes))?;
         }
         // At the end, so that files of two versions differ there alone.
         to.write_all(&Message::default().text(3, env!("CARGO_PKG_VERSION")).0)

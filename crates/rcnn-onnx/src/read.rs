@@ -94,8 +94,14 @@ impl<R: Read + Seek> Stream<'_, R> {
         }
     }
 
+    /// Where what follows ends, of that many bytes.
+    fn end(&self, size: u64) -> io::Result<u64> {
+        let end = self.at.checked_add(size);
+        end.ok_or_else(|| invalid("file", format!("a message of {size} bytes")))
+    }
+
     fn skip(&mut self, size: u64) -> io::Result<()> {
-        self.at += size;
+        self.at = self.end(size)?;
         self.file.seek(SeekFrom::Start(self.at)).map(drop)
     }
 }
@@ -132,7 +138,7 @@ fn element(code: u64) -> io::Result<ElementType> {
 }
 
 fn check_graph<R: Read + Seek>(model: &mut Stream<R>, size: u64) -> io::Result<()> {
-    let end = model.at + size;
+    let end = model.end(size)?;
     let (mut nodes, mut outputs) = (Vec::new(), Vec::new());
     let mut facts = HashMap::new();
     let mut define = |name: String, fact: Fact| match facts.insert(name, fact) {
@@ -179,7 +185,7 @@ fn check_graph<R: Read + Seek>(model: &mut Stream<R>, size: u64) -> io::Result<(
 }
 
 fn initializer<R: Read + Seek>(model: &mut Stream<R>, size: u64) -> io::Result<(String, Fact)> {
-    let end = model.at + size;
+    let end = model.end(size)?;
     let (mut shape, mut code, mut name) = (Vec::new(), 0, String::new());
     let (mut stored, mut bytes) = (0, None);
     while model.at < end {
@@ -199,9 +205,14 @@ fn initializer<R: Read + Seek>(model: &mut Stream<R>, size: u64) -> io::Result<(
         }
     }
     let element = element(code)?;
-    let expected = shape.iter().product::<usize>() * element.width();
-    if stored != expected as u64 {
-        return Err(invalid(&name, format!("{stored} bytes, not {expected}")));
+    let expected = shape
+        .iter()
+        .try_fold(element.width() as u64, |bytes, &size| {
+            bytes.checked_mul(size as u64)
+        });
+    if expected != Some(stored) {
+        let reason = format!("{stored} bytes of {element:?} for {shape:?}");
+        return Err(invalid(&name, reason));
     }
     let mut fact = Fact::new(element, shape.iter().copied().map(Some).collect());
     if element == ElementType::Int64 && shape.len() < 2 {

@@ -1,6 +1,6 @@
 //! From what a file takes to a padded batch.
 
-use rcnn_detector::GeneralizedRcnnTransform;
+use rcnn_detector::{GeneralizedRcnnTransform, ResizeRule};
 use rcnn_types::Size;
 
 use crate::builder::{Builder, Value};
@@ -15,10 +15,18 @@ pub(crate) struct Batch {
     pub(crate) padded: Value,
     /// `[N, 4]`: width, height, width, height of each image.
     pub(crate) limits: Value,
-    /// Height of the highest image.
-    pub(crate) height: Value,
+    /// `[N, 2]`: height and width of each image.
+    sizes: Value,
     /// `[4]`: what boxes are multiplied by to be in pixels of what the file takes.
     pub(crate) restore: Option<Value>,
+}
+
+impl Batch {
+    /// The largest height (axis 0) or width (axis 1) of the images.
+    pub(crate) fn largest(&self, axis: i64, b: &mut Builder) -> Value {
+        let sides = b.column(&self.sizes, axis);
+        b.reduce("ReduceMax", &sides, &[0], false)
+    }
 }
 
 /// Sizes of an input of images.
@@ -85,12 +93,11 @@ pub(crate) fn tensor_input(
     let (images, padded) = pad(transform, &cleared, &size, b);
     let sizes = b.cast(&sizes, ElementType::Float);
     let order = b.ints(&[1, 0, 1, 0]);
-    let heights = b.column(&sizes, 0);
     Batch {
         images,
         padded,
         limits: b.gather(&sizes, &order, 1),
-        height: b.reduce("ReduceMax", &heights, &[0], false),
+        sizes,
         restore: None,
     }
 }
@@ -107,7 +114,10 @@ pub(crate) fn image_input(
     let shape = b.shape(&image);
     let size = b.slice(&shape, 0, 0, 2);
     let resized = match (transform.fixed_size, fixed) {
-        (None, None) => resized_size(transform, &size, b),
+        (None, None) => match transform.resize_rule {
+            ResizeRule::Torchvision => resized_size(transform, &size, b),
+            _ => size_by_tensorflow(transform, &size, b),
+        },
         (Some(size), _) => sides(size, b),
         (None, Some(fixed)) => sides(transform.resized(fixed.size), b),
     };
@@ -120,9 +130,13 @@ pub(crate) fn image_input(
     let start = b.ints(&[1, 3]);
     let shape = b.concat(&[&start, &resized], 0);
     let none = Value::none();
+    let positions = match transform.resize_rule {
+        ResizeRule::Torchvision => "half_pixel",
+        ResizeRule::Tensorflow2018 | ResizeRule::Tensorflow2019 => "asymmetric",
+    };
     let attributes = [
         Attribute::Text("mode", "linear"),
-        Attribute::Text("coordinate_transformation_mode", "half_pixel"),
+        Attribute::Text("coordinate_transformation_mode", positions),
     ];
     let images = b.node("Resize", &[&normalised, &none, &none, &shape], &attributes);
     let (images, padded) = pad(transform, &images, &resized, b);
@@ -131,12 +145,11 @@ pub(crate) fn image_input(
     let order = b.ints(&[1, 0, 1, 0]);
     let ratio = b.op("Div", [&from, &to]);
     let limits = b.gather(&to, &order, 0);
-    let zero = b.int(0);
     Batch {
         images,
         padded,
         limits: b.unsqueeze(&limits, &[0]),
-        height: b.gather(&to, &zero, 0),
+        sizes: b.unsqueeze(&to, &[0]),
         restore: Some(b.gather(&ratio, &order, 0)),
     }
 }
@@ -175,6 +188,38 @@ fn resized_size(transform: &GeneralizedRcnnTransform, size: &Value, b: &mut Buil
     let more = b.op("Add", [&exact, &little]);
     let is_double = b.op("Greater", [&more, &exact]);
     let resized = b.op("Where", [&is_double, &resized, &whole]);
+    let one = b.int(1);
+    b.op("Max", [&resized, &one])
+}
+
+/// TensorFlow's size for an image of any size `[2]`, in single precision as there.
+fn size_by_tensorflow(
+    transform: &GeneralizedRcnnTransform,
+    size: &Value,
+    b: &mut Builder,
+) -> Value {
+    let least = transform.min_size.last().copied().unwrap_or(1) as f32;
+    let (least, most) = (b.float(least), b.float(transform.max_size as f32));
+    let exact = b.cast(size, ElementType::Float);
+    let [shorter, longer] =
+        [("ReduceMin", &least), ("ReduceMax", &most)].map(|(operator, limit)| {
+            let side = b.reduce(operator, &exact, &[0], true);
+            b.op("Div", [limit, &side])
+        });
+    let by = |scale: &Value, b: &mut Builder| {
+        let sides = b.op("Mul", [&exact, scale]);
+        b.op("Round", [&sides])
+    };
+    let resized = if transform.resize_rule == ResizeRule::Tensorflow2019 {
+        let scale = b.op("Min", [&shorter, &longer]);
+        by(&scale, b)
+    } else {
+        let [large, small] = [&shorter, &longer].map(|scale| by(scale, b));
+        let side = b.reduce("ReduceMax", &large, &[0], true);
+        let too_large = b.op("Greater", [&side, &most]);
+        b.op("Where", [&too_large, &small, &large])
+    };
+    let resized = b.cast(&resized, ElementType::Int64);
     let one = b.int(1);
     b.op("Max", [&resized, &one])
 }

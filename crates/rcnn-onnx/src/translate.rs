@@ -3,17 +3,16 @@
 //! A recording has the sizes of one batch. The graph is recorded twice, with batches that differ in
 //! everything that is free: a size that both have is fixed, and the others are left to the runtime.
 
+mod windows;
+
 use std::collections::{BTreeSet, HashMap};
 
 use burn::tensor::ops::InterpolateMode;
 use burn::tensor::{DType, Slice};
-use rcnn_ops::Activation;
-use rcnn_ops::record::{
-    Binary, ConvolutionOptions, Graph, Node, Operation, Source, TensorId, Unary,
-};
+use rcnn_ops::record::{Binary, Graph, Node, Operation, Source, TensorId, Unary};
 
 use crate::builder::{Builder, Value};
-use crate::constants::{Parameters, evaluate, is_constant};
+use crate::constants::{Parameters, evaluated, is_constant, is_known};
 use crate::error::OnnxError;
 use crate::proto::{Attribute, ElementType};
 
@@ -59,7 +58,7 @@ impl<'a> Translator<'a> {
     pub(crate) fn output(
         &mut self,
         name: &str,
-        b: &mut Builder,
+        b: &mut Builder<'a>,
     ) -> Result<Option<Value>, OnnxError> {
         let output = self.graph.outputs().find(|(output, _)| *output == name);
         output.map(|(_, id)| self.compute(id, b)).transpose()
@@ -71,7 +70,7 @@ impl<'a> Translator<'a> {
         output.map(|(_, id)| self.graph.tensor(id).shape.as_slice())
     }
 
-    fn compute(&mut self, id: TensorId, b: &mut Builder) -> Result<Value, OnnxError> {
+    fn compute(&mut self, id: TensorId, b: &mut Builder<'a>) -> Result<Value, OnnxError> {
         // The nodes that are missing, in the order of the recording.
         let (mut missing, mut open) = (BTreeSet::new(), vec![id]);
         while let Some(id) = open.pop() {
@@ -97,9 +96,15 @@ impl<'a> Translator<'a> {
         if let Some(x) = self.relu(node) {
             return vec![x];
         }
+        let mut inputs = node.inputs.clone();
         match node.operation {
             Operation::SliceAssign(_) if self.padding(node).is_some() => vec![node.inputs[1]],
-            _ => node.inputs.clone(),
+            _ => {
+                if let Some(x) = self.same_padded(node) {
+                    inputs[0] = x;
+                }
+                inputs
+            }
         }
     }
 
@@ -160,7 +165,7 @@ impl<'a> Translator<'a> {
     }
 
     /// A tensor that is there, or a constant.
-    fn value(&mut self, id: TensorId, b: &mut Builder) -> Result<Value, OnnxError> {
+    fn value(&mut self, id: TensorId, b: &mut Builder<'a>) -> Result<Value, OnnxError> {
         if let Some(value) = self.values.get(&id) {
             return Ok(value.clone());
         }
@@ -175,15 +180,23 @@ impl<'a> Translator<'a> {
                     Source::Parameter(path) => path.as_str(),
                     _ => "constant",
                 };
-                let array = evaluate(self.graph, self.parameters, id);
-                let array = array.ok_or_else(|| OnnxError::UnknownTensor {
-                    shape: tensor.shape.clone(),
-                })?;
-                b.floats(name, &array.shape, array.values)
+                let (graph, parameters) = (self.graph, self.parameters);
+                self.require_known(id)?;
+                let read = move || evaluated(graph, parameters, id).values;
+                b.weights(name, &tensor.shape, read)
             }
         };
         self.values.insert(id, value.clone());
         Ok(value)
+    }
+
+    fn require_known(&self, id: TensorId) -> Result<(), OnnxError> {
+        match is_known(self.graph, self.parameters, id) {
+            true => Ok(()),
+            false => Err(OnnxError::UnknownTensor {
+                shape: self.graph.tensor(id).shape.clone(),
+            }),
+        }
     }
 
     /// Sizes of a tensor, `None` where they are free.
@@ -214,14 +227,14 @@ impl<'a> Translator<'a> {
         sizes.collect()
     }
 
-    fn translate(&mut self, node: &Node, b: &mut Builder) -> Result<(), OnnxError> {
+    fn translate(&mut self, node: &Node, b: &mut Builder<'a>) -> Result<(), OnnxError> {
         let output = node.outputs[0];
         let value = self.operator(node, b)?;
         self.values.insert(output, value);
         Ok(())
     }
 
-    fn operator(&mut self, node: &Node, b: &mut Builder) -> Result<Value, OnnxError> {
+    fn operator(&mut self, node: &Node, b: &mut Builder<'a>) -> Result<Value, OnnxError> {
         if let Some(x) = self.relu(node) {
             let x = self.value(x, b)?;
             return Ok(b.op("Relu", [&x]));
@@ -231,8 +244,8 @@ impl<'a> Translator<'a> {
             let (pads, number) = (b.ints(&pads), b.float(number));
             return Ok(b.op("Pad", [&x, &pads, &number]));
         }
-        if let Operation::Convolution { .. } = node.operation {
-            return self.convolution(node, b);
+        if let Some(value) = self.window(node, b)? {
+            return Ok(value);
         }
         let inputs: Result<Vec<Value>, _> =
             node.inputs.iter().map(|&id| self.value(id, b)).collect();
@@ -241,23 +254,8 @@ impl<'a> Translator<'a> {
         let x = all.first().copied();
         let rank = |id: TensorId| self.graph.tensor(id).shape.len();
         let output = node.outputs[0];
-        let one = |b: &mut Builder, operator: &str| b.node(operator, &all, &[]);
+        let one = |b: &mut Builder<'a>, operator: &str| b.node(operator, &all, &[]);
         Ok(match (&node.operation, x) {
-            (
-                Operation::ConvTranspose {
-                    options,
-                    output_padding,
-                    activation: function,
-                    ..
-                },
-                Some(_),
-            ) => {
-                let mut attributes = convolution_attributes(options);
-                let added = output_padding.iter().map(|&size| size as i64).collect();
-                attributes.push(Attribute::Ints("output_padding", added));
-                let y = b.node("ConvTranspose", &all, &attributes);
-                activation(&y, *function, b)
-            }
             (Operation::Linear { bias }, Some(x)) => match rank(node.inputs[0]) {
                 2 => b.node("Gemm", &all, &[]),
                 _ => {
@@ -273,35 +271,6 @@ impl<'a> Translator<'a> {
                 let [scale, shift] = [1, 2].map(|i| b.unsqueeze(all[i], &[1, 2]));
                 let scaled = b.op("Mul", [x, &scale]);
                 b.op("Add", [&scaled, &shift])
-            }
-            (
-                Operation::MaxPool2d {
-                    kernel,
-                    stride,
-                    padding,
-                    dilation,
-                    ceil_mode,
-                },
-                _,
-            ) => {
-                let mut attributes = pool_attributes(*kernel, *stride, *padding, *ceil_mode);
-                attributes.push(Attribute::Ints("dilations", integers(dilation)));
-                b.node("MaxPool", &all, &attributes)
-            }
-            (
-                Operation::AvgPool2d {
-                    kernel,
-                    stride,
-                    padding,
-                    count_include_pad,
-                    ceil_mode,
-                },
-                _,
-            ) => {
-                let mut attributes = pool_attributes(*kernel, *stride, *padding, *ceil_mode);
-                let counted = i64::from(*count_include_pad);
-                attributes.push(Attribute::Int("count_include_pad", counted));
-                b.node("AveragePool", &all, &attributes)
             }
             (Operation::AdaptiveAvgPool2d, _) if self.sizes(output)[2..] == [Some(1), Some(1)] => {
                 one(b, "GlobalAveragePool")
@@ -381,81 +350,13 @@ impl<'a> Translator<'a> {
         })
     }
 
-    /// A convolution with its norm folded, then its residual and activation.
-    fn convolution(&mut self, node: &Node, b: &mut Builder) -> Result<Value, OnnxError> {
-        let Operation::Convolution { options, epilogue } = &node.operation else {
-            unreachable!("asked for convolutions alone");
-        };
-        let mut ids = node.inputs.iter().copied();
-        let mut next = || ids.next().expect("an operand for each flag");
-        let (x, weight) = (next(), next());
-        let bias = epilogue.bias.then(&mut next);
-        let affine = epilogue.affine.then(|| (next(), next()));
-        let residual = epilogue.residual.then(next);
-        let attributes = convolution_attributes(options);
-        let x = self.value(x, b)?;
-        let folded: Vec<TensorId> = (bias.into_iter())
-            .chain(affine.into_iter().flat_map(|(scale, shift)| [scale, shift]))
-            .chain([weight])
-            .collect();
-        let mut y = match affine {
-            Some((scale, shift)) if folded.iter().all(|&id| is_constant(self.graph, id)) => {
-                let array = |id| {
-                    evaluate(self.graph, self.parameters, id)
-                        .ok_or(OnnxError::UnknownTensor { shape: Vec::new() })
-                };
-                let (mut weight, scale, mut shift) = (array(weight)?, array(scale)?, array(shift)?);
-                if let Some(bias) = bias {
-                    let pairs = array(bias)?.values.into_iter().zip(&scale.values);
-                    let sums = shift.values.iter_mut().zip(pairs);
-                    sums.for_each(|(shift, (bias, scale))| *shift += bias * scale);
-                }
-                let filter = weight.values.len() / scale.values.len().max(1);
-                for (filter, scale) in weight.values.chunks_mut(filter.max(1)).zip(&scale.values) {
-                    filter.iter_mut().for_each(|value| *value *= scale);
-                }
-                let module = self.module(node);
-                let name = format!("{module}.weight");
-                let weight = b.floats(&name, &weight.shape, weight.values);
-                let shift = b.floats(&format!("{module}.bias"), &shift.shape, shift.values);
-                b.node("Conv", &[&x, &weight, &shift], &attributes)
-            }
-            _ => {
-                let mut operands = vec![x, self.value(weight, b)?];
-                if let Some(bias) = bias {
-                    operands.push(self.value(bias, b)?);
-                }
-                let operands: Vec<&Value> = operands.iter().collect();
-                let y = b.node("Conv", &operands, &attributes);
-                match affine {
-                    Some((scale, shift)) => {
-                        let [scale, shift] = [self.value(scale, b)?, self.value(shift, b)?]
-                            .map(|value| b.unsqueeze(&value, &[1, 2]));
-                        let scaled = b.op("Mul", [&y, &scale]);
-                        b.op("Add", [&scaled, &shift])
-                    }
-                    None => y,
-                }
-            }
-        };
-        if let Some(id) = residual {
-            let mut residual = self.value(id, b)?;
-            let shape = |id| &self.graph.tensor(id).shape;
-            if shape(id) != shape(node.outputs[0]) {
-                residual = nearest(&residual, &y, b);
-            }
-            y = b.op("Add", [&y, &residual]);
-        }
-        Ok(activation(&y, epilogue.activation, b))
-    }
-
     fn interpolate(
         &self,
         node: &Node,
         x: &Value,
         mode: &InterpolateMode,
         align_corners: bool,
-        b: &mut Builder,
+        b: &mut Builder<'a>,
     ) -> Result<Value, OnnxError> {
         let (input, output) = (node.inputs[0], node.outputs[0]);
         let corners = match align_corners {
@@ -506,7 +407,7 @@ impl<'a> Translator<'a> {
         node: &Node,
         x: &Value,
         slices: &[Slice],
-        b: &mut Builder,
+        b: &mut Builder<'a>,
     ) -> Result<Value, OnnxError> {
         let (from, to) = (self.sizes(node.inputs[0]), self.sizes(node.outputs[0]));
         let shape = &self.graph.tensor(node.inputs[0]).shape;
@@ -532,70 +433,8 @@ impl<'a> Translator<'a> {
     }
 }
 
-/// Resampled to the size of another, from the nearest pixel to the upper left.
-fn nearest(x: &Value, like: &Value, b: &mut Builder) -> Value {
-    let [from, to] = [x, like].map(|value| b.shape(value));
-    let (start, size) = (b.slice(&from, 0, 0, 2), b.slice(&to, 0, 2, 4));
-    let sizes = b.concat(&[&start, &size], 0);
-    let none = Value::none();
-    let attributes = [
-        Attribute::Text("mode", "nearest"),
-        Attribute::Text("coordinate_transformation_mode", "asymmetric"),
-        Attribute::Text("nearest_mode", "floor"),
-    ];
-    b.node("Resize", &[x, &none, &none, &sizes], &attributes)
-}
-
-fn activation(x: &Value, activation: Activation, b: &mut Builder) -> Value {
-    let gate = [
-        Attribute::Float("alpha", 1.0 / 6.0),
-        Attribute::Float("beta", 0.5),
-    ];
-    match activation {
-        Activation::None => x.clone(),
-        Activation::Relu => b.op("Relu", [x]),
-        Activation::Relu6 => {
-            let (low, high) = (b.float(0.0), b.float(6.0));
-            b.op("Clip", [x, &low, &high])
-        }
-        Activation::Hardsigmoid => b.node("HardSigmoid", &[x], &gate),
-        Activation::Hardswish => {
-            let gate = b.node("HardSigmoid", &[x], &gate);
-            b.op("Mul", [x, &gate])
-        }
-    }
-}
-
 fn integers(sizes: &[usize]) -> Vec<i64> {
     sizes.iter().map(|&size| size as i64).collect()
-}
-
-/// Padding on both sides.
-fn pads(padding: &[usize]) -> Attribute<'static> {
-    Attribute::Ints("pads", integers(&[padding, padding].concat()))
-}
-
-fn convolution_attributes(options: &ConvolutionOptions) -> Vec<Attribute<'static>> {
-    vec![
-        Attribute::Ints("strides", integers(&options.stride)),
-        pads(&options.padding),
-        Attribute::Ints("dilations", integers(&options.dilation)),
-        Attribute::Int("group", options.groups as i64),
-    ]
-}
-
-fn pool_attributes(
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    padding: [usize; 2],
-    ceil_mode: bool,
-) -> Vec<Attribute<'static>> {
-    vec![
-        Attribute::Ints("kernel_shape", integers(&kernel)),
-        Attribute::Ints("strides", integers(&stride)),
-        pads(&padding),
-        Attribute::Int("ceil_mode", i64::from(ceil_mode)),
-    ]
 }
 
 fn unary(function: Unary) -> &'static str {

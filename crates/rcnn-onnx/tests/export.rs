@@ -8,18 +8,18 @@ use rcnn_detector::FasterRcnnConfig;
 use rcnn_onnx::{
     FixedShape, OnnxError, OnnxInput, OnnxOptions, OnnxPart, Pooling, onnx_as_recorded,
 };
-use rcnn_roi::NmsMethod;
-use rcnn_types::Size;
-use tiny::{config, models};
+use rcnn_roi::{NmsMethod, PoolMethod};
+use rcnn_types::{BoxRules, Size};
+use tiny::{Kind, config, models, roi_pool, tensorflow};
 
 fn exported(
     config: &FasterRcnnConfig,
-    is_odd: bool,
+    kind: Kind,
     options: &OnnxOptions,
 ) -> Result<Vec<u8>, OnnxError> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.onnx");
-    let (model, recorded) = models(config, is_odd);
+    let (model, recorded) = models(config, kind);
     let written = onnx_as_recorded(&model, &recorded, options, &path);
     let files = fs::read_dir(folder.path()).expect("a folder").count();
     assert_eq!(files, usize::from(written.is_ok()));
@@ -33,7 +33,7 @@ fn the_same_model_gives_the_same_file_and_half_weights_a_smaller_one() {
             half_weights,
             ..OnnxOptions::default()
         };
-        exported(&config(), false, &options).expect("a file")
+        exported(&config(), Kind::Plain, &options).expect("a file")
     };
     assert!(file(false) == file(false));
     assert!(file(true).len() < file(false).len());
@@ -41,13 +41,13 @@ fn the_same_model_gives_the_same_file_and_half_weights_a_smaller_one() {
 
 #[test]
 fn what_can_not_be_exported_is_named_and_leaves_no_file() {
-    let error = exported(&config(), true, &OnnxOptions::default())
+    let error = exported(&config(), Kind::Odd, &OnnxOptions::default())
         .unwrap_err()
         .to_string();
     assert!(error.contains("Sin cannot be exported"), "{error}");
     let mut soft = config();
     soft.roi_heads.nms_method = NmsMethod::SoftLinear;
-    let error = exported(&soft, false, &OnnxOptions::default())
+    let error = exported(&soft, Kind::Plain, &OnnxOptions::default())
         .unwrap_err()
         .to_string();
     assert!(error.contains("box_nms_method = SoftLinear"), "{error}");
@@ -90,16 +90,29 @@ fn every_kind_of_file_passes_the_second_reader() {
             ..default()
         },
     ];
-    for options in kinds {
-        let file = exported(&config(), false, &options);
-        assert!(file.is_ok(), "{options:?}: {:?}", file.err());
+    let tensorflow = |rules| (tensorflow(rules), Kind::Same);
+    let models = [
+        (config(), Kind::Plain),
+        tensorflow(BoxRules::Tensorflow2018),
+        tensorflow(BoxRules::Tensorflow2019),
+        (roi_pool(), Kind::Plain),
+    ];
+    for (config, kind) in &models {
+        for options in &kinds {
+            let method = config.roi_heads.box_roi_pool.method;
+            if (method, options.pooling) == (PoolMethod::RoiPool, Pooling::Gather) {
+                continue;
+            }
+            let file = exported(config, *kind, options);
+            assert!(file.is_ok(), "{method:?}, {options:?}: {:?}", file.err());
+        }
     }
 }
 
 #[test]
 fn options_that_contradict_each_other_are_named() {
     let fault = |options: OnnxOptions| {
-        exported(&config(), false, &options)
+        exported(&config(), Kind::Plain, &options)
             .unwrap_err()
             .to_string()
     };
@@ -129,8 +142,13 @@ fn options_that_contradict_each_other_are_named() {
         pooling: Pooling::Gather,
         ..default()
     };
-    let error = exported(&adaptive, false, &options)
+    let error = exported(&adaptive, Kind::Plain, &options)
         .unwrap_err()
         .to_string();
     assert!(error.contains("sampling_ratio = 0"), "{error}");
+    let error = exported(&roi_pool(), Kind::Plain, &options)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("roi_pool.method = roi_pool"), "{error}");
+    assert!(error.contains("MaxRoiPool"), "{error}");
 }

@@ -5,18 +5,24 @@
 
 mod tiny;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use burn::tensor::{Tensor, TensorData};
+use rcnn_detector::FasterRcnnConfig;
 use rcnn_onnx::{FixedShape, OnnxInput, OnnxOptions, Pooling, onnx_as_recorded};
 use rcnn_ops::backend_types::Flex;
-use rcnn_types::{Instances, Size};
+use rcnn_ops::record::Recorder;
+use rcnn_types::{BoxRules, Instances, Size};
 use serde::Deserialize;
-use tiny::{Model, config, models};
+use tiny::{Kind, Model, config, models, roi_pool, tensorflow};
 
 /// Pictures of `make_onnx.py`: height and width.
 const SIZES: [(usize, usize); 4] = [(60, 96), (50, 50), (33, 17), (48, 80)];
+
+/// A score that few detections have.
+const FEW: f32 = 0.5945;
 
 /// What ONNX Runtime found in a picture, in its pixels.
 #[derive(Deserialize)]
@@ -24,40 +30,73 @@ struct Found {
     boxes: Vec<[f32; 4]>,
     labels: Vec<usize>,
     scores: Vec<f32>,
+    #[serde(default)]
     masks: Vec<Vec<f32>>,
+    #[serde(default)]
     keypoints: Vec<Vec<[f32; 3]>>,
+    #[serde(default)]
     keypoint_scores: Vec<Vec<f32>>,
+    /// The largest number of each output of fixed shapes after the last detection.
+    #[serde(default)]
+    after: BTreeMap<String, f32>,
 }
 
-fn kinds() -> Vec<(&'static str, OnnxOptions)> {
-    let default = OnnxOptions::default;
-    let fixed = |batch, height, width| {
-        let size = Size::new(height, width);
-        Some(FixedShape { batch, size })
+/// A file: its name, the detector and how it is exported.
+struct File {
+    name: &'static str,
+    config: FasterRcnnConfig,
+    kind: Kind,
+    options: OnnxOptions,
+}
+
+impl File {
+    fn models(&self) -> (Model<Flex>, Model<Recorder>) {
+        models(&self.config, self.kind)
+    }
+}
+
+fn files() -> Vec<File> {
+    let options = OnnxOptions::default;
+    let fixed = |batch, height, width| OnnxOptions {
+        fixed: Some(FixedShape {
+            batch,
+            size: Size::new(height, width),
+        }),
+        ..options()
     };
+    let file = |name, config, kind, options| File {
+        name,
+        config,
+        kind,
+        options,
+    };
+    let image = OnnxOptions {
+        input: OnnxInput::Image,
+        ..options()
+    };
+    let gather = OnnxOptions {
+        pooling: Pooling::Gather,
+        ..fixed(1, 48, 80)
+    };
+    let mut few = config();
+    few.roi_heads.score_thresh = FEW;
     vec![
-        ("dynamic", default()),
-        (
-            "image",
-            OnnxOptions {
-                input: OnnxInput::Image,
-                ..default()
-            },
+        file("dynamic", config(), Kind::Plain, options()),
+        file("image", config(), Kind::Plain, image.clone()),
+        file("fixed", few, Kind::Plain, fixed(2, 48, 80)),
+        file("gather", config(), Kind::Plain, gather),
+        file("roi_pool", roi_pool(), Kind::Plain, options()),
+        file(
+            "tensorflow2018",
+            tensorflow(BoxRules::Tensorflow2018),
+            Kind::Same,
+            image,
         ),
-        (
-            "fixed",
-            OnnxOptions {
-                fixed: fixed(2, 48, 80),
-                ..default()
-            },
-        ),
-        (
-            "gather",
-            OnnxOptions {
-                fixed: fixed(1, 48, 80),
-                pooling: Pooling::Gather,
-                ..default()
-            },
+        file(
+            "tensorflow2019",
+            tensorflow(BoxRules::Tensorflow2019),
+            Kind::Same,
+            fixed(2, 48, 77),
         ),
     ]
 }
@@ -88,14 +127,14 @@ fn graph(mut file: &[u8]) -> &[u8] {
 
 #[test]
 fn files_are_those_that_onnx_runtime_ran() {
-    let (model, recorded) = models(&config(), false);
     let write = std::env::var_os("RCNN_ONNX_FILES").is_some();
-    for (kind, options) in kinds() {
+    for file in files() {
+        let (model, recorded) = file.models();
         let made = tempfile::tempdir().unwrap();
         let made = made.path().join("model.onnx");
-        onnx_as_recorded(&model, &recorded, &options, &made).unwrap();
+        onnx_as_recorded(&model, &recorded, &file.options, &made).unwrap();
         let made = fs::read(made).unwrap();
-        let path = folder().join(format!("{kind}.onnx"));
+        let path = folder().join(format!("{}.onnx", file.name));
         if write {
             fs::write(&path, &made).unwrap();
         }
@@ -130,11 +169,12 @@ fn difference(found: &[f32], expected: &[f32]) -> f32 {
 
 fn compare(ours: &Instances, theirs: &Found, what: &str) {
     assert_eq!(ours.labels, theirs.labels, "{what}");
-    let masks = ours.mask_probabilities.as_ref().unwrap();
-    let masks: Vec<f32> = masks.iter().flat_map(|mask| mask.values.clone()).collect();
-    let points = ours.keypoints.as_ref().unwrap();
-    let points: Vec<f32> = points.iter().flat_map(|points| points.0.concat()).collect();
-    let point_scores = ours.keypoint_scores.as_ref().unwrap().concat();
+    let masks = ours.mask_probabilities.iter().flatten();
+    let masks: Vec<f32> = masks.flat_map(|mask| mask.values.clone()).collect();
+    let points = ours.keypoints.iter().flatten();
+    let points: Vec<f32> = points.flat_map(|points| points.0.concat()).collect();
+    let point_scores = ours.keypoint_scores.iter().flatten();
+    let point_scores: Vec<f32> = point_scores.flatten().copied().collect();
     let scores = ours.scores.as_ref().unwrap();
     let found = [
         difference(scores, &theirs.scores),
@@ -155,31 +195,63 @@ fn compare(ours: &Instances, theirs: &Found, what: &str) {
     );
 }
 
-fn theirs(kind: &str) -> Vec<Found> {
-    let path = folder().join(format!("{kind}.json"));
+fn theirs(name: &str) -> Vec<Found> {
+    let path = folder().join(format!("{name}.json"));
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn check(model: &Model<Flex>, kind: &str, batches: &[&[usize]]) {
-    let theirs = theirs(kind);
+/// Compares one file's results on these batches; gives the number of detections of each picture.
+fn check(name: &str, batches: &[&[usize]]) -> Vec<usize> {
+    let file = files().into_iter().find(|file| file.name == name).unwrap();
+    let (model, _) = file.models();
+    let theirs = theirs(name);
     let mut theirs = theirs.iter();
-    let mut detections = 0;
+    let mut counts = Vec::new();
     for batch in batches {
         let images: Vec<_> = batch.iter().map(|&i| picture(SIZES[i])).collect();
         for (i, ours) in model.detect(&images).unwrap().iter().enumerate() {
-            let what = format!("{kind}: {:?}", SIZES[batch[i]]);
+            let what = format!("{name}: {:?}", SIZES[batch[i]]);
             compare(ours, theirs.next().expect("a result"), &what);
-            detections += ours.boxes.len();
+            counts.push(ours.boxes.len());
         }
     }
-    assert!(detections > 0 && theirs.next().is_none());
+    assert!(counts.iter().any(|count| *count > 0) && theirs.next().is_none());
+    counts
 }
 
 #[test]
 fn onnx_runtime_finds_what_the_model_finds() {
-    let (model, _) = models(&config(), false);
-    check(&model, "dynamic", &[&[0], &[1, 2, 3]]);
-    check(&model, "image", &[&[0], &[1], &[2], &[3]]);
-    check(&model, "fixed", &[&[0, 1]]);
-    check(&model, "gather", &[&[3]]);
+    check("dynamic", &[&[0], &[1, 2, 3]]);
+    check("image", &[&[0], &[1], &[2], &[3]]);
+    check("gather", &[&[3]]);
+}
+
+#[test]
+fn onnx_runtime_finds_the_same_by_tensorflows_rules() {
+    check("tensorflow2018", &[&[0], &[1], &[2], &[3]]);
+    check("tensorflow2019", &[&[0, 1]]);
+}
+
+/// The most detections of a class and the weights of the first stage's deltas were once left out.
+#[test]
+fn onnx_runtime_finds_the_same_with_roi_pool_and_settings_that_torchvision_has_not() {
+    check("roi_pool", &[&[0], &[1, 2, 3]]);
+}
+
+#[test]
+fn slots_of_fixed_files_are_zero_after_the_last_detection() {
+    let counts = check("fixed", &[&[0, 1]]);
+    assert!(counts.iter().all(|count| *count < 12), "{counts:?}");
+    let outputs = [
+        "boxes",
+        "keypoint_scores",
+        "keypoints",
+        "labels",
+        "masks",
+        "scores",
+    ];
+    for found in theirs("fixed") {
+        assert!(found.after.keys().eq(outputs), "{:?}", found.after);
+        assert!(found.after.values().all(|largest| *largest == 0.0));
+    }
 }

@@ -138,6 +138,29 @@ pub trait DetectionBackend: Backend {
         Self::max_pool2d(x, kernel, stride, padding, [1, 1], ceil_mode)
     }
 
+    /// The input of a convolution with zeros where TensorFlow's `SAME` padding has them at one end, and how many the
+    /// convolution is still to add at both.
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`; kernel, the dilation in it, stride and padding are vertical, then horizontal
+    fn pad_same(
+        x: FloatTensor<Self>,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+    ) -> (FloatTensor<Self>, [usize; 2]) {
+        same::pad::<Self>(x, kernel, stride)
+    }
+
+    /// The largest value of each window, with TensorFlow's `SAME` padding; see
+    /// [`max_pool_same`](crate::max_pool_same).
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`
+    /// - output: `[N, C, ceil(H / stride), ceil(W / stride)]`
+    fn max_pool_same(x: FloatTensor<Self>, kernel: usize, stride: usize) -> FloatTensor<Self> {
+        same::max_pool::<Self>(x, kernel, stride)
+    }
+
     /// The mean of each 3x3 window, with a stride of 1; see [`average_pool3x3`](crate::average_pool3x3).
     ///
     /// # Shapes

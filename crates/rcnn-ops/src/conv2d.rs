@@ -14,7 +14,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::ConvOptions;
 
 use crate::channels::{primitive, tensor};
-use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan, same};
+use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan};
 
 /// Burn's [`Conv2d`](nn::Conv2d) that runs by [`DetectionBackend::convolution`], and owns what the
 /// backend prepares of its weight. [`PaddingConfig2d::Same`] is TensorFlow's here, for every stride.
@@ -58,11 +58,11 @@ impl<B: DetectionBackend> Conv2d<B> {
             kernel_size,
             ..
         } = self.layer;
-        let (input, padding) = match (&self.layer.padding, symmetric(&self.layer.padding)) {
-            (_, Some(padding)) => (input, padding),
+        let (x, padding) = match (&self.layer.padding, symmetric(&self.layer.padding)) {
+            (_, Some(padding)) => (primitive(input), padding),
             (PaddingConfig2d::Same, None) => {
                 let reach = [0, 1].map(|axis| dilation[axis] * (kernel_size[axis] - 1) + 1);
-                same::pad(input, reach, stride)
+                B::pad_same(primitive(input), reach, stride)
             }
             _ => return epilogue.apply(self.layer.forward(input)),
         };
@@ -70,7 +70,6 @@ impl<B: DetectionBackend> Conv2d<B> {
         let bias = self.layer.bias.as_ref().map(|bias| primitive(bias.val()));
         let weight = primitive(self.layer.weight.val());
         let (fast, plan) = (ConvPrecision::Fast, Some(&self.plan));
-        let x = primitive(input);
         tensor(B::convolution(
             x, weight, bias, options, epilogue, fast, plan,
         ))

@@ -1,30 +1,26 @@
 //! TensorFlow's `SAME` padding: an output for every `stride` pixels of the input, whatever the kernel. Where the zeros
 //! do not come out even, the one more stands at the end.
 
-use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorMetadata};
 
 use crate::DetectionBackend;
 use crate::channels::{primitive, tensor};
 
 /// Pixels to add before and after along an axis.
-fn margins(size: usize, kernel: usize, stride: usize) -> [usize; 2] {
+pub(crate) fn margins(size: usize, kernel: usize, stride: usize) -> [usize; 2] {
     let reach = (size.div_ceil(stride).max(1) - 1) * stride + kernel;
     let total = reach.saturating_sub(size);
     [total / 2, total - total / 2]
 }
 
-/// An input with zeros where a convolution of `SAME` padding would need more of them at one end, and what is then to be
-/// added at both.
-///
-/// # Shapes
-/// - input: `[N, C, H, W]`; sizes are vertical, then horizontal
+/// [`DetectionBackend::pad_same`], composed of Burn's operations.
 pub(crate) fn pad<B: DetectionBackend>(
-    input: Tensor<B, 4>,
+    x: FloatTensor<B>,
     kernel: [usize; 2],
     stride: [usize; 2],
-) -> (Tensor<B, 4>, [usize; 2]) {
-    let [_, _, height, width] = input.dims();
+) -> (FloatTensor<B>, [usize; 2]) {
+    let [height, width] = [2, 3].map(|axis| x.shape()[axis]);
     let mut even = [0, 0];
     let mut uneven = [[0, 0], [0, 0]];
     for (axis, size) in [height, width].into_iter().enumerate() {
@@ -35,8 +31,8 @@ pub(crate) fn pad<B: DetectionBackend>(
     }
     let [[top, bottom], [left, right]] = uneven;
     let padded = match [top, bottom, left, right] {
-        [0, 0, 0, 0] => input,
-        _ => input.pad((left, right, top, bottom), 0.0),
+        [0, 0, 0, 0] => x,
+        _ => primitive(tensor::<B, 4>(x).pad((left, right, top, bottom), 0.0)),
     };
     (padded, even)
 }
@@ -51,11 +47,18 @@ pub fn max_pool_same<B: DetectionBackend>(
     kernel: usize,
     stride: usize,
 ) -> Tensor<B, 4> {
-    let [_, _, height, width] = input.dims();
+    tensor(B::max_pool_same(primitive(input), kernel, stride))
+}
+
+/// [`DetectionBackend::max_pool_same`], by [`DetectionBackend::max_pool`].
+pub(crate) fn max_pool<B: DetectionBackend>(
+    x: FloatTensor<B>,
+    kernel: usize,
+    stride: usize,
+) -> FloatTensor<B> {
     // Windows may reach past the end by less than they are padded before.
-    let before = [height, width].map(|size| margins(size, kernel, stride)[0]);
-    let (kernel, stride) = ([kernel; 2], [stride; 2]);
-    tensor(B::max_pool(primitive(input), kernel, stride, before, true))
+    let before = [2, 3].map(|axis| margins(x.shape()[axis], kernel, stride)[0]);
+    B::max_pool(x, [kernel; 2], [stride; 2], before, true)
 }
 
 /// The mean of each 3x3 window, with a stride of 1; at the border, that of the pixels there are.

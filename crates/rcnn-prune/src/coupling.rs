@@ -185,7 +185,8 @@ impl<'a> Coupling<'a> {
                 let out = self.unify_all([axis(0, 1), axis(1, 0), axis(2, 0)]);
                 channels_at(1, out, output)
             }
-            Operation::MaxPool2d { .. }
+            Operation::SamePad { .. }
+            | Operation::MaxPool2d { .. }
             | Operation::AvgPool2d { .. }
             | Operation::AdaptiveAvgPool2d
             | Operation::Interpolate { .. } => channels_at(1, axis(0, 1), output),

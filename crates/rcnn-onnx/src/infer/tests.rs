@@ -59,6 +59,104 @@ fn sizes_of_windows() {
 }
 
 #[test]
+fn same_padding_makes_an_output_for_every_step() {
+    let x = floats(&[None, Some(3), Some(33), Some(64)]);
+    let same = [
+        Attribute::Ints("strides", vec![2; 2]),
+        Attribute::Text("auto_pad", "SAME_UPPER"),
+        Attribute::Ints("kernel_shape", vec![3; 2]),
+    ];
+    let found = shape("MaxPool", &[&x], &same);
+    assert_eq!(found, [None, Some(3), Some(17), Some(32)]);
+}
+
+/// Files that others wrote may say anything.
+#[test]
+fn numbers_that_are_too_large_or_missing_end_in_no_panic() {
+    let x = floats(&[Some(2), Some(3), Some(8), Some(8)]);
+    let huge = floats(&[Some(usize::MAX), Some(usize::MAX)]);
+    let weight = floats(&[Some(8), Some(3), Some(3), Some(3)]);
+    let number = Fact::new(ElementType::Int64, vec![]);
+    let none = ints(&[]);
+    let many = Fact::new(ElementType::Int64, vec![Some(usize::MAX)]);
+    let far = [i64::MIN, i64::MAX];
+    let lists = |name| far.map(|value| vec![Attribute::Ints(name, vec![value; 4])]);
+    let mut attributes = vec![vec![]];
+    for name in [
+        "strides",
+        "pads",
+        "dilations",
+        "kernel_shape",
+        "pooled_shape",
+        "perm",
+    ] {
+        attributes.extend(lists(name));
+    }
+    for name in ["axis", "group", "batch_dims", "output_height"] {
+        attributes.extend(far.map(|value| vec![Attribute::Int(name, value)]));
+    }
+    attributes.push(vec![
+        Attribute::Ints("strides", vec![0; 2]),
+        Attribute::Ints("kernel_shape", vec![i64::MAX; 2]),
+    ]);
+    let operands = [
+        &x,
+        &huge,
+        &weight,
+        &number,
+        &none,
+        &many,
+        &ints(&far),
+        &ints(&[1, 1]),
+    ];
+    let operators = [
+        "Neg",
+        "Add",
+        "Mul",
+        "Div",
+        "Mod",
+        "Where",
+        "Conv",
+        "ConvTranspose",
+        "MaxPool",
+        "Gemm",
+        "MatMul",
+        "Reshape",
+        "Expand",
+        "Transpose",
+        "Unsqueeze",
+        "Squeeze",
+        "Concat",
+        "Slice",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "ScatterND",
+        "Range",
+        "TopK",
+        "NonMaxSuppression",
+        "RoiAlign",
+        "MaxRoiPool",
+        "Pad",
+        "Resize",
+        "ReduceMax",
+        "ArgMax",
+    ];
+    for operator in operators {
+        for attributes in &attributes {
+            let _ = of(operator, &[], attributes);
+            for a in operands {
+                let _ = of(operator, &[a], attributes);
+                for b in operands {
+                    let _ = of(operator, &[a, b], attributes);
+                    let _ = of(operator, &[a, b, b, b, a], attributes);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let x = floats(&[Some(2), Some(6)]);
     assert_eq!(

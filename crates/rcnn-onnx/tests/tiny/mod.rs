@@ -6,10 +6,10 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Tensor, TensorData, activation::relu, backend::Backend};
 use rcnn_backbone::{Backbone, FeatureMaps, Forward, LevelSpec};
 use rcnn_detector::{FasterRcnn, FasterRcnnConfig};
-use rcnn_ops::DetectionBackend;
 use rcnn_ops::backend_types::Flex;
 use rcnn_ops::record::Recorder;
-use rcnn_roi::{KeypointConfig, MaskConfig, MultiScaleRoiAlign};
+use rcnn_ops::{BoxRules, DetectionBackend, max_pool_same};
+use rcnn_roi::{KeypointConfig, MaskConfig, MultiScaleRoiAlign, PoolMethod};
 
 /// Two levels, of plain Burn layers.
 #[derive(Module, Debug)]
@@ -17,30 +17,52 @@ pub(crate) struct Tiny<B: Backend> {
     stem: Conv2d<B>,
     fine: Conv2d<B>,
     coarse: Conv2d<B>,
-    /// Compute something that ONNX export does not know.
+    /// A convolution with TensorFlow's padding, which halves the image before a pooling halves it again.
+    same: Option<rcnn_ops::Conv2d<B>>,
     #[module(skip)]
-    is_odd: bool,
+    kind: Kind,
 }
 
-fn tiny<B: Backend>(is_odd: bool) -> Tiny<B> {
+/// What a [`Tiny`] computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    /// Convolutions and ReLU.
+    Plain,
+    /// Something that ONNX export does not know.
+    Odd,
+    /// With TensorFlow's padding.
+    Same,
+}
+
+fn tiny<B: Backend>(kind: Kind) -> Tiny<B> {
     let conv = |channels, stride: usize| {
         Conv2dConfig::new(channels, [3, 3])
             .with_stride([stride; 2])
             .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
             .init(&Default::default())
     };
+    let same = (kind == Kind::Same).then(|| {
+        let mut halved: Conv2d<B> = conv([3, 3], 2);
+        halved.padding = PaddingConfig2d::Same;
+        halved.into()
+    });
     Tiny {
-        stem: conv([3, 4], 4),
+        stem: conv([3, 4], if same.is_some() { 1 } else { 4 }),
         fine: conv([4, 4], 2),
         coarse: conv([4, 4], 2),
-        is_odd,
+        same,
+        kind,
     }
 }
 
 impl<B: DetectionBackend> Backbone<B> for Tiny<B> {
     fn forward(&self, images: Tensor<B, 4>, _cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
+        let images = match &self.same {
+            Some(same) => max_pool_same(same.forward(images), 3, 2),
+            None => images,
+        };
         let mut x = relu(self.stem.forward(images));
-        if self.is_odd {
+        if self.kind == Kind::Odd {
             x = x.sin();
         }
         let fine = relu(self.fine.forward(x));
@@ -53,7 +75,10 @@ impl<B: DetectionBackend> Backbone<B> for Tiny<B> {
     }
 
     fn size_divisibility(&self) -> usize {
-        16
+        match self.kind {
+            Kind::Same => 1,
+            _ => 16,
+        }
     }
 }
 
@@ -123,12 +148,38 @@ pub(crate) fn config() -> FasterRcnnConfig {
     config
 }
 
+/// A detector by TensorFlow's rules.
+pub(crate) fn tensorflow(rules: BoxRules) -> FasterRcnnConfig {
+    let mut config = config();
+    config.set_tensorflow_rules(rules);
+    config.transform.size_divisible = 1;
+    config.rpn.anchor_generator.strides = Some(vec![8, 16]);
+    config.rpn.bbox_reg_weights = [10.0, 10.0, 5.0, 5.0];
+    let roi = &mut config.roi_heads;
+    roi.box_roi_pool.method = PoolMethod::CropAndResize;
+    roi.box_roi_pool.featmap_names = vec!["0".into()];
+    roi.detections_per_class = Some(4);
+    (roi.mask, roi.keypoint) = (None, None);
+    config
+}
+
+/// A detector that pools the largest of a bin's pixels, and has settings that torchvision has not.
+pub(crate) fn roi_pool() -> FasterRcnnConfig {
+    let mut config = config();
+    config.rpn.bbox_reg_weights = [2.0, 2.0, 1.0, 1.0];
+    let roi = &mut config.roi_heads;
+    roi.box_roi_pool.method = PoolMethod::RoiPool;
+    (roi.nms_class_agnostic, roi.detections_per_class) = (true, Some(3));
+    (roi.mask, roi.keypoint) = (None, None);
+    config
+}
+
 pub(crate) type Model<B> = FasterRcnn<B, Tiny<B>>;
 
-pub(crate) fn models(config: &FasterRcnnConfig, is_odd: bool) -> (Model<Flex>, Model<Recorder>) {
+pub(crate) fn models(config: &FasterRcnnConfig, kind: Kind) -> (Model<Flex>, Model<Recorder>) {
     let device = Default::default();
-    let model = config.init_with_backbone(tiny::<Flex>(is_odd), &device);
-    let recorded = config.init_with_backbone(tiny::<Recorder>(is_odd), &Default::default());
+    let model = config.init_with_backbone(tiny::<Flex>(kind), &device);
+    let recorded = config.init_with_backbone(tiny::<Recorder>(kind), &Default::default());
     let model = model.expect("a model").map(&mut Fill(0));
     (model, recorded.expect("a model"))
 }

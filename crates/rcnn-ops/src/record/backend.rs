@@ -10,6 +10,7 @@ use super::router::{Recorder, operation};
 use crate::channels::primitive;
 use crate::{
     Activation, ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan, RoiLevel, RoiPoolOptions,
+    same,
 };
 
 fn dims(tensor: &FloatTensor<Recorder>) -> Vec<usize> {
@@ -99,6 +100,27 @@ impl DetectionBackend for Recorder {
         output
     }
 
+    fn pad_same(
+        x: FloatTensor<Self>,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+    ) -> (FloatTensor<Self>, [usize; 2]) {
+        match stride {
+            // The same for every size.
+            [1, 1] => same::pad::<Self>(x, kernel, stride),
+            _ => (same_padded(x, kernel, stride, 0.0), [0, 0]),
+        }
+    }
+
+    fn max_pool_same(x: FloatTensor<Self>, kernel: usize, stride: usize) -> FloatTensor<Self> {
+        if stride == 1 {
+            return same::max_pool::<Self>(x, kernel, stride);
+        }
+        let (kernel, stride) = ([kernel; 2], [stride; 2]);
+        let padded = same_padded(x, kernel, stride, f64::NEG_INFINITY);
+        Self::max_pool(padded, kernel, stride, [0, 0], false)
+    }
+
     fn channel_affine(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
@@ -169,6 +191,29 @@ impl DetectionBackend for Recorder {
         let [output] = operation(recorded, vec![boxes, scores], [output]);
         output
     }
+}
+
+/// An input with all of its `SAME` padding.
+fn same_padded(
+    x: FloatTensor<Recorder>,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    value: f64,
+) -> FloatTensor<Recorder> {
+    let mut shape = dims(&x);
+    for (size, (kernel, stride)) in shape[2..].iter_mut().zip(kernel.into_iter().zip(stride)) {
+        *size += same::margins(*size, kernel, stride).iter().sum::<usize>();
+    }
+    let (recorded, output) = (
+        Operation::SamePad {
+            kernel,
+            stride,
+            value,
+        },
+        (shape, x.dtype()),
+    );
+    let [output] = operation(recorded, vec![x], [output]);
+    output
 }
 
 /// Shape of features that are cut out at boxes.

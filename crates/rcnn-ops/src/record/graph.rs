@@ -114,6 +114,15 @@ pub enum Operation {
     Attention,
     /// A scale and a shift for each channel. Operands: x `[N, C, H, W]`, scale, shift.
     ChannelAffine,
+    /// TensorFlow's `SAME` padding for a convolution or a pooling, which has no other. It depends on the size of x.
+    SamePad {
+        /// Height and width of the kernel, its dilation included.
+        kernel: [usize; 2],
+        /// Step of the kernel.
+        stride: [usize; 2],
+        /// The number around x.
+        value: f64,
+    },
     /// The largest value of each window.
     MaxPool2d {
         /// Height and width of a window.
