@@ -142,7 +142,7 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_name = "D", default_value_t = default_device())]
     pub(crate) device: DeviceName,
     /// Precision to compute in, where the device can: half of it is faster on a GPU, and less exact
-    #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32)]
+    #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32, hide_short_help = true)]
     pub(crate) dtype: Precision,
 }
 

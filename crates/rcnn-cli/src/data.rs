@@ -16,6 +16,10 @@ use crate::preview::{self, PreviewArgs};
 
 /// Look after a data set: COCO JSON, Pascal VOC or YOLO
 #[derive(Args)]
+#[command(after_help = "Examples:
+  rcnn data check cells/
+  rcnn data preview --data cells/ -o preview.png
+  rcnn data convert cells/ --to coco -o cells-coco/")]
 pub(crate) struct DataArgs {
     #[command(subcommand)]
     command: DataCommand,
@@ -35,6 +39,10 @@ enum DataCommand {
 }
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  rcnn data check cells/
+  rcnn data check cells/ --split test --json > problems.json
+  rcnn data check labels.json --images photos/ --quick")]
 struct CheckArgs {
     /// Folder of the data, or its COCO .json, YOLO .yaml or darknet .data file
     data: PathBuf,
@@ -55,6 +63,9 @@ struct CheckArgs {
 }
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  rcnn data convert cells/ --to coco -o cells-coco/
+  rcnn data convert labels.json --images photos/ --to yolo -o yolo/ --link")]
 struct ConvertArgs {
     /// Folder of the data, or its COCO .json, YOLO .yaml or darknet .data file
     data: PathBuf,
@@ -81,13 +92,13 @@ pub(crate) struct ReadArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) split: Option<String>,
     /// Format of the labels, where there are several: coco, voc or yolo
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_short_help = true)]
     pub(crate) data_format: Option<Format>,
     /// Folder of the pictures, where they are not with the labels
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     images: Option<PathBuf>,
     /// Cut boxes that reach beyond the picture, which are invalid otherwise
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     clip: bool,
 }
 

@@ -51,16 +51,16 @@ pub(crate) struct DetectArgs {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     classes: Vec<String>,
     /// Images computed together
-    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive, hide_short_help = true)]
     batch_size: usize,
     /// Write each picture with its detections drawn in into this folder, under its own name
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Lowest score of a detection that is drawn; all are printed
-    #[arg(long, value_name = "F", default_value = "0.5", value_parser = unit::<f32>)]
+    #[arg(long, value_name = "F", default_value = "0.5", value_parser = unit::<f32>, hide_short_help = true)]
     draw_thresh: f32,
     /// How masks are printed in JSON, if the model has them
-    #[arg(long, value_enum, default_value_t = MaskFormat::Rle)]
+    #[arg(long, value_enum, default_value_t = MaskFormat::Rle, hide_short_help = true)]
     masks: MaskFormat,
     #[command(flatten)]
     overwrite: OverwriteArgs,

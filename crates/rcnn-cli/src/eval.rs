@@ -44,14 +44,19 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     compute: ComputeArgs,
     /// Images computed together
-    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive, hide_short_help = true)]
     batch_size: usize,
     /// Best detections of each class that count in an image; the model makes as many
-    #[arg(long, value_name = "N", default_value_t = MAX_DETS, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = MAX_DETS, value_parser = positive, hide_short_help = true)]
     max_dets: usize,
     /// Sigmas of the object keypoint similarity, one a keypoint or one for all [default: COCO's for its 17
     /// keypoints of a person, 0.1 for others]
-    #[arg(long, value_name = "X,...", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "X,...",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     keypoint_sigmas: Vec<f64>,
     /// What to print
     #[arg(long, value_enum, default_value_t = Format::Table)]

@@ -49,14 +49,20 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Precision that the weights are stored in; f16 halves the file, and is computed in f32
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    #[arg(long, value_enum, default_value_t = Dtype::F32, hide_short_help = true)]
     dtype: Dtype,
     /// Height and width of the images, for a file of fixed shapes: `boxes [batch, most, 4]` and so on, and
     /// `counts [batch]`
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = parse_size)]
     size: Option<Size>,
     /// Images at once, with --size
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "size")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        requires = "size",
+        hide_short_help = true
+    )]
     batch: usize,
     /// What the file takes
     #[arg(long = "input", value_enum, default_value_t = Input::Tensor)]
@@ -69,11 +75,11 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_enum, default_value_t = PoolingKind::RoiAlign)]
     pooling: PoolingKind,
     /// Version of ONNX's operators, 13 to 21; 13 is the one that most runtimes read
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     opset: Option<i64>,
     /// Compare the file in ONNX Runtime with the model on these pictures, once it is written: boxes, scores, masks and
     /// keypoints. For a build with --features ort; ORT_DYLIB_PATH names ONNX Runtime's library
-    #[arg(long, value_name = "IMAGE", num_args = 1.., conflicts_with = "body")]
+    #[arg(long, value_name = "IMAGE", num_args = 1.., conflicts_with = "body", hide_short_help = true)]
     check: Vec<PathBuf>,
 }
 

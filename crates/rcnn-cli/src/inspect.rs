@@ -21,6 +21,9 @@ use crate::source::PrefixArgs;
 /// Architecture, classes, multiply-accumulates of a detection, and the tree of parameters with
 /// shapes, types, counts and sizes. Files of other networks are listed too.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  rcnn inspect fasterrcnn.pth
+  rcnn inspect model.bpk --depth 2 --freeze backbone")]
 pub(crate) struct InspectArgs {
     /// Weights: a file, or the name of published ones
     file: String,

@@ -51,10 +51,14 @@ use clap::{CommandFactory, Parser, Subcommand};
     arg_required_else_help = true,
     max_term_width = 100
 )]
-#[command(
-    after_help = "Exit status: 0 all went well; 1 nothing could be done; 2 wrong usage; \
-                        3 some of several images failed."
-)]
+#[command(after_help = "Examples:
+  rcnn detect --output out/ photos/         # boxes on pictures, by the bundled detector
+  rcnn train --data cells/ --arch resnet18 --out runs/cells
+  rcnn detect -w runs/cells/best.bpk photos/
+  rcnn help train                           # everything about a command
+
+Exit status: 0 all went well; 1 nothing could be done; 2 wrong usage; \
+                        3 some of several images failed.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -174,4 +178,30 @@ fn run(command: Command) -> Result<Outcome> {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The help of a command and of those under it.
+    fn check(mut command: clap::Command) {
+        let help = command.render_help().to_string();
+        let lines = help.lines().count();
+        assert!(lines <= 50, "{} lines:\n{help}", lines);
+        let takes_something = command.get_arguments().any(|arg| arg.get_id() != "help");
+        assert!(
+            !takes_something || help.contains("Examples:"),
+            "no example:\n{help}"
+        );
+        let of_ours = command
+            .get_subcommands()
+            .filter(|command| command.get_name() != "help");
+        of_ours.cloned().for_each(check);
+    }
+
+    #[test]
+    fn the_short_help_of_every_command_fits_a_screen_and_has_an_example() {
+        check(Cli::command());
+    }
 }

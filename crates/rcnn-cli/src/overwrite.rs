@@ -14,7 +14,7 @@ use clap::Args;
 #[derive(Args, Clone, Copy)]
 pub(crate) struct OverwriteArgs {
     /// Replace whatever is in the way, input files too
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     overwrite: bool,
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct PreviewArgs {
     #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
     count: usize,
     /// Seed of order and augmentation
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true)]
     seed: u64,
     /// Where to draw: a .png or .jpg file for a sheet of small pictures, or a folder for each picture
     /// in its size

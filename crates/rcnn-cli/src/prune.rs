@@ -58,7 +58,7 @@ pub(crate) struct PruneArgs {
     training: TrainingArgs,
     /// Size of the image that costs are counted and times measured for; the model resizes it first [default: that
     /// of the first training picture, or 800x1088]
-    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = parse_size)]
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = parse_size, hide_short_help = true)]
     size: Option<Size>,
     /// Folder to write
     #[arg(long, short, value_name = "DIR", default_value = "runs/prune")]
@@ -92,16 +92,16 @@ struct BudgetArgs {
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
     /// Share of the channels of each layer that stays at least
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share, hide_short_help = true)]
     keep: f64,
     /// Another share for some layers, such as layer4=0.5 or rpn=1; patterns as in rules of freezing; may be repeated
-    #[arg(long, value_name = "PATTERN=SHARE")]
+    #[arg(long, value_name = "PATTERN=SHARE", hide_short_help = true)]
     keep_of: Vec<Keep>,
     /// Leave channels in multiples of this; 1 for any number
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive, hide_short_help = true)]
     round_to: usize,
     /// Channels of a layer that stay at least
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive, hide_short_help = true)]
     min_channels: usize,
 }
 
@@ -113,10 +113,10 @@ struct TrainingArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Format of the labels, where there are several: coco, voc or yolo
-    #[arg(long, value_name = "FORMAT", requires = "data")]
+    #[arg(long, value_name = "FORMAT", requires = "data", hide_short_help = true)]
     data_format: Option<Format>,
     /// Folder of the pictures, where they are not with the labels
-    #[arg(long, value_name = "DIR", requires = "data")]
+    #[arg(long, value_name = "DIR", requires = "data", hide_short_help = true)]
     images: Option<PathBuf>,
     #[command(flatten)]
     splits: SplitArgs,
@@ -130,13 +130,13 @@ struct TrainingArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     epochs: usize,
     /// Passes over the training data after the last step [default: as after the others]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     final_epochs: Option<usize>,
     /// TOML file of a training run (rcnn train --help): optimizer, schedule, augmentation, data
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     recipe: Option<PathBuf>,
     /// Learning rate after the warm-up
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", hide_short_help = true)]
     learning_rate: Option<f64>,
 }
 

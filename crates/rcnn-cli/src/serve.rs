@@ -51,26 +51,26 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// Most pictures computed together; only pictures of one padded size are
-    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().max_batch)]
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().max_batch, hide_short_help = true)]
     batch_size: usize,
     /// Milliseconds that a batch waits for pictures that are being decoded
-    #[arg(long, value_name = "MS", default_value_t = Options::default().batch_window.as_millis() as u64)]
+    #[arg(long, value_name = "MS", default_value_t = Options::default().batch_window.as_millis() as u64, hide_short_help = true)]
     batch_window: u64,
     /// Most pictures that wait or are computed; further ones are answered with 429
-    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().queue)]
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().queue, hide_short_help = true)]
     queue: usize,
     /// Most megabytes (MiB) of a request; larger ones are answered with 413
-    #[arg(long, value_name = "MB", value_parser = positive, default_value_t = Options::default().max_body >> 20)]
+    #[arg(long, value_name = "MB", value_parser = positive, default_value_t = Options::default().max_body >> 20, hide_short_help = true)]
     max_body: usize,
     /// Most megapixels (1024x1024) of a picture, as its header says; larger ones are answered with 413
-    #[arg(long, value_name = "MP", value_parser = positive, default_value_t = Options::default().max_pixels >> 20)]
+    #[arg(long, value_name = "MP", value_parser = positive, default_value_t = Options::default().max_pixels >> 20, hide_short_help = true)]
     max_pixels: usize,
     /// Most connections; further ones wait
-    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().max_connections)]
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().max_connections, hide_short_help = true)]
     max_connections: usize,
     /// Seconds for a request to arrive (408), again for its detections (503), and again for the answer
     /// to be taken
-    #[arg(long, value_name = "S", value_parser = positive, default_value_t = Options::default().timeout.as_secs() as usize)]
+    #[arg(long, value_name = "S", value_parser = positive, default_value_t = Options::default().timeout.as_secs() as usize, hide_short_help = true)]
     timeout: usize,
     /// How requests are logged on standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]

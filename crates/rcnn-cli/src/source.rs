@@ -17,7 +17,12 @@ use rcnn_types::parse_class_names;
 pub(crate) struct PrefixArgs {
     /// Prefix of the weights' names in a file that holds several models:
     /// model_ema, state_dict.detector. Other prefixes are found and taken off
-    #[arg(long, visible_alias = "key", value_name = "NAMES")]
+    #[arg(
+        long,
+        visible_alias = "key",
+        value_name = "NAMES",
+        hide_short_help = true
+    )]
     prefix: Option<String>,
 }
 
@@ -50,26 +55,26 @@ pub(crate) struct ModelArgs {
     prefix: PrefixArgs,
     /// Network of the weights, where it cannot be inferred: fasterrcnn_resnet50_fpn,
     /// fasterrcnn_vgg16, or a backbone such as resnext50_32x4d, vgg16 or mobilenet_v2_fpn
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     model: Option<String>,
     /// Classes of the model, background included; with --model
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     num_classes: Option<usize>,
     /// JSON file of parameters under torchvision's names (min_size, rpn_nms_thresh,
     /// rpn_anchor_generator, ...), which override those of the weights
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     config: Option<PathBuf>,
     /// Class names, one a line, without the background (or with it as first line)
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Pixels that the shorter side is resized to [default: the model's; torchvision's is 800]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     min_size: Option<usize>,
     /// Most pixels of the longer side after resizing [default: the model's; torchvision's is 1333]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     max_size: Option<usize>,
     /// Load what fits, start the rest at random, and say which
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) partial: bool,
 }
 

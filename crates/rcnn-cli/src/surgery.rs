@@ -45,18 +45,18 @@ pub(crate) struct SurgeryArgs {
     #[command(flatten)]
     operations: OperationArgs,
     /// Precision of a burnpack
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    #[arg(long, value_enum, default_value_t = Dtype::F32, hide_short_help = true)]
     dtype: Dtype,
     #[command(flatten)]
     cost: CostArgs,
     /// Measure the time of a detection before and after
-    #[arg(long, overrides_with = "no_measure")]
+    #[arg(long, overrides_with = "no_measure", hide_short_help = true)]
     measure: bool,
     /// Measure no times
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     no_measure: bool,
     /// Number that the random start of new parameters follows from
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     seed: u64,
 }
 

@@ -14,16 +14,16 @@ pub(crate) struct ThresholdArgs {
     score_thresh: Option<f32>,
     /// IoU above which the lower-scored of two detections of a class goes [default: the model's;
     /// torchvision's is 0.5]
-    #[arg(long, value_name = "F", value_parser = unit::<f32>)]
+    #[arg(long, value_name = "F", value_parser = unit::<f32>, hide_short_help = true)]
     nms_thresh: Option<f32>,
     /// Let detections of different classes suppress each other
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     class_agnostic_nms: bool,
     /// Lower the scores of overlapped detections instead of dropping them (Gaussian Soft-NMS)
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     soft_nms: bool,
     /// Most detections of an image [default: the model's; torchvision's is 100]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     detections_per_img: Option<usize>,
 }
 

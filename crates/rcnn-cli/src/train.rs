@@ -23,23 +23,29 @@ use crate::overwrite::is_same_file;
 use crate::source::{positive, resolve};
 use crate::{data, files};
 
-/// Train a detector on labelled pictures
-///
-/// The data may be COCO JSON, Pascal VOC or YOLO. A TOML file describes a run, the arguments
-/// override it. The run's folder keeps both, the models (best.bpk, last.bpk), the metrics
-/// (metrics.jsonl, curves.png) and the checkpoints that --resume goes on from after an interruption.
-#[derive(Args)]
-#[command(after_help = "Examples:
+macro_rules! examples {
+    () => {
+        "Examples:
   From scratch, small:
     rcnn train --data bccd --arch resnet18 --min-size 240 --max-size 480 --out runs/cells
   From a trained detector:
     rcnn train --data bccd --weights fasterrcnn_resnet50_fpn --learning-rate 0.002
   A new head on a frozen backbone:
     rcnn train --data bccd --weights fasterrcnn_resnet50_fpn --freeze backbone
+  After an interruption:
+    rcnn train --resume --out runs/cells"
+    };
+}
+
+/// Train a detector on labelled pictures
+///
+/// The data may be COCO JSON, Pascal VOC or YOLO. A TOML file describes a run, the arguments
+/// override it. The run's folder keeps both, the models (best.bpk, last.bpk), the metrics
+/// (metrics.jsonl, curves.png) and the checkpoints that --resume goes on from after an interruption.
+#[derive(Args)]
+#[command(after_help = examples!(), after_long_help = concat!(examples!(), "
   A small detector that learns from a large one:
     rcnn train --data bccd --config small.toml --teacher runs/large/best.bpk --out runs/small
-  After an interruption:
-    rcnn train --resume --out runs/cells
   Some epochs more, of a run with --decay step or constant:
     rcnn train --resume --epochs 30 --out runs/cells
   Does it learn two pictures by heart?
@@ -61,16 +67,16 @@ A TOML file (what is missing has a default; run.toml in the run's folder shows a
   warmup_steps = 100
   decay = \"cosine\"           # or \"step\" with milestones and gamma, or \"constant\"
   [augmentation]
-  horizontal_flip = 0.5")]
+  horizontal_flip = 0.5"))]
 pub(crate) struct TrainArgs {
     /// Folder of the data, or its COCO .json, YOLO .yaml or darknet .data file
     #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "resume"])]
     data: Option<PathBuf>,
     /// Format of the labels, where there are several: coco, voc or yolo
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_short_help = true)]
     data_format: Option<Format>,
     /// Folder of the pictures, where they are not with the labels
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     images: Option<PathBuf>,
     /// TOML file that describes the run
     #[arg(long, value_name = "FILE")]
@@ -83,46 +89,51 @@ pub(crate) struct TrainArgs {
     #[arg(long, conflicts_with_all = ["config", "data"])]
     resume: bool,
     /// Go on although the data have changed since the run began
-    #[arg(long, requires = "resume")]
+    #[arg(long, requires = "resume", hide_short_help = true)]
     accept_changed_data: bool,
     #[command(flatten)]
     splits: SplitArgs,
     /// Prefix of the weights' names in a file that holds several models: model_ema
-    #[arg(long, visible_alias = "key", value_name = "NAMES")]
+    #[arg(
+        long,
+        visible_alias = "key",
+        value_name = "NAMES",
+        hide_short_help = true
+    )]
     prefix: Option<String>,
     /// Detector to start from: a file, or the name of published weights
     #[arg(long, short, value_name = "FILE|NAME")]
     weights: Option<String>,
     /// Names of the classes of --weights that carry none, one a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     labels: Option<PathBuf>,
     /// Image classifier or detector whose backbone to start from: a file, or a name
-    #[arg(long, value_name = "FILE|NAME")]
+    #[arg(long, value_name = "FILE|NAME", hide_short_help = true)]
     backbone_weights: Option<String>,
     /// Trained detector to learn from besides the labels, by its feature maps: a file, or a name
     #[arg(long, value_name = "FILE|NAME")]
     teacher: Option<String>,
     /// Weight of the teacher's feature maps [default: 6]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", hide_short_help = true)]
     distill_features: Option<f64>,
     /// Weight of the teacher's logits, whose classes and anchors must be the same [default: 0]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", hide_short_help = true)]
     distill_logits: Option<f64>,
     /// Backbone of a new detector, such as resnet18, mobilenet_v3_large or vgg16; mobilenet_v2 is one map,
     /// mobilenet_v2_fpn a pyramid [default: resnet50]
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
     /// Convolutions of a mask head, added or in place of the one that there is: conv:256x4, conv_bn:256x4
-    #[arg(long, value_name = "LAYERS")]
+    #[arg(long, value_name = "LAYERS", hide_short_help = true)]
     mask_head: Option<String>,
     /// Convolutions of a keypoint head, for the keypoints of the data: conv:512x8
-    #[arg(long, value_name = "LAYERS")]
+    #[arg(long, value_name = "LAYERS", hide_short_help = true)]
     keypoint_head: Option<String>,
     /// Pixels that the shorter side is resized to
     #[arg(long, value_name = "N", value_parser = positive)]
     min_size: Option<usize>,
     /// Most pixels of the longer side after resizing
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     max_size: Option<usize>,
     /// Passes over the training data
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -131,32 +142,32 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     batch_size: Option<usize>,
     /// Steps whose gradients are averaged before the parameters move
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     accumulation: Option<usize>,
     /// Rule that moves the parameters
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, hide_short_help = true)]
     optimizer: Option<Optimizer>,
     /// Learning rate after the warm-up
     #[arg(long, value_name = "X")]
     learning_rate: Option<f64>,
     /// Steps over which the learning rate rises
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     warmup_steps: Option<usize>,
     /// What the learning rate does then
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, hide_short_help = true)]
     decay: Option<DecayName>,
     /// Validate and save a moving average of the weights that keeps this part of itself at each step, such as 0.999
-    #[arg(long, value_name = "DECAY")]
+    #[arg(long, value_name = "DECAY", hide_short_help = true)]
     ema: Option<f64>,
     /// Show images of rare classes more often: those of a class that fewer than this share of the images have,
     /// such as 0.1, by detectron2's repeat factors
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", hide_short_help = true)]
     repeat_threshold: Option<f64>,
     /// Check that the detector learns at all: train and validate on the first N images alone, not augmented
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     overfit: Option<usize>,
     /// Epochs without a better AP after which the run ends
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     patience: Option<usize>,
     /// Rule of what is frozen: `freeze PATTERN` or `PATTERN`, `thaw PATTERN`, perhaps with `from
     /// epoch N`; may be repeated, the last one wins. A pattern is a part (backbone, fpn, rpn,
@@ -169,35 +180,35 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N")]
     trainable_backbone_layers: Option<usize>,
     /// Factor on the learning rate of some parameters, such as backbone=0.1; may be repeated
-    #[arg(long, value_name = "PATTERN=X")]
+    #[arg(long, value_name = "PATTERN=X", hide_short_help = true)]
     learning_rate_factor: Vec<LearningRateFactor>,
-    #[command(flatten)]
-    augment: AugmentArgs,
     /// Seed of everything left to chance: the same gives the same run
-    #[arg(long, value_name = "N", help_heading = "Options")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     seed: Option<u64>,
     /// Where to compute; several of one kind, separated by commas, share each step
     #[arg(long, value_name = "D", value_delimiter = ',', default_values_t = [default_device()])]
     device: Vec<DeviceName>,
     /// Write TensorBoard's event files into the run's folder too
-    #[arg(long, help_heading = "Options")]
+    #[arg(long, hide_short_help = true)]
     tensorboard: bool,
     /// How to show progress [default: the dashboard on a terminal, else lines]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, hide_short_help = true)]
     progress: Option<ProgressName>,
+    #[command(flatten)]
+    augment: AugmentArgs,
 }
 
 /// Parts of the data to train and validate on, and boxes that do not fit.
 #[derive(Args)]
 pub(crate) struct SplitArgs {
     /// Part of the data to train on, or all [default: train or trainval]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     train_split: Option<String>,
     /// Part of the data to validate on, or all [default: val, valid or test]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     valid_split: Option<String>,
     /// Cut boxes that reach beyond their image to it, and say how many
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     clip: bool,
     /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
     #[arg(long)]
