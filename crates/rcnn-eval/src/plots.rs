@@ -18,31 +18,64 @@ pub struct Plot {
 const SIDES: [i64; 2] = [340, 220];
 const ROOM: [i64; 4] = [62, 58, 26, 54];
 const COLUMNS: usize = 3;
-const COLOURS: [Rgb<u8>; 4] = [
+const COLOURS: [Rgb<u8>; 6] = [
     Rgb([0, 98, 178]),
     Rgb([204, 72, 0]),
     Rgb([0, 128, 96]),
     Rgb([128, 64, 160]),
+    Rgb([120, 90, 20]),
+    Rgb([190, 30, 100]),
 ];
+/// Size of the legend's letters and height of its lines, in pixels.
+const LEGEND: [f32; 2] = [13.0, 18.0];
 
 /// Draws plots in rows of three. The vertical axes begin at zero.
 pub fn draw_plots(plots: &[Plot]) -> RgbImage {
-    let cell = [ROOM[0] + SIDES[0] + ROOM[2], ROOM[1] + SIDES[1] + ROOM[3]];
+    let legends: Vec<_> = plots.iter().map(legend).collect();
+    let lines = legends.iter().flatten().map(|label| label.line).max();
+    let above = ROOM[1] + lines.unwrap_or(0) as i64 * LEGEND[1] as i64;
+    let cell = [ROOM[0] + SIDES[0] + ROOM[2], above + SIDES[1] + ROOM[3]];
     let columns = plots.len().clamp(1, COLUMNS);
     let rows = plots.len().div_ceil(COLUMNS).max(1);
     let mut canvas = Canvas::new(
         (columns as i64 * cell[0]) as u32,
         (rows as i64 * cell[1]) as u32,
     );
-    for (index, plot) in plots.iter().enumerate() {
+    for (index, (plot, legend)) in plots.iter().zip(&legends).enumerate() {
         let left = (index % COLUMNS) as i64 * cell[0] + ROOM[0];
-        let top = (index / COLUMNS) as i64 * cell[1] + ROOM[1];
-        draw(&mut canvas, [left, top], plot);
+        let top = (index / COLUMNS) as i64 * cell[1] + above;
+        draw(&mut canvas, [left, top], plot, legend);
     }
     canvas.0
 }
 
-fn draw(canvas: &mut Canvas, [left, top]: [i64; 2], plot: &Plot) {
+/// What a line of a plot is called, and where that stands: pixels from the left, and lines from the top of the legend.
+struct Label {
+    text: String,
+    left: f32,
+    line: usize,
+}
+
+/// Names and last values, in as many lines as are needed.
+fn legend(plot: &Plot) -> Vec<Label> {
+    let (mut left, mut line) = (0.0, 0);
+    let labels = plot.series.iter().map(|(name, points)| {
+        let value = points
+            .last()
+            .map_or(String::new(), |p| format!(" {:.4}", p[1]));
+        let text = format!("{name}{value}");
+        let width = text_width(&text, LEGEND[0]);
+        if left > 0.0 && left + width > SIDES[0] as f32 {
+            (left, line) = (0.0, line + 1);
+        }
+        let label = Label { text, left, line };
+        left += width + 14.0;
+        label
+    });
+    labels.collect()
+}
+
+fn draw(canvas: &mut Canvas, [left, top]: [i64; 2], plot: &Plot, legend: &[Label]) {
     let [x, y] = [left as f32, top as f32];
     let [width, height] = SIDES.map(|side| side as f32);
     let points = || plot.series.iter().flat_map(|(_, points)| points);
@@ -78,10 +111,17 @@ fn draw(canvas: &mut Canvas, [left, top]: [i64; 2], plot: &Plot) {
     let middle = [x + width / 2.0, y + height + 33.0];
     canvas.text(middle, Align::Centre, &plot.x, 13.0, GREY);
     let title = fit(&plot.title, 17.0, width);
-    canvas.text([x, y - 40.0], Align::Left, &title, 17.0, BLACK);
+    let lines = legend.last().map_or(0, |label| label.line);
+    let first_line = y - 17.0 - lines as f32 * LEGEND[1];
+    let title_at = [x, first_line - 23.0];
+    canvas.text(title_at, Align::Left, &title, 17.0, BLACK);
 
-    let mut legend = x;
-    for ((name, points), colour) in plot.series.iter().zip(COLOURS.into_iter().cycle()) {
+    for (((_, points), label), colour) in plot
+        .series
+        .iter()
+        .zip(legend)
+        .zip(COLOURS.into_iter().cycle())
+    {
         for ends in points.windows(2) {
             if ends.iter().flatten().all(|v| v.is_finite()) {
                 canvas.line(at(&ends[0]), at(&ends[1]), 2.2, colour);
@@ -90,12 +130,8 @@ fn draw(canvas: &mut Canvas, [left, top]: [i64; 2], plot: &Plot) {
         if let [only] = &points[..] {
             canvas.line(at(only), at(only), 6.0, colour);
         }
-        let value = points
-            .last()
-            .map_or(String::new(), |p| format!(" {:.4}", p[1]));
-        let label = format!("{name}{value}");
-        canvas.text([legend, y - 17.0], Align::Left, &label, 13.0, colour);
-        legend += text_width(&label, 13.0) + 14.0;
+        let place = [x + label.left, first_line + label.line as f32 * LEGEND[1]];
+        canvas.text(place, Align::Left, &label.text, LEGEND[0], colour);
     }
 }
 
@@ -134,6 +170,32 @@ mod tests {
             ..Plot::default()
         };
         assert!(draw_plots(&[plot]).width() > 0);
+    }
+
+    #[test]
+    fn a_long_legend_has_lines_enough_to_stay_within_its_plot() {
+        let names = [
+            "AP",
+            "AP50",
+            "segm_AP",
+            "segm_AP50",
+            "keypoints_AP",
+            "keypoints_AP50",
+        ];
+        let series = names.map(|name| (name.to_string(), vec![[1.0, 0.5], [2.0, 0.6]]));
+        let plot = Plot {
+            series: series.into(),
+            ..Plot::default()
+        };
+        let labels = legend(&plot);
+        for label in &labels {
+            let right = label.left + text_width(&label.text, LEGEND[0]);
+            assert!(right <= SIDES[0] as f32, "{} ends at {right}", label.text);
+        }
+        assert!(labels[5].line > 0);
+        let short = Plot::default();
+        let taller = draw_plots(&[plot]).height() - draw_plots(&[short]).height();
+        assert_eq!(taller as f32, labels[5].line as f32 * LEGEND[1]);
     }
 
     #[test]
