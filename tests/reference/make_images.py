@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImageSequence
 
 OUT = Path(__file__).parents[2] / "crates/rcnn-image/tests/images"
 W, H = 23, 17
@@ -220,6 +220,12 @@ def kinds():
 
     yield "palette.gif", saved(palette, format="GIF")
     yield "animated.gif", saved(palette, format="GIF", save_all=True, append_images=[palette.rotate(180)])
+    # Frames of parts of the picture over those before.
+    moving = []
+    for x in range(4):
+        moving.append(palette.copy())
+        moving[-1].paste(0, (2 + 3 * x, 4, 8 + 3 * x, 9))
+    yield "moving.gif", saved(moving[0], format="GIF", save_all=True, append_images=moving[1:], duration=[40, 120, 0, 250])
     four = [10, 20, 30, 200, 0, 0, 0, 200, 0, 0, 0, 200]
     yield "small.gif", gif(four, 1, 1, 3, 2, [1, 2, 3, 0, 1, 2])
     yield "transparent.gif", gif(four, 1, 1, 3, 2, [1, 2, 3, 0, 1, 2], transparent=2)
@@ -260,6 +266,10 @@ for name, data, *useful in kinds():
     expect(name, useful[0] if useful else rgb)
 for name, data in oriented():
     (OUT / name).write_bytes(data)
+# Frames of animations, one below the other.
+for name in ["animated.gif", "animated.webp", "moving.gif"]:
+    frames = ImageSequence.Iterator(Image.open(OUT / name))
+    expect(f"frames-{name}", np.concatenate([np.asarray(frame.convert("RGB")) for frame in frames]))
 # Five bands are no picture, as Pillow says too.
 (OUT / "bands.tiff").write_bytes(tiff8(ramps(5)))
 # Float samples have no agreed white: an error is expected.

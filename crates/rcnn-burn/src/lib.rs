@@ -32,6 +32,7 @@
 //! | read, check and augment data; train; evaluate | `data`, `train`, `eval`, behind features |
 //! | find out which layers matter | `analyze`, behind a feature |
 //! | remove channels that matter least | `prune`, behind a feature |
+//! | read and write videos, follow objects through them | `video`, `track`, behind a feature |
 //! | write ONNX files | [`export`] |
 //!
 //! # Features
@@ -51,6 +52,7 @@
 //! | `train` | | training runs, with both of these |
 //! | `analyze` | | cost and merit of each layer |
 //! | `prune` | | detectors with fewer channels |
+//! | `video` | | frames in and out of pipes, and ids for objects: `video`, `track` |
 //!
 //! # A tour
 //!
@@ -135,9 +137,15 @@ pub use rcnn_eval as eval;
 #[cfg(feature = "prune")]
 #[doc(inline)]
 pub use rcnn_prune as prune;
+#[cfg(feature = "video")]
+#[doc(inline)]
+pub use rcnn_track as track;
 #[cfg(feature = "train")]
 #[doc(inline)]
 pub use rcnn_train as train;
+#[cfg(feature = "video")]
+#[doc(inline)]
+pub use rcnn_video as video;
 
 #[cfg(feature = "bundled")]
 #[doc(inline)]

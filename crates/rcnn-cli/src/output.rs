@@ -221,7 +221,7 @@ impl Printer {
             .map(|(object, text)| Label {
                 bounds: object.bbox,
                 text,
-                class: object.label,
+                colour: object.label,
                 mask: object.mask,
                 keypoints: object.keypoints,
                 skeleton: &self.style.skeleton,

@@ -152,7 +152,7 @@ fn drawn(
         .map(|object| Label {
             bounds: object.bbox,
             text: &names[object.label],
-            class: object.label,
+            colour: object.label,
             mask: object.mask,
             keypoints: object.keypoints,
             skeleton: skeletons.get(object.label).map_or(&[], |s| &s.edges),

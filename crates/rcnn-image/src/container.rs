@@ -85,29 +85,72 @@ pub(crate) fn png_exif(file: &mut (impl Read + Seek)) -> Option<Vec<u8>> {
     }
 }
 
+/// Number of frames of an animated WebP; 0 in others.
+pub(crate) fn webp_frames(bytes: &[u8]) -> usize {
+    let (mut at, mut frames) = (12, 0);
+    while let Some(&[a, b, c, d, length @ ..]) =
+        bytes.get(at..).and_then(|rest| rest.first_chunk::<8>())
+    {
+        frames += usize::from([a, b, c, d] == *b"ANMF");
+        let length = u32::from_le_bytes(length) as usize;
+        // Chunks begin at even places.
+        at = at.saturating_add(8 + length + length % 2);
+    }
+    frames
+}
+
+/// Length of the palette that a flags byte of a GIF tells of: 2^(n+1) colours.
+fn gif_palette_bytes(flags: u8) -> usize {
+    match flags & 0x80 {
+        0 => 0,
+        _ => 6 << (flags & 7),
+    }
+}
+
+/// Where the sub-blocks of a GIF that begin here end.
+fn gif_blocks_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    while let length @ 1.. = *bytes.get(at)? {
+        at += 1 + usize::from(length);
+    }
+    Some(at + 1)
+}
+
+/// Number of frames of a GIF that are there as a whole.
+pub(crate) fn gif_frames(bytes: &[u8]) -> usize {
+    let mut frames = 0;
+    let mut count = || {
+        let mut at = 13 + gif_palette_bytes(*bytes.get(10)?);
+        loop {
+            match *bytes.get(at)? {
+                0x21 => at = gif_blocks_end(bytes, at + 2)?,
+                0x2c => {
+                    // Its descriptor, its palette, and the size of its codes.
+                    at += 11 + gif_palette_bytes(*bytes.get(at + 9)?);
+                    at = gif_blocks_end(bytes, at)?;
+                    frames += 1;
+                }
+                _ => return Some(()),
+            }
+        }
+    };
+    count();
+    frames
+}
+
 /// The colour of a GIF's transparent pixels and of those its first frame does not cover.
 pub(crate) fn gif_fill(bytes: &[u8]) -> Option<[u8; 3]> {
-    // A flags byte tells of a palette of 2^(n+1) colours behind it.
-    let palette_bytes = |flags: u8| match flags & 0x80 {
-        0 => 0,
-        _ => 6usize << (flags & 7),
-    };
     let (mut palette, mut index) = (13, 0);
-    let mut at = palette + palette_bytes(*bytes.get(10)?);
+    let mut at = palette + gif_palette_bytes(*bytes.get(10)?);
     loop {
         match *bytes.get(at)? {
             0x21 => {
                 if bytes.get(at + 1)? == &0xf9 && bytes.get(at + 3)? & 1 == 1 {
                     index = usize::from(*bytes.get(at + 6)?);
                 }
-                at += 2;
-                while let length @ 1.. = *bytes.get(at)? {
-                    at += 1 + usize::from(length);
-                }
-                at += 1;
+                at = gif_blocks_end(bytes, at + 2)?;
             }
             0x2c => {
-                if palette_bytes(*bytes.get(at + 9)?) > 0 {
+                if gif_palette_bytes(*bytes.get(at + 9)?) > 0 {
                     palette = at + 10;
                 }
                 return bytes.get(palette + 3 * index..)?.first_chunk().copied();

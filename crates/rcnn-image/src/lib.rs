@@ -1,11 +1,13 @@
 //! Image files for detectors, without tensors: [`open_rgb`] decodes as Pillow does, [`upright_size`]
-//! reads a size without decoding, by the same rules, and [`encode`] writes.
+//! reads a size without decoding, by the same rules, [`Animation`] decodes all frames of a file, and [`encode`]
+//! writes.
 //!
 //! With the feature `draw`, `draw` has a canvas for lines and text and draws detections.
 //! [`sheet`] lays several pictures out in one.
 
 use std::path::Path;
 
+mod animation;
 mod cmyk;
 mod container;
 #[cfg(feature = "draw")]
@@ -19,6 +21,7 @@ mod tests;
 mod tiff;
 mod write;
 
+pub use animation::{Animation, frame_count};
 pub use error::{ImageError, ImageErrorKind};
 pub use image::metadata::Orientation;
 pub use read::{Header, decode_rgb, open_rgb, upright_size};

@@ -16,6 +16,7 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
+    RgbaImage,
 };
 
 use rcnn_files::Content;
@@ -155,7 +156,10 @@ pub fn upright_size(path: impl AsRef<Path>) -> Result<Size, ImageError> {
 }
 
 /// Reads the first bytes of a file and recognises its format by them.
-fn recognize(path: &Path, file: &mut impl Read) -> Result<(Vec<u8>, ImageFormat), ImageError> {
+pub(crate) fn recognize(
+    path: &Path,
+    file: &mut impl Read,
+) -> Result<(Vec<u8>, ImageFormat), ImageError> {
     let mut bytes = Vec::new();
     file.take(Content::HEAD as u64)
         .read_to_end(&mut bytes)
@@ -180,14 +184,14 @@ pub(super) fn format_of(path: &Path, head: &[u8]) -> Result<ImageFormat, ImageEr
     Err(kind.at(path))
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
     move |error| ImageErrorKind::Io(error).at(path)
 }
 
 /// A file being decoded, for its errors.
 pub(crate) struct Source<'a> {
-    path: &'a Path,
-    format: ImageFormat,
+    pub(crate) path: &'a Path,
+    pub(crate) format: ImageFormat,
 }
 
 impl Source<'_> {
@@ -206,7 +210,10 @@ impl Source<'_> {
     }
 
     /// Runs a decoder. No bytes may bring down the caller, so its panic is an error of the file.
-    fn guard<T>(&self, decode: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    pub(crate) fn guard<T>(
+        &self,
+        decode: impl FnOnce() -> Result<T, ImageError>,
+    ) -> Result<T, ImageError> {
         catch_unwind(AssertUnwindSafe(decode))
             .unwrap_or_else(|_| Err(self.damaged("the decoder gave up")))
     }
@@ -252,7 +259,7 @@ impl Source<'_> {
         }
     }
 
-    fn error(&self, error: image::ImageError) -> ImageError {
+    pub(crate) fn error(&self, error: image::ImageError) -> ImageError {
         use image::ImageError as E;
         use image::error::UnsupportedErrorKind as Kind;
         match error {
@@ -333,9 +340,7 @@ fn decode_pixels(source: &Source, bytes: &[u8]) -> Result<Stored, ImageError> {
             if source.format == ImageFormat::Gif
                 && let Some(fill) = gif_fill(bytes)
             {
-                i.pixels_mut()
-                    .filter(|p| p[3] == 0)
-                    .for_each(|p| p.0[..3].copy_from_slice(&fill));
+                fill_transparent(&mut i, fill);
             }
             rgb(&i, 4, |v| v)
         }
@@ -346,6 +351,12 @@ fn decode_pixels(source: &Source, bytes: &[u8]) -> Result<Stored, ImageError> {
         _ => return Err(source.unsupported("float samples, which have no agreed white")),
     };
     Ok((size, orientation, pixels))
+}
+
+/// Gives transparent pixels a colour.
+pub(crate) fn fill_transparent(pixels: &mut RgbaImage, fill: [u8; 3]) {
+    let transparent = pixels.pixels_mut().filter(|p| p[3] == 0);
+    transparent.for_each(|p| p.0[..3].copy_from_slice(&fill));
 }
 
 /// The colour part of interleaved samples.

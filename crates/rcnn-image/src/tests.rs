@@ -10,7 +10,8 @@ use rcnn_types::Size;
 
 use super::read::{decode, format_of};
 use super::{
-    Header, ImageError, ImageErrorKind, decode_rgb, encode, is_ours, open_rgb, upright_size,
+    Animation, Header, ImageError, ImageErrorKind, decode_rgb, encode, frame_count, is_ours,
+    open_rgb, upright_size,
 };
 
 fn folder() -> PathBuf {
@@ -233,5 +234,64 @@ fn extreme_shapes_are_read() {
         let jpeg = encode(Path::new("a.jpg"), &picture).unwrap();
         let jpeg = decoded(&jpeg, ImageFormat::Jpeg).unwrap();
         assert_eq!(jpeg.dimensions(), (width, height));
+    }
+}
+
+/// The frames of an animation, as Pillow gives them, and how long each is shown; none is shown for no time.
+#[test]
+fn all_frames_of_animations_are_as_pil_gives_them() {
+    for (name, shown) in [
+        ("animated.gif", vec![100, 100]),
+        ("animated.webp", vec![100, 100]),
+        ("moving.gif", vec![40, 120, 100, 250]),
+    ] {
+        let path = folder().join(name);
+        let expected = folder().join(format!("expected/frames-{name}.png"));
+        let expected = image::open(expected).unwrap().into_rgb8();
+        let frames = Animation::open(&path).unwrap().expect("several frames");
+        let frames: Vec<_> = frames.map(Result::unwrap).collect();
+        let durations: Vec<_> = frames.iter().map(|(_, d)| d.as_millis()).collect();
+        assert_eq!(durations, shown, "{name}");
+        assert_eq!(frame_count(&path).unwrap(), shown.len());
+        assert!(frames[0].0 == open_rgb(&path).unwrap(), "{name}");
+        let pixels: Vec<u8> = frames
+            .iter()
+            .flat_map(|(p, _)| p.as_raw().clone())
+            .collect();
+        // The decoder of WebP rounds down where it blends.
+        let tolerance = u8::from(name.ends_with(".webp"));
+        let mut pairs = pixels.iter().zip(expected.as_raw());
+        assert!(pairs.all(|(a, b)| a.abs_diff(*b) <= tolerance), "{name}");
+    }
+    for (name, path) in pictures() {
+        let is_animated = name.starts_with("animated.") || name == "moving.gif";
+        assert_eq!(frame_count(&path).unwrap() > 1, is_animated, "{name}");
+        assert_eq!(Animation::open(&path).unwrap().is_some(), is_animated);
+    }
+}
+
+/// Damaged and cut animations give their whole frames and one error, and end.
+#[test]
+fn damaged_animations_end() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["moving.gif", "animated.gif", "animated.webp"] {
+        let bytes = fs::read(self::folder().join(name)).unwrap();
+        let path = folder.path().join(name);
+        let step = bytes.len() / 25;
+        let cuts = (0..bytes.len()).step_by(step);
+        let mut damaged: Vec<Vec<u8>> = cuts.map(|n| bytes[..n].to_vec()).collect();
+        // Behind the size of the canvas.
+        damaged.extend((30..bytes.len()).step_by(step).map(|at| {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 0x41;
+            bytes
+        }));
+        for bytes in damaged {
+            fs::write(&path, bytes).unwrap();
+            if let Ok(Some(mut frames)) = Animation::open(&path) {
+                let errors = frames.by_ref().take(1000).filter(Result::is_err).count();
+                assert!(errors < 2 && frames.next().is_none(), "{name}");
+            }
+        }
     }
 }

@@ -42,6 +42,12 @@ impl MaskFormat {
 #[derive(Debug, Serialize)]
 pub struct ImageRecord<'a> {
     image: &'a str,
+    /// Number of the frame in its video, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u64>,
+    /// Time of the frame in seconds, where the video's rate is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<f64>,
     width: usize,
     height: usize,
     detections: Vec<DetectionRecord<'a>>,
@@ -54,6 +60,8 @@ struct DetectionRecord<'a> {
     label: usize,
     name: String,
     score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    track_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     segmentation: Option<Segmentation<'a>>,
     /// x, y and visibility of each, as COCO has them.
@@ -81,6 +89,7 @@ impl<'a> ImageRecord<'a> {
                 label: object.label,
                 name: name.unwrap_or_else(|| object.label.to_string()),
                 score: object.score,
+                track_id: object.track_id,
                 segmentation: masks.segmentation(object.mask),
                 keypoints: object.keypoints.map(|points| points.0.as_flattened()),
                 keypoint_scores: scores.map(|all| all[index].as_slice()),
@@ -88,6 +97,8 @@ impl<'a> ImageRecord<'a> {
         });
         Self {
             image,
+            frame: None,
+            time: None,
             width: size.width,
             height: size.height,
             detections: detections.collect(),

@@ -43,6 +43,8 @@ pub struct Instances {
     /// Whether each is a region of many objects (`iscrowd` of COCO), which training leaves out and which
     /// need not be found; `None` if none is.
     pub crowd: Option<Vec<bool>>,
+    /// Id of the track that each belongs to, in a video whose objects are tracked.
+    pub track_ids: Option<Vec<u64>>,
 }
 
 /// One object of [`Instances`].
@@ -62,6 +64,8 @@ pub struct Instance<'a> {
     pub area: f32,
     /// Whether it is a region of many objects.
     pub is_crowd: bool,
+    /// Id of its track.
+    pub track_id: Option<u64>,
 }
 
 impl Instances {
@@ -77,6 +81,7 @@ impl Instances {
             keypoint_scores: None,
             areas: None,
             crowd: None,
+            track_ids: None,
         }
     }
 
@@ -103,6 +108,7 @@ impl Instances {
             keypoints: at(&self.keypoints, index),
             area: self.area(index),
             is_crowd: self.is_crowd(index),
+            track_id: at(&self.track_ids, index).copied(),
         }
     }
 
@@ -155,6 +161,7 @@ impl Instances {
             keypoint_scores: optional(&self.keypoint_scores, indices),
             areas: optional(&self.areas, indices),
             crowd: optional(&self.crowd, indices),
+            track_ids: optional(&self.track_ids, indices),
         }
     }
 
@@ -167,7 +174,7 @@ impl Instances {
         }
     }
 
-    /// Adds objects of the same image. Scores, masks and keypoints stay if both have them.
+    /// Adds objects of the same image. Scores, masks, keypoints and ids of tracks stay if both have them.
     pub fn append(&mut self, mut more: Self) {
         fn both<T>(mine: &mut Option<Vec<T>>, more: Option<Vec<T>>) {
             *mine = mine.take().zip(more).map(|(mut all, more)| {
@@ -202,6 +209,7 @@ impl Instances {
         both(&mut self.keypoint_scores, more.keypoint_scores);
         both(&mut self.areas, more.areas);
         both(&mut self.crowd, more.crowd);
+        both(&mut self.track_ids, more.track_ids);
     }
 
     /// Makes masks of the predicted probabilities, in parallel and straight to run lengths: the pixels of `image`, the image that the
@@ -319,6 +327,7 @@ impl Instances {
             ),
             ("areas", self.areas.as_ref().map(Vec::len)),
             ("crowd", self.crowd.as_ref().map(Vec::len)),
+            ("track_ids", self.track_ids.as_ref().map(Vec::len)),
         ];
         for (field, length) in lengths {
             let (length, boxes) = (length.unwrap_or(self.len()), self.len());
@@ -402,6 +411,7 @@ mod tests {
             masks: Some(boxes.iter().map(mask).collect()),
             keypoints: Some(vec![Keypoints(vec![[1.0, 1.0, 2.0]]); 3]),
             crowd: Some(vec![false, true, false]),
+            track_ids: Some(vec![7, 8, 9]),
             ..Instances::new(boxes, vec![3, 1, 2])
         }
     }
@@ -437,7 +447,8 @@ mod tests {
         assert_eq!(joined, all);
         joined.append(Instances::new(vec![[0.0; 4]], vec![1]));
         assert_eq!(joined.crowd, Some(vec![false, true, false, false]));
-        assert_eq!(joined.masks, None);
+        assert_eq!((joined.masks, joined.track_ids), (None, None));
+        assert_eq!(some.get(0).track_id, Some(9));
     }
 
     #[test]

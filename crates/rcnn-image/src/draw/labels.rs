@@ -1,4 +1,4 @@
-//! Draws detections on a picture: boxes, masks and keypoints coloured by class, each with a legible tag.
+//! Draws detections on a picture: boxes, masks and keypoints coloured by class or track, each with a legible tag.
 
 use image::{Rgb, RgbImage};
 use rcnn_types::{Keypoints, Mask, Size};
@@ -6,7 +6,7 @@ use rcnn_types::{Keypoints, Mask, Size};
 use super::canvas::{Align, Canvas, line_height, text_width};
 use super::shapes::{Pen, draw_keypoints, draw_mask};
 
-/// The colours of the classes, of which the first is the background's; early ones differ the most.
+/// The colours of classes and tracks, of which the first is the background's; early ones differ the most.
 pub(super) const PALETTE: [[u8; 3]; 20] = [
     [128, 128, 128],
     [0, 110, 220],
@@ -37,8 +37,8 @@ pub struct Label<'a> {
     pub bounds: [f32; 4],
     /// The text of its tag.
     pub text: &'a str,
-    /// Its class, which picks the colour.
-    pub class: usize,
+    /// Number of its colour: its class, or its track. They repeat after 20.
+    pub colour: usize,
     /// Its mask, of the picture's size.
     pub mask: Option<&'a Mask>,
     /// Its keypoints.
@@ -61,30 +61,30 @@ pub fn draw_labels(image: &mut RgbImage, labels: &[Label]) {
 
     let mut canvas = Canvas(std::mem::take(image));
     let size = Size::from_dimensions(canvas.0.dimensions());
-    let pen = |class: usize| Pen {
-        colour: Rgb(colour(class)),
-        shade: Rgb(shade(colour(class))),
+    let pen = |number: usize| Pen {
+        colour: Rgb(colour(number)),
+        shade: Rgb(shade(colour(number))),
         line: style.line,
         edge: style.edge,
     };
     for label in labels.iter().rev() {
         if let Some(mask) = label.mask.filter(|mask| mask.size() == size) {
-            draw_mask(&mut canvas, mask, pen(label.class));
+            draw_mask(&mut canvas, mask, pen(label.colour));
         }
     }
     for (area, label) in boxes.iter().zip(&labels).rev() {
-        let colour = colour(label.class);
+        let colour = colour(label.colour);
         canvas.frame(area.bounds(), style.line + style.edge, Rgb(shade(colour)));
         canvas.frame(area.bounds(), style.line, Rgb(colour));
     }
     for label in labels.iter().rev() {
         if let Some(keypoints) = label.keypoints {
-            draw_keypoints(&mut canvas, keypoints, label.skeleton, pen(label.class));
+            draw_keypoints(&mut canvas, keypoints, label.skeleton, pen(label.colour));
         }
     }
     for (tag, label) in tags.iter().zip(&labels).rev() {
         let Some(tag) = *tag else { continue };
-        let colour = colour(label.class);
+        let colour = colour(label.colour);
         canvas.fill(tag.left, tag.top, tag.size(), Rgb(colour));
         canvas.frame(tag.bounds(), style.edge, Rgb(shade(colour)));
         let start = [tag.left + style.padding, (tag.top + tag.bottom) / 2].map(|v| v as f32);
@@ -94,12 +94,12 @@ pub fn draw_labels(image: &mut RgbImage, labels: &[Label]) {
     *image = canvas.0;
 }
 
-/// The colour of a class.
-pub(super) fn colour(class: usize) -> [u8; 3] {
-    PALETTE[class % PALETTE.len()]
+/// The colour of a number.
+pub(super) fn colour(number: usize) -> [u8; 3] {
+    PALETTE[number % PALETTE.len()]
 }
 
-/// A dark shade of a colour, which keeps boxes and tags of one class apart.
+/// A dark shade of a colour, which keeps boxes and tags of one colour apart.
 fn shade(colour: [u8; 3]) -> [u8; 3] {
     colour.map(|v| v / 2)
 }

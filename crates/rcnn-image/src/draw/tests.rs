@@ -12,11 +12,11 @@ fn blank(width: u32, height: u32) -> RgbImage {
     RgbImage::from_pixel(width, height, BLANK)
 }
 
-fn label(bounds: [f32; 4], text: &str, class: usize) -> Label<'_> {
+fn label(bounds: [f32; 4], text: &str, colour: usize) -> Label<'_> {
     Label {
         bounds,
         text,
-        class,
+        colour,
         ..Label::default()
     }
 }
