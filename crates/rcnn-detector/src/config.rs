@@ -49,6 +49,19 @@ impl Config for FasterRcnnConfig {}
 impl FasterRcnnConfig {
     /// torchvision's `FasterRCNN` over a backbone, with the anchors of its detectors over such a one and its defaults
     /// elsewhere.
+    ///
+    /// ```
+    /// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_backbone as backbone; pub use rcnn_roi as roi; }
+    /// use rcnn_burn::backbone::ResNetFpnConfig;
+    /// use rcnn_burn::roi::RoiHeadsConfig;
+    /// use rcnn_burn::{FasterRcnnConfig, GeneralizedRcnnTransform};
+    ///
+    /// let config = FasterRcnnConfig::new(ResNetFpnConfig::default(), 4)
+    ///     .with_transform(GeneralizedRcnnTransform::default().with_min_size(vec![240]).with_max_size(480))
+    ///     .with_roi_heads(RoiHeadsConfig::default().with_score_thresh(0.5));
+    /// config.validate()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(backbone: impl Into<BackboneConfig>, num_classes: usize) -> Self {
         let backbone = backbone.into();
         let mut rpn = RpnConfig::default();
