@@ -26,6 +26,7 @@ mod training_ops;
 
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use burn::tensor::backend::{Backend, BackendTypes};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -66,7 +67,10 @@ impl<B: Backend> Check<B> {
 
     fn trial(self, label: &str, module: &str, device: &B::Device) -> Trial {
         let device = device.clone();
+        let name = format!("{label}::{module}::{}", self.name);
+        let says = name.clone();
         let run = move || {
+            let start = Instant::now();
             if self.alone {
                 let _alone = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
                 (self.run)(&device);
@@ -74,9 +78,12 @@ impl<B: Backend> Check<B> {
                 let _beside = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
                 (self.run)(&device);
             }
+            if start.elapsed() > SLOW {
+                eprintln!("{says} took {:.0} s", start.elapsed().as_secs_f64());
+            }
             Ok(())
         };
-        Trial::test(format!("{label}::{module}::{}", self.name), run)
+        Trial::test(name, run)
     }
 }
 
@@ -92,6 +99,9 @@ pub(crate) enum Extent {
 
 /// Modules of checks, by name.
 type Modules<B> = Vec<(&'static str, Vec<Check<B>>)>;
+
+/// A check that takes longer says so.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// Held by every check for reading; by one that must run alone for writing.
 static RUNNING: RwLock<()> = RwLock::new(());
