@@ -171,7 +171,7 @@ fn metadata(config: &FasterRcnnConfig) -> Vec<(&'static str, String)> {
         ("config", json.expect("numbers, texts and lists")),
         (
             "origin",
-            "https://github.com/rcnn-burn/rcnn-burn".to_string(),
+            env!("CARGO_PKG_REPOSITORY").to_string(),
         ),
     ]
 }
