@@ -169,9 +169,6 @@ fn metadata(config: &FasterRcnnConfig) -> Vec<(&'static str, String)> {
         ("min_size", format!("{:?}", transform.min_size)),
         ("max_size", transform.max_size.to_string()),
         ("config", json.expect("numbers, texts and lists")),
-        (
-            "origin",
-            env!("CARGO_PKG_REPOSITORY").to_string(),
-        ),
+        ("origin", env!("CARGO_PKG_REPOSITORY").to_string()),
     ]
 }
