@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
-use rcnn_core::image::{open_rgb, upright_size};
+use rcnn_core::image::{StripReader, open_rgb, upright_size};
 use rcnn_core::types::parse_class_names;
 use rcnn_core::weights::{Checkpoint, Weights};
 use rcnn_core::{FasterRcnnConfig, Flex, freeze, surgery};
@@ -210,9 +210,22 @@ fn picture(scratch: &Scratch, bytes: &[u8]) {
     if size.height.saturating_mul(size.width) > MAX_PIXELS {
         return;
     }
-    if let Ok(image) = open_rgb(&path) {
+    let image = open_rgb(&path);
+    if let Ok(image) = &image {
         let decoded = (image.width() as usize, image.height() as usize);
         assert_eq!(decoded, (size.width, size.height), "two sizes");
+    }
+    if let Ok(Some(mut strips)) = StripReader::open(&path) {
+        let (width, height) = strips.size().dimensions();
+        let rows = strips.window([0, height / 2, width, height]);
+        if let (Ok(rows), Ok(image)) = (rows, image) {
+            let start = 3 * width as usize * (height / 2) as usize;
+            assert_eq!(
+                rows.as_raw()[..],
+                image.as_raw()[start..],
+                "other pixels in parts"
+            );
+        }
     }
 }
 

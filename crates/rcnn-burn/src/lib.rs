@@ -167,7 +167,7 @@ pub use rcnn_core::{
     BBox, Backend, ConfigError, DetectError, FasterRcnn, FasterRcnnConfig, FloatDType,
     GeneralizedRcnnTransform, ImageList, Instance, Instances, InvalidField, Losses,
     MAX_BATCH_PIXELS, PrecisionError, Size, StandardFasterRcnn, Tensor, UnknownModel, backbone,
-    freeze, ops, roi, rpn, surgery, types,
+    freeze, ops, roi, rpn, surgery, tile, types,
 };
 #[cfg(feature = "weights")]
 #[doc(inline)]

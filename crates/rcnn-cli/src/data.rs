@@ -13,6 +13,7 @@ use rcnn_types::UNUSED;
 
 use crate::Outcome;
 use crate::preview::{self, PreviewArgs};
+use crate::tile_data::{self, TileDataArgs};
 
 /// Look after a data set: COCO JSON, Pascal VOC or YOLO
 #[derive(Args)]
@@ -36,6 +37,7 @@ enum DataCommand {
     /// Convert a data set to another format
     Convert(ConvertArgs),
     Preview(PreviewArgs),
+    Tile(TileDataArgs),
 }
 
 #[derive(Args)]
@@ -103,7 +105,7 @@ pub(crate) struct ReadArgs {
 }
 
 impl ReadArgs {
-    fn options(&self) -> ReadOptions {
+    pub(crate) fn options(&self) -> ReadOptions {
         ReadOptions {
             format: self.data_format,
             images: self.images.clone(),
@@ -149,7 +151,7 @@ pub(crate) fn files_of(dataset: &Dataset) -> impl Iterator<Item = &Path> {
 
 /// Reads a data set; says what it lacks, and how much of it is invalid and left out, where that is
 /// allowed.
-fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Dataset> {
+pub(crate) fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Dataset> {
     let reading = rcnn_data::read(root, options)?;
     if let Some(names) = &options.class_names {
         check_names(names, &reading, skip_invalid)?;
@@ -319,5 +321,6 @@ pub(crate) fn run(args: DataArgs) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         DataCommand::Preview(args) => preview::run(args),
+        DataCommand::Tile(args) => tile_data::run(args),
     }
 }

@@ -1,17 +1,18 @@
 //! `rcnn detect`: finds objects in pictures.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use image::RgbImage;
 use indicatif::ProgressBar;
-use rcnn_burn::image::{open_rgb, to_tensor};
+use rcnn_burn::image::{ImageError, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::tile::Views;
 use rcnn_burn::weights::Weights;
-use rcnn_burn::{FasterRcnnConfig, Instances, Size, StandardFasterRcnn};
+use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
 use rcnn_types::{MASK_THRESHOLD, find_class};
 
 use crate::Outcome;
@@ -21,9 +22,10 @@ use crate::output::{
     ClassNames, Format, MaskFormat, PictureFolder, Printer, Style, image_ids, tell_illegible,
 };
 use crate::overwrite::{Guard, OverwriteArgs};
-use crate::progress::progress_bar;
+use crate::progress::{progress_bar, progress_bar_in_parts};
 use crate::source::{ModelArgs, positive};
 use crate::thresholds::{ThresholdArgs, unit};
+use crate::tiles::{self, Picture, TileArgs, in_tiles_alone};
 
 /// Find objects in pictures
 ///
@@ -34,7 +36,8 @@ use crate::thresholds::{ThresholdArgs, unit};
   rcnn detect --output out/ assets/blood-cells.jpg
   rcnn detect --weights fasterrcnn.pth photo.jpg
   rcnn detect --weights COCO_V1 --score-thresh 0.5 --output out/ holiday/
-  rcnn detect --weights cells.bpk --classes WBC --format jsonl 'plates/*.png' > found.jsonl")]
+  rcnn detect --weights cells.bpk --classes WBC --format jsonl 'plates/*.png' > found.jsonl
+  rcnn detect --weights cars.bpk --tile 640 --score-thresh 0.3 --format coco city.tiff > cars.json")]
 pub(crate) struct DetectArgs {
     /// Weights: a .pth, .safetensors or .bpk file, or the name of published ones such as COCO_V1
     /// (`rcnn weights` lists them), which are downloaded once; without, the bundled detector
@@ -47,10 +50,12 @@ pub(crate) struct DetectArgs {
     compute: ComputeArgs,
     #[command(flatten)]
     thresholds: ThresholdArgs,
+    #[command(flatten)]
+    tiles: TileArgs,
     /// Report these classes only, by name or number
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     classes: Vec<String>,
-    /// Images computed together
+    /// Images, or tiles of one, computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive, hide_short_help = true)]
     batch_size: usize,
     /// Write each picture with its detections drawn in into this folder, under its own name
@@ -89,6 +94,7 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
     };
     let mut weights = args.model.open(&args.weights)?;
     args.thresholds.apply(&mut weights.config);
+    let views = args.tiles.views(&weights.config, args.batch_size)?;
     let classes = args.wanted_classes(&weights.config)?;
     if folder.is_some() {
         tell_illegible(&weights.config.class_names);
@@ -107,6 +113,7 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
             args,
             weights,
             images,
+            views,
             classes,
             printer,
             folder,
@@ -147,6 +154,7 @@ struct Detect {
     args: DetectArgs,
     weights: Weights,
     images: Vec<PathBuf>,
+    views: Option<Views>,
     classes: Option<Vec<usize>>,
     printer: Printer,
     folder: Option<PictureFolder>,
@@ -156,7 +164,7 @@ struct Detect {
 struct Finding {
     /// Which of the images.
     index: usize,
-    picture: RgbImage,
+    picture: Picture,
     detections: Instances,
 }
 
@@ -169,20 +177,29 @@ impl Job for Detect {
             args,
             weights,
             images,
+            views,
             classes,
             printer,
             folder,
         } = self;
         let (images, total) = (images.as_slice(), images.len());
-        let progress = progress_bar(total, "images");
-        let ahead = args.batch_size.min(total);
+        let in_parts = folder.is_none() && in_tiles_alone(views.as_ref());
+        // Where tiles are computed together, a picture may be large: no more of them are held than must be.
+        let (progress, batch_size, ahead) = match views {
+            Some(_) => (progress_bar_in_parts(total, "images"), 1, 0),
+            None => (
+                progress_bar(total, "images"),
+                args.batch_size,
+                args.batch_size.min(total),
+            ),
+        };
         let (read, pictures) = sync_channel(ahead);
         let (found, findings) = sync_channel(ahead);
         let failed = thread::scope(|scope| {
             scope.spawn(move || {
                 for (index, path) in images.iter().enumerate() {
                     // Nobody wants pictures any more.
-                    if read.send((index, open_rgb(path))).is_err() {
+                    if read.send((index, Picture::open(path, in_parts))).is_err() {
                         break;
                     }
                 }
@@ -191,20 +208,40 @@ impl Job for Detect {
             let model = model.cast(args.compute.dtype.into())?;
             let writer = scope.spawn(|| write(images, findings, printer, folder, &progress));
 
-            let mut failed = 0;
-            let mut pictures = pictures.into_iter().filter_map(|(index, picture)| {
-                let report = |error| {
-                    progress.suspend(|| eprintln!("error: {error}"));
-                    progress.inc(1);
-                    failed += 1;
-                };
-                Some((index, picture.map_err(report).ok()?))
-            });
+            let failed = Cell::new(0);
+            let report = |error: &ImageError| {
+                progress.suspend(|| eprintln!("error: {error}{}", tiles::help(error)));
+                progress.inc(1);
+                failed.set(failed.get() + 1);
+            };
+            let mut pictures = pictures
+                .into_iter()
+                .filter_map(|(index, picture)| Some((index, picture.inspect_err(&report).ok()?)));
             'batches: loop {
-                let batch: Vec<_> = pictures.by_ref().take(args.batch_size).collect();
-                let last = batch.len() < args.batch_size;
-                let detections = detect(&model, images, &batch, classes.as_deref(), &devices[0])?;
-                for ((index, picture), detections) in batch.into_iter().zip(detections) {
+                let mut batch: Vec<_> = pictures.by_ref().take(batch_size).collect();
+                let last = batch.len() < batch_size;
+                let detections = match &views {
+                    Some(views) => batch
+                        .iter_mut()
+                        .map(|(_, picture)| picture.look(&model, views, &progress, &devices[0]))
+                        .collect(),
+                    None => detect(&model, images, &batch, &devices[0]),
+                };
+                let detections = match detections.map_err(|error| error.downcast()) {
+                    Ok(detections) => detections,
+                    // Damage far down a picture that is read part by part.
+                    Err(Ok(error)) => {
+                        report(&error);
+                        continue;
+                    }
+                    Err(Err(error)) => return Err(error),
+                };
+                for ((index, picture), mut detections) in batch.into_iter().zip(detections) {
+                    if let Some(classes) = &classes {
+                        detections.retain(|object| classes.contains(&object.label));
+                    }
+                    detections.paste_masks(picture.size(), MASK_THRESHOLD);
+                    detections.mask_probabilities = None;
                     let finding = Finding {
                         index,
                         picture,
@@ -221,7 +258,7 @@ impl Job for Detect {
             }
             drop((found, pictures));
             writer.join().expect("the writer does not panic")?;
-            anyhow::Ok(failed)
+            anyhow::Ok(failed.get())
         })?;
         match failed {
             0 => Ok(Outcome::Done),
@@ -238,32 +275,24 @@ fn skeleton(config: &FasterRcnnConfig) -> Vec<[usize; 2]> {
     keypoint.map_or_else(Vec::new, |keypoint| keypoint.skeleton.clone())
 }
 
+/// Finds the objects of whole pictures.
 fn detect<B: DetectionBackend>(
     model: &StandardFasterRcnn<B>,
     images: &[PathBuf],
-    pictures: &[(usize, RgbImage)],
-    classes: Option<&[usize]>,
+    pictures: &[(usize, Picture)],
     device: &B::Device,
 ) -> Result<Vec<Instances>> {
-    let tensors = pictures
-        .iter()
-        .map(|(_, image)| to_tensor::<B>(image, device));
-    let mut found = model
+    let tensors = pictures.iter().filter_map(|(_, picture)| match picture {
+        Picture::Whole(picture) => Some(to_tensor::<B>(picture, device)),
+        // Only tiles are read from these.
+        Picture::Strips(_) => None,
+    });
+    model
         .detect(&tensors.collect::<Vec<_>>())
         .map_err(|error| match error.image() {
             Some(index) => anyhow!("{}: {error}", images[pictures[index].0].display()),
             None => error.into(),
-        })?;
-    if let Some(classes) = classes {
-        for found in &mut found {
-            found.retain(|object| classes.contains(&object.label));
-        }
-    }
-    for (found, (_, picture)) in found.iter_mut().zip(pictures) {
-        found.paste_masks(Size::from_dimensions(picture.dimensions()), MASK_THRESHOLD);
-        found.mask_probabilities = None;
-    }
-    Ok(found)
+        })
 }
 
 /// Prints and draws what is found, until there is no more.
@@ -276,9 +305,9 @@ fn write(
 ) -> Result<()> {
     let ids = image_ids(images);
     for finding in findings {
-        let (index, mut picture, found) = (finding.index, finding.picture, finding.detections);
-        progress.suspend(|| printer.image(&images[index], ids[index], &picture, &found))?;
-        if let Some(folder) = &folder {
+        let (index, picture, found) = (finding.index, finding.picture, finding.detections);
+        progress.suspend(|| printer.image(&images[index], ids[index], picture.size(), &found))?;
+        if let (Some(folder), Picture::Whole(mut picture)) = (&folder, picture) {
             printer.draw(&mut picture, &found);
             folder.write(index, &picture)?;
         }

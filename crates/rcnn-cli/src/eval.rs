@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use image::RgbImage;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::tile::Views;
 use rcnn_burn::weights::Weights;
 use rcnn_data::{Dataset, Sample};
 use rcnn_eval::{EvalOptions, MAX_DETS, Tile, evaluate_with};
@@ -21,8 +22,9 @@ use crate::data::{self, DatasetArgs, files_of};
 use crate::files;
 use crate::output::tell_illegible;
 use crate::overwrite::{Guard, OverwriteArgs, check_report};
-use crate::progress::progress_bar;
+use crate::progress::{progress_bar, progress_bar_in_parts};
 use crate::source::{ModelArgs, positive};
+use crate::tiles::{Picture, TileArgs};
 
 /// Say how good a detector is on labelled pictures
 ///
@@ -32,7 +34,8 @@ use crate::source::{ModelArgs, positive};
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn eval --weights cells.bpk --data bccd --split test
-  rcnn eval --weights cells.bpk --data bccd --split test --format json --output report/")]
+  rcnn eval --weights cells.bpk --data bccd --split test --format json --output report/
+  rcnn eval --weights cars.bpk --data city --tile 640 --full-image")]
 pub(crate) struct EvalArgs {
     /// Weights: a file, or the name of published ones
     #[arg(long, short, value_name = "FILE|NAME")]
@@ -43,7 +46,9 @@ pub(crate) struct EvalArgs {
     dataset: DatasetArgs,
     #[command(flatten)]
     compute: ComputeArgs,
-    /// Images computed together
+    #[command(flatten)]
+    tiles: TileArgs,
+    /// Images, or tiles of one, computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive, hide_short_help = true)]
     batch_size: usize,
     /// Best detections of each class that count in an image; the model makes as many
@@ -88,6 +93,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         let most = &mut weights.config.roi_heads.detections_per_img;
         *most = args.max_dets.max(*most);
     }
+    let views = args.tiles.views(&weights.config, args.batch_size)?;
     let (mut dataset, names) = data::open_for(&weights, &args.dataset)?;
     if let Some(folder) = &args.output {
         let weights = [Path::new(&args.weights)];
@@ -100,6 +106,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     let device = args.compute.device.clone();
     let job = Find {
         weights,
+        views,
         dataset: &dataset,
         args: &args,
     };
@@ -204,6 +211,7 @@ fn say_which_shapes_are_missing(dataset: &Dataset, found: &[ImageInstances]) {
 
 struct Find<'a> {
     weights: Weights,
+    views: Option<Views>,
     dataset: &'a Dataset,
     args: &'a EvalArgs,
 }
@@ -215,16 +223,20 @@ impl Job for Find<'_> {
         let device = &devices[0];
         let model = self.args.model.load::<B>(self.weights, device)?;
         let model = model.cast(self.args.compute.dtype.into())?;
-        let progress = progress_bar(self.dataset.samples.len(), "images");
+        let total = self.dataset.samples.len();
+        let (progress, batch_size) = match self.views {
+            Some(_) => (progress_bar_in_parts(total, "images"), 1),
+            None => (progress_bar(total, "images"), self.args.batch_size),
+        };
         let mut all = Vec::new();
         let skip = self.args.dataset.skip_invalid;
-        for chunk in self.dataset.samples.chunks(self.args.batch_size) {
+        for chunk in self.dataset.samples.chunks(batch_size) {
             let (mut samples, mut images) = (Vec::new(), Vec::new());
             for sample in chunk {
                 match open_rgb(&sample.image) {
                     Ok(image) => {
                         samples.push(sample);
-                        images.push(to_tensor::<B>(&image, device));
+                        images.push(image);
                     }
                     Err(error) if skip => {
                         progress.suspend(|| eprintln!("left out: {error}"));
@@ -232,9 +244,15 @@ impl Job for Find<'_> {
                     Err(error) => return Err(Error::from(error).context(data::UNREADABLE)),
                 }
             }
-            let found = match images.is_empty() {
-                true => Vec::new(),
-                false => model.detect(&images)?,
+            let found = match &self.views {
+                Some(views) => images
+                    .into_iter()
+                    .map(|image| Picture::Whole(image).look(&model, views, &progress, device))
+                    .collect::<Result<_, _>>()?,
+                None => {
+                    let images = images.iter().map(|image| to_tensor::<B>(image, device));
+                    model.detect(&images.collect::<Vec<_>>())?
+                }
             };
             for (sample, mut found) in samples.into_iter().zip(found) {
                 found.paste_masks(sample.size, MASK_THRESHOLD);

@@ -33,6 +33,9 @@ mod source;
 #[cfg(feature = "models")]
 mod surgery;
 mod thresholds;
+#[cfg(feature = "data")]
+mod tile_data;
+mod tiles;
 #[cfg(feature = "train")]
 mod train;
 

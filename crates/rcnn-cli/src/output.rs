@@ -100,15 +100,14 @@ impl Printer {
         &mut self,
         path: &Path,
         image_id: u64,
-        image: &RgbImage,
+        size: Size,
         found: &Instances,
     ) -> Result<()> {
         let mut out = io::stdout().lock();
         let name = path.to_string_lossy();
         match self.style.format {
-            Format::Table => self.table(&mut out, &name, image, found)?,
+            Format::Table => self.table(&mut out, &name, size, found)?,
             Format::Json | Format::Jsonl => {
-                let size = Size::from_dimensions(image.dimensions());
                 let record =
                     ImageRecord::new(&name, size, found, &self.style.names.0, self.style.masks);
                 self.item(&mut out, &record)?;
@@ -156,10 +155,9 @@ impl Printer {
         &self,
         out: &mut impl Write,
         name: &str,
-        image: &RgbImage,
+        Size { height, width }: Size,
         found: &Instances,
     ) -> io::Result<()> {
-        let (width, height) = image.dimensions();
         let count = match found.len() {
             0 => "nothing found".to_string(),
             1 => "1 object".to_string(),

@@ -1,6 +1,6 @@
 //! Image files to the tensors that detectors take.
 
-pub use rcnn_image::{Animation, ImageError, ImageErrorKind, open_rgb, upright_size};
+pub use rcnn_image::{Animation, ImageError, ImageErrorKind, StripReader, open_rgb, upright_size};
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use image::RgbImage;

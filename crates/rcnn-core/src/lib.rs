@@ -10,6 +10,7 @@ pub use rcnn_ops as ops;
 pub use rcnn_ops::cpu;
 pub use rcnn_roi as roi;
 pub use rcnn_rpn as rpn;
+pub use rcnn_tile as tile;
 pub use rcnn_types as types;
 #[cfg(feature = "weights")]
 pub use weights_import as weights;

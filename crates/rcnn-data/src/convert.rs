@@ -65,21 +65,7 @@ pub fn convert(
     pictures: Pictures,
 ) -> Result<Written, DataError> {
     let io = DataError::io;
-    match fs::read_dir(folder).map(|mut entries| entries.next()) {
-        Ok(None) => {}
-        Ok(Some(_)) => {
-            return Err(DataError::NotEmpty {
-                path: folder.into(),
-            });
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io(folder)(error)),
-    }
-    let parent = match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(parent).map_err(io(parent))?;
+    let parent = new_folder(folder)?;
     // Beside the folder, since only within a file system can it be moved in one step.
     let started = TemporaryFolder::create_in(parent).map_err(io(parent))?;
 
@@ -106,6 +92,27 @@ pub fn convert(
             Format::Yolo => dropped(dataset, yolo::Lines::of(dataset).kept()),
         },
     })
+}
+
+/// Makes sure that a folder is new or empty, and returns that which it is to be in, which is made if need be.
+pub(crate) fn new_folder(folder: &Path) -> Result<&Path, DataError> {
+    let io = DataError::io;
+    match fs::read_dir(folder).map(|mut entries| entries.next()) {
+        Ok(None) => {}
+        Ok(Some(_)) => {
+            return Err(DataError::NotEmpty {
+                path: folder.into(),
+            });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(folder)(error)),
+    }
+    let parent = match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent).map_err(io(parent))?;
+    Ok(parent)
 }
 
 /// What a format has no place for that keeps of an object's extras only some.

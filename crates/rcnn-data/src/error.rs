@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rcnn_image::ImageError;
+
 use crate::problems::Problems;
 
 /// Why a data set could not be read or written.
@@ -87,6 +89,9 @@ pub enum DataError {
         /// The problems, of which some may be mere notes.
         problems: Problems,
     },
+    /// A picture cannot be read, or a part of it not be written.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// Something is where a data set was to be written.
     #[error("{}: not empty; name a new folder", path.display())]
     NotEmpty {

@@ -44,6 +44,13 @@ impl Extras {
         }
     }
 
+    /// The members that are true of an object wherever it is cut out: all but mask and keypoints.
+    pub(crate) fn without_shapes(mut self) -> Self {
+        let shapes = ["segmentation", "keypoints", "num_keypoints"];
+        self.0.retain(|(name, _)| !shapes.contains(&name.as_str()));
+        self
+    }
+
     /// The value of a member, in JSON.
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut members = self.iter();

@@ -39,6 +39,7 @@ mod repeat;
 mod shapes;
 mod split;
 mod text;
+pub mod tile;
 mod tree;
 mod turn;
 mod validate;

@@ -60,7 +60,20 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// [`MAX_BATCH_PIXELS`](crate::MAX_BATCH_PIXELS), the configuration was changed to an invalid one,
     /// or the backbone's feature maps contradict its levels.
     pub fn detect(&self, images: &[Tensor<B, 3>]) -> Result<Vec<Instances>, DetectError> {
-        self.detect_in(images, &mut Forward::inference())
+        self.detect_in(images, &self.transform, &mut Forward::inference())
+    }
+
+    /// [`detect`](Self::detect) on images that are resized to `scale` times their usual size first.
+    ///
+    /// # Errors
+    /// As [`detect`](Self::detect).
+    pub fn detect_at_scale(
+        &self,
+        images: &[Tensor<B, 3>],
+        scale: f32,
+    ) -> Result<Vec<Instances>, DetectError> {
+        let transform = self.transform.scaled(scale);
+        self.detect_in(images, &transform, &mut Forward::inference())
     }
 
     /// [`detect`](Self::detect) with a hook that sees the output of each layer under torchvision's
@@ -73,19 +86,21 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
         images: &[Tensor<B, 3>],
         hook: &mut dyn ForwardHook<B>,
     ) -> Result<Vec<Instances>, DetectError> {
-        self.detect_in(images, &mut Forward::with_hook(Phase::Inference, hook))
+        let cx = &mut Forward::with_hook(Phase::Inference, hook);
+        self.detect_in(images, &self.transform, cx)
     }
 
     fn detect_in(
         &self,
         images: &[Tensor<B, 3>],
+        transform: &GeneralizedRcnnTransform,
         cx: &mut Forward<'_, B>,
     ) -> Result<Vec<Instances>, DetectError> {
         if images.is_empty() {
             return Ok(Vec::new());
         }
         self.validate_config()?;
-        let images = self.transform.forward(images)?;
+        let images = transform.forward(images)?;
         cx.layer("transform", &images.tensors);
         let features = self.features_in(&images, cx)?;
         let sizes = &images.image_sizes;

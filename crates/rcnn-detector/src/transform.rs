@@ -140,6 +140,23 @@ impl GeneralizedRcnnTransform {
         require(positive, "image_std", std, "three positive numbers")
     }
 
+    /// The transform that brings images to `factor` times the size that this one brings them to in inference.
+    pub(crate) fn scaled(&self, factor: f32) -> Self {
+        let side = |side: usize| ((side as f64 * f64::from(factor)).round() as usize).max(1);
+        let size = |size: Size| Size::new(side(size.height), side(size.width));
+        Self {
+            min_size: self
+                .min_size
+                .last()
+                .map(|&last| side(last))
+                .into_iter()
+                .collect(),
+            max_size: side(self.max_size),
+            fixed_size: self.fixed_size.map(size),
+            ..self.clone()
+        }
+    }
+
     /// Size that an image is resized to in inference.
     ///
     /// torchvision fails where a side would fall below one pixel (a 30000x10 image); here it is one.

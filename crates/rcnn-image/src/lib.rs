@@ -1,6 +1,6 @@
 //! Image files for detectors, without tensors: [`open_rgb`] decodes as Pillow does, [`upright_size`]
 //! reads a size without decoding, by the same rules, [`Animation`] decodes all frames of a file, and [`encode`]
-//! writes.
+//! writes. [`StripReader`] reads parts of TIFF files that are too large for memory.
 //!
 //! With the feature `draw`, `draw` has a canvas for lines and text and draws detections.
 //! [`sheet`] lays several pictures out in one.
@@ -16,6 +16,7 @@ mod error;
 mod jpeg;
 mod read;
 pub mod sheet;
+mod strips;
 #[cfg(test)]
 mod tests;
 mod tiff;
@@ -25,6 +26,7 @@ pub use animation::{Animation, frame_count};
 pub use error::{ImageError, ImageErrorKind};
 pub use image::metadata::Orientation;
 pub use read::{Header, decode_rgb, open_rgb, upright_size};
+pub use strips::StripReader;
 pub use write::{encode, is_ours};
 
 /// The extensions of the files that are looked for in folders, in lower case. A file's format is

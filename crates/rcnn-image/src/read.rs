@@ -119,7 +119,7 @@ impl Header {
             }
             ImageFormat::Tiff => source.guard(|| {
                 file.rewind().map_err(io_error(path))?;
-                let mut tiff = Tiff::open(&source, BufReader::new(&mut file))?;
+                let mut tiff = Tiff::open(&source, BufReader::new(&mut file), MAX_PIXELS)?;
                 Ok(Self::new(tiff.size(), tiff.orientation()))
             }),
             _ => source.guard(|| {
@@ -252,9 +252,18 @@ impl Source<'_> {
     }
 
     pub(crate) fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
+        self.check_pixels(width, height, MAX_PIXELS)
+    }
+
+    pub(crate) fn check_pixels(
+        &self,
+        width: u32,
+        height: u32,
+        most: u64,
+    ) -> Result<(), ImageError> {
         match u64::from(width) * u64::from(height) {
             0 => Err(self.damaged("it has no pixels")),
-            1..=MAX_PIXELS => Ok(()),
+            pixels if pixels <= most => Ok(()),
             _ => Err(ImageErrorKind::TooLarge { width, height }.at(self.path)),
         }
     }
@@ -311,7 +320,7 @@ fn decode_with(source: &Source, bytes: &mut [u8]) -> Result<RgbImage, ImageError
         }
         ImageFormat::Tiff => {
             let palette = tiff_palette(bytes);
-            let mut tiff = Tiff::open(source, Cursor::new(&*bytes))?;
+            let mut tiff = Tiff::open(source, Cursor::new(&*bytes), MAX_PIXELS)?;
             let orientation = tiff.orientation();
             (tiff.size(), orientation, tiff.pixels(palette.as_ref())?)
         }

@@ -10,8 +10,8 @@ use rcnn_types::Size;
 
 use super::read::{decode, format_of};
 use super::{
-    Animation, Header, ImageError, ImageErrorKind, decode_rgb, encode, frame_count, is_ours,
-    open_rgb, upright_size,
+    Animation, Header, ImageError, ImageErrorKind, StripReader, decode_rgb, encode, frame_count,
+    is_ours, open_rgb, upright_size,
 };
 
 fn folder() -> PathBuf {
@@ -294,4 +294,89 @@ fn damaged_animations_end() {
             }
         }
     }
+}
+
+/// The part of a picture in a window, by cutting it out of the whole.
+fn cut(picture: &RgbImage, [left, top, right, bottom]: [u32; 4]) -> RgbImage {
+    image::imageops::crop_imm(picture, left, top, right - left, bottom - top).to_image()
+}
+
+#[test]
+fn parts_of_a_tiff_are_those_of_the_whole() {
+    let mut read = Vec::new();
+    for (name, path) in pictures() {
+        let Some(mut reader) = StripReader::open(&path).unwrap() else {
+            continue;
+        };
+        let whole = open_rgb(&path).unwrap();
+        let (width, height) = whole.dimensions();
+        assert_eq!(
+            reader.size(),
+            Size::from_dimensions((width, height)),
+            "{name}"
+        );
+        let windows = [
+            [0, 0, width, height],
+            [0, 0, width / 2, height / 3],
+            [width / 3, height / 4, width, height / 2],
+            [1, height / 2, width, height],
+            [0, 0, 1, 1],
+        ];
+        for window in windows {
+            assert!(
+                reader.window(window).unwrap() == cut(&whole, window),
+                "{name} {window:?}"
+            );
+        }
+        read.push(name);
+    }
+    for name in [
+        "rgb",
+        "rgb16",
+        "rgba",
+        "grey2",
+        "planar",
+        "cmyk",
+        "jpeg",
+        "jpeg_tiles",
+        "exif-1",
+    ] {
+        assert!(
+            read.contains(&format!("{name}.tiff")),
+            "{name} is not read in parts: {read:?}"
+        );
+    }
+    for name in ["palette.tiff", "exif-3.tiff", "float.tiff", "rgb.png"] {
+        assert!(!read.iter().any(|read| read == name), "{name}");
+    }
+}
+
+#[test]
+fn windows_move_over_strips_in_any_order() {
+    use tiff::encoder::{TiffEncoder, colortype::RGB8};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("strips.tiff");
+    let picture = RgbImage::from_fn(40, 101, |x, y| {
+        image::Rgb([x as u8, y as u8, (x * y) as u8])
+    });
+    let mut encoder = TiffEncoder::new(fs::File::create(&path).unwrap()).unwrap();
+    let mut image = encoder.new_image::<RGB8>(40, 101).unwrap();
+    image.rows_per_strip(8).unwrap();
+    image.write_data(picture.as_raw()).unwrap();
+
+    let mut reader = StripReader::open(&path).unwrap().unwrap();
+    for [top, bottom] in [[0, 20], [16, 36], [32, 52], [81, 101], [3, 5], [0, 101]] {
+        for [left, right] in [[0, 20], [16, 36], [20, 40]] {
+            let window = [left, top, right, bottom];
+            assert!(
+                reader.window(window).unwrap() == cut(&picture, window),
+                "{window:?}"
+            );
+        }
+    }
+    // Its directory is at the end.
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(StripReader::open(&path).is_err());
 }

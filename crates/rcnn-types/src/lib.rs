@@ -13,6 +13,7 @@ mod instances;
 mod keypoints;
 mod mask;
 mod size;
+mod tiles;
 pub mod validate;
 
 pub use boxes::{BBox, BoxRules};
@@ -25,3 +26,4 @@ pub use instances::{ImageInstances, Instance, Instances};
 pub use keypoints::{Keypoints, Skeleton};
 pub use mask::{MASK_THRESHOLD, Mask, MaskError, MaskProbabilities};
 pub use size::Size;
+pub use tiles::{TileGrid, Window};

@@ -13,6 +13,7 @@ mod prune;
 mod serve;
 mod shapes;
 mod simd;
+mod tiles;
 mod train;
 mod weights;
 

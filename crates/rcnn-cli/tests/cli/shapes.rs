@@ -116,6 +116,23 @@ fn masks_and_keypoints_are_printed_in_every_form() {
 }
 
 #[test]
+fn tiles_and_mirrored_views_keep_masks_and_keypoints() {
+    for views in [
+        &["--tile", "48", "--merge", "nmm", "--match-thresh", "0.2"][..],
+        &["--tta", "flip", "--merge", "wbf"],
+        &["--tile", "48", "--merge", "nms"],
+    ] {
+        let found = detect(*RUN, &[views, &["--format", "json"]].concat());
+        let detections = found[0]["detections"].as_array().expect("an array");
+        assert!(!detections.is_empty());
+        for found in detections {
+            assert_eq!(found["segmentation"]["size"], json!([64, 64]));
+            assert_eq!(found["keypoints"].as_array().map(Vec::len), Some(6));
+        }
+    }
+}
+
+#[test]
 fn evaluation_has_masks_and_keypoints_and_shows_the_worst() {
     let args = [
         "--data",

@@ -7,6 +7,7 @@ mod converting;
 mod layouts;
 mod loading;
 mod shapes;
+mod tiling;
 mod values;
 mod voc;
 mod yolo;

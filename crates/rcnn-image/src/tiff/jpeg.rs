@@ -1,6 +1,7 @@
 //! JPEG within TIFF, decoded as JPEG files are.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use tiff::decoder::ChunkType;
 use tiff::tags::Tag;
@@ -23,19 +24,29 @@ const START: usize = 2;
 const END: &[u8] = b"\xff\xd9";
 
 impl<R: Read + Seek> Tiff<'_, R> {
-    /// The pixels as they are stored, in RGB, if they are grey, RGB or YCbCr in strips or tiles of JPEG.
-    pub(super) fn jpeg_pixels(&mut self) -> Result<Option<Vec<u8>>, ImageError> {
-        let source = self.source;
+    /// Meaning of the channels, as the file has it.
+    fn photometric(&mut self) -> u64 {
+        let tag = self
+            .decoder
+            .find_tag_unsigned(Tag::PhotometricInterpretation);
+        tag.ok().flatten().unwrap_or(RGB)
+    }
+
+    /// Whether the pixels are grey, RGB or YCbCr in strips or tiles of JPEG.
+    pub(super) fn is_jpeg(&mut self) -> bool {
+        let colours = self.photometric();
         let mut tag = |tag| self.decoder.find_tag_unsigned(tag).ok().flatten();
-        let colours = tag(Tag::PhotometricInterpretation).unwrap_or(RGB);
         let is_known = matches!(
             (colours, tag(Tag::SamplesPerPixel).unwrap_or(1)),
             (BLACK_IS_ZERO, 1) | (RGB | YCBCR, 3)
         );
         let is_chunky = tag(Tag::PlanarConfiguration).unwrap_or(CHUNKY) == CHUNKY;
-        if tag(Tag::Compression) != Some(JPEG) || !is_known || !is_chunky {
-            return Ok(None);
-        }
+        tag(Tag::Compression) == Some(JPEG) && is_known && is_chunky
+    }
+
+    /// The pixels of some bands as they are stored, in RGB, where they [are JPEG](Self::is_jpeg).
+    pub(super) fn jpeg_pixels(&mut self, bands: Range<u32>) -> Result<Vec<u8>, ImageError> {
+        let source = self.source;
         let [offsets, lengths] = match self.decoder.get_chunk_type() {
             ChunkType::Strip => [Tag::StripOffsets, Tag::StripByteCounts],
             ChunkType::Tile => [Tag::TileOffsets, Tag::TileByteCounts],
@@ -45,25 +56,25 @@ impl<R: Read + Seek> Tiff<'_, R> {
             .and_then(|offsets| Ok((offsets, lengths?)))
             .map_err(|e| error(source, e))?;
         let mut head = ADOBE.to_vec();
-        head[ADOBE.len() - 1] = u8::from(colours == YCBCR);
+        head[ADOBE.len() - 1] = u8::from(self.photometric() == YCBCR);
         if let Ok(tables) = self.decoder.get_tag_u8_vec(Tag::JPEGTables) {
             let tables = tables.get(START..).unwrap_or_default();
             head.extend_from_slice(tables.strip_suffix(END).unwrap_or(tables));
         }
 
-        let (width, height) = (self.size.0 as usize, self.size.1 as usize);
         let most = self.decoder.chunk_dimensions();
-        let across = self.size.0.div_ceil(most.0) as usize;
-        let parts = across * self.size.1.div_ceil(most.1) as usize;
+        let across = self.chunks_across();
+        let parts = across as usize * self.bands().1 as usize;
         let found = offsets.len().min(lengths.len());
         if found < parts {
             return Err(source.damaged(format!("it has {found} of {parts} strips or tiles")));
         }
-        let mut pixels = vec![0; 3 * width * height];
+        let mut pixels = self.empty_bands(&bands);
         // Tiles reach over the picture's edges, but not by any number of pixels.
-        let most_decoded = 4 * width * height + (1 << 22);
+        let most_decoded = 4 * pixels.len() / 3 + (1 << 22);
         let mut decoded = 0;
-        for (place, (offset, length)) in offsets.into_iter().zip(lengths).take(parts).enumerate() {
+        for place in bands.start * across..bands.end * across {
+            let (offset, length) = (offsets[place as usize], lengths[place as usize]);
             let mut bytes = head.clone();
             let file = self.decoder.inner();
             let read = file
@@ -75,7 +86,7 @@ impl<R: Read + Seek> Tiff<'_, R> {
             bytes.drain(head.len()..(head.len() + START).min(bytes.len()));
             let jpeg = Jpeg::open(source, &bytes)?;
             let (columns, rows) = jpeg.size();
-            let least = self.decoder.chunk_data_dimensions(place as u32);
+            let least = self.decoder.chunk_data_dimensions(place);
             if !(least.0..=most.0).contains(&columns) || !(least.1..=most.1).contains(&rows) {
                 return Err(source.damaged(format!("it has a part of {columns}x{rows} pixels")));
             }
@@ -83,16 +94,8 @@ impl<R: Read + Seek> Tiff<'_, R> {
             if decoded > most_decoded {
                 return Err(source.damaged("its strips or tiles are far larger than the picture"));
             }
-            let left = place % across * most.0 as usize;
-            let top = place / across * most.1 as usize;
-            let used = 3 * least.0 as usize;
-            let part = jpeg.pixels()?;
-            let lines = part.chunks_exact(3 * columns as usize);
-            for (line, y) in lines.zip(top..top + least.1 as usize) {
-                let start = 3 * (y * width + left);
-                pixels[start..start + used].copy_from_slice(&line[..used]);
-            }
+            self.place(&jpeg.pixels()?, columns, place, &bands, &mut pixels);
         }
-        Ok(Some(pixels))
+        Ok(pixels)
     }
 }
