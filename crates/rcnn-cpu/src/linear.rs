@@ -18,8 +18,9 @@ const INPUTS: usize = 512;
 /// Rows of which a piece stays in a thread's cache, beside the weights that they meet.
 const FEW_ROWS: usize = 256;
 
-/// Blocks of outputs that a thread has at once, for few rows.
-const OUTPUT_BLOCKS: usize = 4;
+/// Blocks of outputs that a thread has at once, for few rows. The weights of each input lie on another page of memory, of
+/// which more is read for each time that it is opened.
+const OUTPUT_BLOCKS: usize = 8;
 
 /// A linear layer.
 pub struct Linear<'a> {
@@ -106,20 +107,22 @@ fn by_rows(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
 fn by_outputs(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
     let Linear { ins, outs, .. } = *layer;
     let all = outs / BLOCK;
+    // Two tasks for each thread at least, where they are not too small for it.
+    let each = match all >= 2 * OUTPUT_BLOCKS * rayon::current_num_threads() {
+        true => OUTPUT_BLOCKS,
+        false => OUTPUT_BLOCKS / 2,
+    };
     let bias = layer.epilogue();
     let bias = &bias.by_block(all);
     let piece = piece(ins);
     let mut output = Floats::new(rows * outs);
     let whole = Region::whole(output.blocks_mut(), [1, rows, all]);
-    let tasks: Vec<_> = whole
-        .chunks(Axis::Column, OUTPUT_BLOCKS)
-        .enumerate()
-        .collect();
+    let tasks: Vec<_> = whole.chunks(Axis::Column, each).enumerate().collect();
     let tasks = tasks.into_par_iter().with_max_len(1);
     tasks.for_each_init(
-        || Scratch::new(piece * OUTPUT_BLOCKS),
+        || Scratch::new(piece * each),
         |weights, (i, mut out)| {
-            let (first_block, panels) = (i * OUTPUT_BLOCKS, Panels::new(out.size(Axis::Column)));
+            let (first_block, panels) = (i * each, Panels::new(out.size(Axis::Column)));
             for first in (0..ins).step_by(piece) {
                 let part = piece.min(ins - first);
                 gather(layer, first_block, first..first + part, panels, weights);

@@ -35,6 +35,8 @@ mod tests {
             (400, 600, 80),
             (3, 40, 16),
             (90, 20, 7),
+            // More than a few outputs for each thread.
+            (66, 130, 1072),
         ] {
             for bias in [true, false] {
                 let module = LinearConfig::new(ins, outs).with_bias(bias).init(&device);
