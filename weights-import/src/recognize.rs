@@ -97,32 +97,38 @@ pub(crate) fn check_anchors(shapes: &Shapes, config: &FasterRcnnConfig) -> Resul
 
 /// What to pass where a detector has other anchors than is usual over its backbone.
 fn unknown_anchors(anchors: usize, levels: usize) -> String {
-    let ratios = match anchors.is_multiple_of(3) {
-        true => "[0.5, 1, 2]",
-        false => "[1]",
-    };
-    let sizes = match ratios {
-        "[1]" => anchors,
-        _ => anchors / 3,
-    };
-    // As an example, sizes up to torchvision's largest, each twice the one before.
-    let sizes: Vec<String> = (0..sizes.min(MAX_EXAMPLE))
-        .rev()
-        .map(|octaves| (512 >> octaves).to_string())
-        .collect();
     let each = |one: &str| vec![one; levels.min(MAX_EXAMPLE)].join(", ");
     let maps = match levels {
         1 => "its one feature map".to_string(),
         _ => format!("{levels} feature maps"),
     };
+    let (sizes, ratios, end) = match anchor_example(anchors) {
+        Some([sizes, ratios]) => (each(&sizes), each(&ratios), " for example"),
+        None => (each("[...]"), each("[...]"), ""),
+    };
     format!(
         "{anchors} anchors at each location of {maps}: weights do not tell their sizes and ratios. Pass --config \
          FILE (Weights::open_with) with those that the model was trained with, for each map a list of sizes in \
          pixels and one of ratios, height to width, whose product is {anchors}: {{\"rpn_anchor_generator\": \
-         {{\"sizes\": [{}], \"aspect_ratios\": [{}]}}}} for example",
-        each(&format!("[{}]", sizes.join(", "))),
-        each(ratios)
+         {{\"sizes\": [{sizes}], \"aspect_ratios\": [{ratios}]}}}}{end}"
     )
+}
+
+/// Sizes and ratios of that many anchors: sizes up to torchvision's largest, each twice the one before.
+fn anchor_example(anchors: usize) -> Option<[String; 2]> {
+    let ratios = [
+        (3, "[0.5, 1, 2]"),
+        (1, "[1]"),
+        (2, "[1, 2]"),
+        (4, "[0.25, 0.5, 1, 2]"),
+    ];
+    let few = |(count, _): &(usize, &str)| {
+        anchors > 0 && anchors.is_multiple_of(*count) && anchors / count <= MAX_EXAMPLE
+    };
+    let (count, ratios) = ratios.into_iter().find(few)?;
+    let sizes = (0..anchors / count).rev().map(|octave| 512 >> octave);
+    let sizes: Vec<usize> = sizes.collect();
+    Some([format!("{sizes:?}"), ratios.to_string()])
 }
 
 fn num_classes(shapes: &Shapes) -> Result<usize, String> {
@@ -205,4 +211,24 @@ fn foreign(shapes: &Shapes) -> String {
         first.join(", "),
         BackboneConfig::names().collect::<Vec<_>>().join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::anchor_example;
+
+    /// The example for 16 anchors had six.
+    #[test]
+    fn an_example_has_as_many_anchors_as_it_is_for() {
+        let count = |list: &String| list.split(',').count();
+        for anchors in 1..40 {
+            if let Some([sizes, ratios]) = anchor_example(anchors) {
+                assert_eq!(count(&sizes) * count(&ratios), anchors);
+            }
+        }
+        let example = ["[64, 128, 256, 512]", "[0.25, 0.5, 1, 2]"].map(String::from);
+        assert_eq!(anchor_example(16), Some(example));
+        assert_eq!(anchor_example(0), None);
+        assert_eq!(anchor_example(31), None);
+    }
 }

@@ -7,7 +7,8 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use rcnn_burn::freeze::{FreezePlan, FreezeState, Rule};
 use rcnn_burn::ops::DetectionBackend;
-use rcnn_burn::weights::{StoredTensor, Weights, torchvision_names};
+use rcnn_burn::rpn::AnchorGenerator;
+use rcnn_burn::weights::{ConfigOrigin, StoredTensor, Weights, torchvision_names};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
 use serde_json::json;
 
@@ -128,6 +129,12 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                     writeln!(out, "architecture  {}", architecture(config))?;
                     writeln!(out, "classes       {}", classes(config))?;
                     writeln!(out, "configuration {origin}")?;
+                    let anchors = anchors(&config.rpn.anchor_generator);
+                    let assumed = match origin {
+                        ConfigOrigin::Recognized => "; assumed, as weights tell only their number",
+                        _ => "",
+                    };
+                    writeln!(out, "anchors       {anchors}{assumed}")?;
                     if let Some(network) = config.backbone.architecture() {
                         writeln!(out, "norm epsilon  {:?}", network.norm_eps())?;
                     }
@@ -219,6 +226,18 @@ fn architecture(config: &FasterRcnnConfig) -> String {
         "{family}, {}, RPN with {} convolution(s), box head: {}{regression}",
         config.backbone, config.rpn.conv_depth, heads.box_head
     )
+}
+
+/// Sizes of each level, and the ratios of the first.
+fn anchors(generator: &AnchorGenerator) -> String {
+    let list = |values: &Vec<f32>| {
+        let values: Vec<String> = values.iter().map(f32::to_string).collect();
+        values.join(", ")
+    };
+    let sizes: Vec<String> = generator.sizes.iter().map(list).collect();
+    let ratios = generator.aspect_ratios.first().map(list);
+    let ratios = ratios.unwrap_or_default();
+    format!("{} px, ratios {ratios}", sizes.join("; "))
 }
 
 /// Multiply-accumulates in JSON.
@@ -334,6 +353,17 @@ fn mebibytes(bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn anchors_are_listed_by_level() {
+        for (name, expected) in [
+            ("vgg16", "32, 64, 128, 256, 512 px, ratios 0.5, 1, 2"),
+            ("resnet50", "32; 64; 128; 256; 512 px, ratios 0.5, 1, 2"),
+        ] {
+            let config = FasterRcnnConfig::named(name, 2).expect("a backbone");
+            assert_eq!(anchors(&config.rpn.anchor_generator), expected);
+        }
+    }
 
     #[test]
     fn a_mask_rcnn_was_called_a_faster_rcnn() {

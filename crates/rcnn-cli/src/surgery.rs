@@ -74,8 +74,9 @@ struct OperationArgs {
     /// Make a stage of the body the identity; may be repeated
     #[arg(long, value_name = "STAGE")]
     drop_stage: Vec<String>,
-    /// Make a residual block the identity; may be repeated
-    #[arg(long, value_name = "STAGE.BLOCK")]
+    /// Make a block the identity, in the architecture's own terms: layer3.1 of a ResNet, 4.1 of a
+    /// MobileNet, conv5_2 of a VGG; may be repeated
+    #[arg(long, value_name = "BLOCK")]
     drop_block: Vec<String>,
     /// 3x3 convolutions of the region proposal network, from 0
     #[arg(long, value_name = "N")]
