@@ -45,6 +45,10 @@ def plain(min_size, max_size, **pool):
     }
 
 
+FIVE = {"output_size": [5, 5]}
+NARROW = {"variant": "features", "representation_size": 64}  # a small box head, so that the case is quick
+THREE_SIZES = {"sizes": [[32, 64, 128]], "aspect_ratios": [[0.5, 1.0, 2.0]]}
+
 CASES = [
     case(
         "resnet18_frozen", "resnet18", 4, [("resnet18/a~20", 90, 141), ("resnet18/b~20", 150, 100)],
@@ -145,8 +149,25 @@ CASES = [
         gains(8, 1, 32, 4, bias=16), plain(256, 400), norm="batch", variant="features",
     ),
     case(
+        "mobilenet_v3_large_features", "mobilenet_v3_large", 4, [("features/large~1", 130, 150)],
+        gains(8, 1, 32, 4, bias=16), plain(256, 400, **FIVE), norm="batch", **NARROW,
+    ),
+    case(
         "mobilenet_v3_small_features", "mobilenet_v3_small", 4, [("features/small~0", 130, 150)],
         gains(8, 1, 32, 4, bias=16), plain(256, 400), norm="frozen", variant="features",
+    ),
+    case(
+        "vgg16_features", "vgg16", 4, [("features/vgg16~0", 100, 130)],
+        gains(0.25, 0.0625, 0.5, 0.25, bias=4), plain(160, 224, **FIVE), norm="none", **NARROW,
+    ),
+    case(
+        "vgg11_bn_features", "vgg11_bn", 4, [("features/vgg11_bn~0", 130, 100)],
+        gains(8, 1, 32, 4, bias=16), plain(192, 256, **FIVE), norm="batch", **NARROW,
+    ),
+    case(
+        "vgg16_roi_pool", "vgg16", 4, [("roi_pool/a~2", 100, 130), ("roi_pool/b~2", 120, 90)],
+        gains(0.25, 0.0625, 0.5, 0.25, bias=4), {"rpn_anchor_generator": THREE_SIZES}, norm="none",
+        variant="paper", trim=1, representation_size=64,
     ),
     case(
         "custom_backbone", "custom", 4, [("custom/a~0", 110, 140), ("custom/b~0", 128, 96)],

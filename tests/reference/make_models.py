@@ -136,13 +136,12 @@ def build(case):
         model = getattr(detection, case["arch"])(
             weights=None, weights_backbone=None, num_classes=case["num_classes"], **options
         )
-    elif case["variant"] == "paper":
-        model = FasterRCNN(
-            features(case),
-            box_head=TwoMLPHead(512 * 7 * 7, 4096),
-            box_predictor=FastRCNNPredictor(4096, case["num_classes"]),
-            **options,
-        )
+    elif case["variant"] in ("features", "paper"):
+        backbone, (height, width) = features(case), options["box_roi_pool"].output_size
+        size = case.get("representation_size", 4096 if case["variant"] == "paper" else 1024)
+        head = TwoMLPHead(backbone.out_channels * height * width, size)
+        predictor = FastRCNNPredictor(size, case["num_classes"])
+        model = FasterRCNN(backbone, box_head=head, box_predictor=predictor, **options)
     else:
         if case["variant"] == "custom":
             backbone = custom_backbone()
@@ -155,8 +154,6 @@ def build(case):
                 returned_layers=case.get("returned_layers"),
                 trainable_layers=case.get("trainable_layers", 3),
             )
-        elif case["variant"] == "features":
-            backbone = features(case)
         else:
             backbone = resnet_fpn_backbone(
                 backbone_name=case["arch"],

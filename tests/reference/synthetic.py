@@ -21,7 +21,7 @@ The rule, which the Rust tests repeat bit for bit:
   2-D and 4-D ``*.weight``          0       f32(sqrt(6 / product(shape[1:])))
   ================================  ======  =====================================
 
-* The base of ``backbone.body.*.bias``, the body's norms, is the case's ``body_bias`` if it has one, and that of
+* The base of ``backbone.*.bias``, but for the pyramid's, is the case's ``body_bias`` if it has one, and that of
   one-dimensional ``*.weight`` its ``norm_weight``.
 * ``scale`` is then multiplied by the tensor's gain, a power of two (1 unless the case lists one).
 * Image ``name``: channel ``c`` of pixel ``(y, x)`` is ``(3 * coarse + fine) // 4``, where
@@ -81,7 +81,7 @@ def values(key, shape, gain=1.0, body_bias=0.0, norm_weight=0.6):
     base, scale = base_and_scale(key, shape)
     if len(shape) == 1 and key.endswith(".weight"):
         base = norm_weight
-    if key.startswith("backbone.body.") and key.endswith(".bias"):
+    if key.startswith("backbone.") and not key.startswith("backbone.fpn.") and key.endswith(".bias"):
         base = body_bias
     return np.float32(base) + np.float32(scale) * np.float32(gain) * signed(key, shape)
 

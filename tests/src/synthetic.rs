@@ -25,7 +25,7 @@ fn weight(key: &str, shape: &[usize], gain: f32, changes: &Changes) -> Vec<f32> 
     } else if key.ends_with("running_mean") {
         (0.0, 0.1)
     } else if key.ends_with(".bias") {
-        let body = key.starts_with("backbone.body.");
+        let body = key.starts_with("backbone.") && !key.starts_with("backbone.fpn.");
         (if body { changes.body_bias } else { 0.0 }, 0.05)
     } else if shape.len() == 1 {
         (changes.norm_weight, 0.12)
@@ -48,7 +48,7 @@ fn weight(key: &str, shape: &[usize], gain: f32, changes: &Changes) -> Vec<f32> 
 pub struct Changes {
     /// Factors of the scale, by name.
     pub gains: HashMap<String, f32>,
-    /// Base of the biases of the body's norms.
+    /// Base of the biases of the body.
     pub body_bias: f32,
     /// Base of the weights of norms.
     pub norm_weight: f32,

@@ -81,11 +81,12 @@ pub(crate) fn config(case: &Value) -> FasterRcnnConfig {
             FasterRcnnConfig::new(backbone, num_classes)
         }
     };
-    if text("variant") == "narrow" {
+    if case.get("representation_size").is_some() {
         config.roi_heads.box_head = BoxHeadConfig::TwoMlp {
             representation_size: size("representation_size"),
         };
     }
+    config.roi_heads.box_dropout = 0.0; // torchvision's box heads have none
     // The options carry torchvision's names, as the configuration's JSON does.
     let mut json = serde_json::to_value(&config).expect("JSON");
     for options in [&case["options"], &case["branches"]] {
@@ -343,9 +344,10 @@ const SMALL: [&str; 6] = [
 
 /// Cases of many operations, left out where each takes its time, and one whose box head is larger than a buffer of
 /// Mesa's software adapter.
-const LARGE: [&str; 12] = [
+const LARGE: [&str; 16] = [
     "mobilenet_v2_features",
     "mobilenet_v3_large_320",
+    "mobilenet_v3_large_features",
     "mobilenet_v3_small_features",
     "mobilenet_v3_small_frozen",
     "resnet101_frozen",
@@ -355,6 +357,9 @@ const LARGE: [&str; 12] = [
     "resnet34_layers23",
     "resnet50_frozen",
     "resnext50_32x4d_frozen",
+    "vgg11_bn_features",
+    "vgg16_features",
+    "vgg16_roi_pool",
     "wide_resnet50_2_frozen",
 ];
 
@@ -369,10 +374,32 @@ pub(crate) fn checks<B: DetectionBackend>(extent: Extent) -> Vec<Check<B>> {
         Check::new(name, check)
     };
     let large = LARGE.into_iter().filter(|_| extent == Extent::All);
-    let cases = SMALL.into_iter().chain(large).map(case);
-    cases
-        .chain([Check::new("custom_backbone", custom_backbone::<B>)])
-        .collect()
+    let mut checks: Vec<_> = SMALL.into_iter().chain(large).map(case).collect();
+    checks.push(Check::new("custom_backbone", custom_backbone::<B>));
+    if extent == Extent::All {
+        checks.push(Check::new("backbones", backbones::<B>));
+    }
+    checks
+}
+
+/// Feature maps of backbones that are in no whole detector here, as `features` of torchvision's classifiers.
+fn backbones<B: DetectionBackend>(device: &B::Device) {
+    let fixture = Fixture::open("backbones");
+    let images = images::<B>(&fixture.settings, device);
+    for arch in fixture.settings["archs"].as_array().expect("names") {
+        let arch = arch.as_str().expect("a name");
+        let config = BackboneConfig::named(&format!("{arch}_features")).expect("a backbone");
+        let backbone = config.init::<B>(device).expect("a network");
+        let mut backbone = backbone.expect("no custom one");
+        let shapes = parameter_shapes(&backbone);
+        let of_detector = |name: &str| format!("backbone.{name}");
+        let weights = synthetic::state_dict(&shapes, &Default::default(), of_detector);
+        load_state_dict(&mut backbone, weights, true).expect("the rule covers every parameter");
+        let input = Tensor::stack(images.clone(), 0);
+        let maps = backbone.forward(input, &mut Forward::inference());
+        let (_, map) = maps.iter().next().expect("a map");
+        fixture.assert_sampled(arch, map.clone(), FEATURES);
+    }
 }
 
 /// What runs on the host alone.
