@@ -60,15 +60,12 @@ fn merges_are_those_of_sahi_and_ensemble_boxes() {
             let merged = merge.apply(instances(&case.found), PICTURE, wanted.views.unwrap_or(1));
             assert_eq!(merged.labels, expected.labels, "{merge:?}");
             let scores = merged.scores.unwrap();
-            for i in 0..scores.len() {
-                assert!(
-                    (scores[i] - expected.scores[i]).abs() < 2e-5,
-                    "{merge:?}: score {i}"
-                );
-                for (edge, wanted) in merged.boxes[i].iter().zip(expected.boxes[i]) {
-                    assert!((edge - wanted).abs() < 2e-3, "{merge:?}: box {i}");
-                }
-            }
+            let same = |ours: f32, theirs: f32, most: f32| (ours - theirs).abs() < most;
+            let mut scores = scores.iter().zip(&expected.scores);
+            assert!(scores.all(|(a, b)| same(*a, *b, 2e-5)), "{merge:?}");
+            let edges = merged.boxes.iter().flatten();
+            let mut edges = edges.zip(expected.boxes.iter().flatten());
+            assert!(edges.all(|(a, b)| same(*a, *b, 2e-3)), "{merge:?}");
         }
     }
 }
