@@ -1,6 +1,5 @@
 //! Source of weights: a file, or torchvision's published ones by name.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use rcnn_burn::bundled::{self, BLOOD_CELLS};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{self, Checkpoint, Weights, WeightsError, published};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_files::read_text;
 use rcnn_types::parse_class_names;
 
 /// Which of the models in a file is meant.
@@ -145,7 +145,7 @@ impl ModelArgs {
             weights.config.transform.max_size = max_size;
         }
         if let Some(file) = &self.labels {
-            let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            let text = read_text(file).with_context(|| file.display().to_string())?;
             let names = parse_class_names(&text, weights.config.num_classes);
             weights.config.class_names = names.with_context(|| file.display().to_string())?;
         }
@@ -206,10 +206,8 @@ fn fetch(published: &published::Published) -> Result<PathBuf> {
 }
 
 fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    // Editors on Windows begin a file with a byte order mark.
-    let text = text.trim_start_matches('\u{feff}');
-    serde_json::from_str(text).with_context(|| format!("{}: no JSON object", path.display()))
+    let text = read_text(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| format!("{}: no JSON object", path.display()))
 }
 
 /// Prints the weights that go by a name.

@@ -12,6 +12,7 @@ use rcnn_burn::rpn::AnchorGenerator;
 use rcnn_burn::surgery::Operation;
 use rcnn_burn::weights::{SurgeryReport, Weights};
 use rcnn_burn::{Backend, Size, StandardFasterRcnn};
+use rcnn_files::read_text;
 use serde_json::Value;
 
 use crate::Outcome;
@@ -150,7 +151,7 @@ fn read_anchors(path: &Path) -> Result<AnchorGenerator> {
             path.display()
         )
     };
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = read_text(path).with_context(|| path.display().to_string())?;
     let mut json: Value = serde_json::from_str(&text).with_context(expected)?;
     if let Some(inner) = json.get_mut("rpn_anchor_generator") {
         json = inner.take();

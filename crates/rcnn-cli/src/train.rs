@@ -11,6 +11,7 @@ use rcnn_burn::freeze::{Change, Rule};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::surgery::Operation;
 use rcnn_data::{Format, LoadError};
+use rcnn_files::read_text;
 use rcnn_train::{
     Decay, LearningRateFactor, OptimizerKind, Progress, Report, Run, TrainConfig, TrainError,
 };
@@ -359,7 +360,7 @@ fn resume(args: &TrainArgs) -> Result<Run> {
 
 /// Reads a run's description; paths in it are relative to it.
 pub(crate) fn read(file: &Path) -> Result<TrainConfig> {
-    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let text = read_text(file).with_context(|| file.display().to_string())?;
     let mut config = TrainConfig::from_toml(&text).with_context(|| file.display().to_string())?;
     let folder = file.parent().unwrap_or(Path::new(""));
     if !config.data.as_os_str().is_empty() {

@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use encoding_rs::UTF_8;
-use rcnn_files::Content;
+use rcnn_files::{Content, decode_text};
 use rcnn_types::Size;
 
 use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
@@ -19,7 +18,6 @@ use crate::error::DataError;
 use crate::extras::Extras;
 use crate::pictures::PictureFinder;
 use crate::problems::{ProblemKind, Problems};
-use crate::text::decode;
 
 mod file;
 mod layout;
@@ -80,7 +78,7 @@ pub(crate) fn read(layout: Layout, options: &ReadOptions) -> Result<Annotations,
 fn parse(path: &Path, with_extras: bool) -> Result<File, DataError> {
     let bytes = fs::read(path).map_err(DataError::io(path))?;
     let head = bytes[..bytes.len().min(Content::HEAD)].to_vec();
-    let file = decode(bytes, UTF_8).and_then(|text| {
+    let file = decode_text(bytes).and_then(|text| {
         let file = File::parse(&text, with_extras);
         file.map_err(|error| error.to_string())
     });

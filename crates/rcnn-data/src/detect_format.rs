@@ -126,7 +126,7 @@ impl Layout {
                     format.map_or("labels of a known format".into(), |f| format!("{f} labels"));
                 let json = coco::why_not(&tree).map_or(String::new(), |why| format!("; {why}"));
                 Err(unknown(format!(
-                    "no {what}; found are {}{json}",
+                    "no {what}; found: {}{json}",
                     tree.summary()
                 )))
             }

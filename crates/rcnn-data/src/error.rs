@@ -60,7 +60,7 @@ pub enum DataError {
     },
     /// No picture has a label file, so that all would be background.
     #[error(
-        "{}: none of {images} pictures has a label file, the first not {}; found are {found}",
+        "{}: none of {images} pictures has a label file, the first not {}; found: {found}",
         root.display(), expected.display()
     )]
     NoLabels {

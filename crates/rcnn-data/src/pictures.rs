@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
+use rcnn_image::has_image_name;
 
 use crate::files::{folded, pictures_below};
 use crate::tree::{is_split_name, name_of};
@@ -119,8 +120,12 @@ impl PictureFinder {
     }
 }
 
-/// A name with `/` between its parts and without `%20`.
+/// A name with `/` between its parts and without `%20`, an address without its query.
 fn decoded(name: &str) -> Cow<'_, str> {
+    let name = match name.split_once('?') {
+        Some((path, _)) if name.contains("://") && has_image_name(Path::new(path)) => path,
+        _ => name,
+    };
     let name = match name.contains('%') {
         true => percent_decode_str(name)
             .decode_utf8()

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use rcnn_files::decode_text;
 
 use crate::error::DataError;
 
@@ -13,22 +14,7 @@ const DECLARATION: usize = 200;
 /// Reads a text file: UTF-8, or UTF-16 with a byte order mark.
 pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     let bytes = fs::read(path).map_err(DataError::io(path))?;
-    decode(bytes, UTF_8).map_err(|reason| DataError::malformed(path, reason))
-}
-
-/// Decodes a text, by its byte order mark if it has one.
-pub(crate) fn decode(mut bytes: Vec<u8>, otherwise: &'static Encoding) -> Result<String, String> {
-    let (encoding, mark) = Encoding::for_bom(&bytes).unwrap_or((otherwise, 0));
-    if encoding != UTF_8 {
-        let text = encoding.decode_without_bom_handling_and_without_replacement(&bytes[mark..]);
-        let text = text.ok_or_else(|| format!("not a text in {}", encoding.name()))?;
-        return Ok(text.into_owned());
-    }
-    bytes.drain(..mark);
-    String::from_utf8(bytes).map_err(|error| {
-        let (place, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
-        format!("not UTF-8: byte {:#04x} at {place}", bytes[place])
-    })
+    decode_text(bytes).map_err(|reason| DataError::malformed(path, reason))
 }
 
 /// Decodes an XML document, by its byte order mark or its declaration.
@@ -38,7 +24,12 @@ pub(crate) fn decode_xml(bytes: Vec<u8>) -> Result<String, String> {
         [0, b'<', ..] => UTF_16BE,
         _ => declared(&bytes)?,
     };
-    decode(bytes, encoding)
+    if encoding == UTF_8 || Encoding::for_bom(&bytes).is_some() {
+        return decode_text(bytes);
+    }
+    let text = encoding.decode_without_bom_handling_and_without_replacement(&bytes);
+    let text = text.ok_or_else(|| format!("not a text in {}", encoding.name()))?;
+    Ok(text.into_owned())
 }
 
 /// The `encoding` of an XML declaration, which is ASCII as far as it goes.
@@ -98,6 +89,6 @@ mod tests {
                 .collect::<Vec<u8>>()
         };
         assert_eq!(decode_xml(wide("<a>ü</a>")).unwrap(), "<a>ü</a>");
-        assert_eq!(decode(wide("\u{feff}ü"), UTF_8).unwrap(), "ü");
+        assert_eq!(decode_xml(wide("\u{feff}<a>ü</a>")).unwrap(), "<a>ü</a>");
     }
 }

@@ -251,6 +251,11 @@ fn read_splits(
                 }
                 _ => line,
             };
+            // Lists of other tools have paths.
+            let stem = match stem.rsplit(['/', '\\']).next() {
+                Some(name) if !known(stem) && known(name) => name,
+                _ => stem,
+            };
             let renamed = renamed.get(stem).map(String::as_str);
             let similar = || {
                 let unknown = Some(stem).filter(|stem| !known(stem))?;

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use encoding_rs::UTF_8;
 use rayon::prelude::*;
+use rcnn_files::decode_text;
 use rcnn_image::has_image_name;
 
 use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
@@ -22,7 +22,7 @@ use crate::extras::Extras;
 use crate::files::{files_by_stem, pictures_below};
 use crate::pictures::PictureFinder;
 use crate::problems::{ProblemKind, Problems};
-use crate::text::{decode, read_text};
+use crate::text::read_text;
 use crate::tree::{Tree, folder_of};
 
 mod config;
@@ -219,7 +219,7 @@ fn image(
     let objects = match &labels {
         Some(file) => {
             let bytes = fs::read(file).map_err(|error| error.to_string());
-            let text = bytes.and_then(|bytes| decode(bytes, UTF_8));
+            let text = bytes.and_then(decode_text);
             lines.objects(&text.map_err(|reason| (file.clone(), reason))?)
         }
         None => Vec::new(),

@@ -102,6 +102,8 @@ impl Content {
             Self::Image(name)
         } else if let Some((_, name)) = OTHERS.iter().find(|(magic, _)| has(magic)) {
             Self::Other((*name).into())
+        } else if is_onnx(head) {
+            Self::Other("an ONNX model".into())
         } else if head.iter().all(|&byte| byte == 0) {
             Self::Other("a run of zeros (a download that never arrived?)".into())
         } else if is_text() {
@@ -115,6 +117,11 @@ impl Content {
             )
         }
     }
+}
+
+/// Whether a file begins with the version of ONNX's format, and goes on with the producer, the graph or the opsets.
+fn is_onnx(head: &[u8]) -> bool {
+    matches!(head, [0x08, 3..=0x7f, 0x12 | 0x3a | 0x42, ..])
 }
 
 impl fmt::Display for Content {
@@ -135,7 +142,7 @@ mod tests {
     fn what_is_neither_image_nor_checkpoint_is_named() {
         let zeros = [0; Content::HEAD];
         let tar = [&[b'a'; 257][..], b"ustar"].concat();
-        let cases: [(&[u8], &str); 13] = [
+        let cases: [(&[u8], &str); 15] = [
             (b"%PDF-1.7\n", "a PDF document"),
             (
                 b"\n<!DOCTYPE HTML><title>404</title>",
@@ -157,6 +164,8 @@ mod tests {
                 b"\0\x01\x02",
                 "data of an unknown kind (its first bytes are [00, 01, 02])",
             ),
+            (b"\x08\x07\x12\x09rcnn-onnx", "an ONNX model"),
+            (b"\x08\x0a\x3a\xff\x01", "an ONNX model"),
             (b"\0\0\0\x20ftypavif\0\0\0\0", "an image in the AVIF format"),
             (b"", "an empty file"),
         ];

@@ -4,9 +4,11 @@
 mod content;
 mod lock;
 mod temporary;
+mod text;
 mod whole;
 
 pub use content::Content;
 pub use lock::{FolderLock, LockError};
 pub use temporary::{TemporaryFolder, remove_old_leftovers};
+pub use text::{decode_text, read_text};
 pub use whole::{WriteError, write_whole};

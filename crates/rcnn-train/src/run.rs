@@ -12,7 +12,7 @@ use rcnn_core::freeze::{FreezingOptimizer, Rule, with_torchvision_default};
 use rcnn_core::ops::DetectionBackend;
 use rcnn_core::weights::{Checkpoint, Weights, WeightsError, load_backbone_from};
 use rcnn_core::{FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
-use rcnn_files::{FolderLock, remove_old_leftovers};
+use rcnn_files::{FolderLock, read_text, remove_old_leftovers};
 use rcnn_types::parse_class_names;
 
 use crate::average::Average;
@@ -102,11 +102,17 @@ impl Run {
             });
         }
         let lock = FolderLock::acquire(&folder)?;
-        let text = fs::read_to_string(&file).map_err(TrainError::io(&file))?;
-        let config = TrainConfig::from_toml(&text).map_err(|error| TrainError::Damaged {
-            path: file,
-            reason: error.to_string(),
-        })?;
+        let text = read_text(&file).map_err(TrainError::io(&file))?;
+        let damaged = |reason: String| TrainError::Damaged { path: file, reason };
+        let config = TrainConfig::from_toml(&text).map_err(|error| error.to_string());
+        let config = config.and_then(|config| match config.data.as_os_str().is_empty() {
+            true => Err("`data` is missing".into()),
+            false => config
+                .validate()
+                .map(|()| config)
+                .map_err(|error| error.to_string()),
+        });
+        let config = config.map_err(damaged)?;
         Ok(Self::new(folder, config, lock))
     }
 
@@ -228,7 +234,7 @@ impl Run {
             weights => weights?,
         };
         if let Some(path) = &self.config.labels {
-            let text = fs::read_to_string(path).map_err(TrainError::io(path))?;
+            let text = read_text(path).map_err(TrainError::io(path))?;
             let names = parse_class_names(&text, weights.config.num_classes);
             weights.config.class_names = names.map_err(|error| TrainError::ClassNames {
                 path: path.clone(),

@@ -7,9 +7,13 @@ pub fn text_columns(text: &str) -> usize {
     text.width()
 }
 
-/// A text with blanks behind it up to a width in columns.
+/// A text with blanks behind it up to a width in columns. What would move the cursor or turn the line's direction is a
+/// blank.
 pub fn pad_to_columns(text: &str, columns: usize) -> String {
-    let blanks = columns.saturating_sub(text_columns(text));
+    let moves =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let text = text.replace(moves, " ");
+    let blanks = columns.saturating_sub(text_columns(&text));
     format!("{text}{:blanks$}", "")
 }
 
@@ -23,5 +27,6 @@ mod tests {
         assert_eq!(pad_to_columns("\u{8840}\u{5c0f}", 6), "\u{8840}\u{5c0f}  ");
         assert_eq!(pad_to_columns("u\u{308}", 2), "u\u{308} ");
         assert_eq!(pad_to_columns("longer", 2), "longer");
+        assert_eq!(pad_to_columns("a\tb\u{202e}c", 6), "a b c ");
     }
 }

@@ -84,7 +84,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf, CheckpointError> {
 
 /// The index of the last checkpoint of a training, as the file `checkpoint` names it.
 fn latest(folder: &Path) -> Option<PathBuf> {
-    let state = Message::parse(&read_text(&folder.join("checkpoint"))?).ok()?;
+    let state = Message::parse(&read_text(&folder.join("checkpoint")).ok()?).ok()?;
     let prefix = Path::new(state.text("model_checkpoint_path")?);
     // The path is that of the machine it was trained on.
     let name = prefix.file_name()?.to_string_lossy();
@@ -102,12 +102,16 @@ pub(super) fn with_extension(folder: &Path, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// A text file of a size that it may have.
-pub(super) fn read_text(path: &Path) -> Option<String> {
-    let size = fs::metadata(path).ok()?.len();
-    (size <= MAX_TEXT)
-        .then(|| fs::read_to_string(path).ok())
-        .flatten()
+/// Reads a text file of a size that it may have.
+///
+/// # Errors
+/// Says why it cannot be read.
+pub(super) fn read_text(path: &Path) -> Result<String, String> {
+    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > MAX_TEXT {
+        return Err(format!("{size} bytes: expected at most {MAX_TEXT}"));
+    }
+    rcnn_files::read_text(path).map_err(|error| error.to_string())
 }
 
 /// The file of a name in the folder of a model that these weights are part of: beside them, or around the folders that a

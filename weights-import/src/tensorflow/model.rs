@@ -42,9 +42,9 @@ pub(crate) fn recognize(
         });
     }
     let mut origin = ConfigOrigin::Recognized;
-    if let Some((path, text)) = pipeline_config(&checkpoint.path) {
+    if let Some(path) = pipeline_config(&checkpoint.path) {
         let weights = config.num_classes;
-        let applied = pipeline::apply(&mut config, &text);
+        let applied = read_text(&path).and_then(|text| pipeline::apply(&mut config, &text));
         let applied = applied.and_then(|()| match config.num_classes == weights {
             true => Ok(()),
             false => Err(format!(
@@ -63,8 +63,9 @@ pub(crate) fn recognize(
             "{saw}, or put the model's pipeline.config beside the weights"
         )),
     })?;
-    if let Some((path, text)) = label_map(&checkpoint.path) {
-        let names = pipeline::class_names(&text, config.num_classes);
+    if let Some(path) = label_map(&checkpoint.path) {
+        let names = read_text(&path);
+        let names = names.and_then(|text| pipeline::class_names(&text, config.num_classes));
         config.class_names = names.map_err(|reason| wrong(&path, reason))?;
     }
     Ok((config, origin))
@@ -77,23 +78,19 @@ fn wrong(path: &Path, reason: String) -> WeightsError {
     }
 }
 
-fn pipeline_config(weights: &Path) -> Option<(PathBuf, String)> {
-    let path = beside(weights, |folder| {
+fn pipeline_config(weights: &Path) -> Option<PathBuf> {
+    beside(weights, |folder| {
         Some(folder.join("pipeline.config")).filter(|path| path.is_file())
-    })?;
-    let text = read_text(&path)?;
-    Some((path, text))
+    })
 }
 
 /// The only label map beside the weights: a folder may have those of several data sets.
-fn label_map(weights: &Path) -> Option<(PathBuf, String)> {
-    let path = beside(weights, |folder| {
+fn label_map(weights: &Path) -> Option<PathBuf> {
+    beside(weights, |folder| {
         let mut maps = with_extension(folder, "pbtxt");
         maps.retain(|path| path.to_string_lossy().contains("label"));
         maps.pop().filter(|_| maps.is_empty())
-    })?;
-    let text = read_text(&path)?;
-    Some((path, text))
+    })
 }
 
 /// Message for variables of another network.

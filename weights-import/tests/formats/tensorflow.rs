@@ -311,6 +311,24 @@ fn what_a_pipeline_says_wrongly_is_named_with_its_file() {
     );
 }
 
+/// A pipeline or a label map in another encoding was passed over, and the model was another than it says.
+#[test]
+fn texts_beside_the_weights_are_read_or_named() {
+    let folder = copy("2018");
+    let expected = Weights::open(folder.path()).unwrap().config;
+    for file in ["pipeline.config", "label_map.pbtxt"].map(|name| folder.path().join(name)) {
+        let text = fs::read_to_string(&file).unwrap();
+        let wide = "\u{feff}".encode_utf16().chain(text.encode_utf16());
+        fs::write(&file, wide.flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+        assert_eq!(Weights::open(folder.path()).unwrap().config, expected);
+        fs::write(&file, [b"# Z\xfcrich\n", text.as_bytes()].concat()).unwrap();
+        let error = Weights::open(folder.path()).unwrap_err().to_string();
+        let name = file.file_name().unwrap().to_string_lossy();
+        assert!(error.contains(&*name) && error.contains("0xfc"), "{error}");
+        fs::write(&file, text).unwrap();
+    }
+}
+
 #[test]
 fn other_networks_are_named_as_such() {
     // A graph of one node, a constant of one number.

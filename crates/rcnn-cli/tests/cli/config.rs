@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{assert_fails, detect, path, rcnn, stdout};
+use super::{assert_fails, detect, json, path, rcnn, stdout};
 
 #[test]
 fn a_min_size_that_memory_cannot_hold_no_longer_aborts() {
@@ -40,6 +40,37 @@ fn counts_that_make_no_sense_are_refused_or_harmless() {
     assert_fails(&surgery("--box-head", "fc:8x1000000000000"), 1, says);
     let says = "box_head.fc_layers[0] = 1000000000000: expected 1 to 16384";
     assert_fails(&surgery("--box-head", "fc:1000000000000"), 1, says);
+}
+
+/// Notepad and PowerShell write UTF-16, which only data sets were read in.
+#[test]
+fn texts_as_windows_writes_them_are_read() {
+    let wide = |name: &str, text: &str| {
+        let units = "\u{feff}".encode_utf16().chain(text.encode_utf16());
+        fs::write(
+            path(name),
+            units.flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
+        )
+        .expect("a file");
+    };
+    wide("wide.txt", "red\r\nwhite\r\nplate\r\n");
+    wide("wide.json", "{\"box_detections_per_img\": 2}");
+    let found = detect(&[
+        "--labels",
+        "wide.txt",
+        "--config",
+        "wide.json",
+        "--classes",
+        "red,white,plate",
+        "--format",
+        "json",
+        "pictures/a.png",
+    ]);
+    let found = json(&found);
+    assert_eq!(found[0]["detections"].as_array().map(Vec::len), Some(2));
+    wide("wide.toml", "data = \"nowhere\"\n");
+    let train = ["train", "--config", "wide.toml", "--out", "wide-run"];
+    assert_fails(&rcnn(&train), 1, "nowhere: No such file");
 }
 
 #[test]

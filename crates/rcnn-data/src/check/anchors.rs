@@ -67,7 +67,8 @@ impl Coverage {
     fn from_best(best: &[f32]) -> Self {
         let share = |count: usize| count as f64 / best.len().max(1) as f64;
         let reached = |iou| share(best.iter().filter(|&&best| best >= iou).count());
-        let sum: f64 = best.iter().map(|&iou| f64::from(iou)).sum();
+        // `sum` of nothing is -0.
+        let sum = best.iter().fold(0.0, |sum, &iou| sum + f64::from(iou));
         Self {
             boxes: best.len(),
             at_50: reached(0.5),
@@ -206,6 +207,12 @@ mod tests {
             [-11.0, -23.0, 11.0, 23.0],
         ];
         assert_eq!(bases[0], expected);
+    }
+
+    /// It was said to be -0.000.
+    #[test]
+    fn the_fit_of_no_boxes_is_nothing() {
+        assert!(Coverage::from_best(&[]).mean_iou.is_sign_positive());
     }
 
     #[test]

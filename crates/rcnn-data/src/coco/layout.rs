@@ -6,12 +6,11 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use encoding_rs::UTF_8;
+use rcnn_files::{Content, decode_text};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{ANNOTATIONS, quote_not_finite};
-use crate::text::decode;
 use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of, split_of_folder};
 
 /// Files that lie beside those of boxes and have none.
@@ -134,10 +133,10 @@ pub(crate) fn why_not(tree: &Tree) -> Option<String> {
         match head.trim_ascii_start().first() {
             Some(b'{') => format!("{name} has no `images`"),
             Some(b'[') => format!("{name} is a list"),
-            _ => match rcnn_files::Content::sniff(&head) {
-                rcnn_files::Content::Empty => format!("{name} is empty"),
-                rcnn_files::Content::Image(format) => format!("{name} is a {format}"),
-                rcnn_files::Content::Other(content) => format!("{name} is {content}"),
+            _ => match Content::sniff(&head) {
+                Content::Empty => format!("{name} is empty"),
+                Content::Image(format) => format!("{name} is a {format}"),
+                Content::Other(content) => format!("{name} is {content}"),
             },
         }
     });
@@ -193,7 +192,7 @@ fn head(path: &Path) -> Option<Vec<u8>> {
 /// Whether a file is an object with a list of images, as far as its beginning tells.
 fn has_shape(path: &Path) -> bool {
     let Some(head) = head(path) else { return false };
-    let text = decode(head.clone(), UTF_8);
+    let text = decode_text(head.clone());
     // A character may be cut in two at the end.
     let text = text.unwrap_or_else(|_| String::from_utf8_lossy(&head).into_owned());
     let text = quote_not_finite(&text);

@@ -1,12 +1,13 @@
 //! Label files of pictures.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::LABELS;
 use crate::files::{files_below, folded};
 use crate::text::read_text;
-use crate::tree::{is_called, name_of};
+use crate::tree::{folder_of, is_called, name_of};
 
 /// Folders of pictures, in small letters, for which the labels are in `labels`.
 const IMAGE_FOLDERS: [&str; 3] = ["images", "jpegimages", "image"];
@@ -31,7 +32,7 @@ pub(super) fn find<'a>(
 ) -> Vec<Option<PathBuf>> {
     let mut found: Vec<Option<PathBuf>> = pictures.clone().map(direct).collect();
     let direct: HashSet<PathBuf> = found.iter().flatten().cloned().collect();
-    let mut indices = HashMap::new();
+    let mut indices = Indices::default();
     let mut claims: HashMap<PathBuf, Vec<usize>> = HashMap::new();
     for (place, picture) in pictures
         .enumerate()
@@ -62,14 +63,47 @@ fn direct(picture: &Path) -> Option<PathBuf> {
     places.into_iter().find(|place| place.is_file())
 }
 
-/// The labels below each folder by [folded] stem.
-type Indices = HashMap<PathBuf, HashMap<String, Vec<PathBuf>>>;
+/// Folders that have been looked into.
+#[derive(Default)]
+struct Indices {
+    /// The labels below each by [folded] stem.
+    stems: HashMap<PathBuf, HashMap<String, Vec<PathBuf>>>,
+    /// Folders `labels` as they are spelt.
+    spelt: HashMap<PathBuf, Option<PathBuf>>,
+}
+
+impl Indices {
+    /// The folder of this path, or the one beside it whose name has other capitals.
+    fn spelt(&mut self, labels: &Path) -> Option<PathBuf> {
+        let find = || {
+            if labels.is_dir() {
+                return Some(labels.into());
+            }
+            let entries = fs::read_dir(folder_of(labels))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let mut folders = entries.map(|entry| entry.path());
+            folders.find(|path| is_called(path, &[LABELS]) && path.is_dir())
+        };
+        let found = self.spelt.entry(labels.into());
+        found.or_insert_with(find).clone()
+    }
+}
 
 /// A label file of that name in the folders around the place where it should be, or around the picture.
 fn elsewhere(picture: &Path, apart: Option<&Path>, indices: &mut Indices) -> Option<PathBuf> {
-    let expected = expected(picture);
+    let usual = expected(picture);
+    let mut around = usual.ancestors().skip(1);
+    let labels = around.find(|folder| is_called(folder, &[LABELS]));
+    let spelt = labels.and_then(|labels| indices.spelt(labels));
+    let expected = match labels.zip(spelt.as_ref()) {
+        Some((labels, spelt)) => spelt.join(usual.strip_prefix(labels).expect("it is below")),
+        None => usual.clone(),
+    };
     let mut below = |folder: &Path| {
         let index = indices
+            .stems
             .entry(folder.into())
             .or_insert_with(|| index(folder));
         let stem = expected.file_stem().unwrap_or_default();
@@ -82,10 +116,7 @@ fn elsewhere(picture: &Path, apart: Option<&Path>, indices: &mut Indices) -> Opt
         }
     };
     let folder = expected.parent()?;
-    let labels = folder
-        .ancestors()
-        .find(|folder| is_called(folder, &[LABELS]));
-    let Some(labels) = labels.filter(|labels| labels.is_dir()) else {
+    let Some(labels) = spelt else {
         return below(apart.or(picture.parent())?);
     };
     let there = folder.ancestors().find(|folder| folder.is_dir())?;
@@ -93,7 +124,7 @@ fn elsewhere(picture: &Path, apart: Option<&Path>, indices: &mut Indices) -> Opt
         let folders = there
             .ancestors()
             .skip(1)
-            .take_while(|folder| folder.starts_with(labels));
+            .take_while(|folder| folder.starts_with(&labels));
         let mut places =
             folders.map(|folder| folder.join(expected.file_name().unwrap_or_default()));
         places.find(|place| place.is_file())

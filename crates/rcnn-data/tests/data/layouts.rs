@@ -346,6 +346,8 @@ fn names_of_pictures_from_other_machines() {
         "images/b%20c.png",
         "b%20c.png",
         "/data/local-files/?d=images/b%20c.png",
+        "https://a.org/data/local-files/?d=images/b%20c.png",
+        "https://a.org/images/b%20c.png?raw=true",
         "elsewhere/b c.png",
     ] {
         let folder = Folder::new();
@@ -527,7 +529,7 @@ fn a_folder_of_nothing_known_says_what_is_in_it() {
     folder.file("meta.json", "{}");
     let error = folder.read().unwrap_err().to_string();
     for part in [
-        "no labels of a known format; found are 3 .json, 1 .csv; in shots 1 .png",
+        "no labels of a known format; found: 3 .json, 1 .csv; in shots 1 .png",
         "annotations.json is a zip archive, meta.json has no `images`, results.json is a list",
         "COCO (a .json with `images`",
         "beside the pictures",

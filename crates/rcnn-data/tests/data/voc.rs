@@ -52,6 +52,18 @@ fn voc_with_splits() {
     assert_eq!(boxes_of(&dataset.split("val").unwrap()), expected[2..]);
 }
 
+/// Lists that other tools wrote named every image as missing.
+#[test]
+fn splits_that_list_paths() {
+    let folder = voc();
+    let expected = folder.read_split("train").unwrap().accept(false).unwrap();
+    let list = "JPEGImages/a.png\r\nC:\\set\\JPEGImages\\b.png\n";
+    folder.file("ImageSets/Main/train.txt", list);
+    let reading = folder.read_split("train").unwrap();
+    assert_eq!(told(&reading), []);
+    assert_eq!(reading.accept(false).unwrap().samples, expected.samples);
+}
+
 #[test]
 fn a_split_that_is_not_there() {
     let error = voc().read_split("test").unwrap_err();

@@ -23,6 +23,20 @@ fn label_studio_exports_notes_with_yolo() {
     );
 }
 
+/// Windows and macOS find `labels` there, so that nobody notices until the data are on Linux.
+#[test]
+fn folders_of_images_and_labels_in_capitals() {
+    for (images, labels) in [("Images", "Labels"), ("IMAGES/train", "LABELS/train")] {
+        let folder = Folder::new();
+        folder.picture(&format!("{images}/a.png"), 64, 48);
+        folder.picture(&format!("{images}/b.png"), 64, 48);
+        folder.file(&format!("{labels}/a.txt"), LINE);
+        folder.file(&format!("{labels}/b.txt"), LINE);
+        folder.file("data.yaml", &format!("train: {images}\nnames: [RBC]\n"));
+        assert_eq!(clean_folder(&folder).boxes(), 2, "{images}");
+    }
+}
+
 #[test]
 fn darknet_as_cvat_exports_it() {
     let folder = Folder::new();
