@@ -160,7 +160,15 @@ impl fmt::Display for LoadReport {
         section("missing from the checkpoint", missing.collect())?;
         section("unexpected in the checkpoint", self.unexpected.clone())?;
         let shapes = self.mismatched.iter().map(|(name, expected, found)| {
-            format!("{name}: the model expects {expected:?}, the checkpoint has {found:?}")
+            let channels = match (&expected[..], &found[..]) {
+                ([a, 3, kernel @ ..], [b, channels, rest @ ..]) if a == b && kernel == rest => {
+                    format!(", a layer for images of {channels} channel(s) instead of RGB")
+                }
+                _ => String::new(),
+            };
+            format!(
+                "{name}: the model expects {expected:?}, the checkpoint has {found:?}{channels}"
+            )
         });
         section("wrong shape", shapes.collect())?;
         let reasons = self

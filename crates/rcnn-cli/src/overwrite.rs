@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -50,6 +50,7 @@ impl Guard {
     /// # Errors
     /// If the output is an input, or another file that `is_ours` does not know as an earlier output.
     pub(crate) fn check(&self, output: &Path, is_ours: impl Fn(&Path) -> bool) -> Result<()> {
+        let output = &settled(output);
         // A link that leads nowhere is in the way too.
         if self.overwrite || fs::symlink_metadata(output).is_err() {
             return Ok(());
@@ -81,6 +82,19 @@ impl Guard {
         let index = by_identity.get(&identity(output).ok()?)?;
         Some(&self.inputs[*index])
     }
+}
+
+/// A path as it will be once the folders on it have been made: `new/..` is the folder that `new` will be in.
+fn settled(path: &Path) -> PathBuf {
+    let mut settled = PathBuf::new();
+    for part in path.components() {
+        let is_new = settled.file_name().is_some() && fs::symlink_metadata(&settled).is_err();
+        match part {
+            Component::ParentDir if is_new => drop(settled.pop()),
+            part => settled.push(part),
+        }
+    }
+    settled
 }
 
 /// Checks the files of a report. Its texts, which do not say who wrote them, are taken for our own

@@ -4,7 +4,7 @@ mod plan;
 mod steps;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -193,19 +193,7 @@ pub(crate) fn run(args: PruneArgs) -> Result<Outcome> {
 /// Begins in a new folder: writes the model to start from, and what is to be done.
 fn create(args: &PruneArgs) -> Result<(Plan, FolderLock)> {
     let out = &args.out;
-    if out.join(plan::FILE).exists() {
-        bail!(
-            "{}: already holds a pruning; go on with --resume, or choose another --out",
-            out.display()
-        );
-    }
-    let in_the_way = RESULTS.iter().map(|name| out.join(name));
-    if let Some(path) = in_the_way.into_iter().find(|path| path.exists()) {
-        bail!(
-            "{}: this file is in the way; choose another --out",
-            path.display()
-        );
-    }
+    check_empty(out)?;
     let source = args.weights.as_deref().context("no model given")?;
     let weights = args.model.open(source)?;
     let (kind, share) = args.budget.get()?;
@@ -235,10 +223,30 @@ fn create(args: &PruneArgs) -> Result<(Plan, FolderLock)> {
     }
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let lock = FolderLock::acquire(out)?;
+    // `new/..` is a folder only now, and another process may have begun and ended meanwhile.
+    check_empty(out)?;
     weights.write_burnpack(out.join("start.bpk"), Precision::F32)?;
     // Last, as it says that the rest is there.
     files::write_text(&out.join(plan::FILE), &plan.to_text()?)?;
     Ok((plan, lock))
+}
+
+/// Checks that a folder holds no pruning, and no files in the place of one.
+fn check_empty(out: &Path) -> Result<()> {
+    if out.join(plan::FILE).exists() {
+        bail!(
+            "{}: already holds a pruning; go on with --resume, or choose another --out",
+            out.display()
+        );
+    }
+    let mut in_the_way = RESULTS.iter().map(|name| out.join(name));
+    match in_the_way.find(|path| path.exists()) {
+        Some(path) => bail!(
+            "{}: this file is in the way; choose another --out",
+            path.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 impl BudgetArgs {
@@ -288,6 +296,6 @@ impl TrainingArgs {
 }
 
 /// The weights in a file of the folder.
-fn open(folder: &std::path::Path, file: &str) -> Result<Weights> {
+fn open(folder: &Path, file: &str) -> Result<Weights> {
     Ok(Weights::open(folder.join(file))?)
 }

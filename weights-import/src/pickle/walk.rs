@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 64;
 const MAX_NAME: usize = 1024;
 const MAX_TENSORS: usize = 100_000;
 
-/// Collects the tensors of the dict or module that `pickle` stands for, named by the dotted path of keys and attributes.
+/// Collects the tensors of the dict, list or module that `pickle` stands for, named by the dotted path of keys and attributes.
 /// Those of kinds that are not read are left out with a note.
 ///
 /// `storages` has the bytes of each storage by its key, no fewer than the pickle says.
@@ -44,7 +44,10 @@ pub(crate) fn tensors(
         Value::Object(object) if !matches!(walk.tensors.rebuild("", object)?, Rebuilt::Other) => {
             return Err(source.not_a_state_dict("it holds one tensor, without a name"));
         }
-        Value::Dict(_) | Value::Object(_) => walk.visit(pickle.root, 0)?,
+        // `torch.save([model.state_dict(), epoch])` is a list.
+        Value::Dict(_) | Value::Object(_) | Value::Tuple(_) | Value::List(_) => {
+            walk.visit(pickle.root, 0)?
+        }
         _ => return Err(source.not_a_state_dict("it does not hold a dict")),
     }
     if !walk.contents.is_empty() {
@@ -55,8 +58,16 @@ pub(crate) fn tensors(
             "it holds a whole pickled module ({class}) without parameters; save \
              model.state_dict() instead"
         ),
+        None if pickle.values().any(is_array) => {
+            "it holds NumPy arrays; save torch's tensors instead".into()
+        }
         None => "there is no tensor in it".into(),
     }))
+}
+
+/// Whether it is what NumPy's arrays are made by.
+fn is_array(value: &Value) -> bool {
+    matches!(value, Value::Global { module, name: "_reconstruct" } if module.starts_with("numpy"))
 }
 
 struct Walk<'w, 'a> {

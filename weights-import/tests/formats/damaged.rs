@@ -322,6 +322,32 @@ fn makes_bools_of_any_bytes() {
     assert_eq!(data.as_slice::<bool>().unwrap(), [false, true, true]);
 }
 
+/// What `torch.save([model.state_dict(), epoch])` and its tuple write was said to hold no dict.
+#[test]
+fn a_state_dict_in_a_list_or_a_tuple_is_read() {
+    let plain = pickle("FloatStorage", 2, b"K\0", b"K\x02", b"K\x01");
+    let dict = &plain[2..plain.len() - 1];
+    for (start, end) in [(&b"]("[..], &b"K\x03e."[..]), (b"(", b"K\x03t.")] {
+        let pickle = [b"\x80\x02", start, dict, end].concat();
+        let file = file(&archive(&pickle, &[0; 8]));
+        let checkpoint = weights_import::Checkpoint::open(file.path()).unwrap();
+        assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["0.w"]);
+    }
+    let number = error(file(&archive(b"\x80\x02K\x03.", &[])).path());
+    assert!(
+        number.to_string().contains("does not hold a dict"),
+        "{number}"
+    );
+}
+
+/// As files that are no `torch.save`'s of tensors are: what is in them is said.
+#[test]
+fn arrays_of_numpy_in_the_place_of_tensors_are_named() {
+    let array = b"\x80\x02}U\x01wcnumpy.core.multiarray\n_reconstruct\n(tRs.";
+    let error = error(file(&archive(array, &[])).path()).to_string();
+    assert!(error.contains("NumPy arrays"), "{error}");
+}
+
 #[test]
 fn ends_where_dicts_hold_themselves_or_multiply() {
     let circle = archive(b"}q\0U\x01ah\0s.", &[]);

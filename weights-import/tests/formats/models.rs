@@ -16,8 +16,8 @@ use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::backend_types::{Flex, FlexDevice};
 use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
 use weights_import::{
-    Checkpoint, CheckpointError, ConfigOrigin, Precision, StateTensor, Weights, WeightsError,
-    load_backbone, parameter_shapes, state_dict,
+    Checkpoint, CheckpointError, ConfigOrigin, LoadReport, Precision, StateTensor, Weights,
+    WeightsError, load_backbone, parameter_shapes, state_dict,
 };
 
 pub(crate) const DEVICE: FlexDevice = FlexDevice;
@@ -210,6 +210,18 @@ fn wrapped_and_old_names_are_understood() {
             );
         }
     }
+}
+
+/// A first layer for grey images was a wrong shape among others.
+#[test]
+fn weights_for_grey_images_are_named_as_such() {
+    let [expected, found] = [3, 1].map(|channels| vec![64, channels, 7, 7]);
+    let report = LoadReport {
+        mismatched: vec![("backbone.body.conv1.weight".into(), expected, found)],
+        ..Default::default()
+    };
+    let says = "a layer for images of 1 channel(s) instead of RGB";
+    assert!(report.to_string().contains(says), "{report}");
 }
 
 /// Of two models in a file the one that came first by a list of names was taken.

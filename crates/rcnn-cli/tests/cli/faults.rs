@@ -179,7 +179,7 @@ fn detecting_killed_at_any_moment_leaves_whole_pictures() {
 
 /// Every command that writes, with the option that says where to, and what fails on a full disk.
 #[cfg(unix)]
-const WRITERS: [&[&str]; 9] = [
+const WRITERS: [&[&str]; 10] = [
     &[
         "detect",
         "--weights",
@@ -204,6 +204,15 @@ const WRITERS: [&[&str]; 9] = [
         "run.toml",
         "--progress",
         "lines",
+        "--out",
+    ],
+    &[
+        "prune",
+        "model.bpk",
+        "--macs",
+        "0.5",
+        "--size",
+        "60x80",
         "--out",
     ],
     &["convert", "model.bpk", "--output"],
@@ -280,6 +289,36 @@ fn a_folder_that_cannot_be_written_to_is_named() {
         let to = target(writer, "/proc/1");
         let output = rcnn(&[writer, &[&to]].concat());
         assert_fails(&output, 1, "/proc/1");
+    }
+}
+
+/// Whatever a command is about to write, the folder is no longer there.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_keeps_vanishing_ends_no_command_in_a_panic() {
+    faulty_data();
+    for writer in WRITERS {
+        fs::create_dir_all(path("fleeting")).expect("a folder");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rcnn"))
+            .args(writer)
+            .arg(target(writer, "fleeting"))
+            .current_dir(FOLDER.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        while child.try_wait().expect("it is ours").is_none() {
+            // Files may be made in it meanwhile.
+            let _ = fs::remove_dir_all(path("fleeting"));
+            sleep(Duration::from_millis(1));
+        }
+        let output = child.wait_with_output().expect("it ends");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!told.contains("panicked"), "{writer:?}: {told}");
+        if !output.status.success() {
+            assert_fails(&output, 1, "fleeting");
+        }
+        let _ = fs::remove_dir_all(path("fleeting"));
     }
 }
 
