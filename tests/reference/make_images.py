@@ -188,6 +188,7 @@ def kinds():
 
     yield "lossless.webp", saved(rgba, format="WEBP", lossless=True, exact=True)
     yield "lossy.webp", saved(rgb, format="WEBP", quality=90)
+    yield "lossy_alpha.webp", saved(rgba, format="WEBP", quality=30, method=6)
     yield "animated.webp", saved(rgb, format="WEBP", lossless=True, save_all=True, append_images=[rgb.rotate(180)])
 
     yield "rgb.bmp", saved(rgb, format="BMP")

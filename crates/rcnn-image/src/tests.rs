@@ -158,6 +158,31 @@ fn what_is_written_is_read_again_and_known() {
     );
 }
 
+/// A picture of one pixel whose tile said 16384x16384 had 805 MB decoded for it.
+#[test]
+fn a_tile_far_larger_than_its_picture_is_not_decoded() {
+    let mut tiff = fs::read(folder().join("jpeg_tiles.tiff")).unwrap();
+    let bytes = |at: usize, tiff: &[u8]| u32::from_le_bytes(*tiff[at..].first_chunk().unwrap());
+    let directory = bytes(4, &tiff) as usize;
+    let entries = directory + 2..directory + 2 + 12 * usize::from(tiff[directory]);
+    for entry in entries.step_by(12) {
+        let value: u32 = match bytes(entry, &tiff) & 0xffff {
+            256 | 257 => 1,
+            322 | 323 => 1 << 14,
+            // The first of the tiles alone.
+            324 | 325 => bytes(bytes(entry + 8, &tiff) as usize, &tiff),
+            _ => continue,
+        };
+        let count_and_value = [1u32, value].map(u32::to_le_bytes).concat();
+        tiff[entry + 4..entry + 12].copy_from_slice(&count_and_value);
+    }
+    let head = b"\xff\xc0\0\x11\x08";
+    let frame = tiff.windows(5).position(|five| five == head).unwrap();
+    tiff[frame + 5..frame + 9].copy_from_slice(&[0x40, 0, 0x40, 0]);
+    let error = decoded(&tiff, ImageFormat::Tiff).unwrap_err().to_string();
+    assert!(error.contains("far larger than the picture"), "{error}");
+}
+
 #[test]
 fn a_file_cut_short_gives_an_error_or_the_whole_picture() {
     for (name, path) in pictures() {
