@@ -1,4 +1,4 @@
-//! Feeds damaged files to everything that reads files: checkpoints, labels, images, configurations.
+//! Feeds damaged files to everything that reads files: checkpoints, labels, images, configurations, requests.
 //!
 //! A [`Target`] takes any bytes and must neither panic nor run for long nor allocate what the bytes do not justify; what it
 //! accepts must make sense. Inputs are the files of its [corpus](Target::seeds) and [`mutated`] ones, the same in
@@ -6,8 +6,10 @@
 //! `fuzz/libfuzzer` those that libFuzzer makes. An input that was once handled wrongly goes into `corpus`.
 
 mod edits;
+mod http;
 mod mutate;
 mod targets;
+mod tensorflow;
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};

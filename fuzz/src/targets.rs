@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rcnn_core::image::{StripReader, open_rgb, upright_size};
 use rcnn_core::types::parse_class_names;
-use rcnn_core::weights::{Checkpoint, Weights};
+use rcnn_core::weights::{self, Checkpoint, Weights};
 use rcnn_core::{FasterRcnnConfig, Flex, freeze, surgery};
 use rcnn_data::check::{AnchorSpec, check};
 use rcnn_data::{Format, ReadOptions};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use crate::edits;
+use crate::{edits, http, tensorflow};
 
 /// A reader of files.
 pub struct Target {
@@ -63,6 +63,33 @@ pub static TARGETS: &[Target] = &[
         }
     }),
     target("names", None, |_, bytes| text(bytes, names)),
+    target("tensorflow_graph", None, |scratch, bytes| {
+        checkpoint(&scratch.write("graph_checkpoint/frozen_inference_graph.pb", bytes));
+    }),
+    target("tensorflow_index", None, |scratch, bytes| {
+        checkpoint(&scratch.write(
+            "index_checkpoint/model.ckpt.index",
+            &tensorflow::index(bytes),
+        ));
+    }),
+    target("pipeline_config", None, |_, bytes| {
+        text(bytes, |text| {
+            if let Ok(config) = weights::pipeline_config(text) {
+                let _ = config.validate();
+            }
+        });
+    }),
+    target("label_map", None, |_, bytes| {
+        text(bytes, |text| {
+            if let Ok(names) = weights::label_map(text, CLASSES) {
+                assert_eq!(names.len(), CLASSES);
+            }
+        });
+    }),
+    target("onnx", None, |_, bytes| {
+        let _ = rcnn_onnx::validate(bytes);
+    }),
+    target("http_body", None, |_, bytes| http::post(bytes)),
 ];
 
 const fn target(
@@ -115,6 +142,10 @@ impl Scratch {
             "yolo_config/labels/a.txt",
             b"0 .5 .5 .2 .2\n1 .1 .1 .2 .2 .3 .3\n",
         );
+        scratch.write(
+            "index_checkpoint/model.ckpt.data-00000-of-00001",
+            tensorflow::DATA,
+        );
         scratch
     }
 
@@ -153,6 +184,9 @@ fn text(bytes: &[u8], read: fn(&str)) {
         read(text);
     }
 }
+
+/// How many classes a label map is read for.
+const CLASSES: usize = 4;
 
 /// The most that is read of a checkpoint's tensors, in bytes: a view may repeat one number as often as it likes.
 const MAX_TENSOR_BYTES: u64 = 1 << 20;

@@ -30,4 +30,6 @@ pub use state_dict::{
 pub use storage::StoredTensor;
 pub use surgery::SurgeryReport;
 pub use tensorflow::exists;
+#[doc(hidden)]
+pub use tensorflow::{label_map, pipeline_config};
 pub use weights::{Weights, WeightsError, load_backbone, load_backbone_from};

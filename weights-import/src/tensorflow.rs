@@ -18,6 +18,22 @@ pub(crate) use model::recognize;
 pub(crate) use names::parameters;
 
 use burn::tensor::{BoolStore, DType};
+use rcnn_backbone::BackboneConfig;
+use rcnn_detector::FasterRcnnConfig;
+
+/// What a `pipeline.config` makes of the API's detector, for the fuzz targets.
+#[doc(hidden)]
+pub fn pipeline_config(text: &str) -> Result<FasterRcnnConfig, String> {
+    let backbone = BackboneConfig::named("inception_v2").map_err(|error| error.to_string())?;
+    let mut config = FasterRcnnConfig::new(backbone, 4);
+    pipeline::apply(&mut config, text).map(|()| config)
+}
+
+/// Names in a label map of that many classes with the background, for the fuzz targets.
+#[doc(hidden)]
+pub fn label_map(text: &str, num_classes: usize) -> Result<Vec<String>, String> {
+    pipeline::class_names(text, num_classes)
+}
 
 /// The checksum that checkpoints have of bytes.
 pub(crate) fn checksum(bytes: &[u8]) -> u32 {

@@ -127,6 +127,12 @@ pub fn onnx_as_recorded<B: DetectionBackend, N: Backbone<B>, R: Backbone<Recorde
     })
 }
 
+/// The check of a file that was just written, for the fuzz targets.
+#[doc(hidden)]
+pub fn validate(file: &[u8]) -> std::io::Result<()> {
+    read::validate(&mut std::io::Cursor::new(file))
+}
+
 /// The networks on a batch of fixed sizes, or on two that differ in what is free.
 fn recordings<R: Backbone<Recorder>>(
     recorded: &FasterRcnn<Recorder, R>,

@@ -28,6 +28,9 @@ pub(crate) fn validate(file: &mut (impl Read + Seek)) -> io::Result<()> {
             (_, Field::Number(_)) => {}
         }
     }
+    if model.at > length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     match graphs {
         1 => Ok(()),
         _ => Err(invalid("file", format!("{graphs} graphs"))),
@@ -303,4 +306,20 @@ fn check_node(bytes: &[u8], facts: &mut HashMap<String, Fact>) -> io::Result<()>
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Weights that are not looked at were passed over beyond the end of the file.
+    #[test]
+    fn a_file_that_is_cut_off_is_refused() {
+        let whole = include_bytes!("../tests/files/fixed.onnx");
+        let check = |length: usize| validate(&mut io::Cursor::new(&whole[..length]));
+        check(whole.len()).expect("a whole file");
+        for length in (0..whole.len() - 16).step_by(997) {
+            assert!(check(length).is_err(), "{length} bytes");
+        }
+    }
 }
