@@ -162,25 +162,25 @@ fn sides(size: Size, b: &mut Builder) -> Value {
 /// runtime has none, as whole numbers make it.
 fn resized_size(transform: &GeneralizedRcnnTransform, size: &Value, b: &mut Builder) -> Value {
     let limits = [
-        (transform.min_size.last().copied().unwrap_or(1), "ReduceMin"),
-        (transform.max_size, "ReduceMax"),
+        transform.min_size.last().copied().unwrap_or(1),
+        transform.max_size,
     ];
     let exact = b.cast(size, ElementType::Double);
-    let [shorter, longer] = limits.map(|(limit, operator)| {
-        let side = b.reduce(operator, &exact, &[0], true);
+    let [shorter, longer] = shorter_and_longer(&exact, b);
+    let [shorter, longer] = [(&shorter, limits[0]), (&longer, limits[1])].map(|(side, limit)| {
         let limit = b.double(limit as f64);
-        b.op("Div", [&limit, &side])
+        b.op("Div", [&limit, side])
     });
     let scale = b.op("Min", [&shorter, &longer]);
     let resized = b.op("Mul", [&exact, &scale]);
     let resized = b.op("Floor", [&resized]);
     let resized = b.cast(&resized, ElementType::Int64);
 
-    let [shorter, longer] = limits.map(|(limit, operator)| {
-        let side = b.reduce(operator, size, &[0], true);
+    let [shorter, longer] = shorter_and_longer(size, b);
+    let [shorter, longer] = [(&shorter, limits[0]), (&longer, limits[1])].map(|(side, limit)| {
         let limit = b.int(limit as i64);
         let sides = b.op("Mul", [size, &limit]);
-        b.op("Div", [&sides, &side])
+        b.op("Div", [&sides, side])
     });
     let whole = b.op("Min", [&shorter, &longer]);
     // Lost in single precision.
@@ -192,6 +192,13 @@ fn resized_size(transform: &GeneralizedRcnnTransform, size: &Value, b: &mut Buil
     b.op("Max", [&resized, &one])
 }
 
+/// Of a size `[2]`, each `[1]`. Not by ReduceMin and ReduceMax: OpenVINO 2026.4 then takes the inverse of TensorFlow's
+/// scale.
+fn shorter_and_longer(size: &Value, b: &mut Builder) -> [Value; 2] {
+    let sides = [0, 1].map(|side| b.slice(size, 0, side, side + 1));
+    ["Min", "Max"].map(|operator| b.op(operator, [&sides[0], &sides[1]]))
+}
+
 /// TensorFlow's size for an image of any size `[2]`, in single precision as there.
 fn size_by_tensorflow(
     transform: &GeneralizedRcnnTransform,
@@ -201,11 +208,9 @@ fn size_by_tensorflow(
     let least = transform.min_size.last().copied().unwrap_or(1) as f32;
     let (least, most) = (b.float(least), b.float(transform.max_size as f32));
     let exact = b.cast(size, ElementType::Float);
+    let [shorter, longer] = shorter_and_longer(&exact, b);
     let [shorter, longer] =
-        [("ReduceMin", &least), ("ReduceMax", &most)].map(|(operator, limit)| {
-            let side = b.reduce(operator, &exact, &[0], true);
-            b.op("Div", [limit, &side])
-        });
+        [(&least, &shorter), (&most, &longer)].map(|(limit, side)| b.op("Div", [limit, side]));
     let by = |scale: &Value, b: &mut Builder| {
         let sides = b.op("Mul", [&exact, scale]);
         b.op("Round", [&sides])
@@ -215,7 +220,7 @@ fn size_by_tensorflow(
         by(&scale, b)
     } else {
         let [large, small] = [&shorter, &longer].map(|scale| by(scale, b));
-        let side = b.reduce("ReduceMax", &large, &[0], true);
+        let [_, side] = shorter_and_longer(&large, b);
         let too_large = b.op("Greater", [&side, &most]);
         b.op("Where", [&too_large, &small, &large])
     };
