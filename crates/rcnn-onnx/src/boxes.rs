@@ -120,7 +120,7 @@ pub(crate) fn min_side(rules: BoxRules, torchvisions: f32) -> Option<f32> {
     }
 }
 
-/// Scores, replaced by [`OUT`] where the box is too small or the score too low.
+/// Whether boxes are large enough and their scores high enough to take part.
 ///
 /// # Shapes
 /// - boxes `[.., .., 4]`, scores `[.., ..]`
@@ -131,17 +131,30 @@ pub(crate) fn eligible(
     (comparison, threshold): (&str, f32),
     b: &mut Builder,
 ) -> Value {
-    let large = min_side.map(|least| {
-        let (side, least) = (shorter_side(boxes, b), b.float(least));
-        b.op("GreaterOrEqual", [&side, &least])
-    });
-    let (threshold, out) = (b.float(threshold), b.float(OUT));
+    let threshold = b.float(threshold);
     let good = b.op(comparison, [scores, &threshold]);
-    let good = match &large {
-        Some(large) => b.op("And", [large, &good]),
-        None => good,
+    let Some(least) = min_side else {
+        return good;
     };
-    b.op("Where", [&good, scores, &out])
+    let (side, least) = (shorter_side(boxes, b), b.float(least));
+    let large = b.op("GreaterOrEqual", [&side, &least]);
+    b.op("And", [&large, &good])
+}
+
+/// The scores of those that take part, [`OUT`] for the others.
+pub(crate) fn out_unless(good: &Value, scores: &Value, b: &mut Builder) -> Value {
+    let out = b.float(OUT);
+    b.op("Where", [good, scores, &out])
+}
+
+/// Scores `[count]` in the order of rows `[.., count]`, highest first and no two alike.
+pub(crate) fn by_order(rows: &Value, b: &mut Builder) -> Value {
+    let count = b.size(rows, 1);
+    let index = b.range(&count);
+    let index = b.cast(&index, ElementType::Float);
+    // Up to here whole numbers are exact.
+    let most = b.float(16_777_216.0);
+    b.op("Sub", [&most, &index])
 }
 
 /// Kept boxes of groups, `[kept, 2]`: group and index in it. At most that many of a group.

@@ -6,8 +6,8 @@ use rcnn_ops::BoxRules;
 use rcnn_roi::{MultiScaleRoiAlign, NmsMethod};
 
 use crate::boxes::{
-    Best, Layout, OUT, anchors, best, best_of_groups, clip, decode, eligible, min_side, nms,
-    only_at, pick, shorter_side,
+    Best, Layout, OUT, anchors, best, best_of_groups, by_order, clip, decode, eligible, min_side,
+    nms, only_at, out_unless, pick, shorter_side,
 };
 use crate::builder::{Builder, Value};
 use crate::error::OnnxError;
@@ -144,9 +144,12 @@ impl<'a> Detector<'a> {
                 BoxRules::Torchvision => "GreaterOrEqual",
                 _ => "Greater",
             };
-            let scores = eligible(&boxes, &scores, min_side, (good, config.score_thresh), b);
+            let good = eligible(&boxes, &scores, min_side, (good, config.score_thresh), b);
+            // They are in order already, which a runtime's sigmoid may round away.
+            let order = by_order(&scores, b);
+            let order = out_unless(&good, &order, b);
             let most = config.post_nms_top_n_test;
-            let kept = nms(&boxes, &scores, config.nms_thresh, most, b);
+            let kept = nms(&boxes, &order, config.nms_thresh, most, b);
             all_scores.push(only_at(&scores, &kept, b));
             all_boxes.push(boxes);
         }
@@ -212,7 +215,8 @@ impl<'a> Detector<'a> {
         };
         let good = ("Greater", config.score_thresh);
         let min_side = min_side(rules, rcnn_roi::MIN_SIZE);
-        let scores = eligible(&boxes, &scores, min_side, good, b);
+        let good = eligible(&boxes, &scores, min_side, good, b);
+        let scores = out_unless(&good, &scores, b);
 
         // [N, proposals, classes]
         let [scores, boxes] = spread(
@@ -229,9 +233,9 @@ impl<'a> Detector<'a> {
         if rules == BoxRules::Tensorflow2019 {
             let limits = b.unsqueeze(&batch.limits, &[1]);
             boxes = clip(&boxes, &limits, b);
-            let (side, zero, out) = (shorter_side(&boxes, b), b.float(0.0), b.float(OUT));
+            let (side, zero) = (shorter_side(&boxes, b), b.float(0.0));
             let large = b.op("Greater", [&side, &zero]);
-            kept = b.op("Where", [&large, &kept, &out]);
+            kept = out_unless(&large, &kept, b);
         }
         let found = best(&kept, config.detections_per_img, None, is_padded, b)?;
         let class = b.op("Mod", [&found.index, &by_class]);
