@@ -19,8 +19,8 @@ enum Reduce {
 struct Table {
     /// `[locations, channels]`
     rows: Value,
-    /// First row, height and width of each map: a number each.
-    maps: Vec<[Value; 3]>,
+    /// First row, height, width and area of each map: a number each.
+    maps: Vec<[Value; 4]>,
 }
 
 impl Table {
@@ -39,7 +39,7 @@ impl Table {
             let area = b.op("Mul", [&height, &width]);
             let size = b.op("Mul", [&count, &area]);
             let next = b.op("Add", [&start, &size]);
-            about.push([start, height, width]);
+            about.push([start, height, width, area]);
             start = next;
         }
         let rows: Vec<&Value> = rows.iter().collect();
@@ -168,14 +168,13 @@ impl Pool<'_> {
             let all = b.concat(&values, 0);
             b.gather(&all, &map, 0)
         };
-        let [start, height, width] = [0, 1, 2].map(|i| {
+        let [start, height, width, area] = [0, 1, 2, 3].map(|i| {
             let each = table.maps.iter().map(|about| about[i].clone());
             of_map(each.collect(), b)
         });
         let scales = (0..self.maps.len()).map(|level| self.level_scale(level, b));
         let scales = scales.collect();
         let scale = of_map(scales, b);
-        let area = b.op("Mul", [&height, &width]);
         let offset = b.op("Mul", [self.image, &area]);
         let start = b.op("Add", [&start, &offset]);
         let scale = b.unsqueeze(&scale, &[1]);
@@ -221,9 +220,8 @@ pub(super) fn crop_and_max_pool(
     b: &mut Builder,
 ) -> Pooled {
     let table = Table::new(&[map], b);
-    let [_, height, width] = &table.maps[0];
-    let area = b.op("Mul", [height, width]);
-    let start = b.op("Mul", [image, &area]);
+    let [_, height, width, area] = &table.maps[0];
+    let start = b.op("Mul", [image, area]);
     let [low, high] = corners(boxes, 1, b);
     let (bins, ratio) = (config.output_size, config.sampling_ratio);
     let [rows, columns] =
