@@ -32,7 +32,7 @@ fn folders_of_images_and_labels_in_capitals() {
         folder.picture(&format!("{images}/b.png"), 64, 48);
         folder.file(&format!("{labels}/a.txt"), LINE);
         folder.file(&format!("{labels}/b.txt"), LINE);
-        folder.file("data.yaml", &format!("train: {images}\nnames: [RBC]\n"));
+        folder.file("data.yaml", format!("train: {images}\nnames: [RBC]\n"));
         assert_eq!(clean_folder(&folder).boxes(), 2, "{images}");
     }
 }
