@@ -45,8 +45,14 @@ CASE = {
         "roi_heads.box_predictor.cls_score.weight": 16.0,
         "roi_heads.box_predictor.bbox_pred.weight": 1.0,
     },
-    "options": {"box_score_thresh": 0.03125, "rpn_post_nms_top_n_test": 40, "box_detections_per_img": 30},
-    "images": [{"name": "inception0", "height": 240, "width": 317}],
+    "options": {
+        "min_size": [256],
+        "max_size": 416,
+        "box_score_thresh": 0.03125,
+        "rpn_post_nms_top_n_test": 40,
+        "box_detections_per_img": 30,
+    },
+    "images": [{"name": "inception1", "height": 240, "width": 317}],
 }
 
 SMALL = {
@@ -142,10 +148,10 @@ def picture(image):
     return synthetic.image_u8(image["name"], image["height"], image["width"])[None]
 
 
-def noisy(graph, seed):
+def noisy(graph, seed, relative=NOISE):
     """The graph with noise on all variables."""
     random, initial = np.random.default_rng(seed), graph.initial
-    noise = lambda shape: (1 + NOISE * random.standard_normal(shape)).astype(np.float32)
+    noise = lambda shape: (1 + relative * random.standard_normal(shape)).astype(np.float32)
     graph = copy.copy(graph)
     graph.initial = lambda variable, shape: initial(variable, shape) * noise(shape)
     return graph
@@ -163,6 +169,8 @@ def case_graph():
     return Graph(
         rule(CASE),
         CASE["num_classes"] - 1,
+        min_dimension=options["min_size"][0],
+        max_dimension=options["max_size"],
         score_threshold=options["box_score_thresh"],
         max_proposals=options["rpn_post_nms_top_n_test"],
         max_total=options["box_detections_per_img"],
@@ -207,12 +215,12 @@ def stages(found, image):
     return out
 
 
-def sampled(out):
+def sampled(out, keep=KEEP):
     """As in `make_models.py`."""
     tensors = {}
     for name, value in out.items():
         full = name.startswith(("proposal", "detections", "class_logits"))
-        stride = 1 if full else max(1, math.ceil(value.size / KEEP))
+        stride = 1 if full else max(1, math.ceil(value.size / keep))
         while stride > 1 and math.gcd(stride, 2 * math.prod(value.shape)) > 1:
             stride += 1
         tensors[name] = value.reshape(-1)[::stride].copy()

@@ -116,6 +116,10 @@ class Graph:
             new = scaled(tf.reduce_min(target / size))
         return v1.image.resize_bilinear(image[None], new, align_corners=False)
 
+    def window(self, images):
+        height, width = (tf.cast(tf.shape(images)[axis], tf.float32) for axis in (1, 2))
+        return tf.stack([0.0, 0.0, height, width])
+
     def anchors(self, height, width):
         ratios, scales = tf.meshgrid(self.options["aspect_ratios"], self.options["scales"], indexing="ij")
         roots = tf.sqrt(tf.reshape(ratios, [-1]))
@@ -165,51 +169,66 @@ class Graph:
                 boxes, scores, classes = (tf.gather(part, whole) for part in (boxes, scores, classes))
             return boxes[:total], scores[:total], classes[:total]
 
-    def build(self):
-        """The tensors of every stage by name, boxes in pixels of the resized image as `[y1, x1, y2, x2]`."""
-        options, out = self.options, {}
+    def image(self):
+        """The placeholder of a picture, and the picture as the network takes it."""
         image = v1.placeholder(tf.uint8, [1, None, None, 3], name="image_tensor")
         with v1.name_scope("Preprocessor"):
             resized = self.resize(tf.cast(image[0], tf.float32))
-            images = (2.0 / 255.0) * resized - 1.0
-        out["images"] = images
-        height, width = (tf.cast(tf.shape(images)[axis], tf.float32) for axis in (1, 2))
-        window = tf.stack([0.0, 0.0, height, width])
-        features = out["features"] = self.features(images)
+            return image, (2.0 / 255.0) * resized - 1.0
 
+    def first_stage(self, images):
+        """Feature map; deltas, logits and anchors of all places, which may reach out of the image."""
+        options = self.options
+        features = self.features(images)
+        shape = [3, 3, features.shape[-1], options["box_predictor_depth"]]
+        rpn = tf.nn.relu6(self.biased(features, "Conv", shape))
+        a = len(options["scales"]) * len(options["aspect_ratios"])
+        with v1.variable_scope("FirstStageBoxPredictor"):
+            shape = [1, 1, options["box_predictor_depth"]]
+            deltas = self.biased(rpn, "BoxEncodingPredictor", shape + [4 * a])
+            logits = self.biased(rpn, "ClassPredictor", shape + [2 * a])
+        grid = tf.shape(features)
+        return features, deltas, logits, self.anchors(grid[1], grid[2])
+
+    def propose(self, deltas, logits, anchors, window):
+        """Proposals and their scores."""
+        most = self.options["max_proposals"]
+        boxes = self.decode(tf.reshape(deltas, [-1, 4]), anchors)
+        scores = tf.nn.softmax(tf.reshape(logits, [-1, 2]))[:, 1:]
+        found = self.suppress(boxes[:, None], scores, window, 0.0, self.options["first_stage_iou"], most, most)
+        return found[:2]
+
+    def second_stage(self, features, proposals, window):
+        """Pooled features; the vector, the deltas and the logits of each proposal."""
+        normalized = proposals * (1.0 / tf.tile(window[2:], [2]))
+        which = tf.zeros([tf.shape(proposals)[0]], tf.int32)
+        crops = tf.image.crop_and_resize(features, normalized, which, [14, 14])
+        x = pooled = tf.nn.max_pool2d(crops, 2, 2, "VALID")
+        with v1.variable_scope("SecondStageFeatureExtractor/InceptionV2"):
+            for name in list(BLOCKS)[7:]:
+                x = self.block(x, name)
+        x = tf.reduce_mean(x, [1, 2])
+        with v1.variable_scope("SecondStageBoxPredictor"):
+            width = int(x.shape[-1])
+            deltas = self.biased(x, "BoxEncodingPredictor", [width, 4 * self.num_classes])
+            logits = self.biased(x, "ClassPredictor", [width, self.num_classes + 1])
+        return pooled, x, deltas, logits
+
+    def build(self):
+        """The tensors of every stage by name, boxes in pixels of the resized image as `[y1, x1, y2, x2]`."""
+        options, out = self.options, {}
+        image, images = self.image()
+        out["images"] = images
+        window = self.window(images)
         with v1.name_scope("FirstStage"):
-            shape = [3, 3, features.shape[-1], options["box_predictor_depth"]]
-            rpn = tf.nn.relu6(self.biased(features, "Conv", shape))
-            a = len(options["scales"]) * len(options["aspect_ratios"])
-            with v1.variable_scope("FirstStageBoxPredictor"):
-                shape = [1, 1, options["box_predictor_depth"]]
-                deltas = out["deltas"] = self.biased(rpn, "BoxEncodingPredictor", shape + [4 * a])
-                logits = out["logits"] = self.biased(rpn, "ClassPredictor", shape + [2 * a])
-            grid = tf.shape(features)
-            anchors = out["anchors"] = self.anchors(grid[1], grid[2])
-            anchors = self.clip(anchors, window)[0]
-            boxes = self.decode(tf.reshape(deltas, [-1, 4]), anchors)
-            scores = tf.nn.softmax(tf.reshape(logits, [-1, 2]))[:, 1:]
-            found = self.suppress(
-                boxes[:, None], scores, window, 0.0, options["first_stage_iou"], options["max_proposals"], options["max_proposals"]
-            )
-            proposals, out["proposal_scores"], _ = found
+            features, deltas, logits, anchors = self.first_stage(images)
+            out |= {"features": features, "deltas": deltas, "logits": logits, "anchors": anchors}
+            proposals, out["proposal_scores"] = self.propose(deltas, logits, self.clip(anchors, window)[0], window)
             out["proposals"] = proposals
 
         with v1.name_scope("SecondStage"):
-            normalized = proposals * tf.stack([1.0 / height, 1.0 / width] * 2)
-            which = tf.zeros([tf.shape(proposals)[0]], tf.int32)
-            crops = tf.image.crop_and_resize(features, normalized, which, [14, 14])
-            x = out["pooled"] = tf.nn.max_pool2d(crops, 2, 2, "VALID")
-            with v1.variable_scope("SecondStageFeatureExtractor/InceptionV2"):
-                for name in list(BLOCKS)[7:]:
-                    x = self.block(x, name)
-            x = out["box_head"] = tf.reduce_mean(x, [1, 2])
-            with v1.variable_scope("SecondStageBoxPredictor"):
-                width_of = int(x.shape[-1])
-                deltas = self.biased(x, "BoxEncodingPredictor", [width_of, 4 * self.num_classes])
-                logits = out["class_logits"] = self.biased(x, "ClassPredictor", [width_of, self.num_classes + 1])
-            out["box_regression"] = deltas
+            pooled, x, deltas, logits = self.second_stage(features, proposals, window)
+            out |= {"pooled": pooled, "box_head": x, "class_logits": logits, "box_regression": deltas}
             each = tf.reshape(deltas, [-1, 4])
             boxes = self.decode(each, tf.repeat(proposals, self.num_classes, axis=0))
             boxes = tf.reshape(boxes, [-1, self.num_classes, 4])
@@ -218,7 +237,7 @@ class Graph:
                 boxes, scores, window, options["score_threshold"], options["second_stage_iou"], options["max_per_class"], options["max_total"]
             )
             boxes, scores, classes = found
-            boxes = boxes / tf.stack([height, width] * 2)
+            boxes = boxes / tf.tile(window[2:], [2])
             out["boxes"], out["scores"], out["classes"] = boxes, scores, classes + 1
         for key, name in (("boxes", "detection_boxes"), ("scores", "detection_scores"), ("classes", "detection_classes")):
             tf.cast(out[key], tf.float32, name=name) if key == "classes" else tf.identity(out[key], name=name)

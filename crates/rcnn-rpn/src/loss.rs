@@ -48,10 +48,11 @@ impl<B: Backend> RegionProposalNetwork<B> {
         let anchors: Vec<f32> = anchors.into_vec().expect("converted to f32");
         let (anchors, _) = anchors.as_chunks::<4>();
 
+        let is_torchvision = self.config.box_rules == BoxRules::Torchvision;
         let matcher = Matcher {
             high_threshold: self.config.fg_iou_thresh,
             low_threshold: self.config.bg_iou_thresh,
-            allow_low_quality_matches: true,
+            allow_low_quality_matches: is_torchvision,
         };
         let sampler = BalancedSampler {
             batch_size_per_image: self.config.batch_size_per_image,
@@ -59,24 +60,9 @@ impl<B: Backend> RegionProposalNetwork<B> {
         };
         let mut samples = RpnSamples::default();
         for (image, (objects, size)) in objects.iter().zip(image_sizes).enumerate() {
-            let is_left_out: Vec<bool> = match self.config.box_rules {
-                BoxRules::Torchvision => vec![false; anchors.len()],
-                _ => anchors
-                    .iter()
-                    .map(|anchor| clip_box(anchor, *size) != *anchor)
-                    .collect(),
-            };
-            let iou = |object: usize, anchor: usize| match is_left_out[anchor] {
-                true => -1.0,
-                false => box_iou(&objects[object], &anchors[anchor]),
-            };
-            let mut matches = matcher.matches_by(objects.len(), anchors.len(), iou);
-            for (found, _) in matches
-                .iter_mut()
-                .zip(&is_left_out)
-                .filter(|(_, out)| **out)
-            {
-                *found = Match::Ignored;
+            let mut matches = matcher.matches(objects, anchors);
+            if !is_torchvision {
+                match_as_tensorflow(&mut matches, objects, anchors, *size);
             }
             let sample = sampler.sample(&matches, subsample);
             let base = image * anchors.len();
@@ -132,5 +118,77 @@ impl<B: Backend> RegionProposalNetwork<B> {
             Self::LOSSES,
             [objectness * of_objectness, box_reg * of_boxes],
         )
+    }
+}
+
+/// TensorFlow's differences: anchors that cross the border of the image are ignored, and of the others every object has
+/// the first of those that overlap it most, which goes to the first object where it is the best of several.
+fn match_as_tensorflow(matches: &mut [Match], objects: &[BBox], anchors: &[BBox], size: Size) {
+    let mut inside = Vec::with_capacity(anchors.len());
+    for (i, anchor) in anchors.iter().enumerate() {
+        match clip_box(anchor, size) == *anchor {
+            true => inside.push(i),
+            false => matches[i] = Match::Ignored,
+        }
+    }
+    for (i, object) in objects.iter().enumerate().rev() {
+        let iou = |&anchor: &usize| box_iou(object, &anchors[anchor]);
+        let best = inside
+            .iter()
+            .copied()
+            .reduce(|best, other| match iou(&other) > iou(&best) {
+                true => other,
+                false => best,
+            });
+        if let Some(best) = best {
+            matches[best] = Match::Object(i);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `ArgMaxMatcher` with `force_match_for_each_row` and `prune_outside_window` make of them.
+    #[test]
+    fn tensorflow_gives_an_object_one_of_its_best_anchors() {
+        use Match::{Background, Ignored, Object};
+        let anchors = [
+            [-4.0, 0.0, 12.0, 16.0],
+            [0.0, 0.0, 16.0, 16.0],
+            [4.0, 0.0, 20.0, 16.0],
+            [32.0, 0.0, 48.0, 16.0],
+            [34.0, 0.0, 50.0, 16.0],
+        ];
+        // Inside two anchors, as far as they count; best with an anchor that another object overlaps more; of none.
+        let objects = [
+            [6.0, 4.0, 10.0, 8.0],
+            [32.0, 0.0, 40.0, 16.0],
+            [33.0, 0.0, 48.0, 16.0],
+            [60.0, 20.0, 64.0, 24.0],
+        ];
+        let matcher = Matcher {
+            high_threshold: 0.7,
+            low_threshold: 0.3,
+            allow_low_quality_matches: false,
+        };
+        let found = |objects: &[BBox]| {
+            let mut matches = matcher.matches(objects, &anchors);
+            match_as_tensorflow(&mut matches, objects, &anchors, Size::new(64, 64));
+            matches
+        };
+        assert_eq!(
+            found(&objects[..3]),
+            [Ignored, Object(0), Background, Object(1), Object(2)]
+        );
+        assert_eq!(
+            found(&objects[3..]),
+            [Ignored, Object(0), Background, Background, Background]
+        );
+        assert_eq!(
+            found(&[]),
+            [Ignored, Background, Background, Background, Background]
+        );
     }
 }

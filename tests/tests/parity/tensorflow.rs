@@ -1,26 +1,42 @@
-//! Small models that TensorFlow wrote, opened as its users have them, against what it detects with them.
+//! Small models that TensorFlow wrote, opened as its users have them, against what it detects with them and how it
+//! trains them.
 
 use std::fs;
 use std::path::PathBuf;
 
-use parity::synthetic;
+use parity::{Fixture, synthetic};
 use rcnn_burn::Instances;
-use rcnn_burn::ops::BBox;
-use rcnn_burn::ops::DetectionBackend;
+use rcnn_burn::ops::{BBox, DetectionBackend};
 use rcnn_burn::weights::Weights;
-
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Named;
 use crate::models::assert_same;
+use crate::training::check_step;
 
-/// A model for each year of rules.
+/// Detections by the rules of each year, and a step of training.
 pub(crate) fn checks<B: DetectionBackend>() -> Vec<Named<B>> {
     vec![
         ("rules_of_2018", |device| detects::<B>("2018", device)),
         ("rules_of_2019", |device| detects::<B>("2019", device)),
+        ("train_inception_v2", trains::<B>),
     ]
+}
+
+/// Folder of the model of a year.
+fn folder(year: &str) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.join("../weights-import/tests/fixtures/tensorflow")
+        .join(year)
+}
+
+fn trains<B: DetectionBackend>(device: &B::Device) {
+    let fixture = Fixture::open("train_inception_v2");
+    let weights = Weights::open(folder("2018")).expect("a model");
+    let model = weights.load(device).expect("a detector");
+    let copy = weights.load(device).expect("a detector");
+    check_step::<B>(&fixture, model, copy, device);
 }
 
 fn read<T: DeserializeOwned>(json: &Value, name: &str) -> T {
@@ -28,10 +44,7 @@ fn read<T: DeserializeOwned>(json: &Value, name: &str) -> T {
 }
 
 fn detects<B: DetectionBackend>(year: &str, device: &B::Device) {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let folder = root
-        .join("../weights-import/tests/fixtures/tensorflow")
-        .join(year);
+    let folder = folder(year);
     let json = fs::read_to_string(folder.join("detections.json")).expect("detections");
     let json: Value = serde_json::from_str(&json).expect("JSON");
     let weights = Weights::open(&folder).expect("a model");

@@ -85,7 +85,7 @@ fn thawed<B: DetectionBackend>(case: &Value, model: &Model<B>) -> Vec<String> {
     names
 }
 
-type Model<B> = StandardFasterRcnn<Autodiff<B>>;
+pub(crate) type Model<B> = StandardFasterRcnn<Autodiff<B>>;
 
 /// Puts gradients in the place of parameters, NaN where there is none, so that they can be listed
 /// under torchvision's names and in its layouts.
@@ -127,20 +127,27 @@ fn check<B: DetectionBackend>(name: &str, device: &B::Device) {
         .init::<Autodiff<B>>(device)
         .expect("a model");
     let model = models::with_weights(case, model, str::to_string);
-    let model = freeze(case, model);
-    let images = models::images(case, device);
+    // A copy: in training the norms count what they see.
+    let copy = models::config(case).init(device).expect("a model");
+    let copy = models::with_weights(case, copy, str::to_string);
+    check_step(&fixture, freeze(case, model), copy, device);
+}
 
+/// Compares a step of a model, of which there is a copy without gradients.
+pub(crate) fn check_step<B: DetectionBackend>(
+    fixture: &Fixture,
+    model: Model<B>,
+    copy: StandardFasterRcnn<B>,
+    device: &B::Device,
+) {
+    let case = &fixture.settings;
+    let images = models::images(case, device);
     let batch = model.transform.forward(&images).expect("images");
     let targets = targets(case, &batch.original_sizes);
     fixture.assert_sampled("transform.images", batch.tensors.clone(), 1e-5);
-    // A copy: in training the norms count what they see.
-    let backbone = models::with_weights(
-        case,
-        models::config(case).init(device).expect("a model"),
-        str::to_string,
-    )
-    .backbone;
-    let features = backbone.forward(batch.tensors.inner(), &mut Forward::training());
+    let features = copy
+        .backbone
+        .forward(batch.tensors.inner(), &mut Forward::training());
     for (name, map) in features.iter() {
         fixture.assert_sampled(
             &format!("features.{name}"),
