@@ -166,15 +166,17 @@ def run(graph, image):
 
 def case_graph():
     options = CASE["options"]
-    return Graph(
-        rule(CASE),
-        CASE["num_classes"] - 1,
+    return full_size(
         min_dimension=options["min_size"][0],
         max_dimension=options["max_size"],
         score_threshold=options["box_score_thresh"],
         max_proposals=options["rpn_post_nms_top_n_test"],
         max_total=options["box_detections_per_img"],
     )
+
+
+def full_size(**options):
+    return Graph(rule(CASE), CASE["num_classes"] - 1, **options)
 
 
 def xyxy(boxes):
@@ -284,6 +286,26 @@ def small_graph(year):
     return Graph(own, options.pop("num_classes"), options.pop("depth_multiplier"), options.pop("min_depth"), year, **options)
 
 
+def write_frozen(session, graph, folder):
+    """The frozen graph of a session and its pipeline, in a folder that there is."""
+    outputs = ["detection_boxes", "detection_scores", "detection_classes"]
+    outputs = [next(n.name for n in session.graph.as_graph_def().node if n.name.endswith(o)) for o in outputs]
+    frozen = v1.graph_util.convert_variables_to_constants(session, session.graph_def, outputs)
+    (folder / "frozen_inference_graph.pb").write_bytes(frozen.SerializeToString())
+    (folder / "pipeline.config").write_text(pipeline(graph))
+    return frozen
+
+
+def write_full_size(folder):
+    """The detector of the published size on the rule's weights, for `bench/detect.py`."""
+    graph = full_size(score_threshold=CASE["options"]["box_score_thresh"])
+    folder.mkdir(parents=True)
+    with tf.Graph().as_default(), v1.Session() as session:
+        graph.build()
+        session.run(v1.global_variables_initializer())
+        write_frozen(session, graph, folder)
+
+
 def write_small(year):
     folder = SMALL_MODELS / str(year)
     shutil.rmtree(folder, ignore_errors=True)
@@ -296,11 +318,7 @@ def write_small(year):
         step = v1.train.get_or_create_global_step()
         session.run(v1.global_variables_initializer())
         found = session.run(tensors, {placeholder: picture(SMALL_IMAGE)})
-        outputs = ["detection_boxes", "detection_scores", "detection_classes"]
-        outputs = [next(n.name for n in session.graph.as_graph_def().node if n.name.endswith(o)) for o in outputs]
-        frozen = v1.graph_util.convert_variables_to_constants(session, session.graph_def, outputs)
-        (folder / "frozen_inference_graph.pb").write_bytes(frozen.SerializeToString())
-        (folder / "pipeline.config").write_text(pipeline(graph))
+        frozen = write_frozen(session, graph, folder)
         if year == 2018:
             v1.train.Saver(variables + slots + [step]).save(
                 session, str(folder / "model.ckpt"), write_meta_graph=False
