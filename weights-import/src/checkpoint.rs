@@ -235,6 +235,12 @@ fn format_of(source: &Source) -> Result<Format, CheckpointError> {
         Ok(Format::TensorflowGraph)
     } else if tensorflow::is_index(source) {
         Ok(Format::TensorflowCheckpoint)
+    } else if source
+        .path
+        .extension()
+        .is_some_and(|extension| extension == "index")
+    {
+        Err(source.corrupt("it does not end as the index of a TensorFlow checkpoint does"))
     } else if head.starts_with(b"\x80") {
         Err(source.unknown("a Python pickle that torch.save did not write"))
     } else {

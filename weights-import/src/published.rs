@@ -28,16 +28,22 @@ pub struct TensorflowModel {
     pub name: &'static str,
     /// Where its archive was published.
     pub url: &'static str,
+    /// Size of the archive in bytes, as Open Model Zoo has it.
+    pub file_size: u64,
+    /// SHA-256 of the archive in hexadecimal digits, as Open Model Zoo has it.
+    pub sha256: &'static str,
     /// Average precision of boxes on COCO, in percent, as the API's list of models has it.
     pub box_map: f64,
     /// Number of classes, background included.
     pub num_classes: usize,
 }
 
-/// The model whose layers are read. The archive has no checksum in its name, as torchvision's files have.
+/// The model whose layers are read.
 pub const TENSORFLOW: TensorflowModel = TensorflowModel {
     name: "faster_rcnn_inception_v2_coco",
     url: "http://download.tensorflow.org/models/object_detection/faster_rcnn_inception_v2_coco_2018_01_28.tar.gz",
+    file_size: 149_119_618,
+    sha256: "db3295e9a52d406540e84bdd056edeedbf938782a7bc4af7918aaa5dc30f0df5",
     box_map: 28.0,
     num_classes: 91,
 };

@@ -243,13 +243,18 @@ pub(crate) fn list() -> Result<()> {
         "detect",
         format!("box mAP {:.1}", tensorflow.box_map),
         tensorflow.num_classes,
-        "",
+        format!(
+            "{:.0} MiB",
+            tensorflow.file_size as f64 / f64::from(1 << 20)
+        ),
         tensorflow.url
     )?;
     writeln!(
         out,
-        "\nThe last is TensorFlow's, not downloaded here: unpack the archive and give its folder. It could not be had \
-         for tests, which ran on models of the same layers, names and formats that TensorFlow wrote."
+        "\nThe last is TensorFlow's, not downloaded here: check the archive's SHA-256,\n{},\nunpack it and give its \
+         folder. It could not be had for tests, which ran on models of the same\nlayers, names and formats that \
+         TensorFlow wrote.",
+        tensorflow.sha256
     )?;
     Ok(())
 }

@@ -19,6 +19,7 @@ pub mod channels;
 pub mod channels_last;
 pub mod conv2d;
 pub mod conv_transpose2d;
+pub mod crop;
 mod epilogue;
 pub mod fit_image;
 pub mod gate;

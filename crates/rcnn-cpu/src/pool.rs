@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::arena::Floats;
-use crate::block::{BLOCK, ChannelBlock};
+use crate::block::{BLOCK, ChannelBlock, floats, floats_mut};
 use crate::simd::vectorised;
 
 /// The sizes of a pooling.
@@ -90,10 +90,8 @@ vectorised! {
             for y in window(pool, 0, row) {
                 for x_ in window(pool, 1, column) {
                     let pixel = &x[(y * pool.size[1] + x_) * blocks..][..blocks];
-                    for (most, value) in out.iter_mut().zip(pixel) {
-                        for (most, value) in most.0.iter_mut().zip(&value.0) {
-                            *most = larger(*most, *value);
-                        }
+                    for (most, value) in floats_mut(out).iter_mut().zip(floats(pixel)) {
+                        *most = larger(*most, *value);
                     }
                 }
             }
@@ -112,22 +110,18 @@ vectorised! {
             for y in rows {
                 for x_ in columns.clone() {
                     let pixel = &x[(y * pool.size[1] + x_) * blocks..][..blocks];
-                    for (sum, value) in out.iter_mut().zip(pixel) {
-                        for (sum, value) in sum.0.iter_mut().zip(&value.0) {
-                            *sum += value;
-                        }
+                    for (sum, value) in floats_mut(out).iter_mut().zip(floats(pixel)) {
+                        *sum += value;
                     }
                 }
             }
-            for value in out.iter_mut().flat_map(|block| &mut block.0) {
-                *value *= share;
-            }
+            floats_mut(out).iter_mut().for_each(|value| *value *= share);
         }
     }
 }
 
 /// The larger, or what is not a number.
 #[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
+pub(crate) fn larger(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }

@@ -76,8 +76,8 @@ impl FromStr for Rule {
             None if matches!(change, "freeze" | "thaw") => return Err(wrong()),
             Some(("freeze", pattern)) => Change::Freeze(pattern.trim().parse()?),
             Some(("thaw", pattern)) => Change::Thaw(pattern.trim().parse()?),
-            Some((VARIABLES, regex)) => {
-                let regex = regex.trim().trim_matches(['"', '\'']);
+            Some((VARIABLES, value)) => {
+                let regex = variables(value).ok_or_else(wrong)?;
                 Change::Freeze(format!("tf:{regex}").parse()?)
             }
             // An expression may hold spaces.
@@ -93,6 +93,33 @@ impl FromStr for Rule {
             },
         };
         Ok(Self { change, from_epoch })
+    }
+}
+
+/// The expression in the value of a field of a `pipeline.config`: a text, in quotes or not, or a list of texts of which any
+/// may match.
+fn variables(value: &str) -> Option<String> {
+    let value = value.trim().trim_end_matches([',', ';']);
+    let list = value.strip_prefix('[').and_then(|v| v.strip_suffix(']'));
+    let is_quoted = |text: &str| text.trim_start().starts_with(['"', '\'']);
+    let mut rest = match list.filter(|list| is_quoted(list)) {
+        Some(list) => list,
+        None if is_quoted(value) => value,
+        None => return Some(value.into()),
+    };
+    let mut texts = vec![];
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let Some(quote) = rest.chars().next() else {
+            break;
+        };
+        let (text, after) = rest.strip_prefix(['"', '\''])?.split_once(quote)?;
+        texts.push(text.replace(r"\\", r"\"));
+        rest = after;
+    }
+    match &texts[..] {
+        [one] => Some(one.clone()),
+        several => Some(format!("(?:{})", several.join(")|(?:"))),
     }
 }
 
@@ -149,6 +176,11 @@ mod tests {
                 "freeze_variables: \".*FirstStage.*\" from epoch 2",
                 "freeze tf:.*FirstStage.* from epoch 2",
             ),
+            (
+                r#"freeze_variables: ["First.*", 'Mixed_5\\w'] from epoch 2"#,
+                r"freeze tf:(?:First.*)|(?:Mixed_5\w) from epoch 2",
+            ),
+            ("freeze_variables: Conv/[bw]", "freeze tf:Conv/[bw]"),
             ("thaw tf:SecondStage", "thaw tf:SecondStage"),
         ] {
             let rule: Rule = text.parse().expect(text);
@@ -175,6 +207,11 @@ mod tests {
             ("freeze ", "expected `trainable_backbone_layers=N`"),
             ("", "expected a name"),
             ("thaw /(/", "`/(/`"),
+            (
+                "freeze_variables: [\"a\", b]",
+                "`freeze_variables: [\"a\", b]`",
+            ),
+            ("freeze_variables: \"a", "`freeze_variables: \"a`"),
         ] {
             let error = text.parse::<Rule>().expect_err(text).to_string();
             assert!(error.contains(says), "{text}: {error}");

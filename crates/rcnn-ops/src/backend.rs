@@ -4,9 +4,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, IntTensor};
 
 use crate::{
-    Activation, ConvEpilogue, ConvPrecision, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel,
-    RoiPoolOptions, box_coder, boxes, channels, conv_transpose2d, convolution, gate, image, nms,
-    roi_align, roi_pool, same, top_k,
+    Activation, ConvEpilogue, ConvPrecision, Crops, ImageFit, LayerPlan, RoiAlignOptions, RoiLevel,
+    RoiPoolOptions, box_coder, boxes, channels, conv_transpose2d, convolution, crop, gate, image,
+    nms, roi_align, roi_pool, same, top_k,
 };
 
 /// A Burn backend that can run detectors.
@@ -201,6 +201,16 @@ pub trait DetectionBackend: Backend {
     ) -> FloatTensor<Self> {
         let grad = roi_align::select_rows::<Self>(grad, rows);
         roi_align::backward::<Self>(features, rois, grad, options)
+    }
+
+    /// TensorFlow's `crop_and_resize` with a max-pool of its samples; see
+    /// [`crop_and_max_pool`](crate::crop_and_max_pool).
+    ///
+    /// # Shapes
+    /// - map: `[N, C, H, W]`
+    /// - output: `[K, C, bins vertical, bins horizontal]`
+    fn crop_and_max_pool(map: FloatTensor<Self>, crops: &Crops) -> FloatTensor<Self> {
+        crop::reference::<Self>(map, crops)
     }
 
     /// RoIPool's forward pass with the position of each maximum; see [`roi_pool`](crate::roi_pool()).

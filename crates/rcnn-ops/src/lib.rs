@@ -18,6 +18,7 @@ mod conv_transpose2d;
 mod convolution;
 #[cfg(feature = "flex")]
 pub mod cpu;
+mod crop;
 mod devices;
 mod forward;
 mod gate;
@@ -46,6 +47,7 @@ pub use channels::{channel_affine, channel_moments, concat_channels};
 pub use conv_transpose2d::conv_transpose2d;
 pub use conv2d::Conv2d;
 pub use convolution::{ConvEpilogue, ConvPrecision};
+pub use crop::{Crops, Samples, crop_and_max_pool};
 #[cfg(feature = "wgpu")]
 pub use devices::wgpu_device;
 pub use devices::{DeviceError, DeviceInfo, devices, probe};

@@ -41,15 +41,25 @@ impl Matcher {
     /// As in torchvision, an object that no candidate overlaps has its best overlap, zero, with all
     /// of those, and with `allow_low_quality_matches` they go to the object they overlap most.
     pub fn matches(&self, objects: &[BBox], candidates: &[BBox]) -> Vec<Match> {
-        if objects.is_empty() {
-            return vec![Match::Background; candidates.len()];
-        }
-        let quality =
+        let iou =
             |object: usize, candidate: usize| box_iou(&objects[object], &candidates[candidate]);
+        self.matches_by(objects.len(), candidates.len(), iou)
+    }
+
+    /// [`matches`](Self::matches) by another quality of a pair of object and candidate than their IoU.
+    pub fn matches_by(
+        &self,
+        objects: usize,
+        candidates: usize,
+        quality: impl Fn(usize, usize) -> f32,
+    ) -> Vec<Match> {
+        if objects == 0 {
+            return vec![Match::Background; candidates];
+        }
         // torchvision compares f32 with thresholds rounded to f32.
         let (low, high) = (self.low_threshold as f32, self.high_threshold as f32);
-        let mut best_of_object = vec![f32::NEG_INFINITY; objects.len()];
-        let best: Vec<(usize, f32)> = (0..candidates.len())
+        let mut best_of_object = vec![f32::NEG_INFINITY; objects];
+        let best: Vec<(usize, f32)> = (0..candidates)
             .map(|candidate| {
                 let mut best = (0, f32::NEG_INFINITY);
                 for (object, most) in best_of_object.iter_mut().enumerate() {

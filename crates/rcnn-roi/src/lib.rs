@@ -7,7 +7,6 @@
 mod box_branch;
 mod box_head;
 mod config;
-mod crop;
 mod heatmaps;
 mod keypoint_branch;
 mod keypoint_head;

@@ -3,14 +3,12 @@
 use burn::tensor::{Tensor, TensorData};
 use rcnn_backbone::{FeatureMaps, LevelSpec};
 use rcnn_ops::{
-    BBox, DetectionBackend, RoiAlignOptions, RoiLevel, box_area, multi_scale_roi_align,
-    multi_scale_roi_pool,
+    BBox, DetectionBackend, RoiAlignOptions, RoiLevel, box_area, crop_and_max_pool,
+    multi_scale_roi_align, multi_scale_roi_pool,
 };
 use rcnn_types::Size;
 use rcnn_types::validate::{InvalidField, POSITIVE, is_positive, require, require_within};
 use serde::{Deserialize, Serialize};
-
-use crate::crop::crop_and_max_pool;
 
 /// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`), or another pooling in its place.
 ///

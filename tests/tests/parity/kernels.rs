@@ -6,8 +6,10 @@ use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive, backend::Backend};
 use rcnn_burn::ops::backend_types::{Flex, FlexDevice};
 use rcnn_burn::ops::{
     BoxCoder, DetectionBackend, RoiAlignOptions, RoiLevel, RoiPoolOptions, box_iou_matrix,
-    grouped_nms, multi_scale_roi_align, reference, roi_align, roi_pool, top_k,
+    crop_and_max_pool, grouped_nms, multi_scale_roi_align, reference, roi_align, roi_pool, top_k,
 };
+
+use rcnn_burn::types::Size;
 
 use crate::Named;
 
@@ -16,6 +18,7 @@ pub(crate) fn checks<B: DetectionBackend>() -> Vec<Named<B>> {
     vec![
         ("roi_align", check_roi_align::<B>),
         ("roi_pool", check_roi_pool::<B>),
+        ("crops", check_crops::<B>),
         ("rois_of_a_view", check_rois_of_a_view::<B>),
         ("no_boxes", check_no_boxes::<B>),
         ("top_k", check_top_k::<B>),
@@ -253,6 +256,31 @@ fn check_roi_pool<B: DetectionBackend>(device: &B::Device) {
         let found = Tensor::<B, 4, Int>::from_primitive(found);
         let expected = Tensor::<Flex, 4, Int>::from_primitive(positions);
         assert_eq!(int_data(found), int_data(expected), "{}", case.name);
+    }
+}
+
+/// TensorFlow's crops against RoIAlign, zeros outside and a max-pool, which autodiff has of them.
+fn check_crops<B: DetectionBackend>(device: &B::Device) {
+    let shape = [2, 20, 9, 11];
+    let values = noise(shape.iter().product(), 3);
+    let sizes = [Size::new(72, 88), Size::new(70, 80)];
+    let awkward = [
+        [0.0, 0.0, 88.0, 72.0],
+        [-20.0, 5.5, 30.0, 90.0],
+        [12.2, 3.1, 12.2, 3.1],
+        [200.0, 200.0, 240.0, 260.0],
+        [60.0, 40.0, 20.0, 10.0],
+    ];
+    let many = boxes(40, [72.0, 88.0], 4);
+    let (many, _) = many.as_chunks::<4>();
+    for boxes in [[&awkward[..], many], [many, &[]], [&[], &[]]] {
+        for (bins, samples) in [([7, 7], 2), ([3, 2], 1), ([2, 5], 3)] {
+            let map = tensor::<B, 4>(&values, shape, device);
+            let found = crop_and_max_pool(&map, &boxes, &sizes, bins, samples);
+            let map = tensor::<Autodiff<Flex>, 4>(&values, shape, &FlexDevice);
+            let expected = crop_and_max_pool(&map, &boxes, &sizes, bins, samples);
+            assert_close("crops", found, expected.into_data());
+        }
     }
 }
 

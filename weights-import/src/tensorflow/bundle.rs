@@ -110,7 +110,19 @@ impl Shards<'_> {
     fn open(&mut self, shard: usize) -> Result<&Arc<Source>, CheckpointError> {
         let source = match self.open.remove(&shard) {
             Some(open) => open,
-            None => Source::open(&self.path(shard))?,
+            None => {
+                let path = self.path(shard);
+                if !path.exists() {
+                    return Err(CheckpointError::Unsupported {
+                        path: self.index.into(),
+                        reason: format!(
+                            "the index of a TensorFlow checkpoint whose tensors lie in {}, which is not beside it",
+                            path.file_name().unwrap_or_default().display()
+                        ),
+                    });
+                }
+                Source::open(&path)?
+            }
         };
         Ok(self.open.entry(shard).or_insert(source))
     }

@@ -167,8 +167,11 @@ pub(super) fn class_names(text: &str, num_classes: usize) -> Result<Vec<String>,
     let mut names = vec!["N/A".to_string(); num_classes];
     names[0] = "__background__".into();
     for item in map.messages("item") {
-        let id = Fields(item).or("id", 0usize)?;
         let name = item.text("display_name").or(item.text("name"));
+        if item.text("id").is_none() {
+            return Err(format!("item `{}`: it has no id", name.unwrap_or_default()));
+        }
+        let id = Fields(item).or("id", 0usize)?;
         let place = names.get_mut(id).filter(|_| id > 0);
         match (place, name) {
             (Some(place), Some(name)) => *place = name.into(),

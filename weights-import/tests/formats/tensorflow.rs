@@ -257,7 +257,17 @@ fn parts_of_a_checkpoint_alone_are_named() {
         "{message}"
     );
     let message = error("other.index");
-    assert!(message.contains("other.data-00000-of-00001"), "{message}");
+    assert!(
+        message.contains("other.data-00000-of-00001, which is not beside it"),
+        "{message}"
+    );
+    let index = fs::read(path("other.index")).unwrap();
+    fs::write(path("other.index"), &index[..2000]).unwrap();
+    let message = error("other.index");
+    assert!(
+        message.contains("does not end as the index of a TensorFlow checkpoint"),
+        "{message}"
+    );
     fs::remove_file(path("other.index")).unwrap();
     let message = error(".");
     assert!(
@@ -327,6 +337,15 @@ fn texts_beside_the_weights_are_read_or_named() {
         assert!(error.contains(&*name) && error.contains("0xfc"), "{error}");
         fs::write(&file, text).unwrap();
     }
+}
+
+#[test]
+fn an_item_without_a_number_is_named() {
+    let folder = copy("2018");
+    let map = folder.path().join("label_map.pbtxt");
+    fs::write(map, "item { name: \"cell\" }").unwrap();
+    let error = Weights::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("item `cell`: it has no id"), "{error}");
 }
 
 #[test]

@@ -115,6 +115,9 @@ impl<B: DetectionBackend> InceptionV2<B> {
             return false;
         }
         match block {
+            // Of few channels, these keep the shape of their input too.
+            "mixed_3b" => self.mixed_3b.drop(),
+            "mixed_3c" => self.mixed_3c.drop(),
             "mixed_4b" => self.mixed_4b.drop(),
             "mixed_4c" => self.mixed_4c.drop(),
             "mixed_4d" => self.mixed_4d.drop(),
@@ -208,5 +211,35 @@ impl<B: DetectionBackend> InceptionV2Head<B> {
         }
         let [boxes, channels, ..] = x.dims();
         global_average_pool(x).reshape([boxes, channels])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcnn_ops::backend_types::Flex;
+
+    use super::*;
+    use crate::inception_v2::InceptionV2Depth;
+
+    /// `mixed_3c` of few channels could be dropped by its stage, and stayed.
+    #[test]
+    fn every_block_that_a_stage_calls_droppable_is_dropped() {
+        for depth_multiplier in [1.0, 0.05] {
+            let depth = InceptionV2Depth {
+                depth_multiplier,
+                min_depth: 4,
+            };
+            let config = InceptionV2Config {
+                depth,
+                ..Default::default()
+            };
+            let mut model = config.init::<Flex>(&Default::default()).unwrap();
+            let stages = config.stages();
+            let blocks = stages.iter().flat_map(|stage| &stage.blocks);
+            for block in blocks {
+                let can_be = block.state == BlockState::Droppable;
+                assert_eq!(model.drop_block(&block.name), can_be, "{}", block.name);
+            }
+        }
     }
 }

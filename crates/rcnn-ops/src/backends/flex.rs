@@ -10,7 +10,7 @@ use rcnn_cpu::fit_image::{self, FitImage, Tap};
 use rcnn_cpu::pool::{self, Pool};
 
 use crate::{
-    Activation, ConvEpilogue, ConvPrecision, DetectionBackend, ImageFit, LayerPlan,
+    Activation, ConvEpilogue, ConvPrecision, Crops, DetectionBackend, ImageFit, LayerPlan,
     RoiAlignOptions, RoiLevel, RoiPoolOptions, channels as channel_operations, image as images,
     nms, same,
 };
@@ -200,6 +200,10 @@ impl DetectionBackend for Flex {
         options: RoiPoolOptions,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
         roi_align::pool(features, rois, options)
+    }
+
+    fn crop_and_max_pool(map: FloatTensor<Self>, crops: &Crops) -> FloatTensor<Self> {
+        roi_align::crop(map, crops)
     }
 
     fn decode_boxes(

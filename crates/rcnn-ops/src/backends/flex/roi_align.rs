@@ -1,13 +1,13 @@
-//! RoIAlign and RoIPool: Flex's tensors in and out of the engine's kernels.
+//! RoIAlign, RoIPool and TensorFlow's crops: Flex's tensors in and out of the engine's kernels.
 
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use rcnn_cpu::roi_align::Roi;
-use rcnn_cpu::{Floats, roi_align as kernel, roi_pool};
+use rcnn_cpu::{Floats, crop, roi_align as kernel, roi_pool};
 
 use super::{arena, channels_last, dims, floats, tensor};
 use crate::channels::primitive;
-use crate::{RoiAlignOptions, RoiLevel, RoiPoolOptions, roi_align};
+use crate::{Crops, RoiAlignOptions, RoiLevel, RoiPoolOptions, roi_align};
 
 fn sizes(options: RoiAlignOptions) -> kernel::RoiAlign {
     kernel::RoiAlign {
@@ -87,4 +87,26 @@ pub(super) fn pool(
     let shape = [rois.len(), channels, height, width];
     let positions = FlexTensor::from_data(TensorData::new(positions, shape));
     (tensor(values, shape), positions)
+}
+
+/// Cut boxes, with their channels last as the convolutions after them take them.
+pub(super) fn crop(map: FlexTensor, crops: &Crops) -> FlexTensor {
+    if map.dtype() != DType::F32 {
+        return crate::crop::reference::<Flex>(map, crops);
+    }
+    let map = channels_last::from_planes(map);
+    let shape @ [_, channels, _, _] = dims(&map);
+    let features = channels_last::blocks(&map).expect("just brought there");
+    let boxes = crops.images.iter().zip(&crops.samples);
+    let boxes = boxes.map(|(&image, [rows, columns])| crop::Crop {
+        image,
+        rows: rows.positions().collect(),
+        columns: columns.positions().collect(),
+    });
+    let boxes: Vec<_> = boxes.collect();
+    let [height, width] = crops.bins;
+    let pooled = [boxes.len(), channels, height, width];
+    let mut values = Floats::new(rcnn_cpu::channels_last::len(pooled));
+    crop::forward(features, shape, &boxes, crops.per_bin, values.blocks_mut());
+    channels_last::tensor(values, pooled)
 }
