@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
-use rcnn_core::image::{StripReader, open_rgb, upright_size};
+use rcnn_core::image::{Animation, StripReader, open_rgb, upright_size};
 use rcnn_core::types::parse_class_names;
 use rcnn_core::weights::{self, Checkpoint, Weights};
-use rcnn_core::{FasterRcnnConfig, Flex, freeze, surgery};
+use rcnn_core::{FasterRcnnConfig, Flex, Size, freeze, surgery};
 use rcnn_data::check::{AnchorSpec, check};
 use rcnn_data::{Format, ReadOptions};
 use rcnn_train::TrainConfig;
+use rcnn_video::{FrameReader, StreamFormat};
 use tempfile::TempDir;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -38,6 +39,7 @@ pub static TARGETS: &[Target] = &[
     ),
     target("pickle", None, pickle),
     target("picture", Some("crates/rcnn-image/tests/images"), picture),
+    target("video", Some("crates/rcnn-video/tests/files"), video),
     target("coco", None, |scratch, bytes| {
         scratch.labels("coco/train.json", bytes, Format::Coco);
     }),
@@ -244,6 +246,7 @@ fn picture(scratch: &Scratch, bytes: &[u8]) {
     if size.height.saturating_mul(size.width) > MAX_PIXELS {
         return;
     }
+    frames(&path, size);
     let image = open_rgb(&path);
     if let Ok(image) = &image {
         let decoded = (image.width() as usize, image.height() as usize);
@@ -259,6 +262,34 @@ fn picture(scratch: &Scratch, bytes: &[u8]) {
                 image.as_raw()[start..],
                 "other pixels in parts"
             );
+        }
+    }
+}
+
+/// Frames that are looked at of one input.
+const MAX_FRAMES: usize = 20;
+
+fn frames(path: &Path, size: Size) {
+    let Ok(Some(animation)) = Animation::open(path) else {
+        return;
+    };
+    for (image, shown) in animation.take(MAX_FRAMES).flatten() {
+        assert_eq!(Size::from_dimensions(image.dimensions()), size, "two sizes");
+        assert!(!shown.is_zero(), "shown for no time");
+    }
+}
+
+fn video(_: &Scratch, bytes: &[u8]) {
+    let raw = StreamFormat::Rgb(Size::new(12, 16));
+    for format in [StreamFormat::Y4m, StreamFormat::Mjpeg, raw] {
+        let Ok(reader) = FrameReader::new(bytes, format) else {
+            continue;
+        };
+        for (number, frame) in (0..).zip(reader.take(MAX_FRAMES)) {
+            match frame {
+                Ok(frame) => assert_eq!(frame.number, number),
+                Err(error) => assert_eq!(error.frame, Some(number)),
+            }
         }
     }
 }

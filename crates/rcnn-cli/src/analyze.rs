@@ -106,8 +106,12 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<(Vec<Sample>, Ve
     let has_labels =
         args.dataset.read.data_format.is_some() || detect_format(&args.dataset.data).is_ok();
     if !has_labels {
-        let pictures = inputs::expand(&[args.dataset.data.to_string_lossy().into_owned()], false)
-            .context("neither labelled data nor a folder of pictures")?;
+        let pictures = inputs::expand(
+            &[args.dataset.data.to_string_lossy().into_owned()],
+            false,
+            inputs::Order::ByName,
+        )
+        .context("neither labelled data nor a folder of pictures")?;
         if let Some(split) = &args.dataset.read.split {
             bail!(
                 "--split {split}: {} has no labels, and so no splits",

@@ -1,23 +1,27 @@
-//! `rcnn detect`: finds objects in pictures.
+//! `rcnn detect`: finds objects in pictures and videos.
 
 use std::cell::Cell;
+use std::iter;
+use std::ops::ControlFlow::{Break, Continue};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use image::RgbImage;
 use indicatif::ProgressBar;
 use rcnn_burn::image::{ImageError, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::tile::Views;
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
+use rcnn_track::Tracker;
 use rcnn_types::{MASK_THRESHOLD, find_class};
+use rcnn_video::OutputFormat;
 
 use crate::Outcome;
 use crate::backend::{ComputeArgs, Job, run_on};
-use crate::inputs;
 use crate::output::{
     ClassNames, Format, MaskFormat, PictureFolder, Printer, Style, image_ids, tell_illegible,
 };
@@ -25,19 +29,24 @@ use crate::overwrite::{Guard, OverwriteArgs};
 use crate::progress::{progress_bar, progress_bar_in_parts};
 use crate::source::{ModelArgs, positive};
 use crate::thresholds::{ThresholdArgs, unit};
-use crate::tiles::{self, Picture, TileArgs, in_tiles_alone};
+use crate::tiles::{self, Pixels, TileArgs, in_tiles_alone};
+use crate::track::TrackArgs;
+use crate::video::{Frame, Input, Picture, PipedVideo, VideoArgs};
 
-/// Find objects in pictures
+/// Find objects in pictures and videos
 ///
-/// Reads JPEG, PNG, WebP, BMP, TIFF and GIF (first frame). A picture that cannot be read is
-/// reported, the rest goes on.
+/// Reads JPEG, PNG, WebP, BMP, TIFF and GIF (the first frame, or all with --frames). A picture that
+/// cannot be read is reported, the rest goes on. Videos come and go through pipes.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn detect --output out/ assets/blood-cells.jpg
   rcnn detect --weights fasterrcnn.pth photo.jpg
   rcnn detect --weights COCO_V1 --score-thresh 0.5 --output out/ holiday/
   rcnn detect --weights cells.bpk --classes WBC --format jsonl 'plates/*.png' > found.jsonl
-  rcnn detect --weights cars.bpk --tile 640 --score-thresh 0.3 --format coco city.tiff > cars.json")]
+  rcnn detect --weights cars.bpk --tile 640 --score-thresh 0.3 --format coco city.tiff > cars.json
+  rcnn detect --weights COCO_V1 --track --format jsonl frames/%05d.png
+  ffmpeg -i in.mp4 -f yuv4mpegpipe - | rcnn detect --weights COCO_V1 --stdin y4m --track --output - |
+      ffmpeg -f yuv4mpegpipe -i - out.mp4")]
 pub(crate) struct DetectArgs {
     /// Weights: a .pth, .safetensors or .bpk file, or the name of published ones such as COCO_V1
     /// (`rcnn weights` lists them), which are downloaded once; without, the bundled detector
@@ -58,8 +67,9 @@ pub(crate) struct DetectArgs {
     /// Images, or tiles of one, computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive, hide_short_help = true)]
     batch_size: usize,
-    /// Write each picture with its detections drawn in into this folder, under its own name
-    #[arg(long, short, value_name = "DIR")]
+    /// Write each picture with its detections drawn in into this folder, under its own name; or, with -, all as a
+    /// video to standard output, where nothing else is written then
+    #[arg(long, short, value_name = "DIR|-")]
     output: Option<PathBuf>,
     /// Lowest score of a detection that is drawn; all are printed
     #[arg(long, value_name = "F", default_value = "0.5", value_parser = unit::<f32>, hide_short_help = true)]
@@ -69,38 +79,53 @@ pub(crate) struct DetectArgs {
     masks: MaskFormat,
     #[command(flatten)]
     overwrite: OverwriteArgs,
-    /// What to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Pictures: files, folders or patterns
-    #[arg(required = true, value_name = "IMAGE|DIR|GLOB")]
+    /// What to print [default: table; with --output -, y4m, or mjpeg where that is read]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Pictures: files, folders or patterns, such as 'plates/*.png' or frames/%05d.png
+    #[arg(required_unless_present = "stdin", value_name = "IMAGE|DIR|GLOB")]
     images: Vec<String>,
     /// Look in the folders of folders too
     #[arg(long, short)]
     recursive: bool,
+    #[command(flatten)]
+    video: VideoArgs,
+    #[command(flatten)]
+    track: TrackArgs,
 }
 
 pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
-    let images = inputs::expand(&args.images, args.recursive)?;
+    let video = args.piped_video()?;
+    let tracker = args.track.tracker()?;
+    let as_frames = video.is_some() || tracker.is_some();
+    let input = args.video.open(&args.images, args.recursive, as_frames)?;
     let files = args.model.files().chain([Path::new(&args.weights)]);
-    let guard = Guard::new(
-        args.overwrite,
-        files.chain(images.iter().map(PathBuf::as_path)),
-    );
-    let sources = images.iter().map(PathBuf::as_path);
-    let folder = match &args.output {
-        Some(folder) => Some(PictureFolder::create(folder, sources, &guard)?),
-        None => None,
+    let images = input.files().iter().map(PathBuf::as_path);
+    let guard = Guard::new(args.overwrite, files.chain(images));
+    let (format, drawn) = match (&args.output, video) {
+        (Some(_), Some(video)) => {
+            let format = video.unwrap_or(input.output_format());
+            let name = match format {
+                OutputFormat::Y4m => Format::Y4m,
+                OutputFormat::Mjpeg => Format::Mjpeg,
+            };
+            (name, Drawn::Video(PipedVideo::new(format, input.info())))
+        }
+        (Some(folder), None) => {
+            let folder = PictureFolder::create(folder, input.names(), &guard)?;
+            (args.printed(), Drawn::Pictures(folder, guard))
+        }
+        _ => (args.printed(), Drawn::Nothing),
     };
     let mut weights = args.model.open(&args.weights)?;
     args.thresholds.apply(&mut weights.config);
     let views = args.tiles.views(&weights.config, args.batch_size)?;
     let classes = args.wanted_classes(&weights.config)?;
-    if folder.is_some() {
+    if drawn.is_wanted() {
         tell_illegible(&weights.config.class_names);
     }
     let printer = Printer::new(Style {
-        format: args.format,
+        format,
         masks: args.masks.into(),
         names: ClassNames(weights.config.class_names.clone()),
         skeleton: skeleton(&weights.config),
@@ -112,16 +137,42 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
         Detect {
             args,
             weights,
-            images,
+            input,
             views,
             classes,
+            tracker,
             printer,
-            folder,
+            drawn,
         },
     )
 }
 
 impl DetectArgs {
+    /// Whether drawn frames go to standard output, and their format if it is given.
+    fn piped_video(&self) -> Result<Option<Option<OutputFormat>>> {
+        let is_piped = self.output.as_deref() == Some(Path::new("-"));
+        let format = match self.format {
+            Some(Format::Y4m) => Some(OutputFormat::Y4m),
+            Some(Format::Mjpeg) => Some(OutputFormat::Mjpeg),
+            _ => None,
+        };
+        match (is_piped, format, self.format) {
+            (false, Some(_), _) => bail!(
+                "--format y4m and mjpeg write drawn frames to standard output: they want --output -"
+            ),
+            (true, None, Some(_)) => bail!(
+                "--output - writes drawn frames to standard output, as --format y4m or mjpeg; to print \
+                 detections too, draw into a folder: --output DIR"
+            ),
+            (true, format, _) => Ok(Some(format)),
+            (false, None, _) => Ok(None),
+        }
+    }
+
+    fn printed(&self) -> Format {
+        self.format.unwrap_or(Format::Table)
+    }
+
     /// Numbers of the classes to report; none means all.
     fn wanted_classes(&self, config: &FasterRcnnConfig) -> Result<Option<Vec<usize>>> {
         if self.classes.is_empty() {
@@ -153,17 +204,41 @@ impl DetectArgs {
 struct Detect {
     args: DetectArgs,
     weights: Weights,
-    images: Vec<PathBuf>,
+    input: Input,
     views: Option<Views>,
     classes: Option<Vec<usize>>,
+    tracker: Option<Tracker>,
     printer: Printer,
-    folder: Option<PictureFolder>,
+    drawn: Drawn,
+}
+
+/// Where pictures go once they are drawn on.
+enum Drawn {
+    Nothing,
+    Pictures(PictureFolder, Guard),
+    Video(PipedVideo),
+}
+
+impl Drawn {
+    fn is_wanted(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+
+    /// Writes a picture made from the file of this index, or from a frame.
+    fn write(&mut self, image: &RgbImage, index: usize, frame: Option<Frame>) -> Result<()> {
+        match (self, frame) {
+            (Self::Nothing, _) => Ok(()),
+            (Self::Video(video), _) => video.write(image),
+            (Self::Pictures(folder, guard), Some(frame)) if !frame.is_file => {
+                folder.write_frame(index, frame.number, image, guard)
+            }
+            (Self::Pictures(folder, _), _) => folder.write(index, image),
+        }
+    }
 }
 
 /// A picture and what was found in it, on its way to be written.
 struct Finding {
-    /// Which of the images.
-    index: usize,
     picture: Picture,
     detections: Instances,
 }
@@ -176,74 +251,94 @@ impl Job for Detect {
         let Self {
             args,
             weights,
-            images,
+            input,
             views,
             classes,
+            mut tracker,
             printer,
-            folder,
+            drawn,
         } = self;
-        let (images, total) = (images.as_slice(), images.len());
-        let in_parts = folder.is_none() && in_tiles_alone(views.as_ref());
+        let ids = image_ids(input.files());
+        let in_parts = !drawn.is_wanted() && in_tiles_alone(views.as_ref());
         // Where tiles are computed together, a picture may be large: no more of them are held than must be.
         let (progress, batch_size, ahead) = match views {
-            Some(_) => (progress_bar_in_parts(total, "images"), 1, 0),
+            Some(_) => (progress_bar_in_parts(ids.len(), "images"), 1, 0),
             None => (
-                progress_bar(total, "images"),
+                progress_bar(ids.len(), "images"),
                 args.batch_size,
-                args.batch_size.min(total),
+                args.batch_size,
             ),
         };
+        let is_live = matches!(input, Input::Stream(_));
         let (read, pictures) = sync_channel(ahead);
         let (found, findings) = sync_channel(ahead);
-        let failed = thread::scope(|scope| {
-            scope.spawn(move || {
-                for (index, path) in images.iter().enumerate() {
-                    // Nobody wants pictures any more.
-                    if read.send((index, Picture::open(path, in_parts))).is_err() {
-                        break;
-                    }
-                }
-            });
+        // It may wait for a frame that never comes, when nobody wants pictures any more: the program ends without it.
+        thread::spawn(move || {
+            let send = |picture| match read.send(picture) {
+                Ok(()) => Continue(()),
+                Err(_) => Break(()),
+            };
+            let _ = input.read(in_parts, send);
+        });
+        let (failed, done) = thread::scope(|scope| {
             let model = args.model.load::<B>(weights, &devices[0])?;
             let model = model.cast(args.compute.dtype.into())?;
-            let writer = scope.spawn(|| write(images, findings, printer, folder, &progress));
+            let writer = scope.spawn(|| write(&ids, findings, printer, drawn, &progress));
 
             let failed = Cell::new(0);
-            let report = |error: &ImageError| {
-                progress.suspend(|| eprintln!("error: {error}{}", tiles::help(error)));
+            let report = |error: &anyhow::Error| {
+                let help = error.downcast_ref().map_or("", tiles::help);
+                progress.suspend(|| eprintln!("error: {error}{help}"));
                 progress.inc(1);
                 failed.set(failed.get() + 1);
             };
-            let mut pictures = pictures
-                .into_iter()
-                .filter_map(|(index, picture)| Some((index, picture.inspect_err(&report).ok()?)));
-            'batches: loop {
-                let mut batch: Vec<_> = pictures.by_ref().take(batch_size).collect();
-                let last = batch.len() < batch_size;
+            let next = |wait: bool| loop {
+                let picture = match wait {
+                    true => pictures.recv().ok()?,
+                    false => pictures.try_recv().ok()?,
+                };
+                match picture {
+                    Ok(picture) => return Some(picture),
+                    Err(error) => report(&error),
+                }
+            };
+            let mut done = 0;
+            'batches: while let Some(first) = next(true) {
+                let mut batch: Vec<Picture> = vec![first];
+                // Frames that are there already go together, but none waits for the next.
+                let more = iter::from_fn(|| next(!is_live));
+                batch.extend(more.take(batch_size - 1));
                 let detections = match &views {
                     Some(views) => batch
                         .iter_mut()
-                        .map(|(_, picture)| picture.look(&model, views, &progress, &devices[0]))
+                        .map(|picture| picture.pixels.look(&model, views, &progress, &devices[0]))
                         .collect(),
-                    None => detect(&model, images, &batch, &devices[0]),
+                    None => detect(&model, &batch, &devices[0]),
                 };
-                let detections = match detections.map_err(|error| error.downcast()) {
+                let detections: Vec<Instances> = match detections {
                     Ok(detections) => detections,
                     // Damage far down a picture that is read part by part.
-                    Err(Ok(error)) => {
+                    Err(error) if error.is::<ImageError>() => {
                         report(&error);
                         continue;
                     }
-                    Err(Err(error)) => return Err(error),
+                    Err(error) => return Err(error),
                 };
-                for ((index, picture), mut detections) in batch.into_iter().zip(detections) {
+                done += batch.len();
+                for (picture, mut detections) in batch.into_iter().zip(detections) {
                     if let Some(classes) = &classes {
                         detections.retain(|object| classes.contains(&object.label));
                     }
-                    detections.paste_masks(picture.size(), MASK_THRESHOLD);
+                    if let Some(tracker) = &mut tracker {
+                        // Each animation is a video of its own.
+                        if picture.frame.is_some_and(|frame| frame.number == 0) {
+                            tracker.reset();
+                        }
+                        detections = tracker.update(&detections);
+                    }
+                    detections.paste_masks(picture.pixels.size(), MASK_THRESHOLD);
                     detections.mask_probabilities = None;
                     let finding = Finding {
-                        index,
                         picture,
                         detections,
                     };
@@ -252,19 +347,17 @@ impl Job for Detect {
                         break 'batches;
                     }
                 }
-                if last {
-                    break;
-                }
             }
             drop((found, pictures));
             writer.join().expect("the writer does not panic")?;
-            anyhow::Ok(failed.get())
+            anyhow::Ok((failed.get(), done))
         })?;
-        match failed {
-            0 => Ok(Outcome::Done),
-            n if n < total => Ok(Outcome::SomeFailed),
-            1 => bail!("the picture could not be read"),
-            n => bail!("none of the {n} pictures could be read"),
+        match (failed, done) {
+            (0, 0) => bail!("there are no frames"),
+            (0, _) => Ok(Outcome::Done),
+            (_, 1..) => Ok(Outcome::SomeFailed),
+            (1, 0) => bail!("the picture could not be read"),
+            (n, 0) => bail!("none of the {n} pictures could be read"),
         }
     }
 }
@@ -278,38 +371,51 @@ fn skeleton(config: &FasterRcnnConfig) -> Vec<[usize; 2]> {
 /// Finds the objects of whole pictures.
 fn detect<B: DetectionBackend>(
     model: &StandardFasterRcnn<B>,
-    images: &[PathBuf],
-    pictures: &[(usize, Picture)],
+    pictures: &[Picture],
     device: &B::Device,
 ) -> Result<Vec<Instances>> {
-    let tensors = pictures.iter().filter_map(|(_, picture)| match picture {
-        Picture::Whole(picture) => Some(to_tensor::<B>(picture, device)),
+    let tensors = pictures.iter().filter_map(|picture| match &picture.pixels {
+        Pixels::Whole(image) => Some(to_tensor::<B>(image, device)),
         // Only tiles are read from these.
-        Picture::Strips(_) => None,
+        Pixels::Strips(_) => None,
     });
     model
         .detect(&tensors.collect::<Vec<_>>())
         .map_err(|error| match error.image() {
-            Some(index) => anyhow!("{}: {error}", images[pictures[index].0].display()),
+            Some(index) => anyhow!("{}: {error}", pictures[index].name),
             None => error.into(),
         })
 }
 
 /// Prints and draws what is found, until there is no more.
 fn write(
-    images: &[PathBuf],
+    ids: &[u64],
     findings: Receiver<Finding>,
     mut printer: Printer,
-    folder: Option<PictureFolder>,
+    mut drawn: Drawn,
     progress: &ProgressBar,
 ) -> Result<()> {
-    let ids = image_ids(images);
     for finding in findings {
-        let (index, picture, found) = (finding.index, finding.picture, finding.detections);
-        progress.suspend(|| printer.image(&images[index], ids[index], picture.size(), &found))?;
-        if let (Some(folder), Picture::Whole(mut picture)) = (&folder, picture) {
-            printer.draw(&mut picture, &found);
-            folder.write(index, &picture)?;
+        let (mut picture, found) = (finding.picture, finding.detections);
+        let (index, frame) = (picture.index, picture.frame);
+        let id = frame.map_or_else(|| ids[index], |frame| frame.number);
+        progress.suspend(|| {
+            match picture.left_out {
+                0 => {}
+                1 => eprintln!(
+                    "note: {}: its other frame was left out (--frames)",
+                    picture.name
+                ),
+                n => eprintln!(
+                    "note: {}: its {n} other frames were left out (--frames)",
+                    picture.name
+                ),
+            }
+            printer.image(&picture, id, &found)
+        })?;
+        if let (Pixels::Whole(image), true) = (&mut picture.pixels, drawn.is_wanted()) {
+            printer.draw(image, &found);
+            drawn.write(image, index, frame)?;
         }
         progress.inc(1);
     }

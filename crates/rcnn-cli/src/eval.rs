@@ -24,7 +24,7 @@ use crate::output::tell_illegible;
 use crate::overwrite::{Guard, OverwriteArgs, check_report};
 use crate::progress::{progress_bar, progress_bar_in_parts};
 use crate::source::{ModelArgs, positive};
-use crate::tiles::{Picture, TileArgs};
+use crate::tiles::{Pixels, TileArgs};
 
 /// Say how good a detector is on labelled pictures
 ///
@@ -247,7 +247,7 @@ impl Job for Find<'_> {
             let found = match &self.views {
                 Some(views) => images
                     .into_iter()
-                    .map(|image| Picture::Whole(image).look(&model, views, &progress, device))
+                    .map(|image| Pixels::Whole(image).look(&model, views, &progress, device))
                     .collect::<Result<_, _>>()?,
                 None => {
                     let images = images.iter().map(|image| to_tensor::<B>(image, device));

@@ -5,51 +5,123 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rcnn_image::{EXTENSIONS, has_image_name, has_unread_image_name};
 
-/// Expands files, folders (their pictures, in order of name; with `recursive` those of the folders in them
-/// too) and glob patterns. Says which pictures of a folder are of formats that are not read.
+/// Order of the pictures that one argument names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Byte by byte.
+    ByName,
+    /// 9 before 10, for frames.
+    Natural,
+}
+
+/// Expands files, folders (their pictures; with `recursive` those of the folders in them too), glob patterns, and those of
+/// numbered files, such as `%05d.png`. Says which pictures of a folder are of formats that are not read.
 ///
 /// # Errors
 /// When an argument names nothing at all. A file that is named outright is taken whatever its name.
-pub(crate) fn expand(arguments: &[String], recursive: bool) -> Result<Vec<PathBuf>> {
+pub(crate) fn expand(arguments: &[String], recursive: bool, order: Order) -> Result<Vec<PathBuf>> {
     let mut images = Vec::new();
     for argument in arguments {
-        let path = Path::new(argument);
-        if path.is_dir() {
-            let mut found = Found::default();
-            found.look_in(path, recursive)?;
-            let skipped = found.skipped();
-            if found.pictures.is_empty() {
-                let formats = EXTENSIONS.join(", ");
-                let deeper = match found.folders {
-                    0 => String::new(),
-                    n => {
-                        format!("; {n} folders in it were not looked in (rcnn detect --recursive)")
-                    }
-                };
-                let skipped = skipped.map(|skipped| format!("; {skipped}"));
-                let skipped = skipped.unwrap_or_default();
-                bail!("{argument}: no pictures in this folder ({formats}){skipped}{deeper}");
-            }
-            if let Some(skipped) = skipped {
-                eprintln!("note: {argument}: {skipped}");
-            }
-            images.extend(found.pictures);
-        } else if path.exists() || !argument.contains(['*', '?', '[']) {
-            images.push(path.into());
-        } else {
-            let matches =
-                glob::glob(argument).with_context(|| format!("{argument}: no pattern"))?;
-            let found: Vec<PathBuf> = matches
-                .filter_map(Result::ok)
-                .filter(|path| path.is_file())
-                .collect();
-            if found.is_empty() {
-                bail!("{argument}: no file matches");
-            }
-            images.extend(found);
+        let mut found = expand_one(argument, recursive)?;
+        if order == Order::Natural {
+            alphanumeric_sort::sort_path_slice(&mut found);
         }
+        images.append(&mut found);
     }
     Ok(images)
+}
+
+fn expand_one(argument: &str, recursive: bool) -> Result<Vec<PathBuf>> {
+    let path = Path::new(argument);
+    if path.is_dir() {
+        return expand_folder(argument, recursive);
+    }
+    if let Some(numbered) = Numbered::parse(argument).filter(|_| !path.exists()) {
+        return numbered.find();
+    }
+    if path.exists() || !argument.contains(['*', '?', '[']) {
+        return Ok(vec![path.into()]);
+    }
+    let matches = glob::glob(argument).with_context(|| format!("{argument}: no pattern"))?;
+    let files = matches.filter_map(Result::ok).filter(|path| path.is_file());
+    let found: Vec<PathBuf> = files.collect();
+    if found.is_empty() {
+        bail!("{argument}: no file matches");
+    }
+    Ok(found)
+}
+
+fn expand_folder(folder: &str, recursive: bool) -> Result<Vec<PathBuf>> {
+    let mut found = Found::default();
+    found.look_in(Path::new(folder), recursive)?;
+    let skipped = found.skipped();
+    if found.pictures.is_empty() {
+        let formats = EXTENSIONS.join(", ");
+        let deeper = match found.folders {
+            0 => String::new(),
+            n => format!("; {n} folders in it were not looked in (rcnn detect --recursive)"),
+        };
+        let skipped = skipped.map(|skipped| format!("; {skipped}"));
+        let skipped = skipped.unwrap_or_default();
+        bail!("{folder}: no pictures in this folder ({formats}){skipped}{deeper}");
+    }
+    if let Some(skipped) = skipped {
+        eprintln!("note: {folder}: {skipped}");
+    }
+    Ok(found.pictures)
+}
+
+/// A pattern of numbered files, as ffmpeg and printf have it: `frames/%05d.png`.
+struct Numbered<'a> {
+    pattern: &'a str,
+    /// Least number of digits.
+    digits: usize,
+    before: &'a str,
+    after: &'a str,
+}
+
+impl<'a> Numbered<'a> {
+    fn parse(pattern: &'a str) -> Option<Self> {
+        let name = Path::new(pattern).file_name()?.to_str()?;
+        let (before, rest) = name.split_once('%')?;
+        let (digits, after) = rest.split_once('d')?;
+        let is_width = digits.is_empty() || digits.starts_with('0');
+        Some(Self {
+            pattern,
+            digits: format!("0{digits}").parse().ok().filter(|_| is_width)?,
+            before,
+            after,
+        })
+    }
+
+    /// The files that exist, by number.
+    fn find(&self) -> Result<Vec<PathBuf>> {
+        let folder = Path::new(self.pattern).parent();
+        let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+        let entries = folder.unwrap_or(Path::new(".")).read_dir();
+        let entries = entries.with_context(|| self.pattern.to_string())?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry.with_context(|| self.pattern.to_string())?.file_name();
+            if let Some(number) = name.to_str().and_then(|name| self.number(name)) {
+                found.push((number, Path::new(self.pattern).with_file_name(name)));
+            }
+        }
+        if found.is_empty() {
+            bail!("{}: no file matches", self.pattern);
+        }
+        found.sort();
+        Ok(found.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// The number of a file that the pattern stands for.
+    fn number(&self, name: &str) -> Option<u64> {
+        let digits = name.strip_prefix(self.before)?.strip_suffix(self.after)?;
+        let padded = digits.len() == self.digits || !digits.starts_with('0') || digits == "0";
+        let valid = padded && digits.len() >= self.digits;
+        let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|_| valid && all_digits)
+    }
 }
 
 /// The entries of a folder.
@@ -96,5 +168,53 @@ impl Found {
             1 => format!("{first} is of a format that is not read"),
             n => format!("{n} pictures are of formats that are not read, such as {first}"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames 10 to 19 came before frame 2.
+    #[test]
+    fn frames_are_in_natural_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = [
+            "f1.png",
+            "f10.png",
+            "f2.png",
+            "f002.png",
+            "f.png",
+            "g3.png",
+            "f12.png.png",
+        ];
+        for name in names {
+            std::fs::write(folder.path().join(name), "").expect("a file");
+        }
+        let found = |argument: &str, order| {
+            let argument = folder.path().join(argument).to_string_lossy().into_owned();
+            let found = expand(&[argument], false, order).expect("files");
+            let names = found
+                .iter()
+                .map(|path| path.file_name().unwrap().to_str().unwrap().to_string());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(found("f?.png", Order::Natural), ["f1.png", "f2.png"]);
+        assert_eq!(
+            found("f1*.png", Order::ByName),
+            ["f1.png", "f10.png", "f12.png.png"]
+        );
+        assert_eq!(
+            found("f[12]*.png", Order::Natural)[..3],
+            ["f1.png", "f2.png", "f10.png"]
+        );
+        for order in [Order::ByName, Order::Natural] {
+            assert_eq!(found("f%d.png", order), ["f1.png", "f2.png", "f10.png"]);
+        }
+        assert_eq!(found("f%03d.png", Order::ByName), ["f002.png"]);
+        std::fs::write(folder.path().join("f%d.png"), "").expect("a file");
+        assert_eq!(found("f%d.png", Order::ByName), ["f%d.png"]);
+        let none = expand(&["nowhere/%d.png".to_string()], false, Order::ByName);
+        assert!(none.unwrap_err().to_string().starts_with("nowhere/%d.png"));
     }
 }

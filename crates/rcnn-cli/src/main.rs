@@ -36,8 +36,10 @@ mod thresholds;
 #[cfg(feature = "data")]
 mod tile_data;
 mod tiles;
+mod track;
 #[cfg(feature = "train")]
 mod train;
+mod video;
 
 use std::io;
 use std::process::ExitCode;

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::files;
 use crate::overwrite::Guard;
+use crate::video::Picture;
 
 /// How detections are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,6 +30,10 @@ pub(crate) enum Format {
     Jsonl,
     /// COCO's array of results, as pycocotools reads it
     Coco,
+    /// Drawn frames, for ffmpeg -f yuv4mpegpipe; with --output -
+    Y4m,
+    /// Drawn frames as JPEGs one after the other, for ffmpeg -f mjpeg; with --output -
+    Mjpeg,
 }
 
 /// How masks are printed in JSON.
@@ -70,6 +75,8 @@ struct CocoRecord<'a> {
     result: CocoResult,
     #[serde(skip_serializing_if = "Option::is_none")]
     segmentation: Option<Segmentation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    track_id: Option<u64>,
     file_name: &'a str,
 }
 
@@ -98,18 +105,21 @@ impl Printer {
     /// Prints what was found in one image, whose id COCO's format asks for.
     pub(crate) fn image(
         &mut self,
-        path: &Path,
+        picture: &Picture,
         image_id: u64,
-        size: Size,
         found: &Instances,
     ) -> Result<()> {
         let mut out = io::stdout().lock();
-        let name = path.to_string_lossy();
+        let name = picture.name.as_str();
         match self.style.format {
-            Format::Table => self.table(&mut out, &name, size, found)?,
+            Format::Y4m | Format::Mjpeg => return Ok(()),
+            Format::Table => self.table(&mut out, picture, found)?,
             Format::Json | Format::Jsonl => {
-                let record =
-                    ImageRecord::new(&name, size, found, &self.style.names.0, self.style.masks);
+                let size = picture.pixels.size();
+                let mut record =
+                    ImageRecord::new(name, size, found, &self.style.names.0, self.style.masks);
+                record.frame = picture.frame.map(|frame| frame.number);
+                record.time = picture.frame.and_then(|frame| frame.time);
                 self.item(&mut out, &record)?;
             }
             Format::Coco => {
@@ -131,7 +141,8 @@ impl Printer {
                             },
                         ),
                         segmentation,
-                        file_name: &name,
+                        track_id: object.track_id,
+                        file_name: name,
                     };
                     self.item(&mut out, &record)?;
                 }
@@ -151,19 +162,21 @@ impl Printer {
         Ok(())
     }
 
-    fn table(
-        &self,
-        out: &mut impl Write,
-        name: &str,
-        Size { height, width }: Size,
-        found: &Instances,
-    ) -> io::Result<()> {
+    fn table(&self, out: &mut impl Write, picture: &Picture, found: &Instances) -> io::Result<()> {
+        let Size { height, width } = picture.pixels.size();
         let count = match found.len() {
             0 => "nothing found".to_string(),
             1 => "1 object".to_string(),
             n => format!("{n} objects"),
         };
-        writeln!(out, "{name}  {width}x{height}  {count}")?;
+        write!(out, "{}", picture.name)?;
+        if let Some(frame) = picture.frame {
+            write!(out, "  frame {}", frame.number)?;
+            frame
+                .time
+                .map_or(Ok(()), |time| write!(out, "  {time:.3} s"))?;
+        }
+        writeln!(out, "  {width}x{height}  {count}")?;
         if found.is_empty() {
             return Ok(());
         }
@@ -173,6 +186,9 @@ impl Printer {
             .map(|&l| text_columns(&self.style.names.get(l)))
             .max();
         let widest = widest.unwrap_or(0).max(5);
+        // Ids are a column of their own.
+        let id = |text: String| found.track_ids.as_ref().map_or(String::new(), |_| text);
+        write!(out, "{}", id(format!("  {:>5}", "id")))?;
         writeln!(
             out,
             "  {:widest$}  {:>6}  {:>8}  {:>8}  {:>8}  {:>8}",
@@ -181,6 +197,11 @@ impl Printer {
         for object in found.iter() {
             let class = pad_to_columns(&self.style.names.get(object.label), widest);
             let score = object.score;
+            write!(
+                out,
+                "{}",
+                id(format!("  {:>5}", object.track_id.unwrap_or(0)))
+            )?;
             write!(out, "  {class}  {score:>6.3}")?;
             object
                 .bbox
@@ -195,23 +216,28 @@ impl Printer {
     pub(crate) fn finish(self) -> Result<()> {
         let mut out = io::stdout().lock();
         match (self.style.format, self.items) {
-            (Format::Table | Format::Jsonl, _) => {}
+            (Format::Table | Format::Jsonl | Format::Y4m | Format::Mjpeg, _) => {}
             (_, 0) => writeln!(out, "[]")?,
             _ => writeln!(out, "]")?,
         }
         Ok(out.flush()?)
     }
 
-    /// The picture with its detections drawn in, those of a score that is high enough.
+    /// The picture with its detections drawn in: those of a score that is high enough, and those that are tracked, each
+    /// track in a colour of its own.
     pub(crate) fn draw(&self, image: &mut RgbImage, found: &Instances) {
         let drawn = found
             .iter()
-            .filter(|object| object.score >= self.style.draw_thresh);
+            .filter(|object| object.track_id.is_some() || object.score >= self.style.draw_thresh);
         let texts: Vec<String> = drawn
             .clone()
             .map(|object| {
                 let name = self.style.names.get(object.label);
-                format!("{} {:.2}", legible(&name, object.label), object.score)
+                let text = format!("{} {:.2}", legible(&name, object.label), object.score);
+                match object.track_id {
+                    Some(id) => format!("#{id} {text}"),
+                    None => text,
+                }
             })
             .collect();
         let labels: Vec<Label> = drawn
@@ -219,7 +245,7 @@ impl Printer {
             .map(|(object, text)| Label {
                 bounds: object.bbox,
                 text,
-                colour: object.label,
+                colour: object.track_id.map_or(object.label, |id| id as usize),
                 mask: object.mask,
                 keypoints: object.keypoints,
                 skeleton: &self.style.skeleton,
@@ -292,6 +318,25 @@ impl PictureFolder {
     /// Writes the picture made from the source of this index.
     pub(crate) fn write(&self, source: usize, image: &RgbImage) -> Result<()> {
         files::write_picture(&self.paths[source], image)
+    }
+
+    /// Writes one of the frames of a source, with its number behind the name.
+    ///
+    /// # Errors
+    /// Also if there is a file in the way that the guard protects.
+    pub(crate) fn write_frame(
+        &self,
+        source: usize,
+        number: u64,
+        image: &RgbImage,
+        guard: &Guard,
+    ) -> Result<()> {
+        let path = &self.paths[source];
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        let path = path.with_file_name(format!("{stem}_{number:06}.{extension}"));
+        guard.check(&path, rcnn_image::is_ours)?;
+        files::write_picture(&path, image)
     }
 }
 

@@ -168,8 +168,8 @@ pub(crate) fn grid(side: usize, overlap: f64) -> Result<TileGrid> {
     Ok(grid)
 }
 
-/// A picture whose parts are looked at.
-pub(crate) enum Picture {
+/// The pixels of a picture whose parts are looked at.
+pub(crate) enum Pixels {
     Whole(RgbImage),
     /// One that is too large to be held, of which a few rows are.
     Strips(StripReader),
@@ -178,7 +178,7 @@ pub(crate) enum Picture {
 /// Pixels from which on a picture is not read whole where it need not be: 200 MB of RGB.
 const MOST_HELD: usize = 1 << 26;
 
-impl Picture {
+impl Pixels {
     /// Opens a picture. With `in_parts`, a large one is read as its parts are asked for, where its format allows.
     pub(crate) fn open(path: &Path, in_parts: bool) -> Result<Self, ImageError> {
         let strips = match in_parts {

@@ -7,7 +7,7 @@ use crate::VideoErrorKind;
 /// Most bytes before a picture that are none of its: headers of a multipart stream, as cameras send over HTTP, or filler.
 const MAX_GAP: u64 = 1 << 16;
 
-/// Most bytes of a picture.
+/// Most bytes of a JPEG.
 const MAX_BYTES: u64 = 1 << 28;
 
 /// Reads the bytes of the next picture. `None` at the end of the stream.

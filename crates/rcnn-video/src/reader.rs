@@ -5,6 +5,7 @@ use std::io::{BufReader, Read};
 use std::str::FromStr;
 
 use image::RgbImage;
+use rcnn_image::{Header, ImageError};
 use rcnn_types::Size;
 
 use crate::yuv::Matrix;
@@ -146,10 +147,14 @@ impl<R: Read> FrameReader<R> {
         let size = self.size;
         match self.format {
             StreamFormat::Mjpeg => {
-                let bytes = mjpeg::read_jpeg(&mut self.input, self.number == 0)?;
-                let picture = bytes.map(|bytes| rcnn_image::decode_rgb("frame", bytes));
-                let picture = picture.transpose();
-                picture.map_err(|error| VideoErrorKind::Image(error.kind))
+                let Some(bytes) = mjpeg::read_jpeg(&mut self.input, self.number == 0)? else {
+                    return Ok(None);
+                };
+                let damaged = |error: ImageError| VideoErrorKind::Image(error.kind);
+                let header = Header::from_bytes("frame", &bytes).map_err(damaged)?;
+                check_size(header.stored)?;
+                let picture = rcnn_image::decode_rgb("frame", bytes);
+                picture.map(Some).map_err(damaged)
             }
             StreamFormat::Y4m => {
                 if y4m::read_frame_header(&mut self.input)?.is_none() {
@@ -203,7 +208,10 @@ impl<R: Read> Iterator for FrameReader<R> {
         let read = self.read();
         self.number += 1;
         // Where the next JPEG begins is known all the same.
-        self.is_over = !matches!(read, Ok(Some(_)) | Err(VideoErrorKind::Image(_)));
+        self.is_over = match &read {
+            Ok(picture) => picture.is_none(),
+            Err(error) => !matches!(error, VideoErrorKind::Image(_) | VideoErrorKind::Pixels(_)),
+        };
         let image = read.map_err(|kind| kind.at(number)).transpose()?;
         Some(image.map(|image| Frame {
             number,

@@ -171,10 +171,18 @@ fn a_damaged_jpeg_is_an_error_of_its_frame() {
     // The marker of the frame header: there is none now.
     let sof = damaged.windows(2).position(|w| w == b"\xff\xc0").unwrap();
     damaged[sof + 1] = 0xe7;
-    let stream = [&jpeg[..], &damaged, &jpeg].concat();
+    // Height and width stand behind its length and precision.
+    let mut huge = jpeg.clone();
+    huge[sof + 5..sof + 9].fill(0xff);
+    let stream = [&jpeg[..], &damaged, &jpeg, &huge].concat();
     let frames = read(&stream, StreamFormat::Mjpeg).unwrap();
     let whole: Vec<_> = frames.iter().map(Result::is_ok).collect();
-    assert_eq!(whole, [true, false, true]);
+    assert_eq!(whole, [true, false, true, false]);
+    let says = frames[3].as_ref().unwrap_err().to_string();
+    assert!(
+        says.starts_with("frame 3: frames of 65535x65535 pixels"),
+        "{says}"
+    );
     assert_eq!(frames[1].as_ref().unwrap_err().frame, Some(1));
     assert_eq!(frames[2].as_ref().unwrap().number, 2);
 }

@@ -15,6 +15,7 @@ mod shapes;
 mod simd;
 mod tiles;
 mod train;
+mod video;
 mod weights;
 
 use std::fs;

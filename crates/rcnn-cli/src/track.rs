@@ -1,0 +1,42 @@
+//! Options of tracking.
+
+use anyhow::Result;
+use clap::Args;
+use rcnn_track::{Tracker, TrackerConfig};
+
+use crate::thresholds::unit;
+
+/// How objects are followed from frame to frame.
+#[derive(Args)]
+#[command(next_help_heading = "Tracking")]
+pub(crate) struct TrackArgs {
+    /// Follow objects from frame to frame: each has an id as long as it is in the video (ByteTrack). Only objects that
+    /// are followed are reported, all of which are drawn. Leave --score-thresh low: improbable detections
+    /// help to keep an object while it is hidden
+    #[arg(long)]
+    pub(crate) track: bool,
+    /// Score above which detections are matched first; a new object needs 0.1 more
+    #[arg(long, value_name = "F", default_value = "0.5", value_parser = unit::<f64>, requires = "track")]
+    track_thresh: f64,
+    /// Highest cost of a match, 1 - IoU * score
+    #[arg(long, value_name = "F", default_value = "0.8", value_parser = unit::<f64>, requires = "track")]
+    track_match_thresh: f64,
+    /// Frames after which an object that is not seen is forgotten
+    #[arg(long, value_name = "N", default_value = "30", requires = "track")]
+    track_buffer: u32,
+}
+
+impl TrackArgs {
+    /// A tracker, if objects are to be followed.
+    pub(crate) fn tracker(&self) -> Result<Option<Tracker>> {
+        if !self.track {
+            return Ok(None);
+        }
+        let config = TrackerConfig {
+            track_thresh: self.track_thresh,
+            match_thresh: self.track_match_thresh,
+            track_buffer: self.track_buffer,
+        };
+        Ok(Some(Tracker::new(config)?))
+    }
+}
