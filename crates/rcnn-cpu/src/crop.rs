@@ -60,7 +60,7 @@ fn taps(positions: &[f32], length: usize) -> Vec<Tap> {
         let pixels = (low as usize, position.ceil() as usize);
         inside
             .contains(&position)
-            .then(|| (pixels.0, pixels.1, position - low))
+            .then_some((pixels.0, pixels.1, position - low))
     };
     positions.iter().map(tap).collect()
 }
