@@ -13,6 +13,11 @@ TRAINING = {
 }
 
 
+def anchors(maps):
+    """All sizes on each of some maps."""
+    return {"rpn_anchor_generator": {"sizes": [[16, 32, 64, 128, 256]] * maps, "aspect_ratios": [[0.5, 1.0, 2.0]] * maps}}
+
+
 NARROW = TRAINING | {"rpn_anchor_generator": {"sizes": [[16], [32], [64], [128]], "aspect_ratios": [[0.5, 1.0, 2.0]] * 4}}
 MASK = {"layers": [12, 8], "dim_reduced": 8}
 KEYPOINT = {"layers": [12, 8], "num_keypoints": 3}
@@ -34,8 +39,8 @@ def branches(name, images, gains, branches, visible=(True, True), steps=4, **oth
     return {**found, "branches": branches, "visible": list(visible), "steps": descent}
 
 
-# Batch norm gets a bias of 1: without, so many units are near 0 that rounding alone moves a gradient
-# by more than 1e-3, through those that ReLU lets pass or not.
+# Batch norm gets a bias of 1, and a VGG one of 4: without, so many units are near 0 that rounding alone moves a
+# gradient by more than 1e-3, through those that ReLU lets pass or not.
 CASES = [
     case(
         "resnet18_frozen", "resnet18", ("train18/a~3", "train18/b~3"),
@@ -56,6 +61,15 @@ CASES = [
     case(
         "resnet50_batchnorm", "resnet50", ("train50/a~0", "train50/b~0"),
         gains(0.0625, 0.0078125, 0.03125, 0.0625, fpn=HIGH), norm="batch", body_bias=1.0,
+    ),
+    case(
+        "mobilenet_v3_fpn", "mobilenet_v3_large", ("trainv3/a~0", "trainv3/b~0"),
+        gains(8, 1, 8, 4), boxes=(3, 4), options=anchors(3), variant="mobilenet",
+    ),
+    case(
+        "vgg16_roi_pool", "vgg16", ("trainvgg/a~0", "trainvgg/b~0"),
+        gains(0.03125, 0.0078125, 0.03125, 0.03125), options=anchors(1), norm="none", body_bias=4.0,
+        variant="paper", trim=1, representation_size=64,
     ),
     branches(
         "mask", ("mask/a~4", "mask/b~4"),

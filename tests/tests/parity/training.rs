@@ -21,12 +21,14 @@ use serde_json::Value;
 use crate::{Check, Extent, models};
 
 /// Steps of whole detectors.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 7] = [
+    "train_mobilenet_v3_fpn",
     "train_resnet18_frozen",
     "train_resnet18_batchnorm",
     "train_resnet18_empty",
     "train_resnet50_frozen",
     "train_resnet50_batchnorm",
+    "train_vgg16_roi_pool",
 ];
 
 /// Steps of small detectors with mask and keypoint branches, which every backend is checked with.
