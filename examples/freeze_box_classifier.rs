@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
+use burn::grad_clipping::GradientClippingConfig;
 use burn::module::AutodiffModule;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
@@ -71,10 +72,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut model = weights.load::<Autodiff<Flex>>(&device)?;
 
     let plan = FreezePlan::new(FreezeState::from_model(&model), &parse(&RULES)?)?;
-    // The API's optimizer.
+    // As the model's pipeline.config has them.
     let momentum = MomentumConfig::new().with_dampening(0.0).with_momentum(0.9);
-    let sgd = SgdConfig::new().with_momentum(Some(momentum)).init();
-    let mut sgd = FreezingOptimizer::from(sgd);
+    let sgd = SgdConfig::new()
+        .with_momentum(Some(momentum))
+        .with_gradient_clipping(Some(GradientClippingConfig::Norm(10.0)));
+    let mut sgd = FreezingOptimizer::from(sgd.init());
     let loader = Loader::new(
         Arc::new(data),
         Augmentation::default(),
@@ -94,7 +97,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .total();
             sum += loss.clone().into_scalar();
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
-            model = sgd.step(2e-3, model, gradients);
+            model = sgd.step(2e-4, model, gradients);
+        }
+        if !sum.is_finite() {
+            return Err(format!("epoch {epoch}: the losses sum to {sum}").into());
         }
         let after = state_dict(&model.valid());
         let frozen = plan.at(epoch).frozen();
