@@ -197,7 +197,7 @@ fn modules<B: DetectionBackend>(extent: Extent) -> Modules<B> {
         ("kernels", simple(kernels::checks::<B>())),
         ("ops", simple(ops::checks::<B>())),
         ("models", models::checks::<B>(extent)),
-        ("tensorflow", simple(tensorflow::checks::<B>())),
+        ("tensorflow", simple(tensorflow::checks::<B>(extent))),
         ("surgery", surgery::checks::<B>()),
         ("half", half::checks::<B>()),
         ("branches", simple(branches::checks::<B>())),
