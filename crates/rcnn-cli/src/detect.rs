@@ -41,12 +41,10 @@ use crate::video::{Frame, Input, Picture, PipedVideo, VideoArgs};
 #[command(after_help = "Examples:
   rcnn detect --output out/ assets/blood-cells.jpg
   rcnn detect --weights fasterrcnn.pth photo.jpg
-  rcnn detect --weights COCO_V1 --score-thresh 0.5 --output out/ holiday/
   rcnn detect --weights cells.bpk --classes WBC --format jsonl 'plates/*.png' > found.jsonl
   rcnn detect --weights cars.bpk --tile 640 --score-thresh 0.3 --format coco city.tiff > cars.json
   rcnn detect --weights COCO_V1 --track --format jsonl frames/%05d.png
-  ffmpeg -i in.mp4 -f yuv4mpegpipe - | rcnn detect --weights COCO_V1 --stdin y4m --track --output - |
-      ffmpeg -f yuv4mpegpipe -i - out.mp4")]
+  ffmpeg -i in.mp4 -f yuv4mpegpipe - | rcnn detect --stdin y4m --track --output - > drawn.y4m")]
 pub(crate) struct DetectArgs {
     /// Weights: a .pth, .safetensors or .bpk file, or the name of published ones such as COCO_V1
     /// (`rcnn weights` lists them), which are downloaded once; without, the bundled detector
@@ -59,8 +57,6 @@ pub(crate) struct DetectArgs {
     compute: ComputeArgs,
     #[command(flatten)]
     thresholds: ThresholdArgs,
-    #[command(flatten)]
-    tiles: TileArgs,
     /// Report these classes only, by name or number
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     classes: Vec<String>,
@@ -88,6 +84,8 @@ pub(crate) struct DetectArgs {
     /// Look in the folders of folders too
     #[arg(long, short)]
     recursive: bool,
+    #[command(flatten)]
+    tiles: TileArgs,
     #[command(flatten)]
     video: VideoArgs,
     #[command(flatten)]

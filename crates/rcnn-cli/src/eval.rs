@@ -46,8 +46,6 @@ pub(crate) struct EvalArgs {
     dataset: DatasetArgs,
     #[command(flatten)]
     compute: ComputeArgs,
-    #[command(flatten)]
-    tiles: TileArgs,
     /// Images, or tiles of one, computed together
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive, hide_short_help = true)]
     batch_size: usize,
@@ -72,6 +70,8 @@ pub(crate) struct EvalArgs {
     output: Option<PathBuf>,
     #[command(flatten)]
     overwrite: OverwriteArgs,
+    #[command(flatten)]
+    tiles: TileArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

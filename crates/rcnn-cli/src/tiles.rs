@@ -28,8 +28,7 @@ const LOW_SCORE: f32 = 0.1;
 #[command(next_help_heading = "Large pictures and several views")]
 #[command(group(ArgGroup::new("views").args(["tile", "tta"]).multiple(true)))]
 pub(crate) struct TileArgs {
-    /// Cut each picture into overlapping tiles of N x N pixels, and find objects that are too small when all
-    /// of it is resized: for pictures much larger than --max-size
+    /// Look at overlapping tiles of N x N pixels, for objects that are too small when the whole picture is resized
     #[arg(long, value_name = "N", value_parser = positive)]
     tile: Option<usize>,
     /// Share of a tile that its neighbours show too, from 0 to below 1: wider than the objects are, so that

@@ -25,14 +25,16 @@ pub(crate) struct VideoArgs {
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["images", "recursive"])]
     pub(crate) stdin: Option<StreamFormat>,
     /// Take the pictures for the frames of a video: in natural order (9 before 10), with all frames of an animated
-    /// GIF or WebP. --track and --output - do so too
+    /// GIF or WebP
+    ///
+    /// --track and --output - do so too.
     #[arg(long)]
     frames: bool,
     /// Frames a second, such as 25, 29.97 or 30000/1001, where the input doesn't say
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", hide_short_help = true)]
     fps: Option<Rate>,
     /// Matrix between the RGB of pictures and the YUV of Y4M, which doesn't tell
-    #[arg(long, value_name = "NAME", value_enum, default_value_t = Matrix::Bt601)]
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Matrix::Bt601, hide_short_help = true)]
     matrix: Matrix,
 }
 
