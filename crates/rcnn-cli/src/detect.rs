@@ -33,6 +33,9 @@ use crate::tiles::{self, Pixels, TileArgs, in_tiles_alone};
 use crate::track::TrackArgs;
 use crate::video::{Frame, Input, Picture, PipedVideo, VideoArgs};
 
+/// Most pictures that are read before they are computed.
+const MOST_AHEAD: usize = 64;
+
 /// Find objects in pictures and videos
 ///
 /// Reads JPEG, PNG, WebP, BMP, TIFF and GIF (the first frame, or all with --frames). A picture that
@@ -264,7 +267,7 @@ impl Job for Detect {
             None => (
                 progress_bar(ids.len(), "images"),
                 args.batch_size,
-                args.batch_size,
+                args.batch_size.min(MOST_AHEAD),
             ),
         };
         let is_live = matches!(input, Input::Stream(_));

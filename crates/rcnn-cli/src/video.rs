@@ -158,7 +158,11 @@ impl Input {
             Self::Files(files) => {
                 for (index, path) in files.iter().enumerate() {
                     let picture = still(index, path, None, in_parts).map(|picture| Picture {
-                        left_out: frame_count(path).map_or(0, |count| count - 1),
+                        // A pipe gives its bytes once.
+                        left_out: match path.is_file() {
+                            true => frame_count(path).map_or(0, |count| count - 1),
+                            false => 0,
+                        },
                         ..picture
                     });
                     take(picture)?;
@@ -167,7 +171,11 @@ impl Input {
             Self::Frames(files, info) => {
                 let mut numbers = 0..;
                 for (index, path) in files.iter().enumerate() {
-                    match Animation::open(path) {
+                    let animation = match path.is_file() {
+                        true => Animation::open(path),
+                        false => Ok(None),
+                    };
+                    match animation {
                         Ok(Some(frames)) => animated(index, path, frames, &mut take)?,
                         Ok(None) => {
                             let frame = numbers.next().map(|number| Frame {
