@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Args, ValueEnum};
 use image::RgbImage;
-use image::imageops::crop_imm;
 use indicatif::ProgressBar;
 use rcnn_burn::image::{ImageError, ImageErrorKind, open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
@@ -13,7 +12,7 @@ use rcnn_burn::tile::{
     Merge, MergeMethod, OverlapMetric, TestTimeAugmentation, TileGrid, Views, Window,
 };
 use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
-use rcnn_image::StripReader;
+use rcnn_image::{StripReader, crop};
 use rcnn_types::Size;
 
 use crate::progress::tell_part;
@@ -48,9 +47,9 @@ pub(crate) struct TileArgs {
     /// flip,scale:0.8,1.2, which is six views of everything
     #[arg(long, value_name = "LIST", hide_short_help = true)]
     tta: Option<TestTimeAugmentation>,
-    /// What becomes of detections that match, of one class (of any with --class-agnostic-nms) [default: nmm for
-    /// tiles, unless --score-thresh is below 0.1, where bad boxes would make good ones grow; wbf for --tta without
-    /// tiles; else nms]
+    /// How detections of the same object become one, within a class (across classes with --class-agnostic-nms)
+    /// [default: nmm for tiles, unless --score-thresh is below 0.1, where bad boxes would make good ones grow; wbf for
+    /// --tta without tiles; else nms]
     #[arg(long, value_enum, requires = "views", hide_short_help = true)]
     merge: Option<MergeName>,
     /// Measure by which they match [default: ios for nmm, else iou]
@@ -214,11 +213,8 @@ impl Pixels {
 
     /// The pixels of a window.
     fn window(&mut self, window: Window) -> Result<RgbImage, ImageError> {
-        let [left, top, right, bottom] = window;
         match self {
-            Self::Whole(picture) => {
-                Ok(crop_imm(picture, left, top, right - left, bottom - top).to_image())
-            }
+            Self::Whole(picture) => Ok(crop(picture, window)),
             Self::Strips(strips) => strips.window(window),
         }
     }

@@ -131,7 +131,7 @@ impl Input {
         }
     }
 
-    /// What is known of the video.
+    /// Rate, pixel format and header tags, as far as the input has them.
     pub(crate) fn info(&self) -> VideoInfo {
         match self {
             Self::Files(_) => VideoInfo::default(),
@@ -158,11 +158,7 @@ impl Input {
             Self::Files(files) => {
                 for (index, path) in files.iter().enumerate() {
                     let picture = still(index, path, None, in_parts).map(|picture| Picture {
-                        // A pipe gives its bytes once.
-                        left_out: match path.is_file() {
-                            true => frame_count(path).map_or(0, |count| count - 1),
-                            false => 0,
-                        },
+                        left_out: frame_count(path).map_or(0, |count| count - 1),
                         ..picture
                     });
                     take(picture)?;
@@ -171,11 +167,7 @@ impl Input {
             Self::Frames(files, info) => {
                 let mut numbers = 0..;
                 for (index, path) in files.iter().enumerate() {
-                    let animation = match path.is_file() {
-                        true => Animation::open(path),
-                        false => Ok(None),
-                    };
-                    match animation {
+                    match Animation::open(path) {
                         Ok(Some(frames)) => animated(index, path, frames, &mut take)?,
                         Ok(None) => {
                             let frame = numbers.next().map(|number| Frame {

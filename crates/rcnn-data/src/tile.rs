@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use image::imageops::crop_imm;
 use rayon::prelude::*;
 use rcnn_files::TemporaryFolder;
 use rcnn_types::boxes::box_area;
@@ -222,7 +221,7 @@ fn write(
     };
     let stem = source.file_stem().unwrap_or_default().to_string_lossy();
     let path = folder.join(format!("{stem}_{left}_{top}_{right}_{bottom}.{extension}"));
-    let tile = crop_imm(picture, left, top, right - left, bottom - top).to_image();
+    let tile = rcnn_image::crop(picture, window);
     fs::write(&path, rcnn_image::encode(&path, &tile)?).map_err(DataError::io(&path))?;
     Ok(path)
 }

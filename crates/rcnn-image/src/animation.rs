@@ -1,7 +1,6 @@
 //! All frames of an animated GIF or WebP.
 
-use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use image::{
 
 use crate::ImageError;
 use crate::container::{exif_orientation, gif_fill, gif_frames, webp_ends, webp_frames};
-use crate::read::{MAX_BYTES, Source, fill_transparent, io_error, recognize};
+use crate::read::{MAX_BYTES, Source, fill_transparent, io_error, open_first, recognize};
 
 /// Frames shown for less than this last `USUAL` instead, as in browsers and in ffmpeg.
 const SHORTEST: Duration = Duration::from_millis(20);
@@ -23,7 +22,7 @@ const USUAL: Duration = Duration::from_millis(100);
 /// The frames of an animated GIF or WebP, decoded one by one.
 ///
 /// Each is a whole upright picture with the frames before it applied, as [`open_rgb`](crate::open_rgb) gives the first; with it comes
-/// how long it is shown. What is damaged ends the animation with an error.
+/// how long it is shown. A damaged frame ends the animation with an error.
 ///
 /// ```no_run
 /// if let Some(frames) = rcnn_image::Animation::open("walk.gif")? {
@@ -45,7 +44,7 @@ pub struct Animation {
 }
 
 impl Animation {
-    /// Opens a file. `None` if it is another kind of picture, or has one frame only.
+    /// Opens a file. `None` if it is another kind of picture, has one frame only, or is a pipe.
     ///
     /// # Errors
     /// When the file cannot be read, is not a picture, or its header is damaged.
@@ -73,7 +72,7 @@ impl Animation {
     }
 }
 
-/// Number of frames of a picture file: more than one in an animated GIF or WebP.
+/// Number of frames of a picture file: more than one in an animated GIF or WebP. A pipe is not looked into, and counts as one.
 ///
 /// # Errors
 /// When the file cannot be read or is not a picture.
@@ -84,12 +83,14 @@ pub fn frame_count(path: impl AsRef<Path>) -> Result<usize, ImageError> {
 
 /// The bytes of a file with several frames.
 fn read_animated(path: &Path) -> Result<Option<(Vec<u8>, ImageFormat)>, ImageError> {
-    let mut file = fs::File::open(path).map_err(io_error(path))?;
-    let (_, format) = recognize(path, &mut file)?;
+    let Some(mut file) = open_first(path)? else {
+        return Ok(None);
+    };
+    let (mut bytes, format) = recognize(path, &mut file)?;
     if !matches!(format, ImageFormat::Gif | ImageFormat::WebP) {
         return Ok(None);
     }
-    let bytes = fs::read(path).map_err(io_error(path))?;
+    file.read_to_end(&mut bytes).map_err(io_error(path))?;
     Ok((count(&bytes, format) > 1).then_some((bytes, format)))
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 mod animation;
 mod cmyk;
 mod container;
+mod crop;
 #[cfg(feature = "draw")]
 pub mod draw;
 mod error;
@@ -23,6 +24,7 @@ mod tiff;
 mod write;
 
 pub use animation::{Animation, frame_count};
+pub use crop::crop;
 pub use error::{ImageError, ImageErrorKind};
 pub use image::metadata::Orientation;
 pub use read::{Header, decode_rgb, open_rgb, upright_size};

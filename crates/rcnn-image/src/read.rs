@@ -55,6 +55,13 @@ pub fn open_rgb(path: impl AsRef<Path>) -> Result<RgbImage, ImageError> {
     decode(path, bytes, format)
 }
 
+/// Opens a file that may be opened again afterwards; `None` for a pipe, which gives its bytes once.
+pub(crate) fn open_first(path: &Path) -> Result<Option<File>, ImageError> {
+    let kind = std::fs::metadata(path).map_err(io_error(path))?;
+    let file = kind.is_file().then(|| File::open(path));
+    file.transpose().map_err(io_error(path))
+}
+
 /// Decodes the bytes of a file as [`open_rgb`] does; errors call it by `name`.
 ///
 /// # Errors

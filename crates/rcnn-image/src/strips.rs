@@ -10,7 +10,7 @@ use image::{ImageFormat, RgbImage};
 use rcnn_types::{Size, Window};
 
 use crate::ImageError;
-use crate::read::{Source, io_error, recognize};
+use crate::read::{Source, io_error, open_first, recognize};
 use crate::tiff::Tiff;
 
 /// The largest image read, in pixels: masks count them in 32 bits.
@@ -43,14 +43,16 @@ pub struct StripReader {
 }
 
 impl StripReader {
-    /// Reads the header of a file. `None` where it cannot be read in parts: it is no TIFF, or one that is to be turned,
+    /// Reads the header of a file. `None` where it cannot be read in parts: it is no TIFF, a pipe, or one that is to be turned,
     /// has a palette, samples of an unusual kind, or so few strips that one is most of a large picture.
     ///
     /// # Errors
     /// When the file cannot be read, does not begin as an image, or has too many pixels for this too.
     pub fn open(path: impl AsRef<Path>) -> Result<Option<Self>, ImageError> {
         let path = path.as_ref();
-        let mut file = File::open(path).map_err(io_error(path))?;
+        let Some(mut file) = open_first(path)? else {
+            return Ok(None);
+        };
         if recognize(path, &mut file)?.1 != ImageFormat::Tiff {
             return Ok(None);
         }

@@ -10,8 +10,8 @@ use rcnn_types::Size;
 
 use super::read::{decode, format_of};
 use super::{
-    Animation, Header, ImageError, ImageErrorKind, StripReader, decode_rgb, encode, frame_count,
-    is_ours, open_rgb, upright_size,
+    Animation, Header, ImageError, ImageErrorKind, StripReader, crop, decode_rgb, encode,
+    frame_count, is_ours, open_rgb, upright_size,
 };
 
 fn folder() -> PathBuf {
@@ -321,11 +321,6 @@ fn damaged_animations_end() {
     }
 }
 
-/// The part of a picture in a window, by cutting it out of the whole.
-fn cut(picture: &RgbImage, [left, top, right, bottom]: [u32; 4]) -> RgbImage {
-    image::imageops::crop_imm(picture, left, top, right - left, bottom - top).to_image()
-}
-
 #[test]
 fn parts_of_a_tiff_are_those_of_the_whole() {
     let mut read = Vec::new();
@@ -349,7 +344,7 @@ fn parts_of_a_tiff_are_those_of_the_whole() {
         ];
         for window in windows {
             assert!(
-                reader.window(window).unwrap() == cut(&whole, window),
+                reader.window(window).unwrap() == crop(&whole, window),
                 "{name} {window:?}"
             );
         }
@@ -395,7 +390,7 @@ fn windows_move_over_strips_in_any_order() {
         for [left, right] in [[0, 20], [16, 36], [20, 40]] {
             let window = [left, top, right, bottom];
             assert!(
-                reader.window(window).unwrap() == cut(&picture, window),
+                reader.window(window).unwrap() == crop(&picture, window),
                 "{window:?}"
             );
         }
@@ -404,4 +399,17 @@ fn windows_move_over_strips_in_any_order() {
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     assert!(StripReader::open(&path).is_err());
+}
+
+/// Looking into a pipe for frames or strips would take the bytes that the decoder needs, or wait for ever.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_left_to_the_decoder() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.tiff");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    assert!(StripReader::open(&pipe).unwrap().is_none());
+    assert!(Animation::open(&pipe).unwrap().is_none());
+    assert_eq!(frame_count(&pipe).unwrap(), 1);
 }

@@ -148,7 +148,10 @@ impl<'a, R: Read + Seek> Tiff<'a, R> {
         }
     }
 
-    /// What the samples mean, if they can be read.
+    /// The kind of samples.
+    ///
+    /// # Errors
+    /// When such samples are not supported, or the header is damaged.
     fn sample_kind(&mut self) -> Result<SampleKind, ImageError> {
         let source = self.source;
         let kind = self.decoder.colortype().map_err(|e| error(source, e))?;

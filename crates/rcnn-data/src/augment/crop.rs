@@ -1,6 +1,5 @@
 //! Crops as SSD takes them: `RandomIoUCrop` of torchvision.
 
-use image::imageops::crop_imm;
 use rand::{Rng, RngExt};
 use rcnn_types::BBox;
 use rcnn_types::boxes::{box_centre, box_iou};
@@ -103,13 +102,12 @@ impl IouCrop {
 
 /// The window of a picture with the objects whose box has its centre in it.
 pub(super) fn crop(picture: &Labelled, window: [u32; 4]) -> Labelled {
-    let [left, top, right, bottom] = window;
     let bounds = window.map(|v| v as f32);
     let mut instances = picture.instances.clone();
     instances.retain(|object| centred_in(&object.bbox, &bounds));
     instances.crop(window);
     Labelled {
-        image: crop_imm(&picture.image, left, top, right - left, bottom - top).to_image(),
+        image: rcnn_image::crop(&picture.image, window),
         instances,
     }
 }
