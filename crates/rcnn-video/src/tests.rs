@@ -173,16 +173,19 @@ fn a_damaged_jpeg_is_an_error_of_its_frame() {
     damaged[sof + 1] = 0xe7;
     // Height and width stand behind its length and precision.
     let mut huge = jpeg.clone();
-    huge[sof + 5..sof + 9].fill(0xff);
-    let stream = [&jpeg[..], &damaged, &jpeg, &huge].concat();
+    huge[sof + 5..sof + 9].copy_from_slice(&[0x40, 0, 0x40, 0]);
+    let mut larger = jpeg.clone();
+    larger[sof + 5..sof + 9].fill(0xff);
+    let stream = [&jpeg[..], &damaged, &jpeg, &huge, &larger].concat();
     let frames = read(&stream, StreamFormat::Mjpeg).unwrap();
     let whole: Vec<_> = frames.iter().map(Result::is_ok).collect();
-    assert_eq!(whole, [true, false, true, false]);
-    let says = frames[3].as_ref().unwrap_err().to_string();
-    assert!(
-        says.starts_with("frame 3: 65535x65535 pixels are more than"),
-        "{says}"
-    );
+    assert_eq!(whole, [true, false, true, false, false]);
+    let says = |number: usize| frames[number].as_ref().unwrap_err().to_string();
+    let of_frames = "frame 3: frames of 16384x16384 pixels";
+    assert!(says(3).starts_with(of_frames), "{}", says(3));
+    // More than is read of any picture.
+    let of_pictures = "frame 4: 65535x65535 pixels are more than";
+    assert!(says(4).starts_with(of_pictures), "{}", says(4));
     assert_eq!(frames[1].as_ref().unwrap_err().frame, Some(1));
     assert_eq!(frames[2].as_ref().unwrap().number, 2);
 }
