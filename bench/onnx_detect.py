@@ -27,11 +27,16 @@ def onnxruntime(path):
     return run
 
 
-def openvino(path):
+def compiled(path):
+    """A model in OpenVINO that computes in f32."""
     import openvino
 
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    model = openvino.Core().compile_model(path, "CPU", options)
+    return openvino.Core().compile_model(path, "CPU", options)
+
+
+def openvino(path):
+    model = compiled(path)
     outputs = [model.output(name) for name in ("boxes", "labels", "scores")]
     request = model.create_infer_request()
 
@@ -40,6 +45,15 @@ def openvino(path):
         return [np.array(found[output]) for output in outputs]
 
     return run
+
+
+def record(path, boxes, labels, scores):
+    """The detections of a picture as ``rcnn detect --format json`` writes them, of arrays."""
+    detections = [
+        {"box": box, "label": int(label), "name": str(int(label)), "score": score}
+        for box, label, score in zip(boxes.tolist(), labels.tolist(), scores.tolist())
+    ]
+    return {"image": path, "detections": detections}
 
 
 def main():
@@ -53,11 +67,7 @@ def main():
     for path in args.images:
         pixels = np.asarray(Image.open(path).convert("RGB"), np.float32) / np.float32(255)
         boxes, labels, scores = run(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        detections = [
-            {"box": box, "label": label, "name": str(label), "score": score}
-            for box, label, score in zip(boxes.tolist(), labels.tolist(), scores.tolist())
-        ]
-        results.append({"image": path, "detections": detections})
+        results.append(record(path, boxes, labels, scores))
     json.dump(results, sys.stdout, indent=2)
     print()
 

@@ -15,6 +15,7 @@ import os
 import sys
 
 import numpy as np
+from onnx_detect import compiled, record
 from PIL import Image
 
 INPUT, OUTPUTS = "image_tensor", ("detection_boxes", "detection_classes", "detection_scores")
@@ -40,10 +41,7 @@ def tensorflow(path):
 
 
 def openvino(path):
-    import openvino
-
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    model = openvino.Core().compile_model(path, "CPU", options)
+    model = compiled(path)
     request = model.create_infer_request()
     outputs = [next(o for o in model.outputs if any(name in n for n in o.names)) for name in OUTPUTS]
 
@@ -77,11 +75,7 @@ def main():
         image = pixels(path)
         boxes, classes, scores = (np.reshape(found, (-1, 4) if k == 0 else -1) for k, found in enumerate(run(image)))
         boxes = boxes[:, [1, 0, 3, 2]] * np.float32([image.shape[2], image.shape[1]] * 2)
-        detections = [
-            {"box": box, "label": int(label), "name": str(int(label)), "score": score}
-            for box, label, score in zip(boxes.tolist(), classes.tolist(), scores.tolist())
-        ]
-        results.append({"image": path, "detections": detections})
+        results.append(record(path, boxes, classes, scores))
     json.dump(results, sys.stdout, indent=2)
     print()
 

@@ -36,6 +36,7 @@ pub use boxed::Boxed;
 pub use channels::Channels;
 pub use conv_norm::{ConvNorm, ConvNormConfig, conv_norm, conv_norm_activation, conv_norm_relu};
 pub use fpn::{BackboneWithFpn, FeaturePyramidNetwork, FpnConfig};
+pub use inception_v2::tensorflow;
 pub use levels::{FeatureMapsError, LevelSpec, MAX_CHANNELS, validate_levels};
 pub use mobilenet_v2::MobileNetV2Arch;
 pub use mobilenet_v3::MobileNetV3Arch;

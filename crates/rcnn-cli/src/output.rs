@@ -172,9 +172,9 @@ impl Printer {
         write!(out, "{}", picture.name)?;
         if let Some(frame) = picture.frame {
             write!(out, "  frame {}", frame.number)?;
-            frame
-                .time
-                .map_or(Ok(()), |time| write!(out, "  {time:.3} s"))?;
+            if let Some(time) = frame.time {
+                write!(out, "  {time:.3} s")?;
+            }
         }
         writeln!(out, "  {width}x{height}  {count}")?;
         if found.is_empty() {
@@ -186,9 +186,9 @@ impl Printer {
             .map(|&l| text_columns(&self.style.names.get(l)))
             .max();
         let widest = widest.unwrap_or(0).max(5);
-        // Ids are a column of their own.
-        let id = |text: String| found.track_ids.as_ref().map_or(String::new(), |_| text);
-        write!(out, "{}", id(format!("  {:>5}", "id")))?;
+        if found.track_ids.is_some() {
+            write!(out, "  {:>5}", "id")?;
+        }
         writeln!(
             out,
             "  {:widest$}  {:>6}  {:>8}  {:>8}  {:>8}  {:>8}",
@@ -197,11 +197,9 @@ impl Printer {
         for object in found.iter() {
             let class = pad_to_columns(&self.style.names.get(object.label), widest);
             let score = object.score;
-            write!(
-                out,
-                "{}",
-                id(format!("  {:>5}", object.track_id.unwrap_or(0)))
-            )?;
+            if let Some(id) = object.track_id {
+                write!(out, "  {id:>5}")?;
+            }
             write!(out, "  {class}  {score:>6.3}")?;
             object
                 .bbox

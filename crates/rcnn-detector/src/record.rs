@@ -38,7 +38,7 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
     pub fn record(&self, image_size: Size) -> Result<Graph, DetectError> {
         self.validate_config()?;
         let resized = self.transform.resized(image_size);
-        let size = self.transform.with_padding(resized);
+        let size = self.transform.pad(resized);
         let Size { height, width } = size;
         require(
             size.pixels() <= MAX_BATCH_PIXELS,

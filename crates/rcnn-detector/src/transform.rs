@@ -309,7 +309,7 @@ impl GeneralizedRcnnTransform {
     }
 
     /// A size with the padding that makes it divisible.
-    pub fn with_padding(&self, size: Size) -> Size {
+    pub fn pad(&self, size: Size) -> Size {
         let side = |side: usize| side.next_multiple_of(self.size_divisible);
         Size::new(side(size.height), side(size.width))
     }
@@ -317,7 +317,7 @@ impl GeneralizedRcnnTransform {
     /// Size of a batch of images of these sizes, padding included.
     fn padded(&self, image_sizes: &[Size]) -> Result<Size, DetectError> {
         let most = |side: fn(&Size) -> usize| image_sizes.iter().map(side).max().unwrap_or(0);
-        let padded = self.with_padding(Size::new(most(|s| s.height), most(|s| s.width)));
+        let padded = self.pad(Size::new(most(|s| s.height), most(|s| s.width)));
         let images = image_sizes.len();
         let limit = MAX_BATCH_PIXELS;
         if padded.pixels().saturating_mul(images) > limit {

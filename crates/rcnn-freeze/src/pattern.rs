@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobMatcher};
 use rcnn_backbone::Stage;
-use rcnn_backbone::inception_v2::tensorflow;
+use rcnn_backbone::tensorflow;
 use regex::Regex;
 
 use crate::FreezeError;

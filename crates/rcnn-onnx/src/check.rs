@@ -100,7 +100,7 @@ impl Exported {
         let padded = resized.padded_size();
         let (size, original) = (resized.image_sizes[0], resized.original_sizes[0]);
         if let Some(fixed) = self.fixed {
-            let place = transform.with_padding(fixed.size);
+            let place = transform.pad(fixed.size);
             let fits = size.height <= fixed.size.height && size.width <= fixed.size.width;
             if place != padded || !fits {
                 let Size { height, width } = fixed.size;

@@ -164,7 +164,7 @@ fn padded(config: &FasterRcnnConfig, input: OnnxInput, size: Size) -> Size {
         OnnxInput::Tensor => size,
         OnnxInput::Image => transform.resized(size),
     };
-    transform.with_padding(size)
+    transform.pad(size)
 }
 
 fn metadata(config: &FasterRcnnConfig) -> Vec<(&'static str, String)> {

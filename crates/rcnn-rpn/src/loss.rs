@@ -132,15 +132,11 @@ fn match_as_tensorflow(matches: &mut [Match], objects: &[BBox], anchors: &[BBox]
         }
     }
     for (i, object) in objects.iter().enumerate().rev() {
-        let iou = |&anchor: &usize| box_iou(object, &anchors[anchor]);
-        let best = inside
+        let overlaps = inside
             .iter()
-            .copied()
-            .reduce(|best, other| match iou(&other) > iou(&best) {
-                true => other,
-                false => best,
-            });
-        if let Some(best) = best {
+            .map(|&anchor| (box_iou(object, &anchors[anchor]), anchor));
+        let best = overlaps.reduce(|best, other| if other.0 > best.0 { other } else { best });
+        if let Some((_, best)) = best {
             matches[best] = Match::Object(i);
         }
     }

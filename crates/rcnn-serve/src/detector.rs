@@ -40,7 +40,7 @@ impl ModelInfo {
     /// together: more padding would change what is found near the borders.
     pub(crate) fn padded_size(&self, image: Size) -> Size {
         let transform = &self.config.transform;
-        transform.with_padding(transform.resized(image))
+        transform.pad(transform.resized(image))
     }
 
     /// The answer to `GET /model`.

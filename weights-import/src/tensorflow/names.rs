@@ -2,7 +2,7 @@
 //! names, other layouts, and the coordinates and classes that both count differently.
 
 use burn::tensor::DType;
-use rcnn_backbone::inception_v2::tensorflow;
+use rcnn_backbone::tensorflow;
 
 use crate::storage::StoredTensor;
 use crate::{Checkpoint, CheckpointError};
