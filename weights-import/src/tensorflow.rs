@@ -21,7 +21,7 @@ use burn::tensor::{BoolStore, DType};
 use rcnn_backbone::BackboneConfig;
 use rcnn_detector::FasterRcnnConfig;
 
-/// What a `pipeline.config` makes of the API's detector, for the fuzz targets.
+/// The detector that a `pipeline.config` describes, for the fuzz targets.
 #[doc(hidden)]
 pub fn pipeline_config(text: &str) -> Result<FasterRcnnConfig, String> {
     let backbone = BackboneConfig::named("inception_v2").map_err(|error| error.to_string())?;

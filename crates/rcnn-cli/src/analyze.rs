@@ -45,7 +45,7 @@ pub(crate) struct AnalyzeArgs {
     /// Where to compute, as `rcnn detect --device`
     #[arg(long, value_name = "D", default_value_t = default_device())]
     device: DeviceName,
-    /// What to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Draw what layers put out for the first picture: those whose names match a glob; may be repeated

@@ -78,7 +78,7 @@ pub(crate) struct DetectArgs {
     masks: MaskFormat,
     #[command(flatten)]
     overwrite: OverwriteArgs,
-    /// What to print [default: table; with --output -, y4m, or mjpeg where that is read]
+    /// Output format [default: table; with --output -, that of a mjpeg input, else y4m]
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Pictures: files, folders or patterns, such as 'plates/*.png' or frames/%05d.png

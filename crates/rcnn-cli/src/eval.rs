@@ -61,7 +61,7 @@ pub(crate) struct EvalArgs {
         hide_short_help = true
     )]
     keypoint_sigmas: Vec<f64>,
-    /// What to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Write precision-recall curves, confusion matrix, the worst images, the numbers and the

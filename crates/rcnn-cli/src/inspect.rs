@@ -30,7 +30,7 @@ pub(crate) struct InspectArgs {
     file: String,
     #[command(flatten)]
     prefix: PrefixArgs,
-    /// What to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Levels of the tree to show

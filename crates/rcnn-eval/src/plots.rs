@@ -49,7 +49,7 @@ pub fn draw_plots(plots: &[Plot]) -> RgbImage {
     canvas.0
 }
 
-/// What a line of a plot is called, and where that stands: pixels from the left, and lines from the top of the legend.
+/// An entry of a legend: its text, pixels from the left edge, and line from the top.
 struct Label {
     text: String,
     left: f32,

@@ -131,7 +131,7 @@ impl ElementType {
     }
 }
 
-/// What a constant holds, little-endian.
+/// The contents of a constant, little-endian.
 pub(crate) enum Contents<'a> {
     Bytes(Vec<u8>),
     /// Weights, read when they are written, so that there is no copy of all of them.

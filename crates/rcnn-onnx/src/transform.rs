@@ -192,8 +192,8 @@ fn resized_size(transform: &GeneralizedRcnnTransform, size: &Value, b: &mut Buil
     b.op("Max", [&resized, &one])
 }
 
-/// Of a size `[2]`, each `[1]`. Not by ReduceMin and ReduceMax: OpenVINO 2026.4 then takes the inverse of TensorFlow's
-/// scale.
+/// The shorter and the longer side, `[1]` each, of a size `[2]`. With ReduceMin and ReduceMax instead, OpenVINO 2026.4
+/// inverts TensorFlow's scale.
 fn shorter_and_longer(size: &Value, b: &mut Builder) -> [Value; 2] {
     let sides = [0, 1].map(|side| b.slice(size, 0, side, side + 1));
     ["Min", "Max"].map(|operator| b.op(operator, [&sides[0], &sides[1]]))

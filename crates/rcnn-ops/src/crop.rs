@@ -52,7 +52,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Of a box from `low` to `high` pixels on an image of a length, on a map of another.
+    /// Samples of a box from `low` to `high`, in pixels of an image of length `image`, on a map of length `map`.
     fn new([low, high]: [f32; 2], image: usize, map: usize, count: usize) -> Self {
         let (scale, last) = (1.0 / image as f32, (map - 1) as f32);
         let (low, high) = (low * scale, high * scale);

@@ -47,7 +47,7 @@ pub(crate) fn fuse(candidates: &Candidates, merge: &Merge, views: usize) -> Vec<
     let Candidates {
         boxes,
         scores,
-        groups,
+        classes,
     } = *candidates;
     let mut neighbours = Neighbours::over(boxes);
     let mut clusters: Vec<Cluster> = Vec::new();
@@ -60,7 +60,7 @@ pub(crate) fn fuse(candidates: &Candidates, merge: &Merge, views: usize) -> Vec<
         for near in neighbours.near(bbox) {
             let group = &clusters[near].group;
             let overlap = merge.metric.of(&group.bbox, bbox);
-            if groups[group.members[0]] == groups[index] && overlap > best.0 {
+            if classes[group.members[0]] == classes[index] && overlap > best.0 {
                 best = (overlap, Some(near));
             }
         }

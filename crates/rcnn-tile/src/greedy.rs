@@ -33,7 +33,7 @@ pub(crate) fn unite(candidates: &Candidates, merge: &Merge) -> Vec<Group> {
 
 /// Each detection that no better one took, and those that it took, best first.
 fn claims(candidates: &Candidates, merge: &Merge) -> Vec<(usize, Vec<usize>)> {
-    let Candidates { boxes, groups, .. } = *candidates;
+    let Candidates { boxes, classes, .. } = *candidates;
     let order = candidates.order();
     let mut rank = vec![0; order.len()];
     let mut neighbours = Neighbours::over(boxes);
@@ -51,7 +51,7 @@ fn claims(candidates: &Candidates, merge: &Merge) -> Vec<(usize, Vec<usize>)> {
         let mut others = neighbours.near(&boxes[best]);
         others.retain(|&other| {
             !taken[other]
-                && groups[other] == groups[best]
+                && classes[other] == classes[best]
                 && merge.metric.of(&boxes[best], &boxes[other]) >= merge.threshold
         });
         others.iter().for_each(|&other| taken[other] = true);

@@ -26,7 +26,7 @@ use crate::{fusion, greedy};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Merge {
-    /// What becomes of detections that match.
+    /// How matching detections become one.
     pub method: MergeMethod,
     /// Measure of how much two boxes overlap.
     pub metric: OverlapMetric,
@@ -36,7 +36,7 @@ pub struct Merge {
     pub class_agnostic: bool,
 }
 
-/// What becomes of detections that match.
+/// How matching detections become one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MergeMethod {
     /// The best stays, the others go.
@@ -105,12 +105,12 @@ pub(crate) struct Group {
     pub(crate) score: f32,
 }
 
-/// What the methods see of detections.
+/// Detections to merge.
 pub(crate) struct Candidates<'a> {
     pub(crate) boxes: &'a [BBox],
     pub(crate) scores: &'a [f32],
     /// Class of each, or the same for all.
-    pub(crate) groups: &'a [usize],
+    pub(crate) classes: &'a [usize],
 }
 
 impl Candidates<'_> {
@@ -171,7 +171,7 @@ impl Merge {
         let candidates = Candidates {
             boxes: &found.boxes,
             scores: &scores,
-            groups: &classes,
+            classes: &classes,
         };
         let mut groups = match self.method {
             MergeMethod::Nms => greedy::suppress(&candidates, self),

@@ -53,7 +53,7 @@ fn picture(size: Size) -> Tensor<Flex, 3> {
     Tensor::from_data(data, &Default::default())
 }
 
-/// What the views find, the windows that were asked for, and what was told of progress.
+/// The detections, the windows that were read, and the progress that was reported.
 fn look(views: &Views, model: &Model, size: Size) -> (Instances, Vec<Window>, Vec<(usize, usize)>) {
     let (image, mut windows, mut told) = (picture(size), Vec::new(), Vec::new());
     let read = |window: Window| {

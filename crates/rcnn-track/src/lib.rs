@@ -11,7 +11,7 @@
 //! let mut tracker = Tracker::new(TrackerConfig::default())?;
 //! for frame in 0..10 {
 //!     let x = 4.0 * frame as f32;
-//!     // What a detector finds: a cat that walks to the right, and something improbable.
+//!     // Detections: a cat that walks to the right, and something improbable.
 //!     let found: Instances =
 //!         [([x, 20.0, x + 50.0, 60.0], 1, 0.9), ([5.0, 5.0, 9.0, 9.0], 1, 0.2)].into_iter().collect();
 //!     let tracked = tracker.update(&found);

@@ -10,7 +10,7 @@ use crate::kalman::Motion;
 
 /// Detections up to this score are noise.
 const LOW_SCORE: f32 = 0.1;
-/// What the score of a new track is above `track_thresh`.
+/// Margin above `track_thresh` that the score of a new track needs.
 const NEW_TRACK: f64 = 0.1;
 /// Highest cost of a match of the second association, `1 - IoU`.
 const LOW_MATCH: f64 = 0.5;
@@ -243,7 +243,7 @@ impl Tracks {
         self.drop_duplicates();
     }
 
-    /// Of a track and a lost one in the same place, the older stays.
+    /// Keeps the older of a track and a lost one in the same place.
     fn drop_duplicates(&mut self) {
         let mut tracked_stay = vec![true; self.tracked.len()];
         let mut lost_stay = vec![true; self.lost.len()];

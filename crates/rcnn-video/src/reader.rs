@@ -137,7 +137,7 @@ impl<R: Read> FrameReader<R> {
         self.format
     }
 
-    /// What is known of the video.
+    /// Rate, pixel format and header tags, as far as the stream has them.
     pub fn info(&self) -> &VideoInfo {
         &self.info
     }

@@ -28,7 +28,7 @@ const KINDS: [(&str, Chroma); 7] = [
     ("mono", Chroma::Mono),
 ];
 
-/// What is known of a video besides its pictures, for [`FrameWriter`](crate::FrameWriter) to write it on.
+/// Rate, pixel format and header tags of a video, with which a [`FrameWriter`](crate::FrameWriter) continues it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoInfo {
     /// Frames a second, where that is known.

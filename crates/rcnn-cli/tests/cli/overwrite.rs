@@ -45,7 +45,7 @@ fn detections_are_not_drawn_over_the_pictures_read() {
         }
     }
     fs::copy(path("originals/a.png"), path("alone.png")).expect("a copy");
-    // What is not there yet will be once it has been made.
+    // A path through a folder that is yet to be made.
     for folder in [".", "originals/..", "new/..", "new/er/../.."] {
         let refused = detect(&["--output", folder, "alone.png"]);
         assert_fails(&refused, 1, "alone.png");

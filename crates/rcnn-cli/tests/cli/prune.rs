@@ -61,7 +61,7 @@ fn a_model_is_pruned_by_the_norms_of_its_weights() {
 
     let again = prune(&["--macs", "0.5", "--out", "half"]);
     assert_fails(&again, 1, "already holds a pruning");
-    // What is not there yet will be once it has been made.
+    // A path through a folder that is yet to be made.
     fs::create_dir_all(path("mine")).expect("a folder");
     fs::write(path("mine/pruned.bpk"), "mine").expect("a file");
     for out in ["mine", "new-one/../mine"] {

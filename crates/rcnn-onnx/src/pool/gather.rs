@@ -8,7 +8,7 @@ use crate::builder::{Builder, Value};
 use crate::proto::ElementType;
 use crate::transform::Batch;
 
-/// What samples of a bin become.
+/// How the samples of a bin are combined.
 #[derive(Clone, Copy, PartialEq)]
 enum Reduce {
     Mean,

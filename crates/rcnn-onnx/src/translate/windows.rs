@@ -10,8 +10,8 @@ use crate::error::OnnxError;
 use crate::proto::Attribute;
 
 impl<'a> Translator<'a> {
-    /// What TensorFlow's `SAME` padding surrounds, if a convolution or a pooling has it. How wide it is depends on the
-    /// size of the image.
+    /// The input of a convolution or a pooling before TensorFlow's `SAME` padding, whose width depends on the image size;
+    /// `None` without such padding.
     pub(super) fn same_padded(&self, node: &Node) -> Option<TensorId> {
         let (Operation::Convolution { .. } | Operation::MaxPool2d { .. }) = node.operation else {
             return None;
@@ -20,7 +20,7 @@ impl<'a> Translator<'a> {
         matches!(padded.operation, Operation::SamePad { .. }).then(|| padded.inputs[0])
     }
 
-    /// What a window slides over, and whether it is padded as `SAME` says.
+    /// The unpadded input of a sliding window, and whether its padding is `SAME`.
     fn window_operand(
         &mut self,
         node: &Node,

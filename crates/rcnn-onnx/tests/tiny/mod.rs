@@ -23,7 +23,7 @@ pub(crate) struct Tiny<B: Backend> {
     kind: Kind,
 }
 
-/// What a [`Tiny`] computes.
+/// The operations of a [`Tiny`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
     /// Convolutions and ReLU.
