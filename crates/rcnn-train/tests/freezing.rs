@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image::{Rgb, RgbImage};
 use rcnn_core::backbone::{ResNetArch, ResNetFpnConfig};
@@ -13,6 +14,13 @@ use rcnn_core::{FasterRcnnConfig, Flex};
 use rcnn_data::Augmentation;
 use rcnn_train::{Decay, OptimizerConfig, Progress, Run, ScheduleConfig, TrainConfig, TrainError};
 use tempfile::TempDir;
+
+/// Random weights come from one generator of the process: who draws them while another run has just
+/// seeded it changes that run.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A folder with a small detector and a data set of its classes.
 fn folder() -> TempDir {
@@ -31,10 +39,12 @@ fn folder() -> TempDir {
     };
     config.transform.min_size = vec![48];
     config.class_names = ["__background__", "cell"].map(String::from).into();
-    let model = config.init::<Flex>(&Default::default()).expect("a model");
+    let weights = {
+        let _alone = alone();
+        Weights::from_model(&config.init::<Flex>(&Default::default()).expect("a model"))
+    };
     let file = folder.path().join("start.bpk");
-    let written = Weights::from_model(&model).write_burnpack(file, Precision::F32);
-    written.expect("written");
+    weights.write_burnpack(file, Precision::F32).expect("written");
     for split in ["train", "val"] {
         let images = [1, 2].map(|id| format!("{split}{id}.png"));
         for (seed, name) in (1u32..).zip(&images) {
@@ -86,6 +96,7 @@ fn config(folder: &Path, epochs: usize, freeze: &[&str], factors: &[&str]) -> Tr
 /// Trains in a new folder and returns the tensors after the last epoch.
 fn train(out: &Path, config: TrainConfig) -> Result<BTreeMap<String, Vec<f32>>, TrainError> {
     let run = Run::create(out, config)?;
+    let _alone = alone();
     run.train::<Flex>(&[Default::default()], Progress::Lines)?;
     Ok(tensors(&out.join("last.bpk")))
 }
