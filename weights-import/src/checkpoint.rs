@@ -12,7 +12,7 @@ use rcnn_files::Content;
 use crate::error::CheckpointError;
 use crate::source::Source;
 use crate::storage::StoredTensor;
-use crate::{burnpack, names, published, pytorch, safetensors, tensorflow};
+use crate::{burnpack, names, published, pytorch, safetensors, shards, tensorflow};
 
 /// File format of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,6 +113,7 @@ impl Checkpoint {
     ///
     /// Names are the dotted paths of nested dicts' keys: `{"model": {"fc.weight": ..}}` gives `model.fc.weight`.
     ///
+    /// A checkpoint of several files goes by its index (`model.safetensors.index.json`), any of its parts or its folder.
     /// A model of TensorFlow's goes by its folder, its frozen graph, its `saved_model.pb`, and of a checkpoint by the
     /// prefix (`model.ckpt`) or any of its files.
     ///
@@ -121,7 +122,11 @@ impl Checkpoint {
     /// Each variant of [`CheckpointError`]: the file is missing, empty, of another kind, cut off, damaged, or holds
     /// something else than tensors by name.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        Self::read(Source::open(&tensorflow::locate(path.as_ref())?)?)
+        let source = Source::open(&shards::locate(path.as_ref())?)?;
+        match shards::read(&source)? {
+            Some(checkpoint) => Ok(checkpoint),
+            None => Self::read(source),
+        }
     }
 
     /// Reads a file that is built into the program (`include_bytes!`); `name` stands for its path.
@@ -133,7 +138,7 @@ impl Checkpoint {
         Self::read(Source::from_static(name, bytes))
     }
 
-    fn read(source: Arc<Source>) -> Result<Self, CheckpointError> {
+    pub(crate) fn read(source: Arc<Source>) -> Result<Self, CheckpointError> {
         let format = format_of(&source)?;
         let Contents {
             metadata,
@@ -160,6 +165,16 @@ impl Checkpoint {
             tensors,
             source,
         })
+    }
+
+    /// Other tensors, of the files that an index names.
+    pub(crate) fn with(self, index: &Arc<Source>, tensors: IndexMap<String, StoredTensor>) -> Self {
+        Self {
+            path: index.path.clone(),
+            source: index.clone(),
+            tensors,
+            ..self
+        }
     }
 
     /// The tensors whose names begin with `prefix` and a dot, under what follows: of a checkpoint with `model` and

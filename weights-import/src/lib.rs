@@ -12,6 +12,7 @@ pub mod published;
 mod pytorch;
 mod recognize;
 mod safetensors;
+mod shards;
 mod source;
 mod state_dict;
 mod storage;

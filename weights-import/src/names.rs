@@ -20,8 +20,16 @@ const TENSORS: [&str; 5] = [
     "num_batches_tracked",
 ];
 
+/// What wrappers of a module put into the names of its tensors, at any place: `torch.compile`, FSDP and checkpointing of
+/// activations may be applied to parts of a detector. No module of torchvision's has such a name.
+const WRAPPERS: [&str; 3] = [
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+];
+
 /// The checkpoint's tensors under torchvision's present names: without what training scripts,
-/// `DataParallel`, `torch.compile` and the like put before them (`model.`, `ema.module.`), and in the present
+/// `DataParallel`, `torch.compile` and the like put before or into them (`model.`, `ema.module.`), and in the present
 /// key layout of RPN head, FPN and mask head (torchvision's own `_load_from_state_dict` accepts both too). Those of
 /// TensorFlow's files under the names, and in the layouts, that this project has for them.
 ///
@@ -46,7 +54,7 @@ pub fn torchvision_names(
     };
     let tensors = unwrapped.as_ref().unwrap_or(checkpoint).iter();
     Ok(tensors
-        .map(|(name, tensor)| (present_name(name), tensor.clone()))
+        .map(|(name, tensor)| (present_name(&bare_name(name)), tensor.clone()))
         .collect())
 }
 
@@ -118,6 +126,15 @@ fn with_parts(checkpoint: &Checkpoint, parts: &[&str], at_least: u32) -> Vec<Str
         true => best,
         false => vec![],
     }
+}
+
+/// A name without [`WRAPPERS`].
+fn bare_name(name: &str) -> String {
+    let parts: Vec<&str> = name
+        .split('.')
+        .filter(|part| !WRAPPERS.contains(part))
+        .collect();
+    parts.join(".")
 }
 
 /// `rpn.head.conv.weight` -> `rpn.head.conv.0.0.weight`,

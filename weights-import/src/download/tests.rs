@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::process;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -234,6 +235,56 @@ fn says_where_to_put_the_file_without_a_network() {
         fetch_into(folder.path(), None, &toy(), &options(String::new())).unwrap(),
         target
     );
+}
+
+/// As on a full disk, files end after 64 KiB, in a process of its own.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_said_and_what_has_come_stays() {
+    const LIMITED: &str = "RCNN_TEST_FILES_END";
+    if env::var_os(LIMITED).is_none() {
+        let limited = "trap '' XFSZ; ulimit -f 128; exec \"$0\" \"$@\"";
+        let own = env::current_exe().unwrap();
+        let output = process::Command::new("sh")
+            .args(["-c", limited])
+            .arg(own)
+            .args([
+                "--exact",
+                "download::tests::a_full_disk_is_said_and_what_has_come_stays",
+            ])
+            .env(LIMITED, "1")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && told.contains("1 passed"),
+            "{told}"
+        );
+        return;
+    }
+    let (url, _) = serve(|_, _| whole(&body()));
+    let folder = tempfile::tempdir().unwrap();
+    let error = fetch_into(folder.path(), None, &toy(), &options(url)).unwrap_err();
+    let (message, part) = (error.to_string(), format!("{}.part", toy().file_name()));
+    assert!(
+        message.contains(&part) && message.contains("File too large"),
+        "{message}"
+    );
+    assert_eq!(files(folder.path()), [part.clone()]);
+    let come = fs::read(folder.path().join(part)).unwrap();
+    assert!(come.len() == 64 << 10 && body().starts_with(&come));
+}
+
+/// `/proc` can't be written to, not even by the superuser.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cache_that_cannot_be_written_to_is_named() {
+    for folder in ["/proc/1", "/proc/1/cache"] {
+        let options = options("http://127.0.0.1:1".into());
+        let error = fetch_into(Path::new(folder), None, &toy(), &options).unwrap_err();
+        let is_io = matches!(error, DownloadError::Io { .. });
+        assert!(is_io && error.to_string().starts_with(folder), "{error}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod damaged;
 mod models;
+mod shards;
 mod tensorflow;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -212,6 +212,37 @@ fn wrapped_and_old_names_are_understood() {
     }
 }
 
+/// `torch.compile` and FSDP of a part put their names in the middle.
+#[test]
+fn parts_of_a_detector_that_were_wrapped_are_understood() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("checkpoint.safetensors");
+    let expected = FasterRcnnConfig::fasterrcnn_resnet50_fpn(4);
+    let shapes = torch_shapes(&expected);
+    let mut names: Vec<&String> = shapes.iter().map(|(name, _)| name).collect();
+    names.sort();
+    for (module, wrapper) in [
+        ("backbone.", "_orig_mod"),
+        (
+            "backbone.body.layer3.",
+            "_fsdp_wrapped_module._checkpoint_wrapped_module",
+        ),
+        ("roi_heads.box_head.", "_orig_mod"),
+        ("rpn.head.conv.0.0.", "_fsdp_wrapped_module"),
+    ] {
+        let wrapped = shapes.iter().map(|(name, shape)| {
+            let wrapped = name.replacen(module, &format!("{module}{wrapper}."), 1);
+            (format!("state_dict.{wrapped}"), shape.clone())
+        });
+        write_shapes(&path, &wrapped.collect::<Vec<_>>());
+        let found = Weights::open(&path).unwrap_or_else(|error| panic!("{module}: {error}"));
+        assert_eq!(found.config, expected, "{module}");
+        let mut found: Vec<&String> = found.tensors.keys().collect();
+        found.sort();
+        assert_eq!(found, names, "{module}");
+    }
+}
+
 /// A first layer for grey images was a wrong shape among others.
 #[test]
 fn weights_for_grey_images_are_named_as_such() {
