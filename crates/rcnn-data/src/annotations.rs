@@ -1,7 +1,7 @@
 //! Content of label files of any format, not yet validated.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rcnn_types::Size;
 
@@ -24,6 +24,25 @@ pub(crate) struct Annotations {
     /// Indices of images.
     pub(crate) splits: BTreeMap<String, Vec<usize>>,
     pub(crate) problems: Problems,
+}
+
+impl Annotations {
+    /// The first label file of data whose boxes are in shares of the image although their format has pixels: all of them lie
+    /// within a pixel.
+    pub(crate) fn boxes_in_shares(&self) -> Option<&Path> {
+        let mut objects = self.images.iter().flat_map(|image| &image.objects);
+        let mut has_fractions = false;
+        let are_within = objects.all(|object| match &object.bounds {
+            Ok(Bounds::Pixels(edges)) => {
+                has_fractions |= edges.iter().any(|edge| edge.fract() != 0.0);
+                edges.iter().all(|edge| (0.0..=1.0).contains(edge))
+            }
+            Ok(Bounds::Relative(_)) => false,
+            Err(_) => true,
+        });
+        let first = || self.images.iter().find_map(|image| image.labels.as_deref());
+        first().filter(|_| are_within && has_fractions)
+    }
 }
 
 pub(crate) struct AnnotatedImage {

@@ -20,6 +20,7 @@ use crate::pictures::PictureFinder;
 use crate::problems::{ProblemKind, Problems};
 
 mod file;
+mod foreign;
 mod layout;
 mod value;
 
@@ -79,8 +80,10 @@ fn parse(path: &Path, with_extras: bool) -> Result<File, DataError> {
     let bytes = fs::read(path).map_err(DataError::io(path))?;
     let head = bytes[..bytes.len().min(Content::HEAD)].to_vec();
     let file = decode_text(bytes).and_then(|text| {
-        let file = File::parse(&text, with_extras);
-        file.map_err(|error| error.to_string())
+        File::parse(&text, with_extras).map_err(|error| match foreign::named(&text) {
+            Some(format) => format!("{error}; this is {format}"),
+            None => error.to_string(),
+        })
     });
     file.map_err(|reason| {
         // What is no JSON at all is named for what it is.

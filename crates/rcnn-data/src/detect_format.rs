@@ -124,9 +124,11 @@ impl Layout {
             0 => {
                 let what =
                     format.map_or("labels of a known format".into(), |f| format!("{f} labels"));
-                let json = coco::why_not(&tree).map_or(String::new(), |why| format!("; {why}"));
+                let reasons = [coco::why_not(&tree), voc::why_not(&tree)];
+                let reasons = reasons.into_iter().flatten().map(|why| format!("; {why}"));
+                let reasons: String = reasons.collect();
                 Err(unknown(format!(
-                    "no {what}; found: {}{json}",
+                    "no {what}; found: {}{reasons}",
                     tree.summary()
                 )))
             }

@@ -1,8 +1,9 @@
 //! Finding files: pictures by their extension, files by their stem.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use unicode_normalization::UnicodeNormalization;
@@ -30,14 +31,17 @@ pub(crate) fn folded(name: &str) -> String {
     name.to_lowercase().nfc().collect()
 }
 
-/// The files of some extensions right in a folder.
+/// The files of some extensions right in a folder; of several with one stem, the last by name.
 pub(crate) fn files_by_stem(
     folder: &Path,
     extensions: &[&str],
 ) -> Result<BTreeMap<String, PathBuf>, DataError> {
+    let entries = fs::read_dir(folder).map_err(DataError::io(folder))?;
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(DataError::io(folder))?;
+    paths.sort();
     let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
-        let path = entry.map_err(DataError::io(folder))?.path();
+    for path in paths {
         let fits = path.extension().is_some_and(|e| is_one_of(e, extensions));
         if let Some(stem) = path.file_stem().map(|stem| stem.to_string_lossy())
             && fits
@@ -58,16 +62,25 @@ pub(crate) fn pictures_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
 pub(crate) fn files_below(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, DataError> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
+    // Folders that links lead to come last: by its own path each is looked into once, wherever else a link to it is.
+    let mut links = BTreeSet::new();
+    let mut seen = HashSet::new();
+    while let Some(folder) = folders.pop().or_else(|| links.pop_first()) {
+        let known = fs::canonicalize(&folder).map_err(DataError::io(&folder))?;
+        if !seen.insert(known) {
+            continue;
+        }
         for entry in fs::read_dir(&folder).map_err(DataError::io(&folder))? {
             let entry = entry.map_err(DataError::io(&folder))?;
             let path = entry.path();
             if is_hidden(&entry.file_name()) {
                 continue;
             }
-            // Links to folders are not followed: they may lead in circles.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let kind = entry.file_type().map_err(DataError::io(&path))?;
+            if kind.is_dir() {
                 folders.push(path);
+            } else if kind.is_symlink() && path.is_dir() {
+                links.insert(path);
             } else if path.extension().is_some_and(|e| is_one_of(e, extensions)) {
                 found.push(path);
             }

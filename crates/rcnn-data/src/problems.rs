@@ -63,8 +63,12 @@ pub enum ProblemKind {
     EmptySplit,
     /// Note: a category without objects that only groups others, or the background; it is not a class.
     CategoryGroup,
-    /// Note: a category that has the name of another, and a name of its own here.
+    /// Note: a class that has the name of another, and a name of its own here.
     DuplicateCategory,
+    /// Note: names of classes that differ in capitals, accents or spaces alone.
+    SimilarClasses,
+    /// Note: data that do not name their classes, so that their numbers are taken for those of the caller's names.
+    UnnamedClasses,
 }
 
 impl ProblemKind {
@@ -104,7 +108,9 @@ impl ProblemKind {
             Self::OrphanLabels => "labels without an image, left out",
             Self::EmptySplit => "empty splits",
             Self::CategoryGroup => "categories that are no classes, left out",
-            Self::DuplicateCategory => "categories with the name of another",
+            Self::DuplicateCategory => "classes with the name of another",
+            Self::SimilarClasses => "classes whose names are nearly the same",
+            Self::UnnamedClasses => "classes without names",
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::detect_format::Format;
 use crate::doubts;
 use crate::error::DataError;
 use crate::extras::Extras;
+use crate::files::folded;
 use crate::problems::{ProblemKind as Kind, Problems};
 use crate::shapes;
 use crate::turn::{self, Turn};
@@ -32,6 +33,11 @@ impl Annotations {
         format: Format,
         options: &ReadOptions,
     ) -> Result<Reading, DataError> {
+        if let Some(file) = self.boxes_in_shares() {
+            let reason =
+                "all boxes lie between 0 and 1, as shares of the image do: expected pixels";
+            return Err(DataError::malformed(file, reason));
+        }
         let classes = Classes::new(root, &self, options)?;
         let images = self.images.par_iter();
         let headers: Vec<Result<Header, ImageError>> =
@@ -55,6 +61,7 @@ impl Annotations {
             .collect();
 
         let mut problems = self.problems;
+        tell_similar(&self.class_names, root, &mut problems);
         let mut samples = Vec::new();
         let mut places = Vec::new();
         for (sample, found) in validated {
@@ -87,6 +94,19 @@ impl Annotations {
             problems,
             own_classes: self.class_names,
         })
+    }
+}
+
+/// Tells of classes that are one class spelt in several ways, by the looks of them.
+fn tell_similar(names: &[String], root: &Path, problems: &mut Problems) {
+    let mut alike: HashMap<String, &String> = HashMap::new();
+    for name in names.iter().filter(|name| *name != UNUSED) {
+        let mut key = folded(name);
+        key.retain(|c| !c.is_whitespace() && !matches!(c, '_' | '-'));
+        if let Some(first) = alike.insert(key, name) {
+            let message = format!("`{first}` and `{name}`");
+            problems.push(Kind::SimilarClasses, root, None, message);
+        }
     }
 }
 

@@ -13,8 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use rcnn_image::has_image_name;
 use rcnn_types::Size;
-use roxmltree::{Document, Node};
+use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
 use crate::dataset::{BACKGROUND, ReadOptions};
@@ -27,7 +28,7 @@ use crate::text::{decode_xml, read_text};
 mod layout;
 
 use layout::Files;
-pub(crate) use layout::Layout;
+pub(crate) use layout::{Layout, why_not};
 
 pub(crate) const ANNOTATIONS: &str = "Annotations";
 pub(crate) const IMAGES: &str = "JPEGImages";
@@ -96,7 +97,7 @@ pub(crate) fn read(layout: &Layout, options: &ReadOptions) -> Result<Annotations
             _ => &Annotation::default(),
         };
         let path = match (pictures.get(stem).cloned(), labels) {
-            (Some(path), _) => path,
+            (Some(path), _) => annotation.picture_beside(&path).unwrap_or(path),
             (None, Some(labels)) if !listed.contains(stem) => {
                 let message = format!("no picture {stem} in {}", images_folder.display());
                 problems.push(ProblemKind::OrphanLabels, labels, None, message);
@@ -308,7 +309,13 @@ impl Annotation {
     fn read(path: &Path) -> Result<Self, String> {
         let bytes = fs::read(path).map_err(|error| error.to_string())?;
         let text = decode_xml(bytes)?;
-        let document = Document::parse(&text).map_err(|error| error.to_string())?;
+        let options = ParsingOptions {
+            // Entities could make any amount of text of a short one.
+            allow_dtd: !text.contains("<!ENTITY"),
+            ..Default::default()
+        };
+        let document = Document::parse_with_options(&text, options);
+        let document = document.map_err(|error| error.to_string())?;
         let root = document.root_element();
         if !root.has_tag_name("annotation") {
             return Err(format!("<{}> is not <annotation>", root.tag_name().name()));
@@ -328,6 +335,14 @@ impl Annotation {
                 .filter(|size| *size != Size::default()),
             objects: objects.map(Object::new).collect(),
         })
+    }
+
+    /// The picture that it names where that is another than `path` but for the extension: of `a.jpg` and `a.png`.
+    fn picture_beside(&self, path: &Path) -> Option<PathBuf> {
+        let name = self.filename.as_deref()?.rsplit(['/', '\\']).next()?;
+        let other = path.with_file_name(name);
+        let is_other = other != *path && other.file_stem() == path.file_stem();
+        (is_other && has_image_name(&other) && other.is_file()).then_some(other)
     }
 
     fn objects(&self, classes: &HashMap<&String, usize>, extras: bool) -> Vec<AnnotatedObject> {

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use rcnn_files::decode_text;
 use rcnn_image::has_image_name;
+use rcnn_types::UNUSED;
 
 use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
-use crate::dataset::ReadOptions;
+use crate::dataset::{BACKGROUND, ReadOptions};
 use crate::error::DataError;
 use crate::extras::Extras;
 use crate::files::{files_by_stem, pictures_below};
@@ -51,10 +52,23 @@ pub(crate) fn read(
         let numbers = 0..config.classes?;
         Some(numbers.map(|number| format!("class_{number}")).collect())
     };
+    let mut problems = Problems::default();
+    let given = options
+        .class_names
+        .as_ref()
+        .filter(|_| class_names.is_none());
+    let given = given.map(|names| {
+        let names = names.iter().filter(|name| *name != BACKGROUND);
+        let names: Vec<String> = names.cloned().collect();
+        let message = format!("the classes 0, 1, ... are taken for {}", names.join(", "));
+        problems.push(ProblemKind::UnnamedClasses, &config.base, None, message);
+        names
+    });
     let class_names = class_names
-        .or(options.class_names.clone())
+        .or(given)
         .or_else(numbered)
         .ok_or_else(|| DataError::NoClassNames { root: root.into() })?;
+    let class_names = named_apart(class_names, &config.base, &mut problems);
 
     if let Some(split) = &options.split {
         let sources = config.splits.remove(split).filter(|_| !config.unsplit);
@@ -68,7 +82,6 @@ pub(crate) fn read(
         })?;
         config.splits = BTreeMap::from([(split.clone(), sources)]);
     }
-    let mut problems = Problems::default();
     let listing = Listing::new(&config, apart, &mut problems)?;
     let pictures = listing
         .pictures
@@ -124,6 +137,22 @@ pub(crate) fn read(
         problems,
         ..Annotations::default()
     })
+}
+
+/// Gives each class a name of its own, as numbers tell them apart.
+fn named_apart(names: Vec<String>, base: &Path, problems: &mut Problems) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let names = names.into_iter().enumerate().map(|(number, name)| {
+        if name == UNUSED || seen.insert(name.clone()) {
+            return name;
+        }
+        let apart = format!("{name} ({number})");
+        let message = format!("class {number} is the second `{name}`, and `{apart}` here");
+        problems.push(ProblemKind::DuplicateCategory, base, None, message);
+        seen.insert(apart.clone());
+        apart
+    });
+    names.collect()
 }
 
 /// Names and connections of a class's keypoints, as in COCO's categories.

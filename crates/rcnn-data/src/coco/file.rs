@@ -62,6 +62,8 @@ struct Entries<'a> {
 struct ImageFields {
     id: Value,
     file_name: Value,
+    /// LVIS has no other name.
+    coco_url: Value,
     width: Value,
     height: Value,
 }
@@ -171,7 +173,8 @@ impl Image {
             .id
             .id()
             .ok_or_else(|| format!("its id is {}", fields.id))?;
-        let name = fields.file_name.text().filter(|name| !name.is_empty());
+        let names = [&fields.file_name, &fields.coco_url].into_iter();
+        let name = names.filter_map(Value::text).find(|name| !name.is_empty());
         let no_name = || format!("image {id}: its file_name is {}", fields.file_name);
         Ok(Self {
             file_name: name.ok_or_else(no_name),

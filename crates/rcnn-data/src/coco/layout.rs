@@ -10,7 +10,7 @@ use rcnn_files::{Content, decode_text};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{ANNOTATIONS, quote_not_finite};
+use super::{ANNOTATIONS, foreign, quote_not_finite};
 use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of, split_of_folder};
 
 /// Files that lie beside those of boxes and have none.
@@ -130,6 +130,9 @@ pub(crate) fn why_not(tree: &Tree) -> Option<String> {
     let reasons = files.iter().map(|path| {
         let name = path.strip_prefix(tree.root()).unwrap_or(path).display();
         let head = head(path).unwrap_or_default();
+        if let Some(format) = foreign::named(&String::from_utf8_lossy(&head)) {
+            return format!("{name} is {format}");
+        }
         match head.trim_ascii_start().first() {
             Some(b'{') => format!("{name} has no `images`"),
             Some(b'[') => format!("{name} is a list"),

@@ -249,10 +249,29 @@ fn units(tree: &Tree, base: &Path, is_split: bool) -> Vec<Unit> {
 
 /// Whether an XML file is one of VOC's, and not of CVAT's `<annotations>`.
 fn is_annotation(file: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = fs::File::open(file).and_then(|file| file.take(HEAD).read_to_end(&mut head));
-    let text = decode_xml(head.clone());
-    let text = text.unwrap_or_else(|_| String::from_utf8_lossy(&head).into_owned());
+    let text = head(file).unwrap_or_default();
     let mut tags = text.split("<annotation").skip(1);
-    read.is_ok() && tags.any(|rest| rest.starts_with(|c: char| c == '>' || c.is_whitespace()))
+    tags.any(|rest| rest.starts_with(|c: char| c == '>' || c.is_whitespace()))
+}
+
+/// The first characters of a file.
+fn head(file: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    let file = fs::File::open(file).ok()?;
+    file.take(HEAD).read_to_end(&mut head).ok()?;
+    let text = decode_xml(head.clone());
+    Some(text.unwrap_or_else(|_| String::from_utf8_lossy(&head).into_owned()))
+}
+
+/// Why the XML files of a folder are none of VOC's, if one is CVAT's.
+pub(crate) fn why_not(tree: &Tree) -> Option<String> {
+    let mut files = tree
+        .folders()
+        .flat_map(|folder| tree.files(folder, &["xml"]));
+    let is_cvats = |file: &PathBuf| head(file).is_some_and(|text| text.contains("<annotations>"));
+    let file = files.by_ref().take(TRIED).find(is_cvats)?;
+    let name = file.strip_prefix(tree.root()).unwrap_or(&file).display();
+    Some(format!(
+        "{name} is CVAT's own format: export COCO, VOC or YOLO"
+    ))
 }

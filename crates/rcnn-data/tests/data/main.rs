@@ -8,6 +8,7 @@ mod layouts;
 mod loading;
 mod shapes;
 mod tiling;
+mod tools;
 mod values;
 mod voc;
 mod yolo;
