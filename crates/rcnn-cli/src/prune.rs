@@ -148,7 +148,8 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// Files that a pruning writes into its folder.
-const RESULTS: [&str; 4] = ["start.bpk", "pruned.bpk", "pruning.json", "pruning.png"];
+const RESULTS: [&str; 4] = [START, "pruned.bpk", "pruning.json", "pruning.png"];
+const START: &str = "start.bpk";
 
 pub(crate) fn run(args: PruneArgs) -> Result<Outcome> {
     let out = &args.out;
@@ -167,7 +168,7 @@ pub(crate) fn run(args: PruneArgs) -> Result<Outcome> {
     print!("{}", done.report);
     println!();
     let size = plan.size;
-    let models = [(&done.start, "start.bpk"), (&done.pruned, "pruned.bpk")];
+    let models = [(&done.start, START), (&done.pruned, "pruned.bpk")];
     let columns = models.into_iter().zip(done.seconds);
     let columns = columns.map(|((weights, file), seconds)| {
         anyhow::Ok(ModelCosts {
@@ -193,7 +194,9 @@ pub(crate) fn run(args: PruneArgs) -> Result<Outcome> {
 /// Begins in a new folder: writes the model to start from, and what is to be done.
 fn create(args: &PruneArgs) -> Result<(Plan, FolderLock)> {
     let out = &args.out;
-    check_empty(out)?;
+    // A process that was killed may have left the model to start from, without what is to be done with it.
+    let was_begun = FolderLock::was_held(out);
+    check_empty(out, was_begun)?;
     let source = args.weights.as_deref().context("no model given")?;
     let weights = args.model.open(source)?;
     let (kind, share) = args.budget.get()?;
@@ -224,22 +227,23 @@ fn create(args: &PruneArgs) -> Result<(Plan, FolderLock)> {
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let lock = FolderLock::acquire(out)?;
     // `new/..` is a folder only now, and another process may have begun and ended meanwhile.
-    check_empty(out)?;
-    weights.write_burnpack(out.join("start.bpk"), Precision::F32)?;
+    check_empty(out, was_begun)?;
+    weights.write_burnpack(out.join(START), Precision::F32)?;
     // Last, as it says that the rest is there.
     files::write_text(&out.join(plan::FILE), &plan.to_text()?)?;
     Ok((plan, lock))
 }
 
-/// Checks that a folder holds no pruning, and no files in the place of one.
-fn check_empty(out: &Path) -> Result<()> {
+/// Checks that a folder holds no pruning, and no files in the place of one but what one that was begun left.
+fn check_empty(out: &Path, was_begun: bool) -> Result<()> {
     if out.join(plan::FILE).exists() {
         bail!(
             "{}: already holds a pruning; go on with --resume, or choose another --out",
             out.display()
         );
     }
-    let mut in_the_way = RESULTS.iter().map(|name| out.join(name));
+    let in_the_way = RESULTS.iter().filter(|name| !was_begun || **name != START);
+    let mut in_the_way = in_the_way.map(|name| out.join(name));
     match in_the_way.find(|path| path.exists()) {
         Some(path) => bail!(
             "{}: this file is in the way; choose another --out",

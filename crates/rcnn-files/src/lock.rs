@@ -32,14 +32,21 @@ pub enum LockError {
     Write(#[from] WriteError),
 }
 
+/// Name of the file that is locked.
+const FILE: &str = "run.lock";
+
 impl FolderLock {
+    /// Whether some process has held the lock of a folder, now or before.
+    pub fn was_held(folder: &Path) -> bool {
+        folder.join(FILE).is_file()
+    }
     /// Locks a folder without waiting. On a file system without locks, every process gets it.
     ///
     /// # Errors
     ///
     /// If it is locked, or cannot be written to.
     pub fn acquire(folder: &Path) -> Result<Self, LockError> {
-        let path = folder.join("run.lock");
+        let path = folder.join(FILE);
         let failed = |source| WriteError {
             path: path.clone(),
             source,
@@ -95,6 +102,7 @@ mod tests {
     #[test]
     fn the_second_is_told_who_was_first() {
         let folder = tempfile::tempdir().unwrap();
+        assert!(!FolderLock::was_held(folder.path()));
         let first = FolderLock::acquire(folder.path()).unwrap();
         let error = FolderLock::acquire(folder.path()).unwrap_err();
         assert!(matches!(error, LockError::Held { .. }), "{error}");
@@ -102,6 +110,7 @@ mod tests {
         #[cfg(unix)]
         assert!(text.contains(&holder), "{text}");
         drop(first);
+        assert!(FolderLock::was_held(folder.path()));
         FolderLock::acquire(folder.path()).unwrap();
 
         let absent = folder.path().join("absent");

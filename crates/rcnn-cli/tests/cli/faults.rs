@@ -118,31 +118,96 @@ fn converting_killed_at_any_moment_leaves_all_or_nothing() {
         "-o",
         "converted/set",
     ];
+    let tile = [
+        "data",
+        "tile",
+        "blobs",
+        "--tile",
+        "48",
+        "-o",
+        "converted/tiles",
+    ];
     let weights = ["convert", "model.bpk", "-o", "converted/model.safetensors"];
-    let time = [&convert[..], &weights].map(timed);
+    let time = [&convert[..], &tile, &weights].map(timed);
     let whole = files(&path("converted"));
+    const FOLDERS: [&str; 2] = ["converted/set", "converted/tiles"];
+    let counts = FOLDERS.map(|folder| files(&path(folder)).len());
     // The order of texts in the header was left to chance.
     for _ in 0..8 {
         stdout(&rcnn(&weights));
         assert!(files(&path("converted")) == whole);
     }
     for part in 0..kills() {
-        let _ = fs::remove_dir_all(path("converted/set"));
+        for folder in FOLDERS {
+            let _ = fs::remove_dir_all(path(folder));
+        }
         let _ = fs::remove_file(path("converted/model.safetensors"));
         kill(&convert, time[0], part);
-        kill(&weights, time[1], part);
+        kill(&tile, time[1], part);
+        kill(&weights, time[2], part);
         for (name, content) in files(&path("converted")) {
             if !is_temporary(&name) {
                 assert!(whole[&name] == content, "{} is not whole", name.display());
             }
         }
-        let set = files(&path("converted/set")).len();
-        assert!(set == 0 || set + 1 == whole.len(), "{set} files of the set");
+        for (folder, files_of_all) in FOLDERS.into_iter().zip(&counts) {
+            let found = files(&path(folder)).len();
+            assert!(
+                found == 0 || found == *files_of_all,
+                "{found} files of {folder}"
+            );
+        }
     }
-    let _ = fs::remove_dir_all(path("converted/set"));
+    for folder in FOLDERS {
+        let _ = fs::remove_dir_all(path(folder));
+    }
     stdout(&rcnn(&convert));
+    stdout(&rcnn(&tile));
     stdout(&rcnn(&weights));
     assert!(files(&path("converted")) == whole);
+}
+
+#[test]
+fn pruning_killed_at_any_moment_ends_as_if_nothing_had_happened() {
+    blobs();
+    let begin = [
+        "prune",
+        "model.bpk",
+        "--macs",
+        "0.5",
+        "--steps",
+        "2",
+        "--size",
+        "60x80",
+        "--out",
+    ];
+    let [begin, whole] = ["pruned/killed", "pruned/whole"].map(|out| [&begin[..], &[out]].concat());
+    let time = timed(&whole);
+    let resume = ["prune", "--resume", "--out", "pruned/killed"];
+    let next = || match path("pruned/killed/prune.toml").exists() {
+        true => &resume[..],
+        false => &begin,
+    };
+    for part in 0..kills() {
+        kill(next(), time, part);
+        if part % 3 == 2 || part + 1 == kills() {
+            stdout(&rcnn(next()));
+            assert!(!has_leftovers(&path("pruned/killed")));
+            for file in [
+                "start.bpk",
+                "step-1/pruned.bpk",
+                "pruned.bpk",
+                "pruning.json",
+            ] {
+                let read = |run: &str| fs::read(path(run).join(file)).expect("a file");
+                assert!(
+                    read("pruned/whole") == read("pruned/killed"),
+                    "{file} differs"
+                );
+            }
+            fs::remove_dir_all(path("pruned/killed")).expect("a folder");
+        }
+    }
 }
 
 #[test]
@@ -179,7 +244,7 @@ fn detecting_killed_at_any_moment_leaves_whole_pictures() {
 
 /// Every command that writes, with the option that says where to, and what fails on a full disk.
 #[cfg(unix)]
-const WRITERS: [&[&str]; 10] = [
+const WRITERS: [&[&str]; 11] = [
     &[
         "detect",
         "--weights",
@@ -198,6 +263,7 @@ const WRITERS: [&[&str]; 10] = [
     &["analyze", "model.bpk", "--data", "faulty", "--output"],
     &["data", "preview", "--data", "faulty", "--output"],
     &["data", "convert", "faulty", "--to", "voc", "--output"],
+    &["data", "tile", "faulty", "--tile", "48", "--output"],
     &[
         "train",
         "--config",

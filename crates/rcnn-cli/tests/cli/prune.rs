@@ -68,6 +68,14 @@ fn a_model_is_pruned_by_the_norms_of_its_weights() {
         let refused = prune(&["--macs", "0.5", "--out", out]);
         assert_fails(&refused, 1, "pruned.bpk: this file is in the way");
     }
+    // Killed between the model to start from and what is to be done with it, which was in the way then.
+    fs::create_dir_all(path("begun")).expect("a folder");
+    for file in ["run.lock", "start.bpk"] {
+        fs::write(path("begun").join(file), "").expect("a file");
+    }
+    stdout(&prune(&[
+        "--macs", "0.5", "--size", "60x80", "--out", "begun",
+    ]));
     let too_much = prune(&["--macs", "0.01", "--out", "nearly-none"]);
     assert_fails(
         &too_much,
