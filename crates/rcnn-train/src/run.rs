@@ -186,13 +186,19 @@ impl Run {
         devices: &[B::Device],
         progress: Progress,
     ) -> Result<Report, TrainError> {
-        let weights = self.weights()?;
-        let data = Splits::read(&self.config, weights.as_ref().map(|w| &w.config))?;
+        let start = self.last_checkpoint()?;
+        // The files that a run began from may be gone when it goes on.
+        let saved = start.map(|_| self.saved_model()).transpose()?;
+        let weights = match start {
+            Some(_) => None,
+            None => self.weights()?,
+        };
+        let known = weights.as_ref().map(|weights| &weights.config);
+        let data = Splits::read(&self.config, known.or(saved.as_ref()))?;
         let device = devices.first().cloned().unwrap_or_default();
         B::seed(&device, self.config.seed);
-        let start = self.last_checkpoint()?;
-        let config = match start {
-            Some(_) => self.saved_model()?,
+        let config = match saved {
+            Some(config) => config,
             None => self.config.detector(weights.as_ref(), &data.train)?,
         };
         let model: StandardFasterRcnn<Autodiff<B>> = match weights {

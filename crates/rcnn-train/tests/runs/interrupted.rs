@@ -87,6 +87,23 @@ fn an_interrupted_run_ends_as_an_uninterrupted_one() {
     train(&Run::resume(&cut).unwrap()).unwrap();
 }
 
+/// It was asked for again, and with it the names of its classes.
+#[test]
+fn the_weights_that_a_run_began_with_may_be_gone() {
+    let (folder, mut config) = tiny(1);
+    config.schedule.decay = Decay::Constant;
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    train(&Run::create(&first, config.clone()).unwrap()).unwrap();
+    let weights = folder.path().join("moved.bpk");
+    fs::rename(first.join("best.bpk"), &weights).unwrap();
+    config.weights = Some(weights.clone());
+    train(&Run::create(&second, config).unwrap()).unwrap();
+    fs::remove_file(weights).unwrap();
+    let mut run = Run::resume(&second).unwrap();
+    run.set_epochs(2).unwrap();
+    assert_eq!(train(&run).unwrap().epochs, 2);
+}
+
 #[test]
 fn two_processes_do_not_train_in_one_folder() {
     let (folder, config) = tiny(1);
