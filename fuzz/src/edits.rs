@@ -83,57 +83,83 @@ pub(crate) fn training(bytes: &[u8]) -> Value {
 fn edited(mut value: Value, bytes: &[u8]) -> Value {
     let values = &PARTS.2;
     for edit in bytes.as_chunks::<3>().0.iter().take(MAX_EDITS) {
-        let mut places = Vec::new();
-        list(&value, String::new(), &mut places);
-        let place = usize::from(edit[0]) << 8 | usize::from(edit[1]);
-        let Some(place) = places.get(place % places.len().max(1)) else {
+        let places = count(&value) - 1;
+        if places == 0 {
             break;
-        };
-        let what = usize::from(edit[2]);
-        match values.get(what % (values.len() + 2)) {
-            Some(new) => drop(value.pointer_mut(place).map(|old| *old = new.clone())),
-            None => alter(&mut value, place, what % (values.len() + 2) == values.len()),
         }
+        let mut place = (usize::from(edit[0]) << 8 | usize::from(edit[1])) % places;
+        let change = match usize::from(edit[2]) % (values.len() + 2) {
+            what if what < values.len() => Change::Replace(&values[what]),
+            what if what == values.len() => Change::Remove,
+            _ => Change::Repeat,
+        };
+        apply(&mut value, &mut place, change);
     }
     value
 }
 
-/// Takes a value away, or puts it behind its list once more.
-fn alter(value: &mut Value, place: &str, remove: bool) {
-    let Some((holder, name)) = place.rsplit_once('/') else {
-        return;
-    };
-    match value.pointer_mut(holder) {
-        Some(Value::Object(fields)) if remove => drop(fields.remove(name)),
-        Some(Value::Array(items)) => {
-            let at = name.parse().unwrap_or(0).min(items.len() - 1);
-            match remove {
-                true => drop(items.remove(at)),
-                false => items.push(items[at].clone()),
-            }
-        }
-        _ => {}
+/// What happens to a value.
+#[derive(Clone, Copy)]
+enum Change {
+    Replace(&'static Value),
+    Remove,
+    /// Puts it behind its list once more.
+    Repeat,
+}
+
+/// The number of values in a value, itself included.
+fn count(value: &Value) -> usize {
+    1 + match value {
+        Value::Object(fields) => fields.values().map(count).sum(),
+        Value::Array(items) => items.iter().map(count).sum(),
+        _ => 0,
     }
 }
 
-/// Pointers to all values.
-fn list(value: &Value, place: String, places: &mut Vec<String>) {
-    let below: Vec<(String, &Value)> = match value {
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, value)| (name.clone(), value))
-            .collect(),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .map(|(at, item)| (at.to_string(), item))
-            .collect(),
-        _ => Vec::new(),
-    };
-    for (name, value) in below {
-        list(value, format!("{place}/{name}"), places);
-    }
-    if !place.is_empty() {
-        places.push(place);
+/// Changes the value of a place, counted from 0 among all within `value`, and returns whether it was there. Else `place` is
+/// what is left to count.
+fn apply(value: &mut Value, place: &mut usize, change: Change) -> bool {
+    match value {
+        Value::Object(fields) => {
+            let (mut is_done, mut removed) = (false, None);
+            for (name, field) in fields.iter_mut() {
+                if *place > 0 {
+                    *place -= 1;
+                    is_done = apply(field, place, change);
+                } else {
+                    is_done = true;
+                    match change {
+                        Change::Replace(new) => *field = new.clone(),
+                        Change::Remove => removed = Some(name.clone()),
+                        Change::Repeat => {}
+                    }
+                }
+                if is_done {
+                    break;
+                }
+            }
+            if let Some(name) = removed {
+                fields.remove(&name);
+            }
+            is_done
+        }
+        Value::Array(items) => {
+            for at in 0..items.len() {
+                if *place == 0 {
+                    match change {
+                        Change::Replace(new) => items[at] = new.clone(),
+                        Change::Remove => drop(items.remove(at)),
+                        Change::Repeat => items.push(items[at].clone()),
+                    }
+                    return true;
+                }
+                *place -= 1;
+                if apply(&mut items[at], place, change) {
+                    return true;
+                }
+            }
+            false
+        }
+        _ => false,
     }
 }
