@@ -112,11 +112,24 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Most dimensions of a tensor.
+const MOST_AXES: usize = 64;
+
 /// Facts of the outputs of a node.
 ///
 /// # Errors
 /// Says what is wrong with its operands.
 pub(crate) fn infer(call: &Call) -> Result<Vec<Fact>, String> {
+    let outputs = outputs(call)?;
+    // Each of a few nodes could have twice as many as the one before.
+    let axes = outputs.iter().map(|output| output.shape.len()).max();
+    match axes.filter(|axes| *axes > MOST_AXES) {
+        Some(axes) => Err(format!("{axes} dimensions")),
+        None => Ok(outputs),
+    }
+}
+
+fn outputs(call: &Call) -> Result<Vec<Fact>, String> {
     let x = || call.input(0);
     let one = |fact| Ok(vec![fact]);
     match call.operator {

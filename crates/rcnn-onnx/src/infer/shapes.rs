@@ -1,10 +1,7 @@
 //! Operators that move elements about, and those that integers are computed with.
 
-use super::{Call, Fact, MOST_KNOWN, Size, agree, axis, broadcast, elements, ranked};
+use super::{Call, Fact, MOST_AXES, MOST_KNOWN, Size, agree, axis, broadcast, elements, ranked};
 use crate::proto::ElementType;
-
-/// Most dimensions of a tensor.
-const MOST_AXES: usize = 64;
 
 pub(super) fn arithmetic(operator: &str, a: &Fact, b: &Fact) -> Result<Fact, String> {
     elements(b, a.element)?;

@@ -156,6 +156,17 @@ fn numbers_that_are_too_large_or_missing_end_in_no_panic() {
     }
 }
 
+/// A file of a kilobyte filled the memory.
+#[test]
+fn dimensions_do_not_double_without_end() {
+    let mut x = Fact::new(ElementType::Int64, vec![Some(2); 2]);
+    for axes in [3, 5, 9, 17, 33] {
+        x = of("Gather", &[&x, &x], &[]).unwrap();
+        assert_eq!(x.shape.len(), axes);
+    }
+    assert_eq!(of("Gather", &[&x, &x], &[]).unwrap_err(), "65 dimensions");
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     let x = floats(&[Some(2), Some(6)]);
