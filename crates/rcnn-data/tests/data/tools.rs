@@ -222,3 +222,20 @@ fn folders_behind_links_are_looked_into_once() {
     fs::remove_file(place("images/day2")).unwrap();
     assert_eq!(folder.read().unwrap().dataset.samples.len(), 1);
 }
+
+/// Stars in the script that ultralytics' own files download their data with were taken for aliases, and the file for too
+/// deeply nested.
+#[test]
+fn scripts_in_a_data_yaml_are_passed_over() {
+    let folder = Folder::new();
+    folder.picture("images/a.png", 64, 48);
+    folder.file("labels/a.txt", LINE);
+    let script = "  boxes[:, [0, 2]] *= *sizes, x *w  # **\n".repeat(9);
+    let head = "train: images\nnames: [RBC]\n";
+    folder.file("data.yaml", format!("{head}download: |\n{script}"));
+    assert_eq!(clean_folder(&folder).boxes(), 1);
+    let bomb = "a: &a [x, x]\n".to_string() + &"b: [*a, *a]\n".repeat(9);
+    folder.file("data.yaml", format!("{head}{bomb}"));
+    let message = folder.read().unwrap_err().to_string();
+    assert!(message.contains("too deeply nested"), "{message}");
+}
