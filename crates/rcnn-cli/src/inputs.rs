@@ -1,5 +1,6 @@
 //! Input pictures: files, folders and patterns.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -40,6 +41,11 @@ fn expand_one(argument: &str, recursive: bool) -> Result<Vec<PathBuf>> {
         return numbered.find();
     }
     if path.exists() || !argument.contains(['*', '?', '[']) {
+        if argument == "-" && !path.exists() {
+            bail!(
+                "-: no such file; standard input is /dev/stdin for a picture, --stdin FORMAT for a video"
+            );
+        }
         return Ok(vec![path.into()]);
     }
     let matches = glob::glob(argument).with_context(|| format!("{argument}: no pattern"))?;
@@ -132,19 +138,23 @@ struct Found {
     unread: Vec<PathBuf>,
     /// How many folders were not looked in.
     folders: usize,
+    /// The others, without links, each of which is looked into once: links may lead in circles.
+    seen: HashSet<PathBuf>,
 }
 
 impl Found {
     fn look_in(&mut self, folder: &Path, recursive: bool) -> Result<()> {
         let name = || folder.display().to_string();
+        if !self.seen.insert(folder.canonicalize().with_context(name)?) {
+            return Ok(());
+        }
         let entries = folder.read_dir().with_context(name)?;
         let entries: std::io::Result<Vec<_>> = entries.collect();
         let mut entries = entries.with_context(name)?;
         entries.sort_by_key(|entry| entry.file_name());
         for entry in entries {
             let path = entry.path();
-            // A link to a folder above would lead around for ever.
-            if entry.file_type().with_context(name)?.is_dir() {
+            if path.is_dir() {
                 let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
                 match recursive {
                     _ if is_hidden => {}
@@ -174,6 +184,33 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Those behind links were passed over in silence.
+    #[cfg(unix)]
+    #[test]
+    fn folders_behind_links_are_looked_in_once() {
+        use std::os::unix::fs::symlink;
+        let [root, elsewhere] = [0; 2].map(|_| tempfile::tempdir().expect("a folder"));
+        for folder in [root.path(), elsewhere.path()] {
+            std::fs::write(folder.join("a.png"), "").expect("a file");
+        }
+        symlink(elsewhere.path(), root.path().join("day")).expect("a link");
+        symlink(root.path(), elsewhere.path().join("back")).expect("a link");
+        let argument = [root.path().to_string_lossy().into_owned()];
+        let found = expand(&argument, true, Order::ByName).expect("files");
+        assert_eq!(
+            found,
+            ["a.png", "day/a.png"].map(|name| root.path().join(name))
+        );
+        std::fs::remove_file(root.path().join("a.png")).expect("a file");
+        let message = expand(&argument, false, Order::ByName)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("1 folders in it were not looked in"),
+            "{message}"
+        );
+    }
 
     /// Frames 10 to 19 came before frame 2.
     #[test]
