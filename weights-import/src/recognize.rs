@@ -20,6 +20,10 @@ pub(crate) enum Recognized {
 /// # Errors
 /// What was seen that is not understood, and what to pass, in words.
 pub(crate) fn recognize(shapes: &Shapes) -> Result<Recognized, String> {
+    // Their backbones may have torchvision's names.
+    if OTHER_DETECTORS.iter().any(|(prefix, _)| shapes.any(prefix)) {
+        return Err(foreign(shapes));
+    }
     if let Some(backbone) = BackboneConfig::recognize(&shapes.within("backbone")) {
         return Ok(Recognized::Detector(Box::new(detector(shapes, backbone)?)));
     }
@@ -187,19 +191,24 @@ fn box_head(shapes: &Shapes, channels: usize) -> Result<(BoxHeadConfig, usize), 
 /// Most sizes and feature maps in an example.
 const MAX_EXAMPLE: usize = 6;
 
+/// What names of other detectors begin with, and whose they are.
+const OTHER_DETECTORS: [(&str, &str); 6] = [
+    ("backbone.bottom_up.", "detectron2's"),
+    ("roi_head.bbox_head.", "MMDetection's"),
+    ("bbox_head.", "MMDetection's"),
+    ("model.0.conv.", "YOLO's"),
+    ("transformer.encoder.", "DETR's"),
+    (
+        "head.classification_head.",
+        "torchvision's RetinaNet's, SSD's or FCOS's",
+    ),
+];
+
 fn foreign(shapes: &Shapes) -> String {
-    let known = [
-        ("backbone.bottom_up.", "detectron2's"),
-        ("roi_head.bbox_head.", "MMDetection's"),
-        ("model.0.conv.", "YOLO's"),
-        (
-            "head.classification_head.",
-            "torchvision's RetinaNet's, SSD's or FCOS's",
-        ),
-        ("features.", "a MobileNet's, VGG's or another classifier's"),
-    ];
+    let classifiers = ("features.", "a MobileNet's, VGG's or another classifier's");
+    let mut known = OTHER_DETECTORS.iter().chain([&classifiers]);
     let first: Vec<&str> = shapes.names().take(3).collect();
-    let seen = match known.iter().find(|(prefix, _)| shapes.any(prefix)) {
+    let seen = match known.find(|(prefix, _)| shapes.any(prefix)) {
         Some((_, whose)) => format!("names like {whose}"),
         None => "unknown names".to_string(),
     };

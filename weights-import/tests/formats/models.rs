@@ -368,6 +368,20 @@ fn says_what_it_does_not_recognize() {
         foreign.contains("detectron2") && foreign.contains("model.safetensors"),
         "{foreign}"
     );
+    // A backbone under torchvision's names was taken for a part of a detector.
+    for (head, whose) in [
+        ("head.classification_head.conv.0.0.weight", "RetinaNet's"),
+        ("roi_head.bbox_head.fc_cls.weight", "MMDetection's"),
+    ] {
+        let backbone = whole
+            .iter()
+            .filter(|(name, _)| name.starts_with("backbone."));
+        let other: Vec<_> = backbone
+            .cloned()
+            .chain([(head.into(), vec![2, 2])])
+            .collect();
+        assert!(message(&other).contains(whose), "{}", message(&other));
+    }
     let mut mask = whole.clone();
     mask.push((
         "roi_heads.mask_head.0.0.weight".into(),
