@@ -21,7 +21,7 @@ pub(crate) enum Recognized {
 /// What was seen that is not understood, and what to pass, in words.
 pub(crate) fn recognize(shapes: &Shapes) -> Result<Recognized, String> {
     // Their backbones may have torchvision's names.
-    if OTHER_DETECTORS.iter().any(|(prefix, _)| shapes.any(prefix)) {
+    if other_detector(shapes).is_some() {
         return Err(foreign(shapes));
     }
     if let Some(backbone) = BackboneConfig::recognize(&shapes.within("backbone")) {
@@ -191,7 +191,7 @@ fn box_head(shapes: &Shapes, channels: usize) -> Result<(BoxHeadConfig, usize), 
 /// Most sizes and feature maps in an example.
 const MAX_EXAMPLE: usize = 6;
 
-/// What names of other detectors begin with, and whose they are.
+/// What names of other detectors begin with, behind any prefix, and whose they are.
 const OTHER_DETECTORS: [(&str, &str); 6] = [
     ("backbone.bottom_up.", "detectron2's"),
     ("roi_head.bbox_head.", "MMDetection's"),
@@ -204,12 +204,23 @@ const OTHER_DETECTORS: [(&str, &str); 6] = [
     ),
 ];
 
+/// Whose detector it is that names are of.
+fn other_detector(shapes: &Shapes) -> Option<&'static str> {
+    let has = |module: &str| {
+        let inner = format!(".{module}");
+        let is_within = |name: &str| name.starts_with(module) || name.contains(&inner);
+        shapes.names().any(is_within)
+    };
+    let found = OTHER_DETECTORS.iter().find(|(module, _)| has(module));
+    found.map(|(_, whose)| *whose)
+}
+
 fn foreign(shapes: &Shapes) -> String {
-    let classifiers = ("features.", "a MobileNet's, VGG's or another classifier's");
-    let mut known = OTHER_DETECTORS.iter().chain([&classifiers]);
+    let is_classifier = shapes.any("features.");
+    let classifier = is_classifier.then_some("a MobileNet's, VGG's or another classifier's");
     let first: Vec<&str> = shapes.names().take(3).collect();
-    let seen = match known.find(|(prefix, _)| shapes.any(prefix)) {
-        Some((_, whose)) => format!("names like {whose}"),
+    let seen = match other_detector(shapes).or(classifier) {
+        Some(whose) => format!("names like {whose}"),
         None => "unknown names".to_string(),
     };
     format!(
