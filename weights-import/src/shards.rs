@@ -1,6 +1,7 @@
 //! Checkpoints in several files, as Hugging Face's libraries write large ones: `model.safetensors.index.json` says which
 //! file has which tensor.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ const PLACES: [&str; 4] = [
 #[derive(Deserialize)]
 struct Index {
     /// The file of each tensor.
-    weight_map: IndexMap<String, String>,
+    weight_map: BTreeMap<String, String>,
 }
 
 /// The file that a path means: of a folder its weights, of a part of a checkpoint its index.
