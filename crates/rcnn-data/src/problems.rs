@@ -63,7 +63,7 @@ pub enum ProblemKind {
     EmptySplit,
     /// Note: a category without objects that only groups others, or the background; it is not a class.
     CategoryGroup,
-    /// Note: a class that has the name of another, and a name of its own here.
+    /// Note: a category that has the name of another, and a name of its own here.
     DuplicateCategory,
     /// Note: names of classes that differ in capitals, accents or spaces alone.
     SimilarClasses,
@@ -108,7 +108,7 @@ impl ProblemKind {
             Self::OrphanLabels => "labels without an image, left out",
             Self::EmptySplit => "empty splits",
             Self::CategoryGroup => "categories that are no classes, left out",
-            Self::DuplicateCategory => "classes with the name of another",
+            Self::DuplicateCategory => "categories with the name of another",
             Self::SimilarClasses => "classes whose names are nearly the same",
             Self::UnnamedClasses => "classes without names",
         }

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use rcnn_files::decode_text;
 use rcnn_image::has_image_name;
-use rcnn_types::UNUSED;
 
 use crate::annotations::{AnnotatedImage, AnnotatedObject, Annotations, Bounds};
 use crate::dataset::{BACKGROUND, ReadOptions};
@@ -68,7 +67,6 @@ pub(crate) fn read(
         .or(given)
         .or_else(numbered)
         .ok_or_else(|| DataError::NoClassNames { root: root.into() })?;
-    let class_names = named_apart(class_names, &config.base, &mut problems);
 
     if let Some(split) = &options.split {
         let sources = config.splits.remove(split).filter(|_| !config.unsplit);
@@ -137,22 +135,6 @@ pub(crate) fn read(
         problems,
         ..Annotations::default()
     })
-}
-
-/// Gives each class a name of its own, as numbers tell them apart.
-fn named_apart(names: Vec<String>, base: &Path, problems: &mut Problems) -> Vec<String> {
-    let mut seen = HashSet::new();
-    let names = names.into_iter().enumerate().map(|(number, name)| {
-        if name == UNUSED || seen.insert(name.clone()) {
-            return name;
-        }
-        let apart = format!("{name} ({number})");
-        let message = format!("class {number} is the second `{name}`, and `{apart}` here");
-        problems.push(ProblemKind::DuplicateCategory, base, None, message);
-        seen.insert(apart.clone());
-        apart
-    });
-    names.collect()
 }
 
 /// Names and connections of a class's keypoints, as in COCO's categories.

@@ -107,21 +107,6 @@ fn shares_in_the_place_of_pixels_are_refused() {
     }
 }
 
-/// COCO's were told apart, those of a `data.yaml` refused all data, even with `--skip-invalid`.
-#[test]
-fn classes_of_yolo_that_have_one_name() {
-    let folder = Folder::new();
-    folder.picture("images/a.png", 64, 48);
-    folder.file("labels/a.txt", "0 .5 .5 .2 .2\n2 .4 .5 .2 .2\n");
-    folder.file("data.yaml", "train: images\nnames: [RBC, N/A, RBC, N/A]\n");
-    let reading = folder.read().unwrap();
-    assert_eq!(told(&reading)[0].0, Kind::DuplicateCategory);
-    let dataset = reading.accept(false).unwrap();
-    let names = ["__background__", "RBC", "N/A", "RBC (2)", "N/A"];
-    assert_eq!(dataset.class_names, names);
-    assert_eq!(dataset.samples[0].instances.labels, [1, 3]);
-}
-
 #[test]
 fn one_class_spelt_in_several_ways_is_remarked() {
     for [first, second] in [
