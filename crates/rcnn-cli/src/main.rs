@@ -115,10 +115,23 @@ fn main() -> ExitCode {
         // The reader of our output had enough: `rcnn detect ... | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, but for those that its message has already.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !told.contains(&cause) {
+            let between = if told.is_empty() { "" } else { ": " };
+            told += between;
+            told += &cause;
+        }
+    }
+    told
 }
 
 /// Names the feature to build with where a command is one that this build lacks.

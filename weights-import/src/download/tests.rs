@@ -270,7 +270,7 @@ fn a_full_disk_is_said_and_what_has_come_stays() {
         message.contains(&part) && message.contains("File too large"),
         "{message}"
     );
-    assert_eq!(files(folder.path()), [part.clone()]);
+    assert_eq!(files(folder.path()), [part.as_str()]);
     let come = fs::read(folder.path().join(part)).unwrap();
     assert!(come.len() == 64 << 10 && body().starts_with(&come));
 }

@@ -67,3 +67,12 @@ fn an_unknown_name_of_weights_is_told_from_a_missing_file() {
     assert_fails(&detect(name), 1, "are no published weights; known are");
     assert_fails(&detect("model.pth"), 1, "model.pth: no such file");
 }
+
+/// What the system says was printed twice.
+#[test]
+fn a_folder_that_is_not_there_is_said_once() {
+    let convert = rcnn(&["convert", "model.bpk", "-o", "no/such/model.bpk"]);
+    assert_fails(&convert, 1, "no/such/model.bpk: could not be written: ");
+    let told = String::from_utf8_lossy(&convert.stderr);
+    assert_eq!(told.matches(".tmp").count(), 1, "{told}");
+}

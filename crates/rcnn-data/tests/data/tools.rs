@@ -96,7 +96,7 @@ fn shares_in_the_place_of_pixels_are_refused() {
         folder.picture("a.png", 64, 48);
         let file = folder.file(name, content);
         match folder.read() {
-            Ok(reading) => assert!(!is_refused && told(&reading) == []),
+            Ok(reading) => assert!(!is_refused && told(&reading).is_empty()),
             Err(error) => {
                 let message = error.to_string();
                 let named = message.starts_with(&file.display().to_string());
