@@ -44,7 +44,9 @@ fn folder() -> TempDir {
         Weights::from_model(&config.init::<Flex>(&Default::default()).expect("a model"))
     };
     let file = folder.path().join("start.bpk");
-    weights.write_burnpack(file, Precision::F32).expect("written");
+    weights
+        .write_burnpack(file, Precision::F32)
+        .expect("written");
     for split in ["train", "val"] {
         let images = [1, 2].map(|id| format!("{split}{id}.png"));
         for (seed, name) in (1u32..).zip(&images) {
