@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use image::RgbImage;
 use indicatif::ProgressBar;
+use rayon::prelude::*;
 use rcnn_burn::image::{ImageError, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::tile::Views;
@@ -35,6 +36,9 @@ use crate::video::{Frame, Input, Picture, PipedVideo, VideoArgs};
 
 /// Most pictures that are read before they are computed.
 const MOST_AHEAD: usize = 64;
+
+/// Most pixels of what the network sees for two batches to be computed side by side: they take twice the memory.
+const SMALL: usize = 1 << 18;
 
 /// Find objects in pictures and videos
 ///
@@ -262,13 +266,18 @@ impl Job for Detect {
         let ids = image_ids(input.files());
         let in_parts = !drawn.is_wanted() && in_tiles_alone(views.as_ref());
         // Where tiles are computed together, a picture may be large: no more of them are held than must be.
-        let (progress, batch_size, ahead) = match views {
+        let (progress, together, ahead) = match views {
             Some(_) => (progress_bar_in_parts(ids.len(), "images"), 1, 0),
-            None => (
-                progress_bar(ids.len(), "images"),
-                args.batch_size,
-                args.batch_size.min(MOST_AHEAD),
-            ),
+            None => {
+                let sizes = &weights.config.transform;
+                let side = sizes.min_size.last().unwrap_or(&0);
+                let pixels = side.saturating_mul(sizes.max_size);
+                // A processor that has nothing to do in one batch's small layers takes the other's.
+                let beside = args.compute.device.is_cpu() && pixels <= SMALL;
+                let together = args.batch_size.saturating_mul(1 + usize::from(beside));
+                let progress = progress_bar(ids.len(), "images");
+                (progress, together, together.min(MOST_AHEAD))
+            }
         };
         let is_live = matches!(input, Input::Stream(_));
         let (read, pictures) = sync_channel(ahead);
@@ -308,13 +317,20 @@ impl Job for Detect {
                 let mut batch: Vec<Picture> = vec![first];
                 // Frames that are there already go together, but none waits for the next.
                 let more = iter::from_fn(|| next(!is_live));
-                batch.extend(more.take(batch_size - 1));
+                batch.extend(more.take(together - 1));
                 let detections = match &views {
                     Some(views) => batch
                         .iter_mut()
                         .map(|picture| picture.pixels.look(&model, views, &progress, &devices[0]))
                         .collect(),
-                    None => detect(&model, &batch, &devices[0]),
+                    None => match batch.len() > args.batch_size {
+                        true => batch
+                            .par_chunks(args.batch_size)
+                            .map(|batch| detect(&model, batch, &devices[0]))
+                            .collect::<Result<Vec<_>>>()
+                            .map(|found| found.concat()),
+                        false => detect(&model, &batch, &devices[0]),
+                    },
                 };
                 let detections: Vec<Instances> = match detections {
                     Ok(detections) => detections,

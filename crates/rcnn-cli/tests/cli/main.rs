@@ -163,6 +163,12 @@ fn json_has_an_object_for_each_image() {
     assert_eq!(batched.as_array().expect("an array").len(), 2);
     let again = json(&detect(&["--format", "json", "pictures"]));
     assert_eq!(again, found, "two runs differ");
+    // Two small pictures are computed side by side.
+    for one in images {
+        let name = one["image"].as_str().expect("a name");
+        let alone = json(&detect(&["--format", "json", name]));
+        assert_eq!(alone[0], *one);
+    }
 }
 
 #[test]
