@@ -195,6 +195,15 @@ pub(crate) fn lines(f: &mut fmt::Formatter<'_>, title: &str, lines: Vec<String>)
     }
 }
 
+/// What is said of a tensor that [is quantised](is_quantized).
+pub(crate) const QUANTIZED: &str =
+    "whole numbers, as of a quantised model, whose scales are not read";
+
+/// Whether a layer's tensor has signed whole numbers in the place of weights.
+pub(crate) fn is_quantized(dtype: DType) -> bool {
+    matches!(dtype, DType::I8 | DType::I16 | DType::I32 | DType::I64)
+}
+
 /// Loads tensors into a module, converted to f32.
 ///
 /// # Errors
@@ -218,6 +227,10 @@ pub fn load_state_dict<B: Backend, M: Module<B>>(
             report.mismatched.push((name.clone(), shape.clone(), found));
             continue;
         }
+        if is_quantized(tensor.dtype) {
+            report.unreadable.push((name.clone(), QUANTIZED.into()));
+            continue;
+        }
         let as_f32 = |data: TensorData| data.convert_dtype(DType::F32);
         fitting.push(tensor.snapshot(name, found, DType::F32, as_f32));
     }
@@ -233,14 +246,11 @@ pub fn load_state_dict<B: Backend, M: Module<B>>(
 
     let mut loaded = module.clone();
     let result = loaded.apply(fitting, None, Some(Box::new(FromTorch)), true);
-    report.unreadable = result
-        .errors
-        .into_iter()
-        .map(|error| match error {
-            burn_store::ApplyError::LoadError { path, message } => (path, message),
-            other => (String::new(), other.to_string()),
-        })
-        .collect();
+    let errors = result.errors.into_iter().map(|error| match error {
+        burn_store::ApplyError::LoadError { path, message } => (path, message),
+        other => (String::new(), other.to_string()),
+    });
+    report.unreadable.extend(errors);
     if strict && !report.is_complete() {
         return Err(report);
     }

@@ -17,7 +17,7 @@ use crate::names::{torchvision_names, without_wrapper};
 use crate::origin::{self, ConfigOrigin};
 use crate::published::{self, COCO_CATEGORIES};
 use crate::recognize::{Recognized, check_anchors, recognize};
-use crate::state_dict::StateTensor;
+use crate::state_dict::{QUANTIZED, StateTensor, is_quantized};
 use crate::{
     Checkpoint, CheckpointError, LoadReport, StateDict, StoredTensor, load_state_dict,
     parameter_shapes, state_dict, tensorflow,
@@ -267,13 +267,20 @@ impl Weights {
         let tensors = self.parameters();
         let mut report = LoadReport::default();
         for (name, shape) in parameter_shapes(&self.init::<B>(device)?) {
-            match tensors.get(&name).map(|tensor| tensor.shape.to_vec()) {
+            let tensor = tensors.get(&name);
+            match tensor.map(|tensor| (tensor.shape.to_vec(), tensor.dtype)) {
                 None => report.missing.push((name, shape)),
-                Some(found) if found != shape => report.mismatched.push((name, shape, found)),
+                Some((found, _)) if found != shape => {
+                    report.mismatched.push((name, shape, found));
+                }
+                Some((_, dtype)) if is_quantized(dtype) => {
+                    report.unreadable.push((name, QUANTIZED.into()));
+                }
                 Some(_) => report.loaded.push(name),
             }
         }
-        match report.missing.is_empty() && report.mismatched.is_empty() {
+        let fits = report.mismatched.is_empty() && report.unreadable.is_empty();
+        match report.missing.is_empty() && fits {
             true => Ok(()),
             false => Err(keys_error(&self.path, report)),
         }

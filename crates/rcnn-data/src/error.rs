@@ -75,8 +75,8 @@ pub enum DataError {
     },
     /// Nothing says how the classes are called.
     #[error(
-        "{}: no class names; expected `names` or `nc` in data.yaml, or a classes.txt with a name a \
-         line",
+        "{}: no class names; expected `names` or `nc` in data.yaml or in the only .yaml file (of several, \
+         name one instead of the folder), or a classes.txt with a name a line",
         root.display()
     )]
     NoClassNames {

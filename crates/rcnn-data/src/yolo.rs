@@ -296,6 +296,7 @@ impl Lines {
                 }
                 Ok(bounds)
             }
+            [] if class.contains(',') => Err("numbers with commas between them, not spaces".into()),
             ref other => Err(format!("{} numbers instead of 4", other.len())),
         });
         let number_of = class

@@ -101,7 +101,10 @@ impl<'a> Walk<'_, 'a> {
                 }
                 Rebuilt::Other => match self.module_state(object) {
                     Some(state) => self.visit_module(object, &state, depth),
-                    None => self.visit_items(&object.items, depth),
+                    None => match self.compiled(object) {
+                        Some(module) => self.visit(module, depth + 1),
+                        None => self.visit_items(&object.items, depth),
+                    },
                 },
             },
             _ => Ok(()),
@@ -231,6 +234,14 @@ impl<'a> Walk<'_, 'a> {
         let name = |&(key, value)| Some((self.tensors.pickle.str(key)?, value));
         let state: HashMap<&str, Id> = items.iter().filter_map(name).collect();
         (state.contains_key("_parameters") && state.contains_key("_modules")).then_some(state)
+    }
+
+    /// The module that `torch.compile` has wrapped, which is pickled as an argument.
+    fn compiled(&self, object: &Object) -> Option<Id> {
+        let (_, class) = self.tensors.pickle.global(object.callable)?;
+        let arguments = self.tensors.pickle.sequence(object.args)?;
+        let module = arguments.first().copied();
+        module.filter(|_| class == "OptimizedModule")
     }
 
     /// The members of a set, which old protocols make of a list by a call.

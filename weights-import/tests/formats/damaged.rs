@@ -384,3 +384,22 @@ fn refuses_two_tensors_of_one_name() {
         "{error}"
     );
 }
+
+/// They were taken for weights.
+#[test]
+fn whole_numbers_of_a_quantised_model_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("int8.safetensors");
+    write_shapes(&path, &torch_shapes(&recognizable()));
+    load(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (from, to) = (b"\"U8\"", b"\"I8\"");
+    for at in 0..bytes.len() - from.len() {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + to.len()].copy_from_slice(to);
+        }
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let message = load(&path).unwrap_err().to_string();
+    assert!(message.contains("as of a quantised model"), "{message}");
+}

@@ -260,6 +260,18 @@ fn a_pickled_module_that_gives_no_tensors_is_named() {
     assert!(error.to_string().contains("mine.Net"), "{error}");
 }
 
+/// There was said to be no tensor in it.
+#[test]
+fn a_pickled_module_that_was_compiled_is_looked_into() {
+    // OptimizedModule(Net() with state {"_parameters": {"weight": tensor}, "_modules": {}}, {})
+    let pickle = b"\x80\x02ctorch._dynamo.eval_frame\nOptimizedModule\n(cmine\nNet\n)R}(U\x0b_parameters}U\x06weight\
+                   ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x01tQK\0)(t\
+                   \x89NtRsU\x08_modules}ub}tR.";
+    let bytes = entries(&[("any/data.pkl", pickle), ("any/data/0", &[0; 4])]);
+    let names = Checkpoint::open(file(&bytes).path()).unwrap();
+    assert_eq!(names.names().collect::<Vec<_>>(), ["weight"]);
+}
+
 #[test]
 fn says_what_else_torch_saved() {
     use CheckpointError as E;

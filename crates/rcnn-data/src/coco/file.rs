@@ -218,7 +218,11 @@ impl Category {
             .id()
             .ok_or_else(|| format!("its id is {}", fields.id))?;
         Ok(Self {
-            name: fields.name.text().unwrap_or_else(|| id.to_string()),
+            name: fields
+                .name
+                .text()
+                .filter(|name| !name.trim().is_empty())
+                .unwrap_or_else(|| id.to_string()),
             supercategory: fields.supercategory.text(),
             id,
             extras: extras(json, with_extras, &["id", "name"])?,

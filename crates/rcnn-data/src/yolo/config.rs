@@ -107,12 +107,19 @@ impl Config {
             Yaml::BadValue | Yaml::Null => None,
             names => Some(class_names(names).map_err(|reason| malformed(&reason))?),
         };
+        let classes = class_count(count(&yaml["nc"])).map_err(|e| malformed(&e))?;
+        if let (Some(names), Some(classes)) = (&names, classes)
+            && names.len() != classes
+        {
+            let reason = format!("`nc` is {classes}, but `names` has {}", names.len());
+            return Err(malformed(&reason));
+        }
         let keypoint_shape = keypoint_shape(&yaml["kpt_shape"]).map_err(|e| malformed(&e))?;
         let points = keypoint_shape[0];
         Ok(Self {
             base,
             names,
-            classes: class_count(count(&yaml["nc"])).map_err(|e| malformed(&e))?,
+            classes,
             keypoint_shape,
             flip_idx: flip_idx(&yaml["flip_idx"], points).map_err(|e| malformed(&e))?,
             keypoint_names: keypoint_names(&yaml["kpt_names"], points),

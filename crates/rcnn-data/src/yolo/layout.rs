@@ -51,7 +51,10 @@ impl Layout {
         if let Some(file) = data.find(names) {
             return Some(Self::Darknet(file));
         }
-        has_labels(tree).then(|| Self::Folders(root.into()))
+        // What lies in a folder with a file of its own is a data set of its own.
+        let is_described = |folder: &Path| folder != root && tree.has_file(folder, "data.yaml");
+        let is_above = tree.folders().any(is_described);
+        (!is_above && has_labels(tree)).then(|| Self::Folders(root.into()))
     }
 
     pub(crate) fn from_file(path: &Path) -> Self {

@@ -224,3 +224,48 @@ fn scripts_in_a_data_yaml_are_passed_over() {
     let message = folder.read().unwrap_err().to_string();
     assert!(message.contains("too deeply nested"), "{message}");
 }
+
+/// Its `data.yaml` was not looked at, so that there were no class names.
+#[test]
+fn the_folder_above_a_yolo_set() {
+    for above in ["cells", "exports/cells"] {
+        let folder = Folder::new();
+        folder.picture(&format!("{above}/images/a.png"), 64, 48);
+        folder.file(&format!("{above}/labels/a.txt"), LINE);
+        folder.file(
+            &format!("{above}/data.yaml"),
+            "train: images\nnames: [RBC]\n",
+        );
+        assert_eq!(clean_folder(&folder).class_names[1], "RBC", "{above}");
+    }
+}
+
+/// Which of them is right can't be told: one name too many shifts all behind it.
+#[test]
+fn as_many_names_as_classes() {
+    let folder = Folder::new();
+    folder.picture("images/a.png", 64, 48);
+    folder.file("labels/a.txt", LINE);
+    for (nc, is_right) in [("1", false), ("2", true), ("'2'", true), ("3", false)] {
+        let text = format!("train: images\nnc: {nc}\nnames: [RBC, WBC]\n");
+        folder.file("data.yaml", text);
+        match folder.read() {
+            Ok(_) => assert!(is_right, "{nc}"),
+            Err(error) => {
+                let says = format!("data.yaml: `nc` is {nc}, but `names` has 2");
+                assert!(!is_right && error.to_string().contains(&says), "{error}");
+            }
+        }
+    }
+}
+
+/// They were said to be 0 numbers.
+#[test]
+fn numbers_with_commas_between_them_are_named() {
+    let folder = Folder::new();
+    folder.picture("images/a.png", 64, 48);
+    folder.file("labels/a.txt", "0,.5,.5,.2,.2\n");
+    folder.file("classes.txt", "RBC\n");
+    let problems = folder.read().unwrap().problems.to_string();
+    assert!(problems.contains("with commas between them"), "{problems}");
+}
