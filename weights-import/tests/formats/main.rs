@@ -3,6 +3,7 @@
 
 mod damaged;
 mod models;
+mod round_trips;
 mod shards;
 mod tensorflow;
 

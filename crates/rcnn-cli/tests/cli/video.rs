@@ -1,12 +1,15 @@
 //! Frames in and out of pipes, animations, and ids.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
+use rcnn_burn::image::open_rgb;
 use rcnn_video::{Frame, FrameReader, FrameWriter, OutputFormat, StreamFormat, VideoInfo};
+use serde_json::Value;
 
-use super::*;
+use super::{FOLDER, assert_fails, detect, json, path, stdout};
 
 /// The command with its pipes.
 fn spawn(arguments: &[&str]) -> Child {

@@ -6,6 +6,7 @@ mod common;
 mod converting;
 mod layouts;
 mod loading;
+mod names;
 mod shapes;
 mod tiling;
 mod tools;
