@@ -4,6 +4,7 @@ use derive_setters::Setters;
 use image::RgbImage;
 use image::imageops::{flip_horizontal_in_place, rotate180_in_place};
 use rand::{Rng, RngExt};
+use rcnn_types::validate::{InvalidField, require, require_within};
 use rcnn_types::{Instances, Size, Skeleton};
 use serde::{Deserialize, Serialize};
 
@@ -26,18 +27,6 @@ pub struct Labelled {
     pub image: RgbImage,
     /// The objects, within the picture.
     pub instances: Instances,
-}
-
-/// A setting of an [`Augmentation`] that makes no sense.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{setting} is {found}, expected {expected}")]
-pub struct AugmentationError {
-    /// The setting, such as `crop.scale`.
-    pub setting: &'static str,
-    /// Its value.
-    pub found: String,
-    /// Expected value, such as `a range within 0 and 1`.
-    pub expected: String,
 }
 
 /// Random changes to training images, in this order: mosaic, copy-paste, photometric distortion, crop,
@@ -100,13 +89,13 @@ impl Augmentation {
     ///
     /// # Errors
     /// For the first setting that is not.
-    pub fn validate(&self) -> Result<(), AugmentationError> {
-        probability("horizontal_flip", self.horizontal_flip)?;
-        probability("vertical_flip", self.vertical_flip)?;
-        probability("mosaic", self.mosaic)?;
-        probability("copy_paste", self.copy_paste)?;
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        require_within("horizontal_flip", self.horizontal_flip, 0.0..=1.0)?;
+        require_within("vertical_flip", self.vertical_flip, 0.0..=1.0)?;
+        require_within("mosaic", self.mosaic, 0.0..=1.0)?;
+        require_within("copy_paste", self.copy_paste, 0.0..=1.0)?;
         let sizes = &self.min_sizes;
-        expect("min_sizes", sizes, !sizes.contains(&0), "sizes from 1")?;
+        require(!sizes.contains(&0), "min_sizes", sizes, "sizes from 1")?;
         self.crop.as_ref().map_or(Ok(()), IouCrop::validate)?;
         let jitter = self.scale_jitter.as_ref();
         jitter.map_or(Ok(()), ScaleJitter::validate)?;
@@ -170,38 +159,17 @@ pub(crate) fn chance(probability: f64, rng: &mut impl Rng) -> bool {
     rng.random::<f64>() < probability
 }
 
-fn expect(
-    setting: &'static str,
-    found: impl std::fmt::Debug,
-    holds: bool,
-    expected: impl Into<String>,
-) -> Result<(), AugmentationError> {
-    if holds {
-        return Ok(());
-    }
-    Err(AugmentationError {
-        setting,
-        found: format!("{found:?}"),
-        expected: expected.into(),
-    })
-}
-
-fn probability(setting: &'static str, value: f64) -> Result<(), AugmentationError> {
-    let holds = (0.0..=1.0).contains(&value);
-    expect(setting, value, holds, "a number from 0 to 1")
-}
-
 fn range(
-    setting: &'static str,
+    field: &str,
     value @ [low, high]: [f32; 2],
     [least, most]: [f32; 2],
-) -> Result<(), AugmentationError> {
+) -> Result<(), InvalidField> {
     let holds = least <= low && low <= high && high <= most;
     let expected = match most {
         f32::MAX => format!("a range from {least} on"),
         _ => format!("a range from {least} to {most}"),
     };
-    expect(setting, value, holds, expected)
+    require(holds, field, value, expected)
 }
 
 /// A number between two.

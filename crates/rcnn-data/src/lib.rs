@@ -46,7 +46,7 @@ mod validate;
 mod voc;
 mod yolo;
 
-pub use augment::{Augmentation, AugmentationError};
+pub use augment::Augmentation;
 pub use batch::Sampler;
 pub use dataset::{BACKGROUND, Dataset, Fields, ReadOptions, Reading, Sample, Source, read};
 pub use detect_format::{Format, UnknownFormat, detect_format};

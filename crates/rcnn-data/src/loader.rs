@@ -11,9 +11,10 @@ use image::RgbImage;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rcnn_image::ImageError;
+use rcnn_types::validate::InvalidField;
 use rcnn_types::{Instances, Size};
 
-use crate::augment::{Augmentation, AugmentationError, Labelled, chance, copy_paste, mosaic};
+use crate::augment::{Augmentation, Labelled, chance, copy_paste, mosaic};
 use crate::batch::Sampler;
 use crate::dataset::Dataset;
 use crate::random::{Purpose, generator};
@@ -126,7 +127,7 @@ impl Loader {
         dataset: Arc<Dataset>,
         augmentation: Augmentation,
         options: LoaderOptions,
-    ) -> Result<Self, AugmentationError> {
+    ) -> Result<Self, InvalidField> {
         let decode = Arc::new(|path: &Path| Ok(rcnn_image::open_rgb(path)?));
         Self::with_decode(dataset, decode, augmentation, options)
     }
@@ -140,7 +141,7 @@ impl Loader {
         decode: Arc<Decode>,
         augmentation: Augmentation,
         options: LoaderOptions,
-    ) -> Result<Self, AugmentationError> {
+    ) -> Result<Self, InvalidField> {
         augmentation.validate()?;
         Ok(Self(Arc::new(Shared {
             dataset,

@@ -6,7 +6,8 @@ use derive_setters::Setters;
 use rcnn_backbone::LevelSpec;
 use rcnn_ops::BoxRules;
 use rcnn_types::validate::{
-    InvalidField, POSITIVE, is_positive, require, require_some, require_within,
+    InvalidField, is_positive, is_weight, require, require_iou_thresholds, require_positive,
+    require_some, require_within,
 };
 use serde::{Deserialize, Serialize};
 
@@ -111,9 +112,8 @@ pub struct FocalLoss {
 
 impl FocalLoss {
     fn validate(&self) -> Result<(), InvalidField> {
-        let Self { alpha, gamma } = *self;
-        require(is_positive(alpha), "box_focal_loss.alpha", alpha, POSITIVE)?;
-        require_within("box_focal_loss.gamma", gamma, 0.0..=100.0)
+        require_positive("box_focal_loss.alpha", self.alpha)?;
+        require_within("box_focal_loss.gamma", self.gamma, 0.0..=100.0)
     }
 }
 
@@ -181,33 +181,27 @@ impl RoiHeadsConfig {
         require_within("box_score_thresh", self.score_thresh, 0.0..=1.0)?;
         require_within("box_nms_thresh", self.nms_thresh, 0.0..=1.0)?;
         require_some("box_detections_per_img", self.detections_per_img)?;
-        require_within("box_fg_iou_thresh", self.fg_iou_thresh, 0.0..=1.0)?;
-        require_within("box_bg_iou_thresh", self.bg_iou_thresh, 0.0..=1.0)?;
-        let (foreground, background) = (self.fg_iou_thresh, self.bg_iou_thresh);
-        require(
-            background <= foreground,
-            "box_bg_iou_thresh",
-            background,
-            format_args!("at most {foreground}, which is box_fg_iou_thresh"),
+        require_iou_thresholds(
+            ("box_fg_iou_thresh", self.fg_iou_thresh),
+            ("box_bg_iou_thresh", self.bg_iou_thresh),
         )?;
         require_some("box_batch_size_per_image", self.batch_size_per_image)?;
         require_within("box_positive_fraction", self.positive_fraction, 0.0..=1.0)?;
         let weights = self.bbox_reg_weights;
         require(
-            weights.iter().all(|weight| is_positive(*weight)),
+            weights.into_iter().all(is_positive),
             "bbox_reg_weights",
             weights,
             "four positive numbers",
         )?;
         if let NmsMethod::SoftGaussian { sigma } = self.nms_method {
             let field = "box_nms_method.soft_gaussian.sigma";
-            require(is_positive(sigma), field, sigma, POSITIVE)?;
+            require_positive(field, sigma)?;
         }
         if let Some(weights) = &self.class_weights {
-            let valid = |weight: &f32| *weight == 0.0 || is_positive(*weight);
             require(
                 weights.len() == num_classes
-                    && weights.iter().all(valid)
+                    && weights.iter().all(|&weight| is_weight(weight))
                     && weights.iter().any(|weight| *weight > 0.0),
                 "box_class_weights",
                 weights,
@@ -221,16 +215,9 @@ impl RoiHeadsConfig {
             require_some("box_detections_per_class", most)?;
         }
         let weights = self.loss_weights;
-        let valid = |weight: &f64| *weight == 0.0 || is_positive(*weight);
-        let expected = "two numbers from 0";
-        require(
-            weights.iter().all(valid),
-            "box_loss_weights",
-            weights,
-            expected,
-        )?;
-        let beta = self.smooth_l1_beta;
-        require(is_positive(beta), "box_smooth_l1_beta", beta, POSITIVE)?;
+        let valid = weights.into_iter().all(is_weight);
+        require(valid, "box_loss_weights", weights, "two numbers from 0")?;
+        require_positive("box_smooth_l1_beta", self.smooth_l1_beta)?;
         self.focal_loss.map_or(Ok(()), |loss| loss.validate())?;
         self.mask.as_ref().map_or(Ok(()), MaskConfig::validate)?;
         let keypoint = self.keypoint.as_ref();

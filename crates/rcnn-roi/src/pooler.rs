@@ -7,7 +7,7 @@ use rcnn_ops::{
     multi_scale_roi_align, multi_scale_roi_pool,
 };
 use rcnn_types::Size;
-use rcnn_types::validate::{InvalidField, POSITIVE, is_positive, require, require_within};
+use rcnn_types::validate::{InvalidField, require, require_positive, require_within};
 use serde::{Deserialize, Serialize};
 
 /// RoIAlign over several levels (`torchvision.ops.MultiScaleRoIAlign`), or another pooling in its place.
@@ -113,8 +113,7 @@ impl MultiScaleRoiAlign {
             format_args!("{:?}", self.featmap_names),
             "one feature map, for crop_and_resize",
         )?;
-        let (scale, field) = (self.canonical_scale, format!("{name}.canonical_scale"));
-        require(is_positive(scale), &field, scale, POSITIVE)?;
+        require_positive(&format!("{name}.canonical_scale"), self.canonical_scale)?;
         let level = self.canonical_level;
         require_within(&format!("{name}.canonical_level"), level, 0..=MAX_LEVEL)
     }

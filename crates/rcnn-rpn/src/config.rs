@@ -6,7 +6,8 @@ use derive_setters::Setters;
 use rcnn_backbone::MAX_CHANNELS;
 use rcnn_ops::{Activation, BoxCoder, BoxRules};
 use rcnn_types::validate::{
-    InvalidField, POSITIVE, is_positive, require, require_some, require_within,
+    InvalidField, is_positive, is_weight, require, require_iou_thresholds, require_positive,
+    require_some, require_within,
 };
 use serde::{Deserialize, Serialize};
 
@@ -124,7 +125,7 @@ impl RpnConfig {
         }
         let weights = self.bbox_reg_weights;
         require(
-            weights.iter().all(|weight| is_positive(*weight)),
+            weights.into_iter().all(is_positive),
             "rpn_bbox_reg_weights",
             weights,
             "four positive numbers",
@@ -134,29 +135,17 @@ impl RpnConfig {
         require_some("rpn_post_nms_top_n_train", self.post_nms_top_n_train)?;
         require_some("rpn_post_nms_top_n_test", self.post_nms_top_n_test)?;
         require_within("rpn_nms_thresh", self.nms_thresh, 0.0..=1.0)?;
-        require_within("rpn_fg_iou_thresh", self.fg_iou_thresh, 0.0..=1.0)?;
-        require_within("rpn_bg_iou_thresh", self.bg_iou_thresh, 0.0..=1.0)?;
-        let (foreground, background) = (self.fg_iou_thresh, self.bg_iou_thresh);
-        require(
-            background <= foreground,
-            "rpn_bg_iou_thresh",
-            background,
-            format_args!("at most {foreground}, which is rpn_fg_iou_thresh"),
+        require_iou_thresholds(
+            ("rpn_fg_iou_thresh", self.fg_iou_thresh),
+            ("rpn_bg_iou_thresh", self.bg_iou_thresh),
         )?;
         require_some("rpn_batch_size_per_image", self.batch_size_per_image)?;
         require_within("rpn_positive_fraction", self.positive_fraction, 0.0..=1.0)?;
         require_within("rpn_score_thresh", self.score_thresh, 0.0..=1.0)?;
         let weights = self.loss_weights;
-        let valid = |weight: &f64| *weight == 0.0 || is_positive(*weight);
-        let expected = "two numbers from 0";
-        require(
-            weights.iter().all(valid),
-            "rpn_loss_weights",
-            weights,
-            expected,
-        )?;
-        let beta = self.smooth_l1_beta;
-        require(is_positive(beta), "rpn_smooth_l1_beta", beta, POSITIVE)
+        let valid = weights.into_iter().all(is_weight);
+        require(valid, "rpn_loss_weights", weights, "two numbers from 0")?;
+        require_positive("rpn_smooth_l1_beta", self.smooth_l1_beta)
     }
 
     /// Parametrisation of the deltas.

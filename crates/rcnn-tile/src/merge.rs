@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use rcnn_ops::{SoftNms, soft_nms};
-use rcnn_types::validate::{InvalidField, POSITIVE, is_positive, require};
+use rcnn_types::validate::{InvalidField, require, require_positive};
 use rcnn_types::{BBox, Instances, MASK_THRESHOLD, Size};
 
 use crate::{fusion, greedy};
@@ -150,9 +150,7 @@ impl Merge {
             "a number above 0, at most 1",
         )?;
         match self.method {
-            MergeMethod::SoftNms { sigma, .. } => {
-                require(is_positive(sigma), "sigma", sigma, POSITIVE)
-            }
+            MergeMethod::SoftNms { sigma, .. } => require_positive("sigma", sigma),
             _ => Ok(()),
         }
     }

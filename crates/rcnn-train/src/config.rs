@@ -9,7 +9,7 @@ use rcnn_core::freeze::Rule;
 use rcnn_core::weights::Weights;
 use rcnn_core::{ConfigError, FasterRcnnConfig};
 use rcnn_data::{Augmentation, Dataset, Fields, Format};
-use rcnn_types::validate::{POSITIVE, is_positive, require, require_some, require_within};
+use rcnn_types::validate::{is_weight, require, require_positive, require_some, require_within};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Splits;
@@ -269,16 +269,16 @@ impl TrainConfig {
             threshold,
             "a share of the images, more than 0 and at most 1",
         )?;
-        let norm = self.clip_norm;
-        require(norm.is_none_or(is_positive), "clip_norm", norm, POSITIVE)?;
+        if let Some(norm) = self.clip_norm {
+            require_positive("clip_norm", norm)?;
+        }
         let OptimizerConfig {
-            learning_rate: rate,
+            learning_rate,
             momentum,
             weight_decay,
             ..
         } = self.optimizer;
-        let positive = is_positive(rate);
-        require(positive, "optimizer.learning_rate", rate, POSITIVE)?;
+        require_positive("optimizer.learning_rate", learning_rate)?;
         require(
             (0.0..1.0).contains(&momentum),
             "optimizer.momentum",
@@ -286,7 +286,7 @@ impl TrainConfig {
             "0 or more and less than 1",
         )?;
         require(
-            weight_decay == 0.0 || is_positive(weight_decay),
+            is_weight(weight_decay),
             "optimizer.weight_decay",
             weight_decay,
             "0 or more",
@@ -316,7 +316,8 @@ impl TrainConfig {
             "nothing without `weights`, whose classes they name",
         )?;
         self.distillation.validate()?;
-        Ok(self.augmentation.validate()?)
+        let augmentation = self.augmentation.validate();
+        augmentation.map_err(TrainError::Augmentation)
     }
 
     /// The data that a run would train on, with the labels of a model that has the same classes in another order.

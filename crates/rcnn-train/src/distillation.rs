@@ -6,7 +6,7 @@ use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::backend::Backend;
 use derive_setters::Setters;
 use rcnn_core::ops::binary_cross_entropy_with_logits;
-use rcnn_types::validate::{InvalidField, is_positive, require};
+use rcnn_types::validate::{InvalidField, is_weight, require};
 use serde::{Deserialize, Serialize};
 
 /// Distillation losses, and their weights beside those of the labels.
@@ -48,8 +48,7 @@ impl DistillationConfig {
             ("distillation.logits", self.logits),
         ];
         for (field, weight) in weights {
-            let holds = weight == 0.0 || is_positive(weight);
-            require(holds, field, weight, "0 or more")?;
+            require(is_weight(weight), field, weight, "0 or more")?;
         }
         let some = self.features > 0.0 || self.logits > 0.0;
         let expected = "more than 0, as `distillation.logits` is not";

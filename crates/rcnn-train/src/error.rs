@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rcnn_core::freeze::FreezeError;
 use rcnn_core::weights::WeightsError;
 use rcnn_core::{ConfigError, DetectError};
-use rcnn_data::{AugmentationError, DataError, LoadError, Problems};
+use rcnn_data::{DataError, LoadError, Problems};
 use rcnn_eval::EvalError;
 use rcnn_files::LockError;
 use rcnn_types::ClassNamesError;
@@ -24,7 +24,7 @@ pub enum TrainError {
     Field(#[from] InvalidField),
     /// The augmentation makes no sense.
     #[error("augmentation: {0}")]
-    Augmentation(#[from] AugmentationError),
+    Augmentation(InvalidField),
     /// The detector's configuration makes no sense.
     #[error("model: {0}")]
     Model(#[from] ConfigError),

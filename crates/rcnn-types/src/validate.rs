@@ -18,9 +18,6 @@ pub struct InvalidField {
     pub expected: String,
 }
 
-/// Expected value where [`is_positive`] fails.
-pub const POSITIVE: &str = "a positive number";
-
 /// Requires that a field is valid.
 ///
 /// # Errors
@@ -68,6 +65,41 @@ pub fn require_within<T: PartialOrd + Debug + Display>(
 /// As [`require`].
 pub fn require_some(field: &str, count: usize) -> Result<(), InvalidField> {
     require(count > 0, field, count, "at least 1")
+}
+
+/// Requires a number that [`is_positive`].
+///
+/// # Errors
+/// As [`require`].
+pub fn require_positive(
+    field: &str,
+    value: impl Into<f64> + Copy + Debug,
+) -> Result<(), InvalidField> {
+    require(is_positive(value), field, value, "a positive number")
+}
+
+/// Requires IoU thresholds of foreground and background from 0 to 1, the background's not above the other.
+///
+/// # Errors
+/// As [`require`].
+pub fn require_iou_thresholds(
+    (foreground_field, foreground): (&str, f64),
+    (background_field, background): (&str, f64),
+) -> Result<(), InvalidField> {
+    require_within(foreground_field, foreground, 0.0..=1.0)?;
+    require_within(background_field, background, 0.0..=1.0)?;
+    require(
+        background <= foreground,
+        background_field,
+        background,
+        format_args!("at most {foreground}, which is {foreground_field}"),
+    )
+}
+
+/// Whether a number is 0 or positive ([`is_positive`]), as weights are.
+pub fn is_weight(value: impl Into<f64>) -> bool {
+    let value = value.into();
+    value == 0.0 || is_positive(value)
 }
 
 /// Whether a number is positive and neither it nor its inverse infinite in single precision, which

@@ -3,9 +3,10 @@
 use rand::{Rng, RngExt};
 use rcnn_types::BBox;
 use rcnn_types::boxes::{box_centre, box_iou};
+use rcnn_types::validate::{InvalidField, require, require_within};
 use serde::{Deserialize, Serialize};
 
-use super::{AugmentationError, Labelled, between, chance, expect, probability, range};
+use super::{Labelled, between, chance, range};
 
 /// How often another overlap is drawn before the picture is left as it is. torchvision draws until
 /// an overlap of 1 comes up.
@@ -40,15 +41,15 @@ impl Default for IouCrop {
 }
 
 impl IouCrop {
-    pub(super) fn validate(&self) -> Result<(), AugmentationError> {
-        probability("crop.p", self.p)?;
+    pub(super) fn validate(&self) -> Result<(), InvalidField> {
+        require_within("crop.p", self.p, 0.0..=1.0)?;
         range("crop.scale", self.scale, [0.0, 1.0])?;
         range("crop.aspect_ratio", self.aspect_ratio, [0.0, f32::MAX])?;
         let holds = self.overlaps.iter().all(|v| (0.0..=1.0).contains(v));
-        expect(
+        require(
+            holds,
             "crop.overlaps",
             &self.overlaps,
-            holds,
             "numbers from 0 to 1",
         )
     }

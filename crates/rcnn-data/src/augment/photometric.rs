@@ -3,9 +3,10 @@
 use image::RgbImage;
 use rand::Rng;
 use rand::seq::SliceRandom;
+use rcnn_types::validate::{InvalidField, require_within};
 use serde::{Deserialize, Serialize};
 
-use super::{AugmentationError, between, chance, probability, range};
+use super::{between, chance, range};
 
 /// Brightness, contrast, saturation, hue and the order of channels, each with a probability.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,8 +40,8 @@ impl Default for Photometric {
 type Colour = [f32; 3];
 
 impl Photometric {
-    pub(super) fn validate(&self) -> Result<(), AugmentationError> {
-        probability("photometric.p", self.p)?;
+    pub(super) fn validate(&self) -> Result<(), InvalidField> {
+        require_within("photometric.p", self.p, 0.0..=1.0)?;
         range("photometric.brightness", self.brightness, [0.0, f32::MAX])?;
         range("photometric.contrast", self.contrast, [0.0, f32::MAX])?;
         range("photometric.saturation", self.saturation, [0.0, f32::MAX])?;

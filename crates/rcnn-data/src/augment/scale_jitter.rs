@@ -5,9 +5,10 @@ use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 use rand::{Rng, RngExt};
 use rcnn_types::Size;
+use rcnn_types::validate::{InvalidField, require};
 use serde::{Deserialize, Serialize};
 
-use super::{AugmentationError, Labelled, between, expect, range};
+use super::{Labelled, between, range};
 
 /// Largest side of a target, in pixels.
 const MAX_SIDE: usize = 1 << 13;
@@ -35,16 +36,12 @@ impl Default for ScaleJitter {
 }
 
 impl ScaleJitter {
-    pub(super) fn validate(&self) -> Result<(), AugmentationError> {
+    pub(super) fn validate(&self) -> Result<(), InvalidField> {
         side_range("scale_jitter.target_size", self.target_size)?;
         range("scale_jitter.scale_range", self.scale_range, [0.0, 16.0])?;
         let [low, _] = self.scale_range;
-        expect(
-            "scale_jitter.scale_range",
-            self.scale_range,
-            low > 0.0,
-            "factors above 0",
-        )
+        let field = "scale_jitter.scale_range";
+        require(low > 0.0, field, self.scale_range, "factors above 0")
     }
 
     pub(super) fn apply(&self, picture: Labelled, rng: &mut impl Rng) -> Labelled {
@@ -86,7 +83,7 @@ impl Default for FixedSizeCrop {
 }
 
 impl FixedSizeCrop {
-    pub(super) fn validate(&self) -> Result<(), AugmentationError> {
+    pub(super) fn validate(&self) -> Result<(), InvalidField> {
         side_range("fixed_size_crop.size", self.size)
     }
 
@@ -118,13 +115,9 @@ impl FixedSizeCrop {
     }
 }
 
-fn side_range(setting: &'static str, size: Size) -> Result<(), AugmentationError> {
+fn side_range(field: &str, size: Size) -> Result<(), InvalidField> {
     let sides = [size.height, size.width];
     let holds = sides.iter().all(|side| (1..=MAX_SIDE).contains(side));
-    expect(
-        setting,
-        sides,
-        holds,
-        format!("a height and a width from 1 to {MAX_SIDE}"),
-    )
+    let expected = format_args!("a height and a width from 1 to {MAX_SIDE}");
+    require(holds, field, sides, expected)
 }

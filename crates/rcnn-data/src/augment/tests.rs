@@ -188,7 +188,7 @@ fn settings_are_validated() {
         assert!(parse(wrong).unwrap().validate().is_err(), "{wrong}");
     }
     let error = parse(r#"{"crop": {"scale": [0, 2]}}"#).unwrap().validate();
-    let expected = "crop.scale is [0.0, 2.0], expected a range from 0 to 1";
+    let expected = "crop.scale = [0.0, 2.0]: expected a range from 0 to 1";
     assert_eq!(error.unwrap_err().to_string(), expected);
 }
 

@@ -152,7 +152,7 @@ fn an_augmentation_that_makes_no_sense_is_refused() {
         ..Augmentation::none()
     };
     let error = Loader::new(dataset, augmentation, LoaderOptions::default()).err();
-    assert_eq!(error.unwrap().setting, "crop.scale");
+    assert_eq!(error.unwrap().field, "crop.scale");
 }
 
 /// Sizes and pixels were read by different rules: an image that only XMP turns was of the wrong size.
