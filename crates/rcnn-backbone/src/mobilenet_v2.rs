@@ -16,7 +16,7 @@ pub(crate) use published::PUBLISHED;
 
 /// The family's one member, under torchvision's builder name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "torchvision's names")]
 pub enum MobileNetV2Arch {
     #[serde(rename = "mobilenet_v2")]
     MobileNetV2,

@@ -16,7 +16,7 @@ pub(crate) use published::PUBLISHED;
 
 /// A member of the family, under torchvision's builder name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "torchvision's names")]
 pub enum MobileNetV3Arch {
     #[serde(rename = "mobilenet_v3_large")]
     Large,

@@ -14,7 +14,7 @@ pub(crate) use published::PUBLISHED;
 /// A member of the family, under torchvision's builder name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "torchvision's names")]
 pub enum VggArch {
     Vgg11,
     #[serde(rename = "vgg11_bn")]

@@ -93,6 +93,11 @@ impl InceptionV2Config {
     /// Name of the architecture.
     pub const NAME: &'static str = "inception_v2";
 
+    /// The backbone of that name, which has no pyramid.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        (name == Self::NAME).then(Self::default)
+    }
+
     pub(super) fn settings(&self) -> ConvSettings {
         ConvSettings {
             depth: self.depth,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A member of the family, under torchvision's builder name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "torchvision's names")]
 pub enum ResNetArch {
     #[serde(rename = "resnet18")]
     ResNet18,

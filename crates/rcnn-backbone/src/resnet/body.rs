@@ -242,7 +242,7 @@ impl<B: DetectionBackend> Block<B> {
 
 /// Two 3x3 convolutions with a shortcut (`torchvision.models.resnet.BasicBlock`).
 #[derive(Module, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "torchvision's names")]
 pub struct BasicBlock<B: Backend> {
     pub conv1: Conv2d<B>,
     pub bn1: BatchNorm2d<B>,
@@ -262,7 +262,7 @@ impl<B: DetectionBackend> BasicBlock<B> {
 
 /// 1x1, 3x3 and 1x1 convolutions with a shortcut (`torchvision.models.resnet.Bottleneck`).
 #[derive(Module, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "torchvision's names")]
 pub struct Bottleneck<B: Backend> {
     pub conv1: Conv2d<B>,
     pub bn1: BatchNorm2d<B>,

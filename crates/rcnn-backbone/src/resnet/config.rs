@@ -93,9 +93,9 @@ impl ResNetFpnConfig {
         }
     }
 
-    /// torchvision's backbone with a body of that name.
-    pub(crate) fn named(arch: &str) -> Option<Self> {
-        let arch = arch.parse().ok()?;
+    /// torchvision's backbone with a body of that name, with or without `_fpn` after it.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let arch = name.strip_suffix("_fpn").unwrap_or(name).parse().ok()?;
         Some(Self {
             arch,
             ..Default::default()

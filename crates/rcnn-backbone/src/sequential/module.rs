@@ -7,7 +7,7 @@ use burn::module::{
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rcnn_ops::{Conv2d, ConvEpilogue, DetectionBackend, Forward, Phase, max_pool2d};
+use rcnn_ops::{Conv2d, DetectionBackend, Forward, Phase, max_pool2d};
 
 use super::network::{Network, NetworkLayer};
 use super::{InvertedResidual, LayerSpec};
@@ -15,7 +15,7 @@ use crate::conv_norm::{conv_norm_then, then_relu};
 use crate::stage::BlockState;
 use crate::{
     Backbone, BackboneConfig, BatchNorm2d, BatchNorm2dConfig, Body, ConvNorm, ConvNormConfig,
-    FeatureMaps, LevelSpec, NormKind, Stage,
+    FeatureMaps, LevelSpec, NormKind, Stage, conv_norm_activation,
 };
 
 /// Layers that follow one another, named by their places as those of an `nn.Sequential`: `0`, `1`, ...
@@ -158,12 +158,8 @@ impl<B: DetectionBackend> Sequential<B> {
 
     fn layer(&self, place: usize, layer: &Layer<B>, x: Tensor<B, 4>, phase: Phase) -> Tensor<B, 4> {
         match (layer, self.network.layers[place].spec) {
-            (Layer::ConvNorm((conv, norm)), LayerSpec::ConvNormActivation { activation, .. }) => {
-                let then = ConvEpilogue {
-                    activation,
-                    ..Default::default()
-                };
-                conv_norm_then(conv, norm.as_ref(), x, then, phase)
+            (Layer::ConvNorm(layer), LayerSpec::ConvNormActivation { activation, .. }) => {
+                conv_norm_activation(layer, x, activation, phase)
             }
             (Layer::InvertedResidual(block), _) => block.forward(x, phase),
             (Layer::Conv(conv), _) => {
