@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::ops::AddAssign;
 
 use rcnn_backbone::{Backbone, Stage};
+use rcnn_ops::module_of;
 use rcnn_ops::record::{Graph, Node, Recorder, Source, TensorId};
 use rcnn_types::Size;
 
@@ -144,11 +145,6 @@ fn parameters<'a>(graph: &'a Graph, node: &'a Node) -> impl Iterator<Item = (Ten
         Source::Parameter(path) => Some((id, path.as_str())),
         _ => None,
     })
-}
-
-/// Path of the module that has a parameter.
-fn module_of(parameter: &str) -> &str {
-    parameter.rsplit_once('.').map_or("", |(module, _)| module)
 }
 
 fn part(module: &str, stages: &[Stage]) -> String {

@@ -61,7 +61,7 @@ pub use loss_functions::{
 pub use losses::Losses;
 pub use matcher::{Match, Matcher};
 pub use max_pool::max_pool2d;
-pub use module_path::ModulePath;
+pub use module_path::{ModulePath, module_of};
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
 pub use plan::LayerPlan;
 pub use roi_align::{RoiAlignOptions, RoiLevel, multi_scale_roi_align, roi_align};

@@ -27,6 +27,11 @@ impl ModulePath {
     }
 }
 
+/// Path of the module that has a parameter, by the parameter's.
+pub fn module_of(parameter: &str) -> &str {
+    parameter.rsplit_once('.').map_or("", |(module, _)| module)
+}
+
 fn is_variant(container_type: &str) -> bool {
     container_type.starts_with("Enum:")
 }

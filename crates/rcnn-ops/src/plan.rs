@@ -16,7 +16,10 @@ impl LayerPlan {
     /// Calls a function with the backend's value, a default one at first.
     ///
     /// The place is locked meanwhile: the function must not wait for other threads.
-    #[cfg_attr(not(feature = "flex"), allow(dead_code))]
+    #[cfg_attr(
+        not(feature = "flex"),
+        allow(dead_code, reason = "Flex alone prepares weights")
+    )]
     pub(crate) fn with<T: Any + Send + Default, R>(&self, visit: impl FnOnce(&mut T) -> R) -> R {
         let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let value = place.take().and_then(|value| value.downcast::<T>().ok());

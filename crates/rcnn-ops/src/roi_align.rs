@@ -6,7 +6,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{BasicOps, ElementConversion, IndexingUpdateOp, Int, Tensor, TensorPrimitive};
+use burn::tensor::{BasicOps, ElementConversion, IndexingUpdateOp, Int, Tensor};
 
 use crate::DetectionBackend;
 use crate::channels::{primitive, tensor};
@@ -170,8 +170,8 @@ pub fn forward<B: DetectionBackend>(
     rois: FloatTensor<B>,
     options: RoiAlignOptions,
 ) -> FloatTensor<B> {
-    let features = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(features));
-    let rois = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(rois));
+    let features = tensor::<B, 4>(features);
+    let rois = tensor::<B, 2>(rois);
     // Features may be in half precision; positions are as exact as the boxes.
     let dtype = features.dtype();
     let features = features.cast(rois.dtype());
@@ -196,7 +196,7 @@ pub fn forward<B: DetectionBackend>(
         let k = bins / out_h;
         pooled.push(columns.reshape([k, out_h, out_w, c]).permute([0, 3, 1, 2]));
     }
-    concat(pooled).cast(dtype).into_primitive().tensor()
+    primitive(concat(pooled).cast(dtype))
 }
 
 /// [`DetectionBackend::roi_align_backward`], composed of Burn's operations.
@@ -206,8 +206,8 @@ pub fn backward<B: DetectionBackend>(
     grad: FloatTensor<B>,
     options: RoiAlignOptions,
 ) -> FloatTensor<B> {
-    let rois = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(rois));
-    let grad = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(grad));
+    let rois = tensor::<B, 2>(rois);
+    let grad = tensor::<B, 4>(grad);
     let dtype = grad.dtype();
     let grad = grad.cast(rois.dtype());
     let [n, c, h, w] = shape;
@@ -228,7 +228,7 @@ pub fn backward<B: DetectionBackend>(
         start += k;
     }
     let grad = pixels.reshape([n, h, w, c]).permute([0, 3, 1, 2]);
-    grad.cast(dtype).into_primitive().tensor()
+    primitive(grad.cast(dtype))
 }
 
 /// Concatenates along the first axis, leaving out empty parts unless there are no others.

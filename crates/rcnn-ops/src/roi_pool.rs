@@ -1,9 +1,9 @@
 //! RoIPool: the maximum over each bin of a box, as Fast R-CNN had it. The reference body.
 
 use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{ElementConversion, IndexingUpdateOp, Int, Tensor, TensorPrimitive};
+use burn::tensor::{ElementConversion, IndexingUpdateOp, Int, Tensor};
 
-use crate::channels::tensor;
+use crate::channels::{primitive, tensor};
 use crate::roi_align::{check_levels, concat, gather_levels};
 use crate::{DetectionBackend, RoiLevel};
 
@@ -29,12 +29,8 @@ pub fn roi_pool<B: DetectionBackend>(
     rois: Tensor<B, 2>,
     options: RoiPoolOptions,
 ) -> Tensor<B, 4> {
-    let (values, _) = B::roi_pool(
-        features.into_primitive().tensor(),
-        rois.into_primitive().tensor(),
-        options,
-    );
-    Tensor::from_primitive(TensorPrimitive::Float(values))
+    let (values, _) = B::roi_pool(primitive(features), primitive(rois), options);
+    tensor(values)
 }
 
 /// [`roi_pool`] of boxes that are pooled from several feature maps into one output, as
@@ -62,8 +58,8 @@ pub fn forward<B: DetectionBackend>(
     rois: FloatTensor<B>,
     options: RoiPoolOptions,
 ) -> (FloatTensor<B>, IntTensor<B>) {
-    let features = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(features));
-    let rois = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(rois));
+    let features = tensor::<B, 4>(features);
+    let rois = tensor::<B, 2>(rois);
     let [n, c, h, w] = features.dims();
     let [k, _] = rois.dims();
     let [out_h, out_w] = options.output_size;
@@ -102,10 +98,8 @@ pub fn forward<B: DetectionBackend>(
         values.push(value.reshape([1, out_h, out_w, c]).permute([0, 3, 1, 2]));
         positions.push(position.reshape([1, out_h, out_w, c]).permute([0, 3, 1, 2]));
     }
-    (
-        concat(values).into_primitive().tensor(),
-        concat(positions).into_primitive(),
-    )
+    let values = primitive(concat(values));
+    (values, concat(positions).into_primitive())
 }
 
 /// [`DetectionBackend::roi_pool_backward`], composed of Burn's operations.
@@ -115,15 +109,13 @@ pub fn backward<B: DetectionBackend>(
     positions: IntTensor<B>,
     grad: FloatTensor<B>,
 ) -> FloatTensor<B> {
-    let rois = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(rois));
+    let rois = tensor::<B, 2>(rois);
     let positions = Tensor::<B, 4, Int>::from_primitive(positions);
-    let grad = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(grad));
+    let grad = tensor::<B, 4>(grad);
     let shape @ [k, ..] = grad.dims();
     let device = grad.device();
     if k == 0 {
-        return Tensor::<B, 4>::zeros([n, c, h, w], &device)
-            .into_primitive()
-            .tensor();
+        return primitive(Tensor::<B, 4>::zeros([n, c, h, w], &device));
     }
     let empty = positions.clone().lower_elem(0);
     let grad = grad.mask_fill(empty, 0.0);
@@ -133,7 +125,7 @@ pub fn backward<B: DetectionBackend>(
     let index = (positions.clamp_min(0) + base).reshape([-1]);
     let pixels = Tensor::<B, 1>::zeros([n * c * h * w], &device);
     let pixels = pixels.select_assign(0, index, grad.reshape([-1]), IndexingUpdateOp::Add);
-    pixels.reshape([n, c, h, w]).into_primitive().tensor()
+    primitive(pixels.reshape([n, c, h, w]))
 }
 
 /// The positions along one axis (0 is x, 1 is y) of `length` pixels that each bin of a box covers,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rcnn_core::cost::Cost;
 use rcnn_core::freeze::FreezeState;
+use rcnn_core::ops::module_of;
 use rcnn_core::ops::record::{Graph, Operation, Recorder, Source, TensorId};
 use rcnn_core::{FasterRcnnConfig, Size};
 
@@ -239,8 +240,7 @@ impl ChannelGroups {
     ) {
         for (id, &output) in weights {
             let parameter = known[id];
-            let name = &self.parameters[parameter].name;
-            let path = name.rsplit_once('.').map_or("", |(module, _)| module);
+            let path = module_of(&self.parameters[parameter].name);
             self.layers.push(Layer {
                 path: path.to_string(),
                 parameter,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use rcnn_core::freeze::{FreezeError, Pattern};
+use rcnn_core::ops::module_of;
 use rcnn_core::types::validate::{require_some, require_within};
 
 use crate::{ChannelGroups, PruneError};
@@ -77,10 +78,8 @@ impl Limits {
         for Keep { pattern, share } in &self.keep_of {
             let names = groups.names.matching(pattern)?;
             for (group, kept) in groups.groups().iter().zip(&mut shares) {
-                let of_group = |name: &&str| {
-                    let module = name.rsplit_once('.').map_or("", |(module, _)| module);
-                    group.layers.iter().any(|layer| layer == module)
-                };
+                let of_group =
+                    |name: &&str| group.layers.iter().any(|layer| layer == module_of(name));
                 if names.iter().any(of_group) {
                     *kept = *share;
                 }

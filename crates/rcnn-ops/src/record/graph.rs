@@ -3,7 +3,7 @@
 use burn::tensor::ops::InterpolateMode;
 use burn::tensor::{DType, Slice, TensorData};
 
-use crate::{Activation, RoiAlignOptions, RoiPoolOptions};
+use crate::{Activation, RoiAlignOptions, RoiPoolOptions, module_of};
 
 /// A recorded forward pass.
 ///
@@ -268,7 +268,7 @@ pub struct Epilogue {
 
 /// A function of one element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Unary {
     Abs,
     Ceil,
@@ -285,7 +285,7 @@ pub enum Unary {
 
 /// A function of two elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Binary {
     Add,
     Sub,
@@ -330,7 +330,7 @@ impl Graph {
     /// or is computed from without any input, less the parameter's own name.
     pub fn module(&self, node: &Node) -> Option<&str> {
         let parameter = node.inputs.iter().find_map(|id| self.parameter(*id))?;
-        Some(parameter.rsplit_once('.').map_or("", |(module, _)| module))
+        Some(module_of(parameter))
     }
 
     fn parameter(&self, id: TensorId) -> Option<&str> {
