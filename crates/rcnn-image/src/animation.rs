@@ -8,7 +8,8 @@ use image::codecs::gif::GifDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{
-    AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageFormat, Limits, RgbImage, RgbaImage,
+    AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageFormat, ImageResult, Limits,
+    RgbImage, RgbaImage,
 };
 
 use crate::ImageError;
@@ -103,28 +104,30 @@ fn count(bytes: &[u8], format: ImageFormat) -> usize {
 
 fn frames(source: &Source, bytes: Vec<u8>) -> Result<(Frames<'static>, Orientation), ImageError> {
     let bytes = Cursor::new(bytes);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_BYTES);
-    let error = |e| source.error(e);
     match source.format {
         ImageFormat::Gif => {
-            let mut decoder = GifDecoder::new(bytes).map_err(error)?;
-            let (width, height) = decoder.dimensions();
-            source.check_size(width, height)?;
-            decoder.set_limits(limits).map_err(error)?;
+            let decoder = limited(source, GifDecoder::new(bytes))?;
             Ok((decoder.into_frames(), Orientation::NoTransforms))
         }
         _ => {
-            let mut decoder = WebPDecoder::new(bytes).map_err(error)?;
-            let (width, height) = decoder.dimensions();
-            source.check_size(width, height)?;
-            decoder.set_limits(limits).map_err(error)?;
+            let mut decoder = limited(source, WebPDecoder::new(bytes))?;
             let exif = decoder.exif_metadata().ok().flatten();
             let orientation = exif.and_then(|exif| exif_orientation(&exif));
             let orientation = orientation.unwrap_or(Orientation::NoTransforms);
             Ok((decoder.into_frames(), orientation))
         }
     }
+}
+
+/// A decoder of pictures of the sizes that are read, with the limits for them.
+fn limited<D: ImageDecoder>(source: &Source, decoder: ImageResult<D>) -> Result<D, ImageError> {
+    let mut decoder = decoder.map_err(|e| source.error(e))?;
+    let (width, height) = decoder.dimensions();
+    source.check_size(width, height)?;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_BYTES);
+    decoder.set_limits(limits).map_err(|e| source.error(e))?;
+    Ok(decoder)
 }
 
 impl Iterator for Animation {

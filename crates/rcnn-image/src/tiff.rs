@@ -58,8 +58,12 @@ impl<'a, R: Read + Seek> Tiff<'a, R> {
 
     /// How the pixels are to be turned.
     pub(crate) fn orientation(&mut self) -> Option<Orientation> {
-        let tag = self.decoder.find_tag_unsigned(Tag::Orientation).ok()??;
-        Orientation::from_exif(tag)
+        Orientation::from_exif(self.tag(Tag::Orientation)?)
+    }
+
+    /// A tag that is a whole number, if it is there and readable.
+    fn tag<T: TryFrom<u64>>(&mut self, tag: Tag) -> Option<T> {
+        self.decoder.find_tag_unsigned(tag).ok().flatten()
     }
 
     /// The pixels as they are stored, in RGB; those of a palette are indices.
@@ -120,9 +124,8 @@ impl<'a, R: Read + Seek> Tiff<'a, R> {
 
     /// How many planes the channels are in: 1 where they alternate.
     fn planes(&mut self) -> u32 {
-        let mut tag = |tag| self.decoder.find_tag_unsigned(tag).ok().flatten();
-        match tag(Tag::PlanarConfiguration) {
-            Some(2) => tag(Tag::SamplesPerPixel).unwrap_or(1),
+        match self.tag(Tag::PlanarConfiguration) {
+            Some(2u16) => self.tag(Tag::SamplesPerPixel).unwrap_or(1),
             _ => 1,
         }
     }

@@ -1,5 +1,6 @@
 //! A graph of ONNX operators under construction.
 
+use std::borrow::Borrow;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -148,7 +149,7 @@ impl<'a> Builder<'a> {
     pub(crate) fn node(
         &mut self,
         operator: &str,
-        inputs: &[&Value],
+        inputs: &[impl Borrow<Value>],
         attributes: &[Attribute],
     ) -> Value {
         let [output] = self.nodes(operator, inputs, attributes);
@@ -159,10 +160,11 @@ impl<'a> Builder<'a> {
     pub(crate) fn nodes<const N: usize>(
         &mut self,
         operator: &str,
-        inputs: &[&Value],
+        inputs: &[impl Borrow<Value>],
         attributes: &[Attribute],
     ) -> [Value; N] {
-        let facts = self.infer(operator, inputs, attributes);
+        let inputs: Vec<&Value> = inputs.iter().map(Borrow::borrow).collect();
+        let facts = self.infer(operator, &inputs, attributes);
         if let [fact] = &facts[..]
             && fact.element == ElementType::Int64
             && let Some(values) = fact.known()
@@ -181,7 +183,7 @@ impl<'a> Builder<'a> {
         for (output, fact) in outputs.iter().zip(facts) {
             self.learn(output, fact);
         }
-        self.write(&name, operator, inputs, &outputs, attributes);
+        self.write(&name, operator, &inputs, &outputs, attributes);
         outputs
     }
 
@@ -354,9 +356,9 @@ impl<'a> Builder<'a> {
         self.op("Gather", [&shape, &axis])
     }
 
-    pub(crate) fn concat(&mut self, parts: &[&Value], axis: i64) -> Value {
+    pub(crate) fn concat(&mut self, parts: &[impl Borrow<Value>], axis: i64) -> Value {
         match parts {
-            [one] => Value::clone(one),
+            [one] => Value::clone(one.borrow()),
             _ => self.node("Concat", parts, &[Attribute::Int("axis", axis)]),
         }
     }

@@ -156,11 +156,7 @@ impl<'a> Detector<'a> {
         let is_padded = self.is_padded();
         let b = &mut self.b;
         b.scope("rpn");
-        let joined = |parts: &[Value], b: &mut Builder| {
-            let parts: Vec<&Value> = parts.iter().collect();
-            b.concat(&parts, 1)
-        };
-        let (mut boxes, scores) = (joined(&all_boxes, b), joined(&all_scores, b));
+        let (mut boxes, scores) = (b.concat(&all_boxes, 1), b.concat(&all_scores, 1));
         let mut sides = None;
         if rules == BoxRules::Tensorflow2019 {
             let limits = b.unsqueeze(&batch.limits, &[1]);

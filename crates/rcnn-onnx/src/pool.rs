@@ -202,13 +202,9 @@ impl Pool<'_> {
             features.push(self.pooled(i, &boxes, &image, b));
             order.push(here);
         }
-        let joined = |parts: Vec<Value>, b: &mut Builder| {
-            let parts: Vec<&Value> = parts.iter().collect();
-            b.concat(&parts, 0)
-        };
         Pooled {
-            features: joined(features, b),
-            order: Some(joined(order, b)),
+            features: b.concat(&features, 0),
+            order: Some(b.concat(&order, 0)),
         }
     }
 

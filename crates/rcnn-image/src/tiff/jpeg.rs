@@ -26,22 +26,18 @@ const END: &[u8] = b"\xff\xd9";
 impl<R: Read + Seek> Tiff<'_, R> {
     /// Meaning of the channels, as the file has it.
     fn photometric(&mut self) -> u64 {
-        let tag = self
-            .decoder
-            .find_tag_unsigned(Tag::PhotometricInterpretation);
-        tag.ok().flatten().unwrap_or(RGB)
+        self.tag(Tag::PhotometricInterpretation).unwrap_or(RGB)
     }
 
     /// Whether the pixels are grey, RGB or YCbCr in strips or tiles of JPEG.
     pub(super) fn is_jpeg(&mut self) -> bool {
-        let colours = self.photometric();
-        let mut tag = |tag| self.decoder.find_tag_unsigned(tag).ok().flatten();
+        let channels = self.tag(Tag::SamplesPerPixel).unwrap_or(1);
         let is_known = matches!(
-            (colours, tag(Tag::SamplesPerPixel).unwrap_or(1)),
+            (self.photometric(), channels),
             (BLACK_IS_ZERO, 1) | (RGB | YCBCR, 3)
         );
-        let is_chunky = tag(Tag::PlanarConfiguration).unwrap_or(CHUNKY) == CHUNKY;
-        tag(Tag::Compression) == Some(JPEG) && is_known && is_chunky
+        let is_chunky = self.tag(Tag::PlanarConfiguration).unwrap_or(CHUNKY) == CHUNKY;
+        self.tag(Tag::Compression) == Some(JPEG) && is_known && is_chunky
     }
 
     /// The pixels of some bands as they are stored, in RGB, where they [are JPEG](Self::is_jpeg).

@@ -42,7 +42,6 @@ impl Table {
             about.push([start, height, width, area]);
             start = next;
         }
-        let rows: Vec<&Value> = rows.iter().collect();
         Self {
             rows: b.concat(&rows, 0),
             maps: about,
@@ -160,11 +159,8 @@ impl Pool<'_> {
             }
         };
         let of_map = |values: Vec<Value>, b: &mut Builder| {
-            let values: Vec<Value> = values
-                .iter()
-                .map(|value| b.unsqueeze(value, &[0]))
-                .collect();
-            let values: Vec<&Value> = values.iter().collect();
+            let values = values.iter().map(|value| b.unsqueeze(value, &[0]));
+            let values: Vec<Value> = values.collect();
             let all = b.concat(&values, 0);
             b.gather(&all, &map, 0)
         };

@@ -49,7 +49,6 @@ impl<'a> Translator<'a> {
                 attributes.push(Attribute::Ints("output_padding", integers(output_padding)));
                 let inputs = node.inputs.iter().map(|&id| self.value(id, b));
                 let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-                let inputs: Vec<&Value> = inputs.iter().collect();
                 let y = b.node("ConvTranspose", &inputs, &attributes);
                 activation(&y, *function, b)
             }
@@ -119,7 +118,6 @@ impl<'a> Translator<'a> {
                 if let Some(bias) = bias {
                     operands.push(self.value(bias, b)?);
                 }
-                let operands: Vec<&Value> = operands.iter().collect();
                 let y = b.node("Conv", &operands, &attributes);
                 match affine {
                     Some((scale, shift)) => {
