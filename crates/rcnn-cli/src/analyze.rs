@@ -1,11 +1,9 @@
 //! `rcnn analyze`: what each layer costs and what it is good for.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use rcnn_analyze::{Analysis, FeatureMap, Sample, analyze, draw_chart, feature_maps};
 use rcnn_burn::image::open_rgb;
 use rcnn_burn::ops::DetectionBackend;
@@ -14,7 +12,8 @@ use rcnn_data::detect_format;
 
 use crate::Outcome;
 use crate::backend::{DeviceName, Job, default_device, run_on};
-use crate::data::{self, DatasetArgs, files_of};
+use crate::data::{self, DatasetArgs, evenly, files_of};
+use crate::output::ReportFormat;
 use crate::overwrite::{Guard, OverwriteArgs, check_report};
 use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
@@ -46,8 +45,8 @@ pub(crate) struct AnalyzeArgs {
     #[arg(long, value_name = "D", default_value_t = default_device())]
     device: DeviceName,
     /// Output format
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    format: ReportFormat,
     /// Draw what layers put out for the first picture: those whose names match a glob; may be repeated
     #[arg(long, value_name = "LAYER", requires = "output")]
     feature_maps: Vec<String>,
@@ -58,12 +57,6 @@ pub(crate) struct AnalyzeArgs {
     overwrite: OverwriteArgs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
 pub(crate) fn run(args: AnalyzeArgs) -> Result<Outcome> {
     let mut weights = args.model.open(&args.weights)?;
     let (samples, mut inputs) = samples(&args, &mut weights)?;
@@ -72,7 +65,7 @@ pub(crate) fn run(args: AnalyzeArgs) -> Result<Outcome> {
     let guard = Guard::new(args.overwrite, inputs);
     if let Some(folder) = &args.output {
         check_report(folder, &["analysis.png"], &["analysis.json"], &guard)?;
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        files::create_folder(folder)?;
     }
     let job = Analyze {
         weights: &weights,
@@ -82,11 +75,7 @@ pub(crate) fn run(args: AnalyzeArgs) -> Result<Outcome> {
     };
     let (analysis, maps) = run_on(std::slice::from_ref(&args.device), job)?;
     let json = serde_json::to_string_pretty(&analysis)?;
-    let mut out = std::io::stdout().lock();
-    match args.format {
-        Format::Table => write!(out, "{analysis}")?,
-        Format::Json => writeln!(out, "{json}")?,
-    }
+    args.format.print(&analysis, &json)?;
     if let Some(folder) = &args.output {
         files::write_text(&folder.join("analysis.json"), &json)?;
         files::write_picture(&folder.join("analysis.png"), &draw_chart(&analysis))?;
@@ -134,12 +123,6 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<(Vec<Sample>, Ve
     let chosen = evenly(&dataset.samples, args.count);
     let samples = chosen.into_iter().map(labelled).collect::<Result<_>>()?;
     Ok((samples, files_of(&dataset).map(PathBuf::from).collect()))
-}
-
-/// At most so many of all, from the first on at equal distances.
-fn evenly<T>(all: &[T], most: usize) -> Vec<&T> {
-    let count = most.min(all.len());
-    (0..count).map(|i| &all[i * all.len() / count]).collect()
 }
 
 struct Analyze<'a> {

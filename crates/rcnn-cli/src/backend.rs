@@ -182,7 +182,10 @@ pub(crate) fn run_on<J: Job>(names: &[DeviceName], job: J) -> Result<J::Output> 
 }
 
 /// GPU backends panic on first use where there is no driver or no such device: an error here.
-#[cfg_attr(not(any(feature = "wgpu", feature = "cuda")), expect(dead_code))]
+#[cfg_attr(
+    not(any(feature = "wgpu", feature = "cuda")),
+    expect(dead_code, reason = "the CPU needs no trial")
+)]
 fn run_probed<B: DetectionBackend, J: Job>(
     names: &[DeviceName],
     job: J,

@@ -9,6 +9,7 @@ use rcnn_burn::weights::{Precision, Weights};
 
 use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
+use crate::files::mebibytes;
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::ModelArgs;
 
@@ -100,9 +101,9 @@ pub(crate) fn run(args: ConvertArgs) -> Result<Outcome> {
         },
     )?;
     target.write(&weights)?;
-    let size = std::fs::metadata(&args.output)?.len() as f64 / (1 << 20) as f64;
+    let size = mebibytes(std::fs::metadata(&args.output)?.len());
     eprintln!(
-        "{}: {} tensors, {size:.1} MiB",
+        "{}: {} tensors, {size}",
         args.output.display(),
         weights.tensors.len()
     );

@@ -6,6 +6,8 @@ use clap::Args;
 use rcnn_burn::Size;
 use rcnn_burn::cost::{Cost, Costs};
 
+use crate::files::mebibytes;
+
 /// The image that costs are counted for.
 #[derive(Args)]
 pub(crate) struct CostArgs {
@@ -59,7 +61,7 @@ pub(crate) fn compared([before, after]: &[ModelCosts; 2], size: Size) -> String 
         row(name, [of(first), of(second)]);
     }
     row("all", [before, after].map(|model| model.costs.total()));
-    let [a, b] = [before, after].map(|c| format!("{:.1} MiB", c.bytes as f64 / 1_048_576.0));
+    let [a, b] = [before, after].map(|model| mebibytes(model.bytes));
     let _ = writeln!(table, "{:<10}  {a:>12} {b:>12}", "file");
     if let (Some(a), Some(b)) = (before.seconds, after.seconds) {
         let [a, b] = [a, b].map(|s| format!("{:.0} ms", s * 1e3));

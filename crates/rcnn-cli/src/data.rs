@@ -149,6 +149,12 @@ pub(crate) fn files_of(dataset: &Dataset) -> impl Iterator<Item = &Path> {
     files.chain([&dataset.root]).map(PathBuf::as_path)
 }
 
+/// At most so many of all, from the first on at equal distances.
+pub(crate) fn evenly<T>(all: &[T], most: usize) -> Vec<&T> {
+    let count = most.min(all.len());
+    (0..count).map(|i| &all[i * all.len() / count]).collect()
+}
+
 /// Reads a data set; says what it lacks, and how much of it is invalid and left out, where that is
 /// allowed.
 pub(crate) fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Result<Dataset> {

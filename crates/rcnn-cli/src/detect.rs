@@ -18,14 +18,12 @@ use rcnn_burn::tile::Views;
 use rcnn_burn::weights::Weights;
 use rcnn_burn::{FasterRcnnConfig, Instances, StandardFasterRcnn};
 use rcnn_track::Tracker;
-use rcnn_types::{MASK_THRESHOLD, find_class};
+use rcnn_types::{MASK_THRESHOLD, UNUSED, find_class};
 use rcnn_video::OutputFormat;
 
 use crate::Outcome;
 use crate::backend::{ComputeArgs, Job, run_on};
-use crate::output::{
-    ClassNames, Format, MaskFormat, PictureFolder, Printer, Style, image_ids, tell_illegible,
-};
+use crate::output::{Format, MaskFormat, PictureFolder, Printer, Style, image_ids, tell_illegible};
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::progress::{progress_bar, progress_bar_in_parts};
 use crate::source::{ModelArgs, positive};
@@ -132,7 +130,7 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
     let printer = Printer::new(Style {
         format,
         masks: args.masks.into(),
-        names: ClassNames(weights.config.class_names.clone()),
+        names: weights.config.class_names.clone(),
         skeleton: skeleton(&weights.config),
         draw_thresh: args.draw_thresh,
     });
@@ -187,7 +185,7 @@ impl DetectArgs {
             let wanted = wanted.trim();
             find_class(wanted, &config.class_names, config.num_classes).with_context(|| {
                 let names = config.class_names.iter().skip(1).map(String::as_str);
-                let known: Vec<&str> = names.filter(|name| *name != "N/A").collect();
+                let known: Vec<&str> = names.filter(|name| *name != UNUSED).collect();
                 match known.is_empty() {
                     true => format!(
                         "--classes {wanted}: the weights carry no names; give numbers from 1 to \

@@ -1,12 +1,10 @@
 //! `rcnn eval`: how good a detector is on labelled pictures.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail};
-use clap::{Args, ValueEnum};
+use anyhow::{Error, Result, bail};
+use clap::Args;
 use image::RgbImage;
 use rcnn_burn::image::{open_rgb, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
@@ -20,7 +18,7 @@ use crate::Outcome;
 use crate::backend::{ComputeArgs, Job, run_on};
 use crate::data::{self, DatasetArgs, files_of};
 use crate::files;
-use crate::output::tell_illegible;
+use crate::output::{ReportFormat, tell_illegible};
 use crate::overwrite::{Guard, OverwriteArgs, check_report};
 use crate::progress::{progress_bar, progress_bar_in_parts};
 use crate::source::{ModelArgs, positive};
@@ -62,8 +60,8 @@ pub(crate) struct EvalArgs {
     )]
     keypoint_sigmas: Vec<f64>,
     /// Output format
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    format: ReportFormat,
     /// Write precision-recall curves, confusion matrix, the worst images, the numbers and the
     /// detections into this folder
     #[arg(long, short, value_name = "DIR")]
@@ -72,12 +70,6 @@ pub(crate) struct EvalArgs {
     overwrite: OverwriteArgs,
     #[command(flatten)]
     tiles: TileArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 /// Images on the contact sheet.
@@ -101,7 +93,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
         let guard = Guard::new(args.overwrite, inputs);
         check_report(folder, &PICTURES, &TEXTS, &guard)?;
         tell_illegible(&names);
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        files::create_folder(folder)?;
     }
     let device = args.compute.device.clone();
     let job = Find {
@@ -133,11 +125,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     };
     let json = serde_json::to_string_pretty(&evaluation)?;
 
-    let mut out = std::io::stdout().lock();
-    match args.format {
-        Format::Table => write!(out, "{evaluation}")?,
-        Format::Json => writeln!(out, "{json}")?,
-    }
+    args.format.print(&evaluation, &json)?;
     let Some(folder) = &args.output else {
         return Ok(outcome);
     };

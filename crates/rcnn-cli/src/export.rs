@@ -15,6 +15,7 @@ use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
 use crate::convert::Dtype;
 use crate::cost::parse_size;
+use crate::files::mebibytes;
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::ModelArgs;
 
@@ -143,8 +144,8 @@ pub(crate) fn run(args: ExportArgs) -> Result<Outcome> {
     let weights = args.model.open(&args.input)?;
     let output = args.output.clone();
     run_on(&[default_device()], Export { weights, args })?;
-    let size = std::fs::metadata(&output)?.len() as f64 / (1 << 20) as f64;
-    eprintln!("{}: {size:.1} MiB", output.display());
+    let size = mebibytes(std::fs::metadata(&output)?.len());
+    eprintln!("{}: {size}", output.display());
     Ok(Outcome::Done)
 }
 

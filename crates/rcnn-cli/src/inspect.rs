@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use rcnn_burn::freeze::{FreezePlan, FreezeState, Rule};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::rpn::AnchorGenerator;
@@ -15,6 +15,8 @@ use serde_json::json;
 use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
 use crate::cost::{CostArgs, millions, seen};
+use crate::files::mebibytes;
+use crate::output::ReportFormat;
 use crate::source::PrefixArgs;
 
 /// Show what is in a file of weights
@@ -31,8 +33,8 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     prefix: PrefixArgs,
     /// Output format
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    format: ReportFormat,
     /// Levels of the tree to show
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
@@ -41,12 +43,6 @@ pub(crate) struct InspectArgs {
     freeze: Vec<Rule>,
     #[command(flatten)]
     cost: CostArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
@@ -71,7 +67,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
     let frozen = |name: &str| states.as_ref().and_then(|s| s.get(name).copied());
     let mut out = io::stdout().lock();
     match args.format {
-        Format::Json => {
+        ReportFormat::Json => {
             let described = tensors.iter().map(|(name, tensor)| {
                 let mut described = json!({
                     "name": name,
@@ -115,14 +111,14 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
             }
             writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
         }
-        Format::Table => {
+        ReportFormat::Table => {
             let size = checkpoint.file_size;
             writeln!(
                 out,
                 "{}  {}  {}",
                 args.file,
                 checkpoint.format,
-                mebibytes(size as usize)
+                human_size(size as usize)
             )?;
             match &weights {
                 Ok(Weights { config, origin, .. }) => {
@@ -323,7 +319,7 @@ impl<'a> Node<'a> {
             shape,
             dtype,
             self.count.to_string(),
-            mebibytes(self.bytes),
+            human_size(self.bytes),
             frozen.to_string(),
         ]);
         if depth < most {
@@ -342,11 +338,11 @@ fn bytes(tensor: &StoredTensor) -> usize {
     tensor.num_elements() * tensor.dtype.size()
 }
 
-fn mebibytes(bytes: usize) -> String {
+fn human_size(bytes: usize) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => mebibytes(bytes as u64),
     }
 }
 

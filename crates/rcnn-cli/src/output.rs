@@ -11,7 +11,8 @@ use clap::ValueEnum;
 use image::RgbImage;
 use rcnn_image::draw::{Label, draw_labels, is_legible, legible};
 use rcnn_types::{
-    CocoResult, ImageRecord, Instance, Instances, Segmentation, Size, pad_to_columns, text_columns,
+    CocoResult, ImageRecord, Instance, Instances, Segmentation, Size, class_name, pad_to_columns,
+    text_columns,
 };
 use serde::Serialize;
 
@@ -57,14 +58,22 @@ impl From<MaskFormat> for rcnn_types::MaskFormat {
     }
 }
 
-/// Names of classes; a number where there is no name.
-pub(crate) struct ClassNames(pub(crate) Vec<String>);
+/// How a report is printed.
+#[cfg(any(feature = "data", feature = "models"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    Table,
+    Json,
+}
 
-impl ClassNames {
-    fn get(&self, label: usize) -> String {
-        match self.0.get(label) {
-            Some(name) => name.clone(),
-            None => label.to_string(),
+#[cfg(feature = "data")]
+impl ReportFormat {
+    /// Prints a report, whose JSON is given.
+    pub(crate) fn print(self, report: &impl std::fmt::Display, json: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match self {
+            Self::Table => write!(out, "{report}"),
+            Self::Json => writeln!(out, "{json}"),
         }
     }
 }
@@ -90,7 +99,7 @@ pub(crate) struct Printer {
 pub(crate) struct Style {
     pub(crate) format: Format,
     pub(crate) masks: rcnn_types::MaskFormat,
-    pub(crate) names: ClassNames,
+    pub(crate) names: Vec<String>,
     /// Positions, from 0, of the keypoints that a line connects.
     pub(crate) skeleton: Vec<[usize; 2]>,
     /// Lowest score that is drawn.
@@ -117,7 +126,7 @@ impl Printer {
             Format::Json | Format::Jsonl => {
                 let size = picture.pixels.size();
                 let mut record =
-                    ImageRecord::new(name, size, found, &self.style.names.0, self.style.masks);
+                    ImageRecord::new(name, size, found, &self.style.names, self.style.masks);
                 record.frame = picture.frame.map(|frame| frame.number);
                 record.time = picture.frame.and_then(|frame| frame.time);
                 self.item(&mut out, &record)?;
@@ -183,7 +192,7 @@ impl Printer {
         let widest = found
             .labels
             .iter()
-            .map(|&l| text_columns(&self.style.names.get(l)))
+            .map(|&l| text_columns(&class_name(&self.style.names, l)))
             .max();
         let widest = widest.unwrap_or(0).max(5);
         if found.track_ids.is_some() {
@@ -195,7 +204,7 @@ impl Printer {
             "class", "score", "x1", "y1", "x2", "y2"
         )?;
         for object in found.iter() {
-            let class = pad_to_columns(&self.style.names.get(object.label), widest);
+            let class = pad_to_columns(&class_name(&self.style.names, object.label), widest);
             let score = object.score;
             if let Some(id) = object.track_id {
                 write!(out, "  {id:>5}")?;
@@ -230,7 +239,7 @@ impl Printer {
         let texts: Vec<String> = drawn
             .clone()
             .map(|object| {
-                let name = self.style.names.get(object.label);
+                let name = class_name(&self.style.names, object.label);
                 let text = format!("{} {:.2}", legible(&name, object.label), object.score);
                 match object.track_id {
                     Some(id) => format!("#{id} {text}"),

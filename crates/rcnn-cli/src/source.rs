@@ -9,8 +9,9 @@ use rcnn_burn::bundled::{self, BLOOD_CELLS};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::weights::{self, Checkpoint, Weights, WeightsError, published};
 use rcnn_burn::{FasterRcnnConfig, StandardFasterRcnn};
-use rcnn_files::read_text;
 use rcnn_types::parse_class_names;
+
+use crate::files::{mebibytes, read_text};
 
 /// Which of the models in a file is meant.
 #[derive(Args)]
@@ -145,7 +146,7 @@ impl ModelArgs {
             weights.config.transform.max_size = max_size;
         }
         if let Some(file) = &self.labels {
-            let text = read_text(file).with_context(|| file.display().to_string())?;
+            let text = read_text(file)?;
             let names = parse_class_names(&text, weights.config.num_classes);
             weights.config.class_names = names.with_context(|| file.display().to_string())?;
         }
@@ -206,18 +207,18 @@ fn fetch(published: &published::Published) -> Result<PathBuf> {
 }
 
 fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
-    let text = read_text(path).with_context(|| path.display().to_string())?;
+    let text = read_text(path)?;
     serde_json::from_str(&text).with_context(|| format!("{}: no JSON object", path.display()))
 }
 
 /// Prints the weights that go by a name.
 pub(crate) fn list() -> Result<()> {
     let mut out = io::stdout().lock();
-    let size = bundled::FILE.len() as f64 / f64::from(1 << 20);
+    let size = mebibytes(bundled::FILE.len() as u64);
     let uses = "detect    AP50 0.9";
     writeln!(
         out,
-        "{BLOOD_CELLS:<56} {uses:<38} part of the program ({size:.1} MiB)"
+        "{BLOOD_CELLS:<56} {uses:<38} part of the program ({size})"
     )?;
     for p in published::all() {
         let size = format!("{:.0} MiB", p.file_size);

@@ -12,13 +12,13 @@ use rcnn_burn::rpn::AnchorGenerator;
 use rcnn_burn::surgery::Operation;
 use rcnn_burn::weights::{SurgeryReport, Weights};
 use rcnn_burn::{Backend, Size, StandardFasterRcnn};
-use rcnn_files::read_text;
 use serde_json::Value;
 
 use crate::Outcome;
 use crate::backend::{Job, default_device, run_on};
 use crate::convert::{Dtype, Target};
 use crate::cost::{self, CostArgs, ModelCosts};
+use crate::files::read_text;
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::PrefixArgs;
 
@@ -151,7 +151,7 @@ fn read_anchors(path: &Path) -> Result<AnchorGenerator> {
             path.display()
         )
     };
-    let text = read_text(path).with_context(|| path.display().to_string())?;
+    let text = read_text(path)?;
     let mut json: Value = serde_json::from_str(&text).with_context(expected)?;
     if let Some(inner) = json.get_mut("rpn_anchor_generator") {
         json = inner.take();

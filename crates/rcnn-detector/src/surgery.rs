@@ -9,6 +9,7 @@ mod text;
 
 use rcnn_roi::{BoxHeadConfig, BoxHeadTextError, KeypointConfig, MaskConfig, MultiScaleRoiAlign};
 use rcnn_rpn::AnchorGenerator;
+use rcnn_types::BACKGROUND;
 
 use crate::{ConfigError, FasterRcnnConfig};
 
@@ -261,10 +262,9 @@ impl FasterRcnnConfig {
             Operation::NoBoxRegression => self.roi_heads.box_regression = false,
             Operation::NumClasses(classes) => self.replace_classes(*classes),
             Operation::ClassNames(names) => {
-                let background = "__background__";
                 let mut names = names.clone();
-                if names.first().is_none_or(|name| name != background) {
-                    names.insert(0, background.to_string());
+                if names.first().is_none_or(|name| name != BACKGROUND) {
+                    names.insert(0, BACKGROUND.into());
                 }
                 self.replace_classes(names.len());
                 self.class_names = names;

@@ -88,6 +88,12 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
         .map_err(|error| TrainError::io(path)(error.source))
 }
 
+/// Reads a JSON file of a run.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+    let text = fs::read_to_string(path).map_err(TrainError::io(path))?;
+    serde_json::from_str(&text).map_err(|error| damaged(path, error.to_string()))
+}
+
 /// Where a part of an epoch's checkpoint is.
 fn part(folder: &Path, part: &str, epoch: usize) -> PathBuf {
     with_extension(&folder.join(format!("{part}-{epoch}")))

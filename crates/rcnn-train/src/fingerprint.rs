@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::TrainError;
-use crate::checkpoint::write_whole;
+use crate::checkpoint::{read_json, write_whole};
 use crate::data::Splits;
 
 /// Images named in a message.
@@ -52,12 +52,7 @@ impl Fingerprint {
         if !path.exists() {
             return Ok(None);
         }
-        let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-        let damaged = |error: serde_json::Error| TrainError::Damaged {
-            path,
-            reason: error.to_string(),
-        };
-        let found: Self = serde_json::from_str(&text).map_err(damaged)?;
+        let found: Self = read_json(&path)?;
         Ok(Some(found).filter(|found| found.digest == DIGEST))
     }
 

@@ -16,7 +16,7 @@ use rcnn_files::{FolderLock, read_text, remove_old_leftovers};
 use rcnn_types::parse_class_names;
 
 use crate::average::Average;
-use crate::checkpoint::{self, write_whole};
+use crate::checkpoint::{self, read_json, write_whole};
 use crate::data::Splits;
 use crate::fingerprint::Fingerprint;
 use crate::folder::{occupied, write_description};
@@ -443,12 +443,7 @@ impl Run {
     }
 
     fn saved_model(&self) -> Result<FasterRcnnConfig, TrainError> {
-        let path = self.folder.join("model.json");
-        let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-        serde_json::from_str(&text).map_err(|error| TrainError::Damaged {
-            path,
-            reason: error.to_string(),
-        })
+        read_json(&self.folder.join("model.json"))
     }
 
     /// Before any work: is there room for all that a run keeps, and one checkpoint being written?

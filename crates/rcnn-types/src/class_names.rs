@@ -112,6 +112,12 @@ pub fn find_class(wanted: &str, names: &[String], num_classes: usize) -> Option<
     named.or_else(number)
 }
 
+/// Name of a class; its number where it has no name.
+pub fn class_name(names: &[String], label: usize) -> String {
+    let name = names.get(label).cloned();
+    name.unwrap_or_else(|| label.to_string())
+}
+
 fn is_background(name: &str) -> bool {
     let name = name.to_lowercase();
     name.contains("background") || name == "bg"

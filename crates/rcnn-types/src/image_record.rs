@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BBox, Instances, Mask, Size};
+use crate::{BBox, Instances, Mask, Size, class_name};
 
 /// Representation of masks in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -82,19 +82,19 @@ impl<'a> ImageRecord<'a> {
         masks: MaskFormat,
     ) -> Self {
         let scores = found.keypoint_scores.as_ref();
-        let detections = found.iter().enumerate().map(|(index, object)| {
-            let name = class_names.get(object.label).cloned();
-            DetectionRecord {
+        let detections = found
+            .iter()
+            .enumerate()
+            .map(|(index, object)| DetectionRecord {
                 bbox: object.bbox,
                 label: object.label,
-                name: name.unwrap_or_else(|| object.label.to_string()),
+                name: class_name(class_names, object.label),
                 score: object.score,
                 track_id: object.track_id,
                 segmentation: masks.segmentation(object.mask),
                 keypoints: object.keypoints.map(|points| points.0.as_flattened()),
                 keypoint_scores: scores.map(|all| all[index].as_slice()),
-            }
-        });
+            });
         Self {
             image,
             frame: None,

@@ -17,7 +17,9 @@ mod tiles;
 pub mod validate;
 
 pub use boxes::{BBox, BoxRules};
-pub use class_names::{BACKGROUND, ClassNamesError, UNUSED, find_class, parse_class_names};
+pub use class_names::{
+    BACKGROUND, ClassNamesError, UNUSED, class_name, find_class, parse_class_names,
+};
 pub use coco_result::CocoResult;
 pub use columns::{pad_to_columns, text_columns};
 pub use decimal::decimal;

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use rcnn_detector::FasterRcnnConfig;
-use rcnn_types::Size;
+use rcnn_types::{BACKGROUND, Size, UNUSED};
 
 use super::text::Message;
 
@@ -164,8 +164,8 @@ static EMPTY: Message = Message::EMPTY;
 /// The item at fault.
 pub(super) fn class_names(text: &str, num_classes: usize) -> Result<Vec<String>, String> {
     let map = Message::parse(text)?;
-    let mut names = vec!["N/A".to_string(); num_classes];
-    names[0] = "__background__".into();
+    let mut names = vec![UNUSED.to_string(); num_classes];
+    names[0] = BACKGROUND.into();
     for item in map.messages("item") {
         let name = item.text("display_name").or(item.text("name"));
         if item.text("id").is_none() {

@@ -1,6 +1,5 @@
 //! What a pruning is to do, as the file that it is resumed by.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -8,6 +7,8 @@ use rcnn_burn::Size;
 use rcnn_prune::{Keep, Limits};
 use rcnn_train::TrainConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::files::read_text;
 
 /// Its name in the folder.
 pub(super) const FILE: &str = "prune.toml";
@@ -52,7 +53,7 @@ impl Plan {
                 folder.display()
             );
         }
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let text = read_text(&path)?;
         toml::from_str(&text).with_context(|| format!("{}: damaged", path.display()))
     }
 

@@ -1,6 +1,5 @@
 //! The steps of a pruning: each makes a smaller model and trains it, and is done once.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::open;
 use super::plan::{BudgetKind, Plan};
 use crate::backend::Job;
+use crate::data::evenly;
 use crate::files;
 use crate::progress::progress_bar;
 use crate::surgery::measured;
@@ -52,7 +52,7 @@ impl Job for Steps<'_> {
         let (mut current, mut report, mut trained) = (start.clone(), None, Vec::new());
         for step in 1..=plan.steps {
             let folder = self.folder.join(format!("step-{step}"));
-            fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            files::create_folder(&folder)?;
             let file = folder.join("pruned.bpk");
             if !file.exists() {
                 let pruned = self.prune::<B>(step, &original, &current, device)?;
@@ -170,9 +170,7 @@ fn samples(config: &TrainConfig, weights: &Weights, count: usize) -> Result<Vec<
             data.class_names.join(", ")
         );
     }
-    let all = data.samples.len();
-    let count = count.min(all);
-    let chosen = (0..count).map(|i| &data.samples[i * all / count]);
+    let chosen = evenly(&data.samples, count).into_iter();
     let sample = |sample: &rcnn_data::Sample| {
         Ok(Sample {
             image: open_rgb(&sample.image)?,
@@ -192,7 +190,7 @@ fn train<B: DetectionBackend>(
 ) -> Result<Trained> {
     let done = folder.join("trained.json");
     if done.exists() {
-        let text = fs::read_to_string(&done).with_context(|| done.display().to_string())?;
+        let text = files::read_text(&done)?;
         return serde_json::from_str(&text).with_context(|| format!("{}: damaged", done.display()));
     }
     let path: PathBuf = folder.join("train");
