@@ -294,14 +294,20 @@ fn video(_: &Scratch, bytes: &[u8]) {
     }
 }
 
+/// The most classes that are reported on.
+const MAX_CLASSES: usize = 1000;
+
 /// Whether there was anything to read.
 fn dataset(root: &Path, options: &ReadOptions) -> bool {
     let Ok(reading) = rcnn_data::read(root, options) else {
         return false;
     };
-    let report = check(&reading, &AnchorSpec::default(), 0);
-    assert!(!report.to_string().is_empty());
     let classes = reading.dataset.class_names.len();
+    // A number makes any number of classes, each of which is a line of the report.
+    if classes <= MAX_CLASSES {
+        let report = check(&reading, &AnchorSpec::default(), 0);
+        assert!(!report.to_string().is_empty());
+    }
     for sample in &reading.dataset.samples {
         for object in sample.instances.iter() {
             let [x1, y1, x2, y2] = object.bbox;

@@ -42,6 +42,12 @@ impl Source {
             if about.is_dir() {
                 return Err(io::ErrorKind::IsADirectory.into());
             }
+            // The length of a pipe is 0, which is no reason to call it empty.
+            if !about.is_file() {
+                let reason =
+                    "a pipe or device, where a file is expected that can be read in any order";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+            }
             let len = usize::try_from(about.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
             Ok((file, len))
         };

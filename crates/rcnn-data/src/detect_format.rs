@@ -100,7 +100,7 @@ impl Layout {
             root: root.into(),
             reason,
         };
-        if fs::metadata(root).map_err(DataError::io(root))?.is_file() {
+        if !fs::metadata(root).map_err(DataError::io(root))?.is_dir() {
             let extension = root.extension().map(|e| e.to_string_lossy().to_lowercase());
             return match (format, extension.as_deref()) {
                 (Some(Format::Coco), _) | (None, Some("json")) => {

@@ -192,8 +192,13 @@ impl Problems {
             .counts()
             .into_iter()
             .filter(|(kind, _)| !kind.is_invalid());
+        let of_kind = |kind| self.iter().find(|p| p.kind == kind);
         let notes: Vec<String> = notes
-            .map(|(kind, n)| format!("{}: {n}", kind.heading()))
+            .map(|(kind, n)| match of_kind(kind) {
+                // There is but one, which a check without a model does not have.
+                Some(note) if kind == ProblemKind::UnnamedClasses => note.message.clone(),
+                _ => format!("{}: {n}", kind.heading()),
+            })
             .collect();
         (!notes.is_empty()).then(|| notes.join(", "))
     }

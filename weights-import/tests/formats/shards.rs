@@ -83,3 +83,19 @@ fn parts_without_their_index_and_indices_without_their_parts_are_named() {
         assert!(message(&place(name)).contains("dcp_to_torch_save"));
     }
 }
+
+/// It was said to be empty.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("model.pth");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    // Opening waits for the other end.
+    let other = pipe.clone();
+    let writer = std::thread::spawn(move || fs::write(other, "PK\x03\x04"));
+    assert!(message(&pipe).contains("a pipe or device"));
+    writer.join().expect("it does not panic").ok();
+    assert!(message(Path::new("/dev/null")).contains("a pipe or device"));
+}

@@ -143,7 +143,8 @@ fn classes_without_names_are_those_of_the_model_in_order() {
         let reading = read(folder.path(), &options).unwrap();
         assert_eq!(told(&reading)[0].0, Kind::UnnamedClasses);
         let says = "the classes 0, 1, ... are taken for RBC, WBC";
-        assert!(reading.problems.to_string().contains(says));
+        let notes = reading.problems.notes().unwrap();
+        assert!(notes.contains(says), "{notes}");
         let dataset = reading.accept(false).unwrap();
         assert_eq!(dataset.class_names, names);
         assert_eq!(dataset.samples[0].instances.labels, [1]);
