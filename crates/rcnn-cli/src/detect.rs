@@ -1,7 +1,6 @@
 //! `rcnn detect`: finds objects in pictures and videos.
 
 use std::cell::Cell;
-use std::iter;
 use std::ops::ControlFlow::{Break, Continue};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -313,9 +312,15 @@ impl Job for Detect {
             let mut done = 0;
             'batches: while let Some(first) = next(true) {
                 let mut batch: Vec<Picture> = vec![first];
-                // Frames that are there already go together, but none waits for the next.
-                let more = iter::from_fn(|| next(!is_live));
-                batch.extend(more.take(together - 1));
+                // A batch waits to be full, but not for another beside it. Frames that are there already go together, but
+                // none waits for the next.
+                while batch.len() < together {
+                    let is_full = batch.len().is_multiple_of(args.batch_size);
+                    match next(!is_live && !is_full) {
+                        Some(picture) => batch.push(picture),
+                        None => break,
+                    }
+                }
                 let detections = match &views {
                     Some(views) => batch
                         .iter_mut()
