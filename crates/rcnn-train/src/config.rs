@@ -328,6 +328,13 @@ impl TrainConfig {
         Ok(Splits::read(self, Some(model))?.train)
     }
 
+    /// The names and the order of classes that `model` gives.
+    pub(crate) fn class_names(&self) -> Option<Vec<String>> {
+        let names = self.model.get("class_names")?;
+        // What is no list of names is refused with the other fields.
+        serde_json::from_value(names.clone()).ok()
+    }
+
     /// Augmentation of this run: none where it is to learn its images by heart.
     pub(crate) fn augmentation(&self) -> Augmentation {
         match self.overfit {

@@ -22,7 +22,8 @@ const OVERFIT_STEPS: usize = 50;
 const ALL: &str = "all";
 
 impl Splits {
-    /// Reads the data. If the model has the same classes in another order, they get its labels.
+    /// Reads the data. If the model has the same classes in another order, be it one that the configuration gives, they
+    /// get its labels.
     pub(crate) fn read(
         config: &TrainConfig,
         model: Option<&FasterRcnnConfig>,
@@ -44,11 +45,21 @@ impl Splits {
             Ok::<_, TrainError>((reading.accept(config.skip_invalid)?, problems))
         };
         let (mut data, problems) = read(None)?;
-        if let Some(model) = model
-            && model.class_names != data.class_names
-            && sorted(&model.class_names) == sorted(&data.class_names)
-        {
-            (data, _) = read(Some(model.class_names.clone()))?;
+        let given = config.class_names();
+        let wanted = given.as_ref().or(model.map(|model| &model.class_names));
+        if let Some(wanted) = wanted.filter(|wanted| **wanted != data.class_names) {
+            match sorted(wanted) == sorted(&data.class_names) {
+                true => (data, _) = read(Some(wanted.clone()))?,
+                false if given.is_some() => {
+                    return Err(TrainError::Config(format!(
+                        "model.class_names: [{}], but {} has [{}]; they may stand in another order, and no more",
+                        wanted.join(", "),
+                        config.data.display(),
+                        data.class_names.join(", ")
+                    )));
+                }
+                false => {}
+            }
         }
         if let Some(notes) = problems.notes() {
             tracing::warn!("{}: {notes}", config.data.display());

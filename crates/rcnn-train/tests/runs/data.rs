@@ -107,6 +107,31 @@ fn boxes_that_reach_beyond_their_image_can_be_cut() {
     assert!(again.contains("clip = true"), "{again}");
 }
 
+/// The model got the names in the given order, and labels in the data's: each class another's name.
+#[test]
+fn labels_follow_the_order_of_class_names_in_the_configuration() {
+    let (_folder, mut config) = tiny(1);
+    let labels = |config: &TrainConfig| {
+        let data = config.training_data(&Default::default())?;
+        let labels = data.samples.iter().map(|s| s.instances.labels.clone());
+        Ok::<_, TrainError>(labels.collect::<Vec<_>>())
+    };
+    let named = |config: &mut TrainConfig, names: [&str; 2]| {
+        let names = ["__background__", names[0], names[1]];
+        config.model.insert("class_names".into(), names.into());
+    };
+    let plain = labels(&config).unwrap();
+    named(&mut config, ["green", "red"]);
+    for (one, other) in labels(&config).unwrap().iter().zip(&plain) {
+        let swapped: Vec<_> = other.iter().map(|label| 3 - label).collect();
+        assert_eq!(*one, swapped);
+    }
+    named(&mut config, ["green", "blue"]);
+    let error = labels(&config).unwrap_err().to_string();
+    assert!(error.contains("[__background__, green, blue]"), "{error}");
+    assert!(error.contains("[__background__, red, green]"), "{error}");
+}
+
 /// The data's names were given to whatever the weights knew.
 #[test]
 fn weights_without_names_can_be_given_some() {
