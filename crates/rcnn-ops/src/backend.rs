@@ -84,6 +84,27 @@ pub trait DetectionBackend: Backend {
         Self::linear(x, weight, bias)
     }
 
+    /// A map at another size, each pixel taken from the nearest: a pyramid's upsampling.
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`; size: height and width
+    /// - output: `[N, C, height, width]`
+    fn interpolate_nearest(x: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self> {
+        convolution::interpolate::<Self>(x, size)
+    }
+
+    /// The gradient of [`interpolate_nearest`](Self::interpolate_nearest) with respect to its input.
+    ///
+    /// # Shapes
+    /// - x: `[N, C, H, W]`, of which only the shape matters, grad: `[N, C, height, width]`
+    /// - output: `[N, C, H, W]`
+    fn interpolate_nearest_backward(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        convolution::nearest_backward::<Self>(x, grad)
+    }
+
     /// A scale and a shift for each channel; see [`channel_affine`](crate::channel_affine).
     fn channel_affine(
         x: FloatTensor<Self>,

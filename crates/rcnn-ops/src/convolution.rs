@@ -1,10 +1,9 @@
 //! Convolution as an operation of [`DetectionBackend`], so that a backend's own kernels serve
 //! inference and training.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::module::interpolate;
 use burn::tensor::ops::{ConvOptions, FloatTensor, InterpolateMode, InterpolateOptions};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 use crate::channels::{primitive, tensor};
 use crate::{Activation, DetectionBackend, channel_affine};
@@ -62,11 +61,56 @@ impl<B: DetectionBackend> ConvEpilogue<B> {
 }
 
 /// Brings a map, `[N, C, H, W]`, to another size, each pixel taken from the nearest.
-pub(crate) fn nearest<B: Backend>(map: Tensor<B, 4>, size: [usize; 2]) -> Tensor<B, 4> {
+pub(crate) fn nearest<B: DetectionBackend>(map: Tensor<B, 4>, size: [usize; 2]) -> Tensor<B, 4> {
     match map.dims() {
         [_, _, height, width] if [height, width] == size => map,
-        _ => interpolate(map, size, InterpolateOptions::new(InterpolateMode::Nearest)),
+        _ => tensor(B::interpolate_nearest(primitive(map), size)),
     }
+}
+
+/// [`DetectionBackend::interpolate_nearest`], by Burn's operation.
+pub(crate) fn interpolate<B: DetectionBackend>(
+    x: FloatTensor<B>,
+    size: [usize; 2],
+) -> FloatTensor<B> {
+    B::interpolate(x, size, InterpolateOptions::new(InterpolateMode::Nearest))
+}
+
+/// The gradient of [`interpolate`], by Burn's operation.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) fn interpolate_backward<B: DetectionBackend>(
+    x: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let grad = tensor::<B, 4>(grad);
+    let [_, _, height, width] = grad.dims();
+    let options = InterpolateOptions::new(InterpolateMode::Nearest);
+    B::interpolate_backward(x, primitive(grad), [height, width], options)
+}
+
+/// [`DetectionBackend::interpolate_nearest_backward`], composed of Burn's operations: for each pixel the sum over
+/// those that were taken from it, along one axis and then the other.
+///
+/// Burn's own operation is wrong in burn-cubecl 0.21. Of a gradient that lies channels-last, such as the gradient of
+/// another interpolation, its kernel (`interpolate_nearest_backward_kernel`) reads vectors of channels at the
+/// positions of single ones, beyond the end for the most part; and it finds the pixels to sum over by a division
+/// of floats, in the gradient's precision.
+pub(crate) fn nearest_backward<B: DetectionBackend>(
+    x: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let [_, _, height, width] = tensor::<B, 4>(x).dims();
+    let sums = sum_of_nearest(tensor::<B, 4>(grad), 2, height);
+    primitive(sum_of_nearest(sums, 3, width))
+}
+
+fn sum_of_nearest<B: Backend>(grad: Tensor<B, 4>, axis: usize, length: usize) -> Tensor<B, 4> {
+    let (mut shape, device) = (grad.dims(), grad.device());
+    let from = std::mem::replace(&mut shape[axis], length);
+    let nearest: Vec<i32> = (0..from).map(|i| (i * length / from) as i32).collect();
+    let nearest = Tensor::<B, 1, Int>::from_ints(nearest.as_slice(), &device);
+    let sums = Tensor::<B, 4>::zeros(shape, &device).cast(grad.dtype());
+    sums.select_assign(axis, nearest, grad, IndexingUpdateOp::Add)
 }
 
 pub(crate) fn forward<B: DetectionBackend>(
@@ -108,7 +152,8 @@ fn x_grad<B: DetectionBackend>(
     if !is_sparse {
         return B::conv2d_x_backward(x, weight, grad, options);
     }
-    // burn-cubecl 0.21 gets this gradient wrong. Only one pixel of each stride goes into an output: those are
+    // burn-cubecl 0.21 gets this gradient wrong: its `conv_transpose2d_direct_kernel` sums over no outputs at all
+    // where a stride is larger than the window. Only one pixel of each stride goes into an output: those are
     // computed as without a stride, and the others get a zero.
     let [stride_y, stride_x] = options.stride;
     let [n, c, height, width] = tensor::<B, 4>(x).dims();
@@ -192,6 +237,20 @@ mod tests {
             let [found, expected] =
                 [found, expected].map(|output| tensor::<Flex, 4>(output).into_data());
             found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
+        }
+    }
+
+    /// Burn's gradient, which is right on Flex.
+    #[test]
+    fn gradients_of_upsampling_are_burns() {
+        for (from, to) in [([4, 5], [8, 10]), ([2, 3], [3, 5]), ([6, 6], [4, 3])] {
+            let x = || primitive(random([2, 3, from[0], from[1]]));
+            let grad = primitive(random([2, 3, to[0], to[1]]));
+            let expected = interpolate_backward::<Flex>(x(), grad.clone());
+            let found = nearest_backward::<Flex>(x(), grad);
+            let [found, expected] =
+                [found, expected].map(|grad| tensor::<Flex, 4>(grad).into_data());
+            found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-6));
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn checks<B: DetectionBackend>() -> Vec<Named<B>> {
 }
 
 /// Values between 0 and 1, distinct enough, always the same.
-fn noise(count: usize, seed: u32) -> Vec<f32> {
+pub(crate) fn noise(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -50,7 +50,7 @@ fn boxes(count: usize, [height, width]: [f32; 2], seed: u32) -> Vec<f32> {
     noise(count * 4, seed).chunks(4).flat_map(corner).collect()
 }
 
-fn tensor<B: Backend, const D: usize>(
+pub(crate) fn tensor<B: Backend, const D: usize>(
     values: &[f32],
     shape: [usize; D],
     device: &B::Device,

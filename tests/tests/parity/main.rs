@@ -11,6 +11,8 @@
 
 mod branches;
 mod freeze;
+#[cfg(any(feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+mod gradients;
 mod half;
 mod kernels;
 mod models;
@@ -90,12 +92,9 @@ impl<B: Backend> Check<B> {
 /// How much of whole detectors a backend is checked with, so that it takes minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Extent {
-    /// Detections of small ones. WGPU gets no further: from the input of the pyramid's coarsest level on, gradients
-    /// are wrong there (`training::train_mask` shows it), so whole detectors must not be trained on it.
-    #[cfg_attr(not(feature = "wgpu"), expect(dead_code))]
-    Detections,
-    /// Training steps of small ones, too.
-    Training,
+    /// Detections and training steps of small ones.
+    #[cfg_attr(not(any(feature = "ndarray", feature = "wgpu")), expect(dead_code))]
+    Small,
     /// Every detection and every training step.
     All,
 }
@@ -212,7 +211,12 @@ fn modules<B: DetectionBackend>(extent: Extent) -> Modules<B> {
 /// What a backend other than the reference is checked for.
 #[cfg(any(feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 fn others<B: DetectionBackend>() -> Modules<B> {
-    vec![("steps", steps::checks::<B>())]
+    let gradients = gradients::checks::<B>().into_iter();
+    let gradients = gradients.map(|(name, run)| Check::new(name, run));
+    vec![
+        ("gradients", gradients.collect()),
+        ("steps", steps::checks::<B>()),
+    ]
 }
 
 fn main() -> ExitCode {
@@ -225,14 +229,14 @@ fn main() -> ExitCode {
     };
     suite.add::<backends::Flex>("flex", Extent::All, |_| Default::default(), Vec::new);
     #[cfg(feature = "ndarray")]
-    suite.add::<backends::NdArray>("ndarray", Extent::Training, |_| Default::default(), others);
+    suite.add::<backends::NdArray>("ndarray", Extent::Small, |_| Default::default(), others);
     #[cfg(feature = "wgpu")]
     let wgpu_device = |number: Option<usize>| match number {
         Some(number) => rcnn_burn::ops::wgpu_device(number).unwrap_or_default(),
         None => Default::default(),
     };
     #[cfg(feature = "wgpu")]
-    suite.add::<backends::Wgpu>("wgpu", Extent::Detections, wgpu_device, || {
+    suite.add::<backends::Wgpu>("wgpu", Extent::Small, wgpu_device, || {
         let mut modules = others();
         modules.push(("readbacks", readbacks::checks()));
         modules

@@ -55,6 +55,21 @@ impl<B: DetectionBackend> Backward<B, 1> for RoiPool {
 }
 
 #[derive(Debug)]
+struct InterpolateNearest;
+
+impl<B: DetectionBackend> Backward<B, 1> for InterpolateNearest {
+    /// Input.
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let x = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+            B::interpolate_nearest_backward(x, grad)
+        });
+    }
+}
+
+#[derive(Debug)]
 struct ChannelAffine;
 
 impl<B: DetectionBackend> Backward<B, 3> for ChannelAffine {
@@ -138,6 +153,15 @@ impl<B: DetectionBackend, C: CheckpointStrategy> DetectionBackend for Autodiff<B
                 let maps = maps.into_iter().map(|map| map.primitive);
                 Self::from_inner(B::concat_channels(maps.collect()))
             }
+        }
+    }
+
+    fn interpolate_nearest(x: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self> {
+        let output = B::interpolate_nearest(x.primitive.clone(), size);
+        let ops = InterpolateNearest.prepare::<C>([x.node]);
+        match ops.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(x.primitive, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
 

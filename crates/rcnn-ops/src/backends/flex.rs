@@ -48,6 +48,13 @@ impl DetectionBackend for Flex {
         arena::tensor(output, [3, fit.padded.height, fit.padded.width])
     }
 
+    fn interpolate_nearest_backward(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        crate::convolution::interpolate_backward::<Self>(x, grad)
+    }
+
     fn channel_affine(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,

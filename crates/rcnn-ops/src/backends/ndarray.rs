@@ -56,6 +56,13 @@ impl DetectionBackend for NdArray {
         Self::linear(x, weight, bias)
     }
 
+    fn interpolate_nearest_backward(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        convolution::interpolate_backward::<Self>(x, grad)
+    }
+
     fn channel_affine(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
