@@ -209,6 +209,10 @@ def roi_pooling():
         common = {"output_size": size, "spatial_scale": scale}
         put_pool(f"roi_pool/{name}", ops.roi_pool, common, x, rois)
         for ratio, aligned in itertools.product((-1, 0, 1, 2, 3), (False, True)):
+            # The large boxes take thousands of samples a bin: of the adaptive ratio, which is whatever is not
+            # positive, one case for each size, and one more.
+            if ratio == 0 and scale == 1 or ratio == -1 and name != "1x1_scale1":
+                continue
             case = f"roi_align/{name}_ratio{ratio}{'_aligned' if aligned else ''}"
             # torchvision's CPU kernel raises on a roi reversed along one side only, if aligned and adaptive.
             taken = rois[torch.arange(len(rois)) != HALF_REVERSED] if aligned and ratio <= 0 else rois

@@ -38,7 +38,7 @@ const CASES: [(&str, usize); 18] = [
     ("resize_boxes", 3),
     ("resize_nearest", 4),
     ("resize_size", 2),
-    ("roi_align", 84),
+    ("roi_align", 68),
     ("roi_pool", 12),
 ];
 

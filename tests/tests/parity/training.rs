@@ -168,7 +168,8 @@ pub(crate) fn check_step<B: DetectionBackend>(
     assert_losses("", &losses, &case["losses"]);
 
     let gradients = GradientsParams::from_grads(total.backward(), &model);
-    let found = state_dict(&model.valid().map(&mut Gradients(gradients)));
+    let mut gradients = Gradients(gradients);
+    let found = state_dict(&model.valid().map(&mut gradients));
     let expected: BTreeMap<String, f64> =
         serde_json::from_value(case["gradient_norms"].clone()).expect("norms");
     let thawed = thawed(case, &model);
@@ -207,14 +208,15 @@ pub(crate) fn check_step<B: DetectionBackend>(
         fixture.assert_sampled_values(&name, &values, 1e-4);
     }
     if let Some(expected) = case["losses_of_steps"].as_array() {
-        descend(case, model, &images, &targets, expected);
+        descend(case, model, gradients.0, &images, &targets, expected);
     }
 }
 
-/// Compares the losses before each of some steps of SGD.
+/// Compares the losses after each of some steps of SGD, of which the first takes these gradients.
 fn descend<B: DetectionBackend>(
     case: &Value,
     mut model: Model<B>,
+    mut gradients: GradientsParams,
     images: &[Tensor<Autodiff<B>, 3>],
     targets: &[Instances],
     expected: &[Value],
@@ -224,17 +226,24 @@ fn descend<B: DetectionBackend>(
     let momentum = momentum.with_momentum(sgd["momentum"].as_f64().expect("a number"));
     let rate = sgd["lr"].as_f64().expect("a number");
     let mut optimizer = SgdConfig::new().with_momentum(Some(momentum)).init();
-    let [first, .., last] = expected else {
-        panic!("few steps");
+    let [first, further @ ..] = expected else {
+        panic!("no steps");
     };
-    assert_ne!(first, last, "nothing is learnt");
-    for (i, expected) in expected.iter().enumerate() {
+    // Without the second update momentum would not show.
+    assert!(
+        further.len() > 1 && further.last() != Some(first),
+        "nothing is learnt"
+    );
+    for (i, expected) in further.iter().enumerate() {
+        model = optimizer.step(rate, model, gradients);
         let losses = model
             .losses(images, targets, &mut Subsample::<StdRng>::First)
             .expect("images");
-        assert_losses(&format!("step {i}: "), &losses, expected);
-        let gradients = GradientsParams::from_grads(losses.total().backward(), &model);
-        model = optimizer.step(rate, model, gradients);
+        assert_losses(&format!("after {} steps: ", i + 1), &losses, expected);
+        if i + 1 == further.len() {
+            break;
+        }
+        gradients = GradientsParams::from_grads(losses.total().backward(), &model);
     }
 }
 
