@@ -8,12 +8,13 @@ pub(crate) mod torch_objects;
 mod vm;
 pub(crate) mod walk;
 
+use std::collections::HashMap;
 use std::ops::Index;
 
 use vm::Machine;
 
 /// The place of a value in its [`Pickle`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Id(u32);
 
 /// One value, its parts being other values of the same [`Pickle`].
@@ -67,6 +68,7 @@ pub(crate) enum PickleError {
 #[derive(Debug)]
 pub(crate) struct Pickle<'a> {
     values: Vec<Value<'a>>,
+    states: HashMap<Id, Id>,
     /// The value that the whole pickle stands for.
     pub(crate) root: Id,
     /// How many bytes it took; others may follow.
@@ -90,12 +92,18 @@ impl<'a> Pickle<'a> {
             root,
             length: machine.at,
             values: machine.values,
+            states: machine.states,
         })
     }
 
     /// All values, in the order in which they came to be.
     pub(crate) fn values(&self) -> impl Iterator<Item = &Value<'a>> {
         self.values.iter()
+    }
+
+    /// The attributes that a dict has besides its entries, as another dict.
+    pub(crate) fn attributes(&self, dict: Id) -> Option<Id> {
+        self.states.get(&dict).copied()
     }
 
     pub(crate) fn str(&self, id: Id) -> Option<&'a str> {

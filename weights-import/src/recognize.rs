@@ -175,9 +175,10 @@ fn box_head(shapes: &Shapes, channels: usize) -> Result<(BoxHeadConfig, usize), 
         ));
     };
     let channels = conv_layers.last().copied().unwrap_or(channels);
+    let norm = format!("{head}.0.1");
     let norm = shapes
-        .has(&format!("{head}.0.1.weight"))
-        .then_some((NormKind::BatchNorm2d, 1e-5));
+        .has(&format!("{norm}.weight"))
+        .then(|| shapes.norm(&norm).or(NormKind::BatchNorm2d, 1e-5));
     Ok((
         BoxHeadConfig::ConvFc {
             conv_layers,

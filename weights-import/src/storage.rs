@@ -7,6 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{BoolStore, Bytes, DType, TensorData};
 use bytemuck::Pod;
 use rayon::prelude::*;
+use rcnn_backbone::NormFacts;
 
 use crate::error::CheckpointError;
 use crate::source::Source;
@@ -72,6 +73,8 @@ pub struct StoredTensor {
     /// Size and stride, both in elements, of the dimensions with more than one element, joined where they can be.
     layout: Vec<(usize, usize)>,
     checksum: Option<Checksum>,
+    /// Of a norm's running variance: what torch wrote of the norm besides its tensors.
+    pub(crate) norm: NormFacts,
 }
 
 /// TensorFlow's checksum of all bytes of a tensor.
@@ -116,6 +119,7 @@ impl StoredTensor {
             start: 0,
             layout: joined([(count, 1)]),
             checksum: None,
+            norm: NormFacts::default(),
         })
     }
 
@@ -153,6 +157,7 @@ impl StoredTensor {
             start: 0,
             layout,
             checksum: None,
+            norm: NormFacts::default(),
         }
     }
 
@@ -219,6 +224,7 @@ impl StoredTensor {
             start,
             layout,
             checksum: None,
+            norm: NormFacts::default(),
         })
     }
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use rcnn_backbone::{AnyBackbone, Backbone, Shapes, Stage};
+use rcnn_backbone::{
+    AnyBackbone, Backbone, BackboneConfig, NormFacts, NormKind, Shapes, Stage,
+};
 use rcnn_detector::surgery::SurgeryError;
 use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_files::WriteError;
@@ -404,7 +406,12 @@ fn recognized(
     };
     let shapes = shapes(tensors);
     let mut config = match recognize(&shapes).map_err(unrecognized)? {
-        Recognized::Detector(config) => overridden(path, &config, overrides)?,
+        Recognized::Detector(config) => {
+            if !overrides.contains_key("backbone") {
+                warn_of_assumed_norms(path, &shapes, &config.backbone);
+            }
+            overridden(path, &config, overrides)?
+        }
         Recognized::Classifier(arch) => {
             return Err(WeightsError::Classifier {
                 path: path.into(),
@@ -417,11 +424,38 @@ fn recognized(
     Ok(config)
 }
 
+/// Warns where nothing tells the kind of the norms, and their epsilon hangs on it.
+fn warn_of_assumed_norms(path: &Path, shapes: &Shapes, assumed: &BackboneConfig) {
+    let backbone = shapes.within("backbone");
+    let norms = backbone.names().filter_map(|name| {
+        let name = name.strip_suffix(".running_var")?;
+        let (kind, eps) = (Some(NormKind::FrozenBatchNorm2d), None);
+        let is_unknown = backbone.norm(name) == NormFacts::default();
+        is_unknown.then(|| (name.to_string(), NormFacts { kind, eps }))
+    });
+    let frozen: Vec<_> = norms.collect();
+    let frozen = BackboneConfig::recognize(&backbone.with_norms(frozen));
+    let eps = |config: &BackboneConfig| Some(config.architecture()?.norm_eps());
+    if let (Some(Ok(frozen)), Some(assumed_eps)) = (frozen, eps(assumed))
+        && let Some(frozen_eps) = eps(&frozen)
+        && frozen_eps != assumed_eps
+    {
+        tracing::warn!(
+            "{}: norms without num_batches_tracked are taken as the BatchNorm2d of torchvision's {assumed}, with an epsilon \
+             of {assumed_eps:?}; if they were FrozenBatchNorm2d, pass --config FILE (Weights::open_with) with \
+             {{\"backbone\": {{\"norm_eps\": {frozen_eps:?}}}}}",
+            path.display()
+        );
+    }
+}
+
 fn shapes(tensors: &[(String, StoredTensor)]) -> Shapes {
-    let tensors = tensors.iter();
-    tensors
-        .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
-        .collect()
+    let shape = |(name, tensor): &(String, StoredTensor)| (name.clone(), tensor.shape.clone());
+    let norm = |(name, tensor): &(String, StoredTensor)| {
+        Some((name.strip_suffix(".running_var")?.to_string(), tensor.norm))
+    };
+    let shapes: Shapes = tensors.iter().map(shape).collect();
+    shapes.with_norms(tensors.iter().filter_map(norm))
 }
 
 /// Names the classes of a model that has as many as COCO, where nothing else does.

@@ -1,6 +1,6 @@
 """Writes the checkpoints in fixtures/ and expected.json, which says what torch itself reads from them.
 
-Run with torch and safetensors installed: python make_fixtures.py
+Run with torch, torchvision and safetensors installed: python make_fixtures.py
 """
 
 import argparse
@@ -9,11 +9,18 @@ import enum
 import json
 import pickle
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models import mobilenet_v3_small
+from torchvision.models.detection import FasterRCNN, fasterrcnn_mobilenet_v3_large_fpn
+from torchvision.models.detection._utils import overwrite_eps
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 HERE = Path(__file__).parent / "fixtures"
 EXPECTED = {}
@@ -93,6 +100,54 @@ def save(name, value, refused=False, read=None, **options):
     if not refused:
         expect(f"{name}.pth", "PyTorch zip", read or value)
         expect(f"{name}_legacy.pth", "PyTorch legacy", read or value)
+
+
+def norms():
+    """Detectors whose norms no counter tells of, and what torch has for the body's: files of names and shapes, zipped."""
+    folder = HERE / "norms"
+    folder.mkdir(exist_ok=True)
+    anchors = AnchorGenerator(((32, 64, 128, 256, 512),), ((0.5, 1.0, 2.0),))
+
+    def features(**options):
+        backbone = mobilenet_v3_small(**options).features
+        backbone.out_channels = 576
+        pool = MultiScaleRoIAlign(["0"], 7, 2)
+        return FasterRCNN(backbone, 2, rpn_anchor_generator=anchors, box_roi_pool=pool)
+
+    def resnet(eps):
+        model = FasterRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None), 2)
+        overwrite_eps(model, eps)
+        return model
+
+    found = {}
+
+    def write(name, model, whole=False):
+        zero = torch.zeros(1)
+        if whole:
+            for module in model.modules():
+                for key, value in module._parameters.items():
+                    module._parameters[key] = None if value is None else nn.Parameter(zero.expand(value.shape))
+                for key, value in module._buffers.items():
+                    module._buffers[key] = zero.expand(value.shape)
+        else:
+            state = model.state_dict()
+            for key in list(state):
+                if key.endswith("num_batches_tracked"):
+                    del state[key]
+                else:
+                    state[key] = zero.expand(state[key].shape)
+        torch.save(model if whole else state, HERE / "raw.pth")
+        repack("raw.pth", f"norms/{name}.pth", zipfile.ZIP_DEFLATED)
+        (HERE / "raw.pth").unlink()
+        norm = next(m for m in model.backbone.modules() if isinstance(m, (nn.BatchNorm2d, FrozenBatchNorm2d)))
+        found[name] = [type(norm).__name__, norm.eps]
+
+    write("stripped", features())
+    write("frozen", features(norm_layer=FrozenBatchNorm2d))
+    write("stripped_fpn", fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None))
+    write("whole", features(norm_layer=partial(FrozenBatchNorm2d, eps=1e-3)), whole=True)
+    write("whole_fpn", resnet(0.0), whole=True)
+    (folder / "norms.json").write_text(json.dumps(found) + "\n")
 
 
 def no_source(_):
@@ -216,6 +271,7 @@ def main():
     # The file lays its tensors out by falling alignment, then by name.
     expect("small.safetensors", "safetensors", {k: tensors[k] for k in ["n", "b.weight", "a.bias"]}, metadata)
 
+    norms()
     (HERE / "expected.json").write_text(json.dumps(EXPECTED, indent=None, separators=(",", ":")) + "\n")
 
 

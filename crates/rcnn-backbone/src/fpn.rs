@@ -158,9 +158,10 @@ impl FpnConfig {
     pub(crate) fn recognize(fpn: &Shapes, body: &str, stages: &[Stage]) -> Result<Self, String> {
         let mut config = Self {
             returned_stages: Vec::new(),
+            // torchvision freezes none of these.
             norm: fpn
                 .has("inner_blocks.0.1.weight")
-                .then(|| (fpn.norm("inner_blocks.0.1"), 1e-5)),
+                .then(|| fpn.norm("inner_blocks.0.1").or(NormKind::BatchNorm2d, 1e-5)),
             ..Self::default()
         };
         // From the last level back, as several stages may have as many channels.

@@ -44,7 +44,7 @@ pub use norm::{BatchNorm2d, BatchNorm2dConfig, Norm, NormKind};
 pub use parameters::{NamedParameter, named_parameters};
 pub use resnet::{ResNet, ResNetArch, ResNetConfig, ResNetFpnConfig};
 pub use sequential::{Sequential, SequentialArch, SequentialConfig};
-pub use shapes::Shapes;
+pub use shapes::{NormFacts, Shapes};
 pub use stage::{Block, BlockState, Stage};
 pub use vgg::VggArch;
 

@@ -10,6 +10,24 @@ pub struct Shapes {
     /// The module that the names are in, with a dot after it; empty for the whole network.
     prefix: String,
     shapes: IndexMap<String, Vec<usize>>,
+    /// By the norm's name.
+    norms: IndexMap<String, NormFacts>,
+}
+
+/// What a checkpoint tells of a norm.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct NormFacts {
+    /// Frozen or trainable.
+    pub kind: Option<NormKind>,
+    /// Added to the variance.
+    pub eps: Option<f64>,
+}
+
+impl NormFacts {
+    /// Kind and epsilon, those that torchvision's builders have there being given.
+    pub fn or(self, kind: NormKind, eps: f64) -> (NormKind, f64) {
+        (self.kind.unwrap_or(kind), self.eps.unwrap_or(eps))
+    }
 }
 
 impl FromIterator<(String, Vec<usize>)> for Shapes {
@@ -17,19 +35,29 @@ impl FromIterator<(String, Vec<usize>)> for Shapes {
         Self {
             prefix: String::new(),
             shapes: shapes.into_iter().collect(),
+            norms: IndexMap::new(),
         }
     }
 }
 
 impl Shapes {
+    /// Adds what is known of norms beyond their tensors, by the norms' names.
+    pub fn with_norms(mut self, norms: impl IntoIterator<Item = (String, NormFacts)>) -> Self {
+        self.norms.extend(norms);
+        self
+    }
+
     /// The tensors of a module, by their names in it.
     pub fn within(&self, module: &str) -> Self {
         let inside = |name: &str| Some(name.strip_prefix(module)?.strip_prefix('.')?.to_string());
         let shapes = self.shapes.iter();
         let shapes = shapes.filter_map(|(name, shape)| Some((inside(name)?, shape.clone())));
+        let norms = self.norms.iter();
+        let norms = norms.filter_map(|(name, facts)| Some((inside(name)?, *facts)));
         Self {
             prefix: self.path(module) + ".",
             shapes: shapes.collect(),
+            norms: norms.collect(),
         }
     }
 
@@ -86,11 +114,15 @@ impl Shapes {
         (0..).take_while(|&i| self.has(&name(i))).count()
     }
 
-    /// The kind of a norm: only a trainable one counts batches.
-    pub fn norm(&self, module: &str) -> NormKind {
+    /// What is known of a norm. Only a trainable one counts batches, but its counter may have been left out of the file.
+    pub fn norm(&self, module: &str) -> NormFacts {
+        let known = self.norms.get(module).copied().unwrap_or_default();
         match self.has(&format!("{module}.num_batches_tracked")) {
-            true => NormKind::BatchNorm2d,
-            false => NormKind::FrozenBatchNorm2d,
+            true => NormFacts {
+                kind: Some(NormKind::BatchNorm2d),
+                ..known
+            },
+            false => known,
         }
     }
 }

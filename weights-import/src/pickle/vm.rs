@@ -12,6 +12,8 @@ pub(super) struct Machine<'a> {
     /// How many bytes have been read.
     pub(super) at: usize,
     pub(super) values: Vec<Value<'a>>,
+    /// The states of dicts.
+    pub(super) states: HashMap<Id, Id>,
     stack: Vec<Id>,
     /// Heights of the stack at the open marks.
     marks: Vec<usize>,
@@ -26,6 +28,7 @@ impl<'a> Machine<'a> {
             bytes,
             at: 0,
             values: vec![],
+            states: HashMap::new(),
             stack: vec![],
             marks: vec![],
             memo: HashMap::new(),
@@ -376,12 +379,14 @@ impl<'a> Machine<'a> {
             .collect()
     }
 
-    /// An object's state. That of a dict is what torch hangs on a state dict (`_metadata`), and not needed.
+    /// An object's state. That of a dict is what torch hangs on a state dict (`_metadata`).
     fn build(&mut self) -> Result<(), PickleError> {
         let state = self.pop()?;
         let target = self.top()?;
-        if let Value::Object(object) = self.value(target) {
-            object.state = Some(state);
+        match self.value(target) {
+            Value::Object(object) => object.state = Some(state),
+            Value::Dict(_) => drop(self.states.insert(target, state)),
+            _ => {}
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use rcnn_backbone::{NormFacts, NormKind};
+
 use crate::checkpoint::Contents;
 use crate::error::CheckpointError;
 use crate::source::Source;
@@ -81,14 +83,17 @@ struct Walk<'w, 'a> {
     contents: Contents,
 }
 
-impl<'a> Walk<'_, 'a> {
+impl<'w, 'a> Walk<'w, 'a> {
     fn visit(&mut self, id: Id, depth: usize) -> Result<(), CheckpointError> {
         let pickle = self.tensors.pickle;
         if depth == MAX_DEPTH {
             return Err(self.corrupt(format!("dicts nested more than {MAX_DEPTH} deep")));
         }
         match &pickle[id] {
-            Value::Dict(items) => self.visit_items(items, depth),
+            Value::Dict(items) => {
+                self.visit_items(items, depth)?;
+                self.visit_metadata(id)
+            }
             Value::Tuple(parts) | Value::List(parts) => parts
                 .iter()
                 .enumerate()
@@ -137,10 +142,17 @@ impl<'a> Walk<'_, 'a> {
                 _ => {}
             }
         }
+        let class = self.class_name(object.callable);
+        let eps = state.get("eps").map(|&eps| &pickle[eps]);
+        if let (Some(norm), Some(&Value::Float(eps))) = (self.norm(""), eps) {
+            norm.eps = Some(eps);
+            if class.ends_with(".FrozenBatchNorm2d") {
+                norm.kind = Some(NormKind::FrozenBatchNorm2d);
+            }
+        }
         self.visit_items(items("_modules"), depth)?;
         self.in_module = !is_outermost;
         if is_outermost && before == (self.contents.tensors.len(), self.contents.notes.len()) {
-            let class = self.class_name(object.callable);
             // A loss function is no loss.
             if !class.starts_with("torch.nn.") {
                 self.contents.note(format!(
@@ -152,6 +164,49 @@ impl<'a> Walk<'_, 'a> {
             self.module.get_or_insert(class);
         }
         Ok(())
+    }
+
+    /// Notes what a state dict tells of its norms besides their tensors: the versions of their classes.
+    fn visit_metadata(&mut self, dict: Id) -> Result<(), CheckpointError> {
+        let pickle = self.tensors.pickle;
+        let Some(attributes) = pickle.attributes(dict) else {
+            return Ok(());
+        };
+        let Some(Value::Dict(modules)) = self.entry(attributes, "_metadata")? else {
+            return Ok(());
+        };
+        self.step(modules.len())?;
+        for &(module, about) in modules {
+            let kind = match self.entry(about, "version")? {
+                Some(Value::Int(1)) => NormKind::FrozenBatchNorm2d,
+                Some(Value::Int(2)) => NormKind::BatchNorm2d,
+                _ => continue,
+            };
+            if let Some(norm) = pickle.str(module).and_then(|module| self.norm(module)) {
+                norm.kind = Some(kind);
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry called `name`, if it is a dict that has one.
+    fn entry(&mut self, dict: Id, name: &str) -> Result<Option<&'w Value<'a>>, CheckpointError> {
+        let pickle = self.tensors.pickle;
+        let Value::Dict(items) = &pickle[dict] else {
+            return Ok(None);
+        };
+        self.step(items.len())?;
+        let mut items = items.iter();
+        let value = items.find(|(key, _)| pickle.str(*key) == Some(name));
+        Ok(value.map(|&(_, value)| &pickle[value]))
+    }
+
+    /// What is known of the norm of that name, relative to where the walk is; none if there is no such norm.
+    fn norm(&mut self, module: &str) -> Option<&mut NormFacts> {
+        let path = [self.name.as_str(), module, "running_var"];
+        let path: Vec<&str> = path.into_iter().filter(|part| !part.is_empty()).collect();
+        let tensor = self.contents.tensors.get_mut(&path.join("."))?;
+        Some(&mut tensor.norm)
     }
 
     fn visit_items(&mut self, items: &[(Id, Id)], depth: usize) -> Result<(), CheckpointError> {

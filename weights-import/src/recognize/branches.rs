@@ -1,6 +1,6 @@
 //! The mask and the keypoint branch of a detector, by their tensors.
 
-use rcnn_backbone::Shapes;
+use rcnn_backbone::{NormKind, Shapes};
 use rcnn_roi::{KeypointConfig, MaskConfig};
 
 /// The mask branch, where there is one.
@@ -22,7 +22,7 @@ pub(super) fn mask(shapes: &Shapes) -> Result<Option<MaskConfig>, String> {
         layers: layers.collect::<Result<_, _>>()?,
         norm: shapes
             .has(&format!("{norm}.running_var"))
-            .then(|| (shapes.norm(&norm), NORM_EPS)),
+            .then(|| shapes.norm(&norm).or(NormKind::BatchNorm2d, NORM_EPS)),
         dim_reduced: match shapes.get(&logits) {
             Some(&[_, inputs, 1, 1]) => inputs,
             _ => return Err(format!("{logits} is not a 1x1 convolution")),

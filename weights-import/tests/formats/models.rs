@@ -1,5 +1,6 @@
 //! Weights of detectors recognised by names and shapes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rcnn_backbone::{
@@ -10,6 +11,8 @@ use rcnn_detector::{FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_ops::backend_types::{Flex, FlexDevice};
 use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig};
 use weights_import::{Checkpoint, LoadReport, Weights, parameter_shapes};
+
+use super::fixture;
 
 pub(crate) const DEVICE: FlexDevice = FlexDevice;
 
@@ -310,6 +313,52 @@ fn a_module_around_the_backbone_is_looked_through() {
             own.sort();
             assert!(names.into_iter().eq(&own), "{name} in {module}");
         }
+    }
+}
+
+/// Norms without counters were all taken as frozen, and those of a MobileNetV3 without a pyramid had their epsilon.
+#[test]
+fn norms_whose_counters_were_left_out_keep_torchvisions_epsilon() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stripped.safetensors");
+    for (name, kind, eps) in [
+        ("mobilenet_v3_large_features", NormKind::BatchNorm2d, 1e-3),
+        ("mobilenet_v3_small_features", NormKind::BatchNorm2d, 1e-3),
+        ("mobilenet_v3_large", NormKind::FrozenBatchNorm2d, 1e-5),
+        ("mobilenet_v2", NormKind::BatchNorm2d, 1e-5),
+        ("vgg11_bn", NormKind::BatchNorm2d, 1e-5),
+        ("resnet18", NormKind::FrozenBatchNorm2d, 1e-5),
+        ("maskrcnn_resnet50_fpn_v2", NormKind::BatchNorm2d, 1e-5),
+    ] {
+        let mut expected = match BackboneConfig::named(name) {
+            Ok(backbone) => FasterRcnnConfig::usual(backbone, 3),
+            Err(_) => FasterRcnnConfig::named(name, 3).expect(name),
+        };
+        let mut shapes = torch_shapes(&expected);
+        shapes.retain(|(name, _)| !name.ends_with(".num_batches_tracked"));
+        write_shapes(&path, &shapes);
+        let found = Weights::open(&path).expect("a detector").config;
+        let network = expected.backbone.architecture_mut().expect(name);
+        network.set_norm(kind);
+        network.set_norm_eps(eps);
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+/// torch says in a state dict of which version each module's class is, and a module that was pickled whole has its
+/// epsilon; neither was read.
+#[test]
+fn torch_tells_of_norms_without_counters_what_they_are() {
+    let expected: BTreeMap<String, (NormKind, f64)> = {
+        let json = std::fs::read_to_string(fixture("norms/norms.json")).expect("a file");
+        serde_json::from_str(&json).expect("kinds and epsilons")
+    };
+    assert_eq!(expected.len(), 5);
+    for (name, (kind, eps)) in expected {
+        let found = Weights::open(fixture(&format!("norms/{name}.pth"))).expect(&name);
+        let backbone = serde_json::to_value(&found.config.backbone).expect("JSON");
+        assert_eq!(backbone["norm"], format!("{kind:?}"), "{name}");
+        assert_eq!(backbone["norm_eps"], eps, "{name}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! A ResNet recognised by the names and shapes of its tensors.
 
 use super::{ResNetArch, ResNetConfig, ResNetFpnConfig};
-use crate::{FpnConfig, Shapes};
+use crate::{FpnConfig, NormKind, Shapes};
 
 /// The parts of the image classifier.
 pub(crate) const CLASSIFIER_MODULES: [&str; 7] =
@@ -19,10 +19,11 @@ impl ResNetFpnConfig {
         let body = shapes.within("body");
         body.has("conv1.weight").then(|| {
             let arch = recognize_arch(&body)?;
+            let (norm, norm_eps) = body.norm("bn1").or(usual_norm(shapes), Self::default().norm_eps);
             let whole = ResNetConfig {
                 arch,
-                norm: body.norm("bn1"),
-                norm_eps: Self::default().norm_eps,
+                norm,
+                norm_eps,
                 stages: 4,
                 dropped_stages: Vec::new(),
                 dropped_blocks: Vec::new(),
@@ -31,7 +32,8 @@ impl ResNetFpnConfig {
             let fpn = FpnConfig::recognize(&shapes.within("fpn"), arch.name(), &whole.stages())?;
             Ok(Self {
                 arch,
-                norm: whole.norm,
+                norm,
+                norm_eps,
                 returned_layers: fpn.returned_stages,
                 out_channels: fpn.out_channels,
                 inner_channels: fpn.inner_channels,
@@ -39,6 +41,16 @@ impl ResNetFpnConfig {
                 ..Default::default()
             })
         })
+    }
+}
+
+/// The kind of the body's norms where nothing tells it: torchvision freezes them, but not under a pyramid with norms of
+/// its own, whose counters are then left out too.
+fn usual_norm(backbone: &Shapes) -> NormKind {
+    let norm = "fpn.inner_blocks.0.1";
+    match backbone.has(&format!("{norm}.weight")) && backbone.norm(norm).kind.is_none() {
+        true => NormKind::BatchNorm2d,
+        false => NormKind::FrozenBatchNorm2d,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::network::Network;
 use super::{SequentialArch, SequentialConfig};
-use crate::{FpnConfig, NormKind, Shapes};
+use crate::{FpnConfig, NormFacts, NormKind, Shapes};
 
 /// The name of the classifier whose tensors these are; nothing where they are of another family.
 pub(crate) fn recognize_classifier<A: SequentialArch>(
@@ -29,7 +29,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
     fn recognize_fpn(backbone: &Shapes, body: &Shapes) -> Result<Self, String> {
         let (arch, _) = recognize_arch::<A>(body)?;
         let mut whole = Self::with_fpn(arch);
-        whole.norm = norm(body, arch).unwrap_or(whole.norm);
+        (whole.norm, whole.norm_eps) = norm(body, arch).or(whole.norm, whole.norm_eps);
         let mut stages = whole.network().stages;
         for stage in &mut stages {
             // The body ends with the last stage that the pyramid takes.
@@ -52,11 +52,12 @@ impl<A: SequentialArch> SequentialConfig<A> {
     fn recognize_features(body: &Shapes) -> Result<Self, String> {
         let (arch, places) = recognize_arch::<A>(body)?;
         let mut config = Self::features(arch);
-        config.norm = norm(body, arch).unwrap_or(config.norm);
-        if config.norm == NormKind::FrozenBatchNorm2d {
-            // torchvision puts these in with their own epsilon.
+        let found = norm(body, arch);
+        if found.kind == Some(NormKind::FrozenBatchNorm2d) {
+            // The classifier was then built with these, which have an epsilon of their own.
             (config.norm_eps, config.norm_momentum) = (1e-5, 0.1);
         }
+        (config.norm, config.norm_eps) = found.or(config.norm, config.norm_eps);
         // Layers without weights, as the pooling at the end of a VGG, leave no trace: the stage is then taken whole.
         let cuts = [false, true].into_iter().flat_map(|trimmed| {
             let stages = 0..arch.stages().len();
@@ -77,13 +78,14 @@ impl<A: SequentialArch> SequentialConfig<A> {
     }
 }
 
-/// The kind of the norms, if there are any.
-fn norm<A: SequentialArch>(body: &Shapes, arch: A) -> Option<NormKind> {
+/// What is known of the norms, if there are any.
+fn norm<A: SequentialArch>(body: &Shapes, arch: A) -> NormFacts {
     let network = SequentialConfig::features(arch).network();
     let layers = network.layers.iter().enumerate();
     let mut norms =
         layers.filter_map(|(place, layer)| Some(format!("{place}{}", layer.spec.norm()?)));
-    norms.next().map(|name| body.norm(&name))
+    let first = norms.next().map(|name| body.norm(&name));
+    first.unwrap_or_default()
 }
 
 /// Number of layers with weights.
