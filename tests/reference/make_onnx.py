@@ -24,6 +24,7 @@ BATCHES = {
     "fixed": [[0, 1]],
     "gather": [[3]],
     "roi_pool": [[0], [1, 2, 3]],
+    "keypoints": [[0, 1], [2, 3], [4]],
     "tensorflow2018": [[0], [1], [2], [3]],
     "tensorflow2019": [[0, 1]],
 }

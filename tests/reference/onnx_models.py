@@ -5,7 +5,8 @@
     python onnx_models.py --rcnn ../../target/release/rcnn ../../weights-import/tests/fixtures/tensorflow/2018
 
 A model is a file or a name that ``rcnn`` takes, or one of full size whose weights follow the rule of synthetic.py:
-``maskrcnn`` and ``keypointrcnn`` (R50-FPN), and ``vgg16``, the paper's detector with RoIPool. Pictures are the batches of
+``maskrcnn`` and ``keypointrcnn`` (R50-FPN), ``resnet50_v2``, ``mobilenet_320``, and ``vgg16``, the paper's detector with
+RoIPool. Pictures are the batches of
 onnx_compare.py and larger ones: mixed and odd sizes, blank ones, some a few pixels high, whose boxes are narrower than 4 px.
 
 Where detections differ (by 0.05 px in a box or a keypoint, 1e-3 in a score, more than one in a thousand pixels of the masks,
@@ -53,8 +54,8 @@ def vgg16():
     return {name: synthetic.weight(name, tuple(shape), gained.get(name, 1.0)) for name, shape in shapes.items()}
 
 
-def filled(build, **options):
-    return synthetic.fill(build(weights=None, weights_backbone=None).eval(), gains(fpn=HIGH, **options)).state_dict()
+def filled(build, fpn=HIGH, **options):
+    return synthetic.fill(build(weights=None, weights_backbone=None).eval(), gains(fpn=fpn, **options)).state_dict()
 
 
 BUILT = {
@@ -65,6 +66,16 @@ BUILT = {
     "keypointrcnn": (
         lambda: filled(torchvision.models.detection.keypointrcnn_resnet50_fpn, rpn_class=0.5, rpn_box=0.0625, cls=0.5, box=0.25),
         [],
+    ),
+    "resnet50_v2": (
+        lambda: filled(torchvision.models.detection.fasterrcnn_resnet50_fpn_v2, rpn_class=1.0, rpn_box=0.25, cls=32, box=4.0, bias=8),
+        [],
+    ),
+    "mobilenet_320": (
+        lambda: filled(
+            torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn, fpn=(), rpn_class=8, rpn_box=1, cls=32, box=4, bias=16
+        ),
+        ["--model", "fasterrcnn_mobilenet_v3_large_320_fpn", "--num-classes", 91],
     ),
     "vgg16": (vgg16, ["--model", "fasterrcnn_vgg16", "--num-classes", 21]),
 }  # fmt: skip

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use rcnn_backbone::{
-    AnyBackbone, Backbone, BackboneConfig, NormFacts, NormKind, Shapes, Stage,
-};
+use rcnn_backbone::{AnyBackbone, Backbone, BackboneConfig, NormFacts, NormKind, Shapes, Stage};
 use rcnn_detector::surgery::SurgeryError;
 use rcnn_detector::{ConfigError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_files::WriteError;

@@ -55,6 +55,21 @@ impl File {
     }
 }
 
+/// A detector of keypoints whose boxes are several times as large as their heat maps.
+fn keypoints() -> FasterRcnnConfig {
+    let mut config = config();
+    (config.transform.min_size, config.transform.max_size) = (vec![160], 288);
+    config.rpn.anchor_generator.sizes = vec![vec![40.0], vec![150.0]];
+    let roi = &mut config.roi_heads;
+    (roi.mask, roi.detections_per_img) = (None, 6);
+    let branch = roi.keypoint.as_mut().expect("a branch");
+    branch.roi_pool.output_size = [7, 7];
+    // With fewer channels no unit is active in some places, where the heat map is flat.
+    branch.layers = vec![24];
+    branch.num_keypoints = 8;
+    config
+}
+
 fn files() -> Vec<File> {
     let options = OnnxOptions::default;
     let fixed = |batch, height, width| OnnxOptions {
@@ -86,6 +101,7 @@ fn files() -> Vec<File> {
         file("fixed", few, Kind::Plain, fixed(2, 48, 80)),
         file("gather", config(), Kind::Plain, gather),
         file("roi_pool", roi_pool(), Kind::Plain, options()),
+        file("keypoints", keypoints(), Kind::Plain, options()),
         file(
             "tensorflow2018",
             tensorflow(BoxRules::Tensorflow2018),
@@ -230,6 +246,13 @@ fn onnx_runtime_finds_what_the_model_finds() {
 fn onnx_runtime_finds_the_same_by_tensorflows_rules() {
     check("tensorflow2018", &[&[0], &[1], &[2], &[3]]);
     check("tensorflow2019", &[&[0, 1]]);
+}
+
+/// Only the sixteen cells of a heat map with the largest outermost pixels were searched, so that points were found in
+/// others, up to 44 pixels away.
+#[test]
+fn keypoints_are_where_the_enlarged_heat_map_is_largest_within_any_cell() {
+    check("keypoints", &[&[0, 1], &[2, 3], &[4]]);
 }
 
 /// The most detections of a class and the weights of the first stage's deltas were once left out.

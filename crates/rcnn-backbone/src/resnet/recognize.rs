@@ -19,7 +19,9 @@ impl ResNetFpnConfig {
         let body = shapes.within("body");
         body.has("conv1.weight").then(|| {
             let arch = recognize_arch(&body)?;
-            let (norm, norm_eps) = body.norm("bn1").or(usual_norm(shapes), Self::default().norm_eps);
+            let (norm, norm_eps) = body
+                .norm("bn1")
+                .or(usual_norm(shapes), Self::default().norm_eps);
             let whole = ResNetConfig {
                 arch,
                 norm,
