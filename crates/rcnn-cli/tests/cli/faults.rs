@@ -217,7 +217,7 @@ fn detecting_killed_at_any_moment_leaves_whole_pictures() {
         "--weights",
         "model.bpk",
         "--output",
-        "drawn",
+        "killed-drawn",
         "many-to-draw",
     ];
     fs::create_dir_all(path("many-to-draw")).expect("a folder");
@@ -226,20 +226,20 @@ fn detecting_killed_at_any_moment_leaves_whole_pictures() {
         fs::copy(path("pictures/a.png"), to).expect("a copy");
     }
     let time = timed(&detect);
-    let whole = files(&path("drawn"));
+    let whole = files(&path("killed-drawn"));
     for part in 0..kills() {
-        let _ = fs::remove_dir_all(path("drawn"));
+        let _ = fs::remove_dir_all(path("killed-drawn"));
         kill(&detect, time, part);
-        for (name, content) in files(&path("drawn")) {
+        for (name, content) in files(&path("killed-drawn")) {
             if !is_temporary(&name) {
                 assert!(whole[&name] == content, "{} is not whole", name.display());
             }
         }
     }
-    fs::create_dir_all(path("drawn")).expect("a folder");
-    fs::write(path("drawn/.rcnn-1-abcdef.tmp"), "half").expect("a file");
+    fs::create_dir_all(path("killed-drawn")).expect("a folder");
+    fs::write(path("killed-drawn/.rcnn-1-abcdef.tmp"), "half").expect("a file");
     stdout(&rcnn(&detect));
-    assert!(files(&path("drawn")) == whole);
+    assert!(files(&path("killed-drawn")) == whole);
 }
 
 /// Every command that writes, with the option that says where to, and what fails on a full disk.
