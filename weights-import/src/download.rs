@@ -39,7 +39,7 @@ impl Default for DownloadOptions {
 #[non_exhaustive]
 pub enum DownloadError {
     /// The server could not be reached, or the connection broke too often.
-    #[error("{url}: {reason}\nwithout a network, bring the file by hand and put it at {}", path.display())]
+    #[error("{url}: {reason}\nwithout a network, download the file elsewhere and put it at {}", path.display())]
     Network {
         /// What was asked for.
         url: String,
@@ -79,7 +79,7 @@ pub enum DownloadError {
         source: io::Error,
     },
     /// No environment variable says where the home folder is.
-    #[error("there is no home folder to cache weights in; set RCNN_CACHE to a folder")]
+    #[error("no home folder to cache weights in; set RCNN_CACHE to a folder")]
     NoCacheDir,
 }
 

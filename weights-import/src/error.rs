@@ -23,7 +23,7 @@ pub enum CheckpointError {
     },
     /// The first bytes belong to none of the formats read.
     #[error(
-        "{}: this is {found}, not a checkpoint; read are files of torch.save (zip or legacy), safetensors, burnpack, and TensorFlow's frozen graphs and checkpoints",
+        "{}: this is {found}, not a checkpoint; supported are files of torch.save (zip or legacy), safetensors, burnpack, and TensorFlow's frozen graphs and checkpoints",
         path.display()
     )]
     UnknownFormat {
@@ -67,7 +67,7 @@ pub enum CheckpointError {
         reason: String,
     },
     /// A tensor's elements are of a type that Burn has no counterpart for.
-    #[error("{}: tensor `{key}` is of type {dtype}, which is not read", path.display())]
+    #[error("{}: tensor `{key}` is of type {dtype}, which is not supported", path.display())]
     UnsupportedDType {
         /// The file.
         path: PathBuf,

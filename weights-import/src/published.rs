@@ -85,7 +85,10 @@ pub(crate) fn sha256(mut reader: impl Read) -> io::Result<String> {
 
 /// A name that no published weights have.
 #[derive(Debug, thiserror::Error)]
-#[error("`{name}` are no published weights; known are {}", known_names())]
+#[error(
+    "`{name}` is not the name of published weights; known are {}",
+    known_names()
+)]
 pub struct UnknownName {
     /// The name asked for.
     pub name: String,

@@ -228,7 +228,7 @@ impl fmt::Display for Analysis {
             let number = |value: Option<f64>| value.map_or("none".into(), |v| format!("{v:.4}"));
             writeln!(
                 f,
-                "loss {}, AP {}; the columns of both tell what changes without the layer",
+                "loss {}, AP {}; the columns `loss` and `AP` show the change without each layer",
                 number(loss),
                 number(ap)
             )?;

@@ -19,26 +19,26 @@ use crate::progress::progress_bar;
 use crate::source::{ModelArgs, positive};
 use crate::{files, inputs};
 
-/// Say what each layer of a model costs and what it is good for
+/// Measure what each layer of a model costs and contributes
 ///
-/// Measures on a sample of pictures, of labelled data or of a folder of pictures alone: parameters,
-/// multiply-accumulates, time and output of each layer; with labels also the norm of its gradient,
-/// and what happens to the loss and to average precision when it is left out. Layers that cost most
-/// and are missed least come first, with the option of `rcnn surgery` that removes them.
+/// Measures the parameters, multiply-accumulates, time and output of each layer on a sample of pictures,
+/// labelled or not; with labels also the norm of its gradient, and how loss and average precision change
+/// without it. Layers that cost most and contribute least come first, with the option of `rcnn surgery`
+/// that removes them.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn analyze cells.bpk --data bccd --split test
   rcnn analyze cells.bpk --data bccd --count 64 --output report/
   rcnn analyze cells.bpk --data pictures/ --feature-maps 'backbone.body.layer1.*' --output report/")]
 pub(crate) struct AnalyzeArgs {
-    /// Weights: a file, or the name of published ones
+    /// Weights: a file, or the name of published weights
     #[arg(value_name = "MODEL")]
     weights: String,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     dataset: DatasetArgs,
-    /// Pictures to measure on, taken evenly from the data
+    /// Number of pictures to measure on, taken evenly from the data
     #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
     count: usize,
     /// Where to compute, as `rcnn detect --device`
@@ -47,7 +47,7 @@ pub(crate) struct AnalyzeArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     format: ReportFormat,
-    /// Draw what layers put out for the first picture: those whose names match a glob; may be repeated
+    /// Draw the outputs, for the first picture, of the layers whose names match a glob; may be repeated
     #[arg(long, value_name = "LAYER", requires = "output")]
     feature_maps: Vec<String>,
     /// Write the numbers, a chart (analysis.png) and feature maps into this folder
@@ -107,7 +107,7 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<(Vec<Sample>, Ve
                 args.dataset.data.display()
             );
         }
-        eprintln!("no labels: neither gradients nor what changes without a layer is measured");
+        eprintln!("no labels: gradients and the effect of removing layers are not measured");
         let image = |path: &PathBuf| open_rgb(path).map(|image| Sample { image, truth: None });
         let chosen = evenly(&pictures, args.count).into_iter();
         return Ok((chosen.map(image).collect::<Result<_, _>>()?, pictures));

@@ -16,28 +16,28 @@ pub(crate) struct AugmentArgs {
     /// Probability of a horizontal flip [default: 0.5]
     #[arg(long, value_name = "P", value_parser = unit::<f64>, hide_short_help = true)]
     horizontal_flip: Option<f64>,
-    /// Probability of a vertical flip, for pictures that have no upper side [default: 0]
+    /// Probability of a vertical flip, for pictures without a fixed up and down [default: 0]
     #[arg(long, value_name = "P", value_parser = unit::<f64>, hide_short_help = true)]
     vertical_flip: Option<f64>,
-    /// Pixels that the shorter side is resized to, one of these by chance, such as 640,720,800
+    /// Pixels to resize the shorter side to, one of them drawn at random, such as 640,720,800
     /// [default: the model's]
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = value_parser!(u32).range(1..), hide_short_help = true)]
     min_sizes: Option<Vec<u32>>,
-    /// Probability of a crop that keeps objects, as SSD takes them [default: 0]
+    /// Probability of a crop that keeps objects, as for SSD [default: 0]
     #[arg(long, value_name = "P", value_parser = unit::<f64>, hide_short_help = true)]
     crop: Option<f64>,
-    /// Scale each image by a factor drawn from this range, relative to what fits --fixed-size: torchvision's
-    /// large-scale jitter, whose range is 0.1,2
+    /// Scale each image by a random factor from this range, relative to what fits --fixed-size (torchvision's
+    /// large-scale jitter, with the range 0.1,2)
     #[arg(long, value_name = "MIN,MAX", value_parser = pair::<f32>, hide_short_help = true)]
     scale_jitter: Option<[f32; 2]>,
-    /// Cut or fill each image to this size, in pixels, and train at it
+    /// Crop or pad each image to this size, in pixels, and train at it
     #[arg(long, value_name = "HEIGHT,WIDTH", value_parser = pair::<usize>, hide_short_help = true)]
     fixed_size: Option<[usize; 2]>,
-    /// Probability of each change of colours: brightness, contrast, saturation, hue, channels
+    /// Probability of each change of colour: brightness, contrast, saturation, hue, channel order
     /// [default: 0]
     #[arg(long, value_name = "P", value_parser = unit::<f64>, hide_short_help = true)]
     photometric: Option<f64>,
-    /// Probability that four images become one [default: 0]
+    /// Probability that four images are combined into one [default: 0]
     #[arg(long, value_name = "P", value_parser = unit::<f64>, hide_short_help = true)]
     mosaic: Option<f64>,
     /// Probability that objects of another image are pasted in, along their masks [default: 0]

@@ -52,12 +52,14 @@ impl FromStr for DeviceName {
         };
         let index = match index {
             Some(_) if matches!(backend, "flex" | "ndarray") => {
-                return Err(format!("{backend} is the one CPU; it takes no number"));
+                return Err(format!(
+                    "{backend} is the CPU, of which there is one; it takes no number"
+                ));
             }
             Some(index) => Some(
                 index
                     .parse()
-                    .map_err(|_| format!("`{index}` is no number"))?,
+                    .map_err(|_| format!("`{index}` is not a number"))?,
             ),
             None => None,
         };
@@ -144,11 +146,11 @@ impl From<Precision> for FloatDType {
 /// Where and how a detector computes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ComputeArgs {
-    /// Where to compute, as far as built in: flex, ndarray, wgpu or cuda, the latter two with a
-    /// number for another card than the first, such as cuda:1
+    /// Device to compute on, if built in: flex, ndarray, wgpu or cuda; a number selects another GPU than
+    /// the first, such as cuda:1
     #[arg(long, value_name = "D", default_value_t = default_device())]
     pub(crate) device: DeviceName,
-    /// Precision to compute in, where the device can: half of it is faster on a GPU, and less exact
+    /// Precision to compute in, if the device supports it; half precision is faster on a GPU, and less exact
     #[arg(long, value_name = "T", value_enum, default_value_t = Precision::F32, hide_short_help = true)]
     pub(crate) dtype: Precision,
 }
@@ -159,7 +161,7 @@ pub(crate) fn run_on<J: Job>(names: &[DeviceName], job: J) -> Result<J::Output> 
         bail!("no device given");
     };
     if let Some(other) = names.iter().find(|name| name.backend != first.backend) {
-        bail!("{first} and {other} are of different kinds; they can't share work");
+        bail!("{first} and {other} are of different backends and cannot share work");
     }
     match first.backend {
         #[cfg(feature = "flex")]

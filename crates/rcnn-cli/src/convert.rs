@@ -13,17 +13,17 @@ use crate::files::mebibytes;
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::ModelArgs;
 
-/// Convert weights: torchvision's to this project's and back
+/// Convert weights between torchvision's formats and burnpack
 ///
-/// Writes burnpack (.bpk), which carries configuration and class names and so opens by itself, or
-/// .safetensors, which torchvision's load_state_dict(strict=True) accepts.
+/// Writes burnpack (.bpk), which includes the configuration and class names, or .safetensors, which
+/// torchvision's load_state_dict(strict=True) accepts.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn convert fasterrcnn.pth --labels classes.txt -o model.bpk
   rcnn convert fasterrcnn.pth -o small.bpk --dtype f16
   rcnn convert model.bpk -o for_torchvision.safetensors")]
 pub(crate) struct ConvertArgs {
-    /// Weights to read: a file, or the name of published ones
+    /// Weights to read: a file, or the name of published weights
     input: String,
     /// File to write: .bpk or .safetensors
     #[arg(long, short, value_name = "FILE")]

@@ -79,12 +79,12 @@ pub(crate) fn compared([before, after]: &[ModelCosts; 2], size: Size) -> String 
     table
 }
 
-/// Size of the network's input and number of proposals: `800x1088 as the network sees it, with 1000
+/// Size of the network's input and number of proposals: `800x1088 after resizing and padding, with 1000
 /// proposals`.
 pub(crate) fn seen(costs: &Costs) -> String {
     let Size { height, width } = costs.padded_size;
     format!(
-        "{height}x{width} as the network sees it, with {} proposals",
+        "{height}x{width} after resizing and padding, with {} proposals",
         costs.rois
     )
 }

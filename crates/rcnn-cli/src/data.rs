@@ -15,7 +15,7 @@ use crate::Outcome;
 use crate::preview::{self, PreviewArgs};
 use crate::tile_data::{self, TileDataArgs};
 
-/// Look after a data set: COCO JSON, Pascal VOC or YOLO
+/// Check, convert, preview and tile data sets: COCO JSON, Pascal VOC or YOLO
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn data check cells/
@@ -28,11 +28,11 @@ pub(crate) struct DataArgs {
 
 #[derive(Subcommand)]
 enum DataCommand {
-    /// Say what is in a data set and what is wrong with it
+    /// Show what is in a data set and what is wrong with it
     ///
     /// Counts classes, lists degenerate, duplicate and out-of-image boxes, images without labels and
-    /// labels without images, and tells how well the anchors fit. Status 3 when boxes or files are
-    /// invalid.
+    /// labels without images, and shows how well the anchors fit. The exit status is 3 if boxes or
+    /// files are invalid.
     Check(CheckArgs),
     /// Convert a data set to another format
     Convert(ConvertArgs),
@@ -50,13 +50,13 @@ struct CheckArgs {
     data: PathBuf,
     #[command(flatten)]
     read: ReadArgs,
-    /// Pixels that the shorter side of an image is resized to, for the anchors
+    /// Pixels that the shorter side of an image is resized to, to judge the anchors by
     #[arg(long, value_name = "N", default_value = "800")]
     min_size: u32,
-    /// Most pixels of the longer side
+    /// Maximum number of pixels of the longer side
     #[arg(long, value_name = "N", default_value = "1333")]
     max_size: u32,
-    /// Read no more of the pictures than their headers
+    /// Read only the headers of the pictures
     #[arg(long)]
     quick: bool,
     /// Print JSON
@@ -82,7 +82,7 @@ struct ConvertArgs {
     /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
     #[arg(long)]
     skip_invalid: bool,
-    /// Link the pictures instead of copying them
+    /// Make links to the pictures instead of copies
     #[arg(long)]
     link: bool,
 }
@@ -90,7 +90,7 @@ struct ConvertArgs {
 /// How a command reads its data.
 #[derive(Args)]
 pub(crate) struct ReadArgs {
-    /// Part of the data, such as test
+    /// Split of the data, such as test
     #[arg(long, value_name = "NAME")]
     pub(crate) split: Option<String>,
     /// Format of the labels, where there are several: coco, voc or yolo
@@ -99,7 +99,7 @@ pub(crate) struct ReadArgs {
     /// Folder of the pictures, where they are not with the labels
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     images: Option<PathBuf>,
-    /// Cut boxes that reach beyond the picture, which are invalid otherwise
+    /// Cut boxes that extend beyond the picture, which are invalid otherwise
     #[arg(long, hide_short_help = true)]
     clip: bool,
 }
@@ -175,7 +175,7 @@ pub(crate) fn open(root: &Path, options: &ReadOptions, skip_invalid: bool) -> Re
         })?;
     if skipped > 0 {
         let clip = if clip { CLIP_KEEPS } else { "" };
-        eprintln!("{skipped} invalid boxes or files left out{clip}");
+        eprintln!("left out {skipped} invalid boxes or files{clip}");
     }
     Ok(dataset)
 }

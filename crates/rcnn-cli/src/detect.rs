@@ -40,7 +40,7 @@ const SMALL: usize = 1 << 18;
 /// Find objects in pictures and videos
 ///
 /// Reads JPEG, PNG, WebP, BMP, TIFF and GIF (the first frame, or all with --frames). A picture that
-/// cannot be read is reported, the rest goes on. Videos come and go through pipes.
+/// cannot be read is reported and skipped. Videos are read from and written to pipes.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn detect --output out/ assets/blood-cells.jpg
@@ -50,9 +50,8 @@ const SMALL: usize = 1 << 18;
   rcnn detect --weights COCO_V1 --track --format jsonl frames/%05d.png
   ffmpeg -i in.mp4 -f yuv4mpegpipe - | rcnn detect --stdin y4m --track --output - > drawn.y4m")]
 pub(crate) struct DetectArgs {
-    /// Weights: a .pth, .safetensors or .bpk file, or the name of published ones such as COCO_V1
-    /// (`rcnn weights` lists them), which are downloaded once; without, the bundled detector
-    /// of blood cells
+    /// Weights: a .pth, .safetensors or .bpk file, or the name of published weights such as COCO_V1
+    /// (`rcnn weights` lists them), which are downloaded once
     #[arg(long, short, value_name = "FILE|NAME", default_value = rcnn_burn::bundled::BLOOD_CELLS)]
     weights: String,
     #[command(flatten)]
@@ -64,28 +63,28 @@ pub(crate) struct DetectArgs {
     /// Report these classes only, by name or number
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     classes: Vec<String>,
-    /// Images, or tiles of one, computed together
+    /// Images, or tiles of one, to compute at once
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive, hide_short_help = true)]
     batch_size: usize,
-    /// Write each picture with its detections drawn in into this folder, under its own name; or, with -, all as a
-    /// video to standard output, where nothing else is written then
+    /// Save each picture with its detections drawn to this folder, under its own name; with -, write them all
+    /// to standard output as a video, and nothing else
     #[arg(long, short, value_name = "DIR|-")]
     output: Option<PathBuf>,
-    /// Lowest score of a detection that is drawn; all are printed
+    /// Lowest score of the detections to draw; all are printed
     #[arg(long, value_name = "F", default_value = "0.5", value_parser = unit::<f32>, hide_short_help = true)]
     draw_thresh: f32,
-    /// How masks are printed in JSON, if the model has them
+    /// How to print masks in JSON, if the model has them
     #[arg(long, value_enum, default_value_t = MaskFormat::Rle, hide_short_help = true)]
     masks: MaskFormat,
     #[command(flatten)]
     overwrite: OverwriteArgs,
-    /// Output format [default: table; with --output -, that of a mjpeg input, else y4m]
+    /// Output format [default: table; with --output -, mjpeg for mjpeg input, else y4m]
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Pictures: files, folders or patterns, such as 'plates/*.png' or frames/%05d.png
     #[arg(required_unless_present = "stdin", value_name = "IMAGE|DIR|GLOB")]
     images: Vec<String>,
-    /// Look in the folders of folders too
+    /// Include the pictures in subfolders
     #[arg(long, short)]
     recursive: bool,
     #[command(flatten)]
@@ -160,7 +159,7 @@ impl DetectArgs {
         };
         match (is_piped, format, self.format) {
             (false, Some(_), _) => bail!(
-                "--format y4m and mjpeg write drawn frames to standard output: they want --output -"
+                "--format y4m and mjpeg write drawn frames to standard output: add --output -"
             ),
             (true, None, Some(_)) => bail!(
                 "--output - writes drawn frames to standard output, as --format y4m or mjpeg; to print \

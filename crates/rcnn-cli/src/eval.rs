@@ -24,10 +24,10 @@ use crate::progress::{progress_bar, progress_bar_in_parts};
 use crate::source::{ModelArgs, positive};
 use crate::tiles::{Pixels, TileArgs};
 
-/// Say how good a detector is on labelled pictures
+/// Measure how good a detector is on labelled pictures
 ///
-/// Prints COCO's average precision, overall, by size and by class, as pycocotools computes it, of boxes
-/// and, where both the model and the data have them, of masks and keypoints. The data may be COCO JSON,
+/// Prints COCO's average precision, overall, by size and by class, computed as in pycocotools, for boxes
+/// and, if both the model and the data have them, for masks and keypoints. The data may be COCO JSON,
 /// Pascal VOC or YOLO.
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -35,7 +35,7 @@ use crate::tiles::{Pixels, TileArgs};
   rcnn eval --weights cells.bpk --data bccd --split test --format json --output report/
   rcnn eval --weights cars.bpk --data city --tile 640 --full-image")]
 pub(crate) struct EvalArgs {
-    /// Weights: a file, or the name of published ones
+    /// Weights: a file, or the name of published weights
     #[arg(long, short, value_name = "FILE|NAME")]
     weights: String,
     #[command(flatten)]
@@ -44,13 +44,13 @@ pub(crate) struct EvalArgs {
     dataset: DatasetArgs,
     #[command(flatten)]
     compute: ComputeArgs,
-    /// Images, or tiles of one, computed together
+    /// Images, or tiles of one, to compute at once
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive, hide_short_help = true)]
     batch_size: usize,
-    /// Best detections of each class that count in an image; the model makes as many
+    /// Maximum number of detections of a class that count in an image, and that the model returns
     #[arg(long, value_name = "N", default_value_t = MAX_DETS, value_parser = positive, hide_short_help = true)]
     max_dets: usize,
-    /// Sigmas of the object keypoint similarity, one a keypoint or one for all [default: COCO's for its 17
+    /// Sigmas of the object keypoint similarity, one per keypoint or one for all [default: COCO's for its 17
     /// keypoints of a person, 0.1 for others]
     #[arg(
         long,

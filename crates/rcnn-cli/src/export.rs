@@ -21,7 +21,7 @@ use crate::source::ModelArgs;
 
 /// Export a model to ONNX
 ///
-/// One file for any number of images and any size, of standard operators. It takes
+/// Writes one file of standard operators, for any number of images of any size. It takes
 /// `images [batch, 3, height, width]`, RGB from 0 to 1 and resized as the model's min_size and
 /// max_size say, and `image_sizes [batch, 2]` (height, width), zeros where an image fills its place.
 /// It gives `boxes [n, 4]` in pixels of `images`, `labels [n]`, `scores [n]` and `image_index [n]`,
@@ -40,7 +40,7 @@ In Python:
   found = session.run(None, {\"images\": images, \"image_sizes\": sizes})
   boxes, labels, scores, image_index = found[:4]")]
 pub(crate) struct ExportArgs {
-    /// Weights to read: a file, or the name of published ones
+    /// Weights to read: a file, or the name of published weights
     input: String,
     /// File to write: .onnx
     #[arg(long, short, value_name = "FILE")]
@@ -49,14 +49,14 @@ pub(crate) struct ExportArgs {
     overwrite: OverwriteArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// Precision that the weights are stored in; f16 halves the file, and is computed in f32
+    /// Precision to store the weights in; f16 halves the file, computation stays in f32
     #[arg(long, value_enum, default_value_t = Dtype::F32, hide_short_help = true)]
     dtype: Dtype,
-    /// Height and width of the images, for a file of fixed shapes: `boxes [batch, most, 4]` and so on, and
+    /// Height and width of the images, for a file with fixed shapes: `boxes [batch, most, 4]` and so on, and
     /// `counts [batch]`
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = parse_size)]
     size: Option<Size>,
-    /// Images at once, with --size
+    /// Batch size, with --size
     #[arg(
         long,
         value_name = "N",
@@ -65,21 +65,20 @@ pub(crate) struct ExportArgs {
         hide_short_help = true
     )]
     batch: usize,
-    /// What the file takes
+    /// Input of the file
     #[arg(long = "input", value_enum, default_value_t = Input::Tensor)]
     takes: Input,
-    /// Only the feature maps and the objectness and deltas of their anchors, for runtimes that have no
-    /// non-maximum suppression
+    /// Export only feature maps, objectness and deltas, for runtimes without non-maximum suppression
     #[arg(long, conflicts_with_all = ["pooling", "takes"])]
     body: bool,
-    /// How features of boxes are pooled
+    /// How to pool the features of boxes
     #[arg(long, value_enum, default_value_t = PoolingKind::RoiAlign)]
     pooling: PoolingKind,
-    /// Version of ONNX's operators, 13 to 21; 13 is the one that most runtimes read
+    /// Version of the ONNX operators (opset), 13 to 21; most runtimes read 13
     #[arg(long, value_name = "N", hide_short_help = true)]
     opset: Option<i64>,
-    /// Compare the file in ONNX Runtime with the model on these pictures, once it is written: boxes, scores, masks and
-    /// keypoints. For a build with --features ort; ORT_DYLIB_PATH names ONNX Runtime's library
+    /// Compare the written file, in ONNX Runtime, with the model on these pictures: boxes, scores, masks and
+    /// keypoints. Needs a build with --features ort, and ORT_DYLIB_PATH with the path of ONNX Runtime's library
     #[arg(long, value_name = "IMAGE", num_args = 1.., conflicts_with = "body", hide_short_help = true)]
     check: Vec<PathBuf>,
 }

@@ -21,24 +21,24 @@ use crate::source::PrefixArgs;
 
 /// Show what is in a file of weights
 ///
-/// Architecture, classes, multiply-accumulates of a detection, and the tree of parameters with
-/// shapes, types, counts and sizes. Files of other networks are listed too.
+/// Prints the architecture, the classes, the multiply-accumulates of a detection, and the tree of
+/// parameters with shapes, types, counts and sizes. Lists the tensors of other networks, too.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn inspect fasterrcnn.pth
   rcnn inspect model.bpk --depth 2 --freeze backbone")]
 pub(crate) struct InspectArgs {
-    /// Weights: a file, or the name of published ones
+    /// Weights: a file, or the name of published weights
     file: String,
     #[command(flatten)]
     prefix: PrefixArgs,
     /// Output format
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     format: ReportFormat,
-    /// Levels of the tree to show
+    /// Number of levels of the tree to show
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
-    /// Show what a rule of freezing would freeze, as in `rcnn train`; may be repeated
+    /// Show what a rule of `rcnn train --freeze` would freeze; may be repeated
     #[arg(long, value_name = "RULE")]
     freeze: Vec<Rule>,
     #[command(flatten)]

@@ -62,8 +62,7 @@ use clap::{CommandFactory, Parser, Subcommand};
   rcnn detect -w runs/cells/best.bpk photos/
   rcnn help train                           # everything about a command
 
-Exit status: 0 all went well; 1 nothing could be done; 2 wrong usage; \
-                        3 some of several images failed.")]
+Exit status: 0 success; 1 failure; 2 wrong usage; 3 some of several images failed.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -91,9 +90,9 @@ enum Command {
     Prune(prune::PruneArgs),
     #[cfg(feature = "data")]
     Analyze(analyze::AnalyzeArgs),
-    /// List the devices that this binary can compute on
+    /// List the devices that this binary can run on
     Devices,
-    /// List torchvision's published weights that can be given by name.
+    /// List the published weights that can be given by name
     Weights,
 }
 

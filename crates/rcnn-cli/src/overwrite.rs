@@ -13,7 +13,7 @@ use clap::Args;
 /// Whether files in the way are replaced.
 #[derive(Args, Clone, Copy)]
 pub(crate) struct OverwriteArgs {
-    /// Replace whatever is in the way, input files too
+    /// Overwrite existing files, input files included
     #[arg(long, hide_short_help = true)]
     overwrite: bool,
 }

@@ -20,10 +20,10 @@ use crate::output::{PictureFolder, tell_illegible};
 use crate::overwrite::{Guard, OverwriteArgs};
 use crate::source::positive;
 
-/// Draw images as they are trained on: augmented, with boxes, masks, keypoints and class names
+/// Draw augmented training images, with boxes, masks, keypoints and class names
 ///
-/// They are the first of training's first epoch with the same seed and augmentation, before they are
-/// resized for the model. Lists them too.
+/// They are the first images of the first epoch of training with the same seed and augmentation, before they are
+/// resized for the model. Their names are printed, too.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn data preview --data bccd --split train --output preview.png
@@ -31,14 +31,13 @@ use crate::source::positive;
 pub(crate) struct PreviewArgs {
     #[command(flatten)]
     dataset: DatasetArgs,
-    /// Images to draw, at most all
+    /// Number of images to draw
     #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
     count: usize,
-    /// Seed of order and augmentation
+    /// Seed for the order and the augmentation
     #[arg(long, value_name = "N", default_value = "0", hide_short_help = true)]
     seed: u64,
-    /// Where to draw: a .png or .jpg file for a sheet of small pictures, or a folder for each picture
-    /// in its size
+    /// Where to write: a .png or .jpg file for a contact sheet, or a folder for pictures in full size
     #[arg(long, short, value_name = "FILE|DIR")]
     output: PathBuf,
     #[command(flatten)]

@@ -25,13 +25,13 @@ use steps::Steps;
 
 /// Remove the channels of a model that matter least
 ///
-/// Which channels go together is found in the network itself, whatever its architecture. How much each matters is
-/// estimated on labelled pictures: by how the loss would change without it; without --data by the norms of the
-/// weights. What matters least for what it costs goes, until the budget is met. With --epochs the model is then
-/// trained on, and with --steps all this is done in several smaller steps.
+/// Channels that can only be removed together are found in the network itself, whatever its architecture. Their
+/// importance is the estimated change of the loss without them on labelled pictures or, without --data, the norm of
+/// their weights. Those with the least importance for their cost are removed until the budget is met. --epochs
+/// trains the model afterwards; --steps does all this in several smaller steps.
 ///
-/// The folder gets pruned.bpk, a model like any other, pruning.json and pruning.png with what became of each layer,
-/// and a folder for each step. --resume goes on after an interruption.
+/// The folder gets pruned.bpk, a model like any other, pruning.json and pruning.png with each layer before and
+/// after, and a folder for each step. --resume continues after an interruption.
 #[derive(Args)]
 #[command(after_help = "Examples:
   Half the multiply-accumulates, and one epoch of training:
@@ -45,7 +45,7 @@ use steps::Steps;
   After an interruption:
     rcnn prune --resume --out runs/third")]
 pub(crate) struct PruneArgs {
-    /// Weights: a file, or the name of published ones
+    /// Weights: a file, or the name of published weights
     #[arg(value_name = "MODEL", required_unless_present = "resume")]
     weights: Option<String>,
     #[command(flatten)]
@@ -56,14 +56,14 @@ pub(crate) struct PruneArgs {
     limits: LimitArgs,
     #[command(flatten)]
     training: TrainingArgs,
-    /// Size of the image that costs are counted and times measured for; the model resizes it first [default: that
-    /// of the first training picture, or 800x1088]
+    /// Size of the image to count costs and measure times for; the model resizes it first [default: that of the
+    /// first training picture, or 800x1088]
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = parse_size, hide_short_help = true)]
     size: Option<Size>,
     /// Folder to write
     #[arg(long, short, value_name = "DIR", default_value = "runs/prune")]
     out: PathBuf,
-    /// Go on in --out with what was begun there
+    /// Continue what was started in --out
     #[arg(long, conflicts_with_all = ["weights", "macs", "params", "time", "data", "recipe"])]
     resume: bool,
     /// Where to compute, as `rcnn detect --device`
@@ -75,14 +75,14 @@ pub(crate) struct PruneArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Budget")]
 struct BudgetArgs {
-    /// Multiply-accumulates of a detection that may be left
+    /// Multiply-accumulates of a detection
     #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with_all = ["params", "time"],
         required_unless_present_any = ["params", "time", "resume"])]
     macs: Option<f64>,
-    /// Parameters that may be left
+    /// Parameters
     #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "time")]
     params: Option<f64>,
-    /// Time of a detection that may be left, measured
+    /// Time of a detection, measured on this machine
     #[arg(long, value_name = "SHARE", value_parser = share)]
     time: Option<f64>,
 }
@@ -91,16 +91,16 @@ struct BudgetArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Share of the channels of each layer that stays at least
+    /// Minimum share of its channels that each layer keeps
     #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share, hide_short_help = true)]
     keep: f64,
-    /// Another share for some layers, such as layer4=0.5 or rpn=1; patterns as in rules of freezing; may be repeated
+    /// Another minimum share for some layers, such as layer4=0.5 or rpn=1; patterns as in --freeze; may be repeated
     #[arg(long, value_name = "PATTERN=SHARE", hide_short_help = true)]
     keep_of: Vec<Keep>,
-    /// Leave channels in multiples of this; 1 for any number
+    /// Keep channels in multiples of this number; 1 allows any
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive, hide_short_help = true)]
     round_to: usize,
-    /// Channels of a layer that stay at least
+    /// Minimum number of channels that each layer keeps
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive, hide_short_help = true)]
     min_channels: usize,
 }
@@ -120,16 +120,16 @@ struct TrainingArgs {
     images: Option<PathBuf>,
     #[command(flatten)]
     splits: SplitArgs,
-    /// Training pictures to estimate importance on, taken evenly from the data
+    /// Number of training pictures to estimate the importance on, taken evenly from the data
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive)]
     count: usize,
-    /// Steps that lead to the budget, each of the same factor
+    /// Number of steps towards the budget, each by the same factor
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     steps: usize,
     /// Passes over the training data after each step
     #[arg(long, value_name = "N", default_value_t = 0)]
     epochs: usize,
-    /// Passes over the training data after the last step [default: as after the others]
+    /// Passes over the training data after the last step [default: --epochs]
     #[arg(long, value_name = "N", hide_short_help = true)]
     final_epochs: Option<usize>,
     /// TOML file of a training run (rcnn train --help): optimizer, schedule, augmentation, data
@@ -222,7 +222,7 @@ fn create(args: &PruneArgs) -> Result<(Plan, FolderLock)> {
         train,
     };
     if plan.trains() && plan.train.is_none() {
-        bail!("--epochs wants --data to train on");
+        bail!("--epochs needs --data to train on");
     }
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let lock = FolderLock::acquire(out)?;
@@ -238,7 +238,7 @@ fn create(args: &PruneArgs) -> Result<(Plan, FolderLock)> {
 fn check_empty(out: &Path, was_begun: bool) -> Result<()> {
     if out.join(plan::FILE).exists() {
         bail!(
-            "{}: already holds a pruning; go on with --resume, or choose another --out",
+            "{}: already holds a pruning; continue it with --resume, or choose another --out",
             out.display()
         );
     }

@@ -21,10 +21,10 @@ const TOKEN: &str = "RCNN_TOKEN";
 
 /// Find objects in pictures that come over HTTP
 ///
-/// POST /detect takes a picture as its body, or several as the files of a form, and answers as `rcnn detect --format json`
-/// prints. In the query: score_thresh, nms_thresh, max_dets, classes, masks (rle, polygon, none) and
-/// name. A page to try it in a browser is at /. GET /model, /health, /ready and /metrics (Prometheus)
-/// say how it is. SIGTERM and ctrl-c end it once what was begun is finished.
+/// POST /detect takes a picture as its body, or several as the files of a form, and returns what `rcnn detect
+/// --format json` prints. Its query parameters are score_thresh, nms_thresh, max_dets, classes, masks (rle,
+/// polygon, none) and name. GET / is a page to try it in a browser; GET /model, /health, /ready and /metrics
+/// (Prometheus) describe model and server. SIGTERM and ctrl-c stop it once running requests are finished.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn serve                                      # blood cells, at http://127.0.0.1:8000
@@ -33,8 +33,7 @@ const TOKEN: &str = "RCNN_TOKEN";
   curl --data-binary @photo.jpg 'http://127.0.0.1:8000/detect?score_thresh=0.5'
   curl -F a=@a.jpg -F b=@b.png http://127.0.0.1:8000/detect")]
 pub(crate) struct ServeArgs {
-    /// Weights: a .pth, .safetensors or .bpk file, or the name of published ones such as COCO_V1;
-    /// without, the bundled detector of blood cells
+    /// Weights: a .pth, .safetensors or .bpk file, or the name of published weights such as COCO_V1
     #[arg(long, short, value_name = "FILE|NAME", default_value = rcnn_burn::bundled::BLOOD_CELLS)]
     weights: String,
     #[command(flatten)]
@@ -43,36 +42,36 @@ pub(crate) struct ServeArgs {
     compute: ComputeArgs,
     #[command(flatten)]
     thresholds: ThresholdArgs,
-    /// Address and port to listen on; port 0 is any free one, 0.0.0.0 every address of this machine
+    /// Address and port to listen on; port 0 picks a free one, 0.0.0.0 listens on all addresses of this machine
     #[arg(long, value_name = "ADDR", default_value_t = Options::default().listen)]
     listen: SocketAddr,
-    /// Answer only requests with `Authorization: Bearer TOKEN` [default: $RCNN_TOKEN, which other
-    /// users of the machine cannot see; none]
+    /// Require `Authorization: Bearer TOKEN` [default: $RCNN_TOKEN, which other users of the machine cannot
+    /// see; without either, no token is required]
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// Most pictures computed together; only pictures of one padded size are
+    /// Maximum number of pictures computed at once, all of the same padded size
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().max_batch, hide_short_help = true)]
     batch_size: usize,
-    /// Milliseconds that a batch waits for pictures that are being decoded
+    /// Milliseconds that a batch waits for pictures still being decoded
     #[arg(long, value_name = "MS", default_value_t = Options::default().batch_window.as_millis() as u64, hide_short_help = true)]
     batch_window: u64,
-    /// Most pictures that wait or are computed; further ones are answered with 429
+    /// Maximum number of pictures waiting or being computed; further ones get status 429
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().queue, hide_short_help = true)]
     queue: usize,
-    /// Most megabytes (MiB) of a request; larger ones are answered with 413
+    /// Maximum size of a request in MiB; larger ones get status 413
     #[arg(long, value_name = "MB", value_parser = positive, default_value_t = Options::default().max_body >> 20, hide_short_help = true)]
     max_body: usize,
-    /// Most megapixels (1024x1024) of a picture, as its header says; larger ones are answered with 413
+    /// Maximum megapixels (1024x1024) of a picture, by its header; larger ones get status 413
     #[arg(long, value_name = "MP", value_parser = positive, default_value_t = Options::default().max_pixels >> 20, hide_short_help = true)]
     max_pixels: usize,
-    /// Most connections; further ones wait
+    /// Maximum number of connections; further ones wait
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = Options::default().max_connections, hide_short_help = true)]
     max_connections: usize,
     /// Seconds for a request to arrive (408), again for its detections (503), and again for the answer
     /// to be taken
     #[arg(long, value_name = "S", value_parser = positive, default_value_t = Options::default().timeout.as_secs() as usize, hide_short_help = true)]
     timeout: usize,
-    /// How requests are logged on standard error
+    /// How to log requests on standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
 }

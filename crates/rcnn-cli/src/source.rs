@@ -17,7 +17,7 @@ use crate::files::{mebibytes, read_text};
 #[derive(Args)]
 pub(crate) struct PrefixArgs {
     /// Prefix of the weights' names in a file that holds several models:
-    /// model_ema, state_dict.detector. Other prefixes are found and taken off
+    /// model_ema, state_dict.detector. A common prefix is found and removed
     #[arg(
         long,
         visible_alias = "key",
@@ -58,23 +58,23 @@ pub(crate) struct ModelArgs {
     /// fasterrcnn_vgg16, or a backbone such as resnext50_32x4d, vgg16 or mobilenet_v2_fpn
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     model: Option<String>,
-    /// Classes of the model, background included; with --model
+    /// Number of classes of the model, background included; with --model
     #[arg(long, value_name = "N", hide_short_help = true)]
     num_classes: Option<usize>,
     /// JSON file of parameters under torchvision's names (min_size, rpn_nms_thresh,
     /// rpn_anchor_generator, ...), which override those of the weights
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     config: Option<PathBuf>,
-    /// Class names, one a line, without the background (or with it as first line)
+    /// File of class names, one per line, without the background (or with it as the first line)
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Pixels that the shorter side is resized to [default: the model's; torchvision's is 800]
+    /// Pixels to resize the shorter side to [default: the model's; torchvision's is 800]
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     min_size: Option<usize>,
     /// Most pixels of the longer side after resizing [default: the model's; torchvision's is 1333]
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     max_size: Option<usize>,
-    /// Load what fits, start the rest at random, and say which
+    /// Load the weights that fit, initialise the rest at random, and list them
     #[arg(long, hide_short_help = true)]
     pub(crate) partial: bool,
 }
@@ -105,7 +105,7 @@ impl ModelArgs {
         let overrides = self.config.as_deref().map(read_json).transpose()?;
         let overrides = overrides.unwrap_or_default();
         let file = self.config.as_deref().unwrap_or(Path::new("--config"));
-        let no_configuration = || format!("{}: no configuration", file.display());
+        let no_configuration = || format!("{}: not a valid configuration", file.display());
         let overridden = |config: FasterRcnnConfig| {
             let config = config.overridden(&overrides);
             let config = config.and_then(|config| config.validate().map(|()| config));
@@ -116,7 +116,7 @@ impl ModelArgs {
             Some(model) => {
                 let classes = self
                     .num_classes
-                    .context("--model wants --num-classes too")?;
+                    .context("--model needs --num-classes, too")?;
                 let config = FasterRcnnConfig::named(model, classes).context("--model")?;
                 Weights::from_checkpoint_with(&checkpoint, overridden(config)?)?
             }
@@ -208,7 +208,7 @@ fn fetch(published: &published::Published) -> Result<PathBuf> {
 
 fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
     let text = read_text(path)?;
-    serde_json::from_str(&text).with_context(|| format!("{}: no JSON object", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{}: not a JSON object", path.display()))
 }
 
 /// Prints the weights that go by a name.

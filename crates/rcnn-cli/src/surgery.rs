@@ -24,8 +24,8 @@ use crate::source::PrefixArgs;
 
 /// Remove and replace layers of a model
 ///
-/// Every parameter that still fits is kept; the others start at random and must be trained. Operations
-/// are done in the order of this help. What comes out is a model like any other, and opens by itself.
+/// Keeps every parameter that still fits; the others start at random and must be trained. Operations
+/// are applied in the order of this help. The result is a model like any other.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn surgery model.bpk -o small.bpk --drop-stage layer4 --box-head fc:512
@@ -34,7 +34,7 @@ use crate::source::PrefixArgs;
 
 A .pth whose file does not tell its image size or class names is best converted first (rcnn convert).")]
 pub(crate) struct SurgeryArgs {
-    /// Weights to read: a file, or the name of published ones
+    /// Weights to read: a file, or the name of published weights
     input: String,
     #[command(flatten)]
     prefix: PrefixArgs,
@@ -53,10 +53,10 @@ pub(crate) struct SurgeryArgs {
     /// Measure the time of a detection before and after
     #[arg(long, overrides_with = "no_measure", hide_short_help = true)]
     measure: bool,
-    /// Measure no times
+    /// Do not measure times
     #[arg(long, hide_short_help = true)]
     no_measure: bool,
-    /// Number that the random start of new parameters follows from
+    /// Seed for the initial values of new parameters
     #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     seed: u64,
 }
@@ -69,13 +69,13 @@ struct OperationArgs {
     /// Feature maps to keep, by name (0,1,2,pool) or stage (layer2): anchors and pooling follow
     #[arg(long, value_name = "LEVELS")]
     levels: Option<String>,
-    /// Leave out all stages of the body after this one
+    /// Remove all stages of the body after this one
     #[arg(long, value_name = "STAGE")]
     cut_after: Option<String>,
-    /// Make a stage of the body the identity; may be repeated
+    /// Replace a stage of the body by the identity; may be repeated
     #[arg(long, value_name = "STAGE")]
     drop_stage: Vec<String>,
-    /// Make a block the identity, in the architecture's own terms: layer3.1 of a ResNet, 4.1 of a
+    /// Replace a block by the identity, under its architecture's name: layer3.1 of a ResNet, 4.1 of a
     /// MobileNet, conv5_2 of a VGG; may be repeated
     #[arg(long, value_name = "BLOCK")]
     drop_block: Vec<String>,
@@ -90,17 +90,17 @@ struct OperationArgs {
     /// none
     #[arg(long, value_name = "LAYERS")]
     box_head: Option<String>,
-    /// Convolutions of the mask head, replaced or added: conv:256x2, conv_bn:256x4 or none
+    /// Convolutions of the mask head to replace or add: conv:256x2, conv_bn:256x4 or none
     #[arg(long, value_name = "LAYERS")]
     mask_head: Option<String>,
-    /// Convolutions of the keypoint head, replaced or added, perhaps with the number of keypoints:
+    /// Convolutions of the keypoint head to replace or add, optionally with the number of keypoints:
     /// conv:512x8, conv:64x4/2 or none
     #[arg(long, value_name = "LAYERS")]
     keypoint_head: Option<String>,
-    /// Take proposals as boxes, not refined
+    /// Use the proposals as boxes, without refinement
     #[arg(long)]
     no_box_regression: bool,
-    /// Classes to tell apart, background included
+    /// Number of classes, background included
     #[arg(long, value_name = "N", conflicts_with = "class_names")]
     num_classes: Option<String>,
     /// Names of the classes, without the background

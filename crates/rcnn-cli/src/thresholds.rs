@@ -12,7 +12,7 @@ pub(crate) struct ThresholdArgs {
     /// Lowest score of a detection, 0 to 1 [default: the model's; torchvision's is 0.05]
     #[arg(long, value_name = "F", value_parser = unit::<f32>)]
     score_thresh: Option<f32>,
-    /// IoU above which the lower-scored of two detections of a class goes [default: the model's;
+    /// IoU above which the lower-scored of two detections of a class is dropped [default: the model's;
     /// torchvision's is 0.5]
     #[arg(long, value_name = "F", value_parser = unit::<f32>, hide_short_help = true)]
     nms_thresh: Option<f32>,
@@ -22,7 +22,7 @@ pub(crate) struct ThresholdArgs {
     /// Lower the scores of overlapped detections instead of dropping them (Gaussian Soft-NMS)
     #[arg(long, hide_short_help = true)]
     soft_nms: bool,
-    /// Most detections of an image [default: the model's; torchvision's is 100]
+    /// Maximum number of detections per image [default: the model's; torchvision's is 100]
     #[arg(long, value_name = "N", hide_short_help = true)]
     detections_per_img: Option<usize>,
 }

@@ -16,8 +16,8 @@ use crate::tiles::grid;
 
 /// Cut a data set of large pictures into tiles to train on
 ///
-/// Writes COCO data. Objects move with masks and keypoints to every tile that shows enough of them; those of which a tile
-/// shows less are left out of it, and counted. Tiles of JPEGs are JPEGs, all others PNGs.
+/// Writes COCO data. Objects are copied, with masks and keypoints, to every tile that shows enough of them; the
+/// others are left out of it, and counted. Tiles of JPEGs are JPEGs, all others PNGs.
 #[derive(Args)]
 #[command(after_help = "Examples:
   rcnn data tile city -o city-tiles --tile 640 --overlap 0.2 --min-visible 0.3
@@ -33,10 +33,10 @@ pub(crate) struct TileDataArgs {
     /// Width and height of a tile in pixels; smaller pictures are one tile, as they are
     #[arg(long, value_name = "N", default_value = "640", value_parser = positive)]
     tile: usize,
-    /// Share of a tile that its neighbours show too, from 0 to below 1
+    /// Share of a tile that overlaps with its neighbour, from 0 to below 1
     #[arg(long, value_name = "F", default_value = "0.2")]
     overlap: f64,
-    /// Share of an object's area, of its mask if it has one, that a tile must show to have the object
+    /// Share of an object's area (of its mask's, if it has one) that a tile must show to keep the object
     #[arg(long, value_name = "F", default_value = "0.3", value_parser = unit::<f64>)]
     min_visible: f64,
     /// Leave out tiles without objects
@@ -74,7 +74,7 @@ pub(crate) fn run(args: TileDataArgs) -> Result<Outcome> {
     let share = 100.0 * args.min_visible;
     if tiled.dropped > 0 {
         eprintln!(
-            "left out of a tile that shows less than {share:.0}% of an object: {}; objects that are in no tile: {}",
+            "left out of a tile that shows less than {share:.0}% of an object: {}; objects in no tile: {}",
             tiled.dropped, tiled.lost
         );
     }

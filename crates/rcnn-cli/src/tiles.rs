@@ -27,11 +27,11 @@ const LOW_SCORE: f32 = 0.1;
 #[command(next_help_heading = "Large pictures and several views")]
 #[command(group(ArgGroup::new("views").args(["tile", "tta"]).multiple(true)))]
 pub(crate) struct TileArgs {
-    /// Look at overlapping tiles of N x N pixels, for objects that are too small when the whole picture is resized
+    /// Detect in overlapping tiles of N x N pixels, for objects that are too small once the whole picture is resized
     #[arg(long, value_name = "N", value_parser = positive)]
     tile: Option<usize>,
-    /// Share of a tile that its neighbours show too, from 0 to below 1: wider than the objects are, so that
-    /// each is whole in one tile
+    /// Share of a tile that overlaps with its neighbour, from 0 to below 1; choose it wider than the objects, so
+    /// that each is whole in some tile
     #[arg(
         long,
         value_name = "F",
@@ -40,19 +40,19 @@ pub(crate) struct TileArgs {
         hide_short_help = true
     )]
     overlap: f64,
-    /// Look at the whole picture besides, for objects larger than a tile
+    /// Detect in the whole picture, too, for objects larger than a tile
     #[arg(long, requires = "tile", hide_short_help = true)]
     full_image: bool,
-    /// Look at mirrored and resized copies too (test-time augmentation): flip, scale:0.8,1.2 or
-    /// flip,scale:0.8,1.2, which is six views of everything
+    /// Detect in mirrored and resized copies, too (test-time augmentation): flip, scale:0.8,1.2 or
+    /// flip,scale:0.8,1.2, which makes six views
     #[arg(long, value_name = "LIST", hide_short_help = true)]
     tta: Option<TestTimeAugmentation>,
-    /// How detections of the same object become one, within a class (across classes with --class-agnostic-nms)
-    /// [default: nmm for tiles, unless --score-thresh is below 0.1, where bad boxes would make good ones grow; wbf for
+    /// How to merge detections of the same object, within a class (across classes with --class-agnostic-nms)
+    /// [default: nmm for tiles, unless --score-thresh is below 0.1, where poor boxes would enlarge good ones; wbf for
     /// --tta without tiles; else nms]
     #[arg(long, value_enum, requires = "views", hide_short_help = true)]
     merge: Option<MergeName>,
-    /// Measure by which they match [default: ios for nmm, else iou]
+    /// Measure of the overlap of two detections [default: ios for nmm, else iou]
     #[arg(
         long = "match",
         value_name = "METRIC",
@@ -61,20 +61,20 @@ pub(crate) struct TileArgs {
         hide_short_help = true
     )]
     metric: Option<MetricName>,
-    /// Overlap from which on they match [default: 0.5, of wbf 0.55]
+    /// Overlap from which on two detections match [default: 0.5, for wbf 0.55]
     #[arg(long, value_name = "F", value_parser = unit::<f64>, requires = "views", hide_short_help = true)]
     match_thresh: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum MergeName {
-    /// The best stays
+    /// Keep the best detection
     Nms,
-    /// They are united: objects that a tile's border cuts become one (greedy NMM of SAHI)
+    /// Unite the boxes, which joins objects cut by a tile's border (SAHI's greedy NMM)
     Nmm,
-    /// Their mean, weighted by score (weighted boxes fusion)
+    /// Average the boxes, weighted by score (weighted boxes fusion)
     Wbf,
-    /// The others lose score (Gaussian Soft-NMS)
+    /// Lower the scores of the others (Gaussian Soft-NMS)
     SoftNms,
 }
 
@@ -82,7 +82,7 @@ enum MergeName {
 enum MetricName {
     /// Intersection over union
     Iou,
-    /// Intersection over the smaller box: a part matches the whole
+    /// Intersection over the smaller box, so that a part matches the whole
     Ios,
 }
 
@@ -104,7 +104,7 @@ impl TileArgs {
             Some(_) => MergeName::Nmm,
         });
         if name == MergeName::SoftNms && self.metric == Some(MetricName::Ios) {
-            bail!("--match ios: --merge soft-nms lowers scores by the IoU");
+            bail!("--match ios: not with --merge soft-nms, which uses the IoU");
         }
         let method = match name {
             MergeName::Nms => MergeMethod::Nms,

@@ -10,19 +10,19 @@ use crate::thresholds::unit;
 #[derive(Args)]
 #[command(next_help_heading = "Tracking")]
 pub(crate) struct TrackArgs {
-    /// Follow objects from frame to frame: each has an id as long as it is in the video (ByteTrack)
+    /// Follow objects from frame to frame and give each an id (ByteTrack)
     ///
-    /// Only objects that are followed are reported, all of which are drawn. Leave --score-thresh low: improbable
-    /// detections help to keep an object while it is hidden.
+    /// Only tracked objects are reported, and all of them are drawn. Leave --score-thresh low: detections with low
+    /// scores help to follow an object while it is partly hidden.
     #[arg(long)]
     pub(crate) track: bool,
-    /// Score above which detections are matched first; a new object needs 0.1 more
+    /// Score above which detections are matched first; a new track needs 0.1 more
     #[arg(long, value_name = "F", default_value = "0.5", value_parser = unit::<f64>, requires = "track", hide_short_help = true)]
     track_thresh: f64,
     /// Highest cost of a match, 1 - IoU * score
     #[arg(long, value_name = "F", default_value = "0.8", value_parser = unit::<f64>, requires = "track", hide_short_help = true)]
     track_match_thresh: f64,
-    /// Frames after which an object that is not seen is forgotten
+    /// Frames after which an object that is no longer detected is forgotten
     #[arg(
         long,
         value_name = "N",

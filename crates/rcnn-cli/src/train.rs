@@ -28,8 +28,13 @@ pub(crate) fn run(args: TrainArgs) -> Result<Outcome> {
     };
     let report = run_on(&args.device, job).map_err(|error| explained(error, &run, &args))?;
     println!(
-        "{} epochs; best AP {:.3} after epoch {}: {}",
+        "{} {}; best AP {:.3} after epoch {}: {}",
         report.epochs,
+        if report.epochs == 1 {
+            "epoch"
+        } else {
+            "epochs"
+        },
         report.best_ap,
         report.best_epoch,
         args.out.join("best.bpk").display()
@@ -41,9 +46,9 @@ pub(crate) fn run(args: TrainArgs) -> Result<Outcome> {
 fn explained(error: anyhow::Error, run: &Run, args: &TrainArgs) -> anyhow::Error {
     let out = args.out.display();
     match error.downcast_ref() {
-        Some(TrainError::DataChanged { .. }) => {
-            error.context("the run would not end as it began; --accept-changed-data goes on")
-        }
+        Some(TrainError::DataChanged { .. }) => error.context(
+            "the data of the run have changed; --accept-changed-data continues with the new data",
+        ),
         Some(TrainError::Data(data)) => match data::help(data) {
             Some(help) => error.context(help),
             None => error,
@@ -54,7 +59,7 @@ fn explained(error: anyhow::Error, run: &Run, args: &TrainArgs) -> anyhow::Error
         _ if args.resume => error,
         _ => match run.last_checkpoint() {
             Ok(Some(epoch)) => error.context(format!(
-                "{out}: the run can be resumed after epoch {epoch} with --resume"
+                "{out}: --resume continues the run after epoch {epoch}"
             )),
             _ => error,
         },
@@ -108,7 +113,7 @@ fn resume(args: &TrainArgs) -> Result<Run> {
     let epochs = std::mem::replace(&mut config.epochs, run.config().epochs);
     let other = || {
         format!(
-            "{}: a run goes on as it began; start another to change it, from its weights with --weights {}",
+            "{}: a run continues with the options that it started with; to change them, start another run from its weights with --weights {}",
             args.out.join("run.toml").display(),
             args.out.join("last.bpk").display()
         )

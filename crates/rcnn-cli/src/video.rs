@@ -20,27 +20,27 @@ use crate::tiles::Pixels;
 #[derive(Args)]
 #[command(next_help_heading = "Video")]
 pub(crate) struct VideoArgs {
-    /// Read frames from standard input: y4m (ffmpeg -f yuv4mpegpipe), mjpeg (JPEGs one after the other), or
+    /// Read frames from standard input: y4m (ffmpeg -f yuv4mpegpipe), mjpeg (concatenated JPEGs), or
     /// rgb:WIDTHxHEIGHT (raw bytes of red, green and blue)
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["images", "recursive"])]
     pub(crate) stdin: Option<StreamFormat>,
-    /// Take the pictures for the frames of a video: in natural order (9 before 10), with all frames of an animated
+    /// Read the pictures as frames of a video: in natural order (9 before 10), with all frames of an animated
     /// GIF or WebP
     ///
-    /// --track and --output - do so too.
+    /// Implied by --track and --output -.
     #[arg(long)]
     frames: bool,
-    /// Frames a second, such as 25, 29.97 or 30000/1001, where the input doesn't say
+    /// Frames per second, such as 25, 29.97 or 30000/1001; overrides the input's
     #[arg(long, value_name = "RATE", hide_short_help = true)]
     fps: Option<Rate>,
-    /// Matrix between the RGB of pictures and the YUV of Y4M, which doesn't tell
+    /// Matrix between RGB and the YUV of Y4M, whose header does not have it
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Matrix::Bt601, hide_short_help = true)]
     matrix: Matrix,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Matrix {
-    /// Standard definition, and what ffmpeg supposes
+    /// Standard definition; what ffmpeg assumes
     Bt601,
     /// High definition
     Bt709,

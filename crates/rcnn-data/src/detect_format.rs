@@ -44,7 +44,7 @@ impl std::fmt::Display for Format {
 
 /// A name that is not one of [`Format::NAMES`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` is none of {}", Format::NAMES.join(", "))]
+#[error("unknown format `{name}`; expected one of {}", Format::NAMES.join(", "))]
 pub struct UnknownFormat {
     /// The name.
     pub name: String,

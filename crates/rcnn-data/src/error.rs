@@ -29,7 +29,7 @@ pub enum DataError {
     },
     /// The folder has the layout of no known format.
     #[error(
-        "{}: {reason}; read are COCO (a .json with `images`, here, in annotations or in the folder \
+        "{}: {reason}; supported are COCO (a .json with `images`, here, in annotations or in the folder \
          of each split), Pascal VOC (.xml in Annotations or beside the pictures) and YOLO \
          (data.yaml, obj.data, or .txt in labels or beside the pictures)",
         root.display()
@@ -60,7 +60,7 @@ pub enum DataError {
     },
     /// No picture has a label file, so that all would be background.
     #[error(
-        "{}: none of {images} pictures has a label file, the first not {}; found: {found}",
+        "{}: none of {images} pictures has a label file (the first should have {}); found: {found}",
         root.display(), expected.display()
     )]
     NoLabels {
@@ -76,7 +76,7 @@ pub enum DataError {
     /// Nothing says how the classes are called.
     #[error(
         "{}: no class names; expected `names` or `nc` in data.yaml or in the only .yaml file (of several, \
-         name one instead of the folder), or a classes.txt with a name a line",
+         name one instead of the folder), or a classes.txt with one name per line",
         root.display()
     )]
     NoClassNames {
@@ -93,7 +93,7 @@ pub enum DataError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// Something is where a data set was to be written.
-    #[error("{}: not empty; name a new folder", path.display())]
+    #[error("{}: not empty; choose a new folder", path.display())]
     NotEmpty {
         /// The folder.
         path: PathBuf,

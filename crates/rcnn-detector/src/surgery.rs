@@ -108,12 +108,12 @@ pub enum SurgeryError {
     BoxHead(#[from] BoxHeadTextError),
     /// The backbone is of the user's own.
     #[error(
-        "the model has a custom backbone, whose layers are not known here: change it where it is \
-         made; heads, anchors and classes can be changed here"
+        "the layers of a custom backbone cannot be changed by surgery: change them where the backbone is \
+         built; heads, anchors and classes can be changed"
     )]
     CustomBackbone,
     /// A stage that the model does not build.
-    #[error("the model has no stage {stage}: it is built of {}", names(.built))]
+    #[error("the model has no stage {stage}: its stages are {}", names(.built))]
     NoSuchStage {
         /// The stage.
         stage: String,
@@ -121,7 +121,7 @@ pub enum SurgeryError {
         built: Vec<String>,
     },
     /// Nothing follows the stage to cut after.
-    #[error("nothing follows {0}: the body ends there already; leave the operation out")]
+    #[error("nothing follows {0}, where the body already ends; omit the operation")]
     NothingToCut(String),
     /// No level would be left.
     #[error(
@@ -150,7 +150,7 @@ pub enum SurgeryError {
         known: String,
     },
     /// No stage among the levels.
-    #[error("levels of no stage: `pool` is made of the last one, so name at least one beside it")]
+    #[error("no level of a stage: `pool` is computed from the last one, so name at least one more")]
     NoStageLevel,
     /// A block that the model does not have.
     #[error("the model has no block {block}: it has {}", names(.known))]
@@ -161,13 +161,13 @@ pub enum SurgeryError {
         known: Vec<String>,
     },
     /// The block is dropped already.
-    #[error("{0} is dropped already; leave the operation out")]
+    #[error("{0} has already been dropped; omit the operation")]
     DroppedAlready(String),
     /// There is no such branch to remove.
-    #[error("the model has no {0} head; leave the operation out")]
+    #[error("the model has no {0} head; omit the operation")]
     NoBranch(&'static str),
     /// The predictor refines no boxes.
-    #[error("the model has no box regression already; leave the operation out")]
+    #[error("the model has no box regression; omit the operation")]
     NoBoxRegression,
     /// The network that results describes no detector.
     #[error(transparent)]

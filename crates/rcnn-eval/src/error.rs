@@ -34,14 +34,14 @@ pub enum EvalError {
     #[error("not an array of COCO results: {0}")]
     Results(#[from] serde_json::Error),
     /// A result has neither box nor mask nor keypoints.
-    #[error("result {index} of the array, from 0, has no bbox, segmentation or keypoints")]
+    #[error("result {index} of the array (counted from 0) has no bbox, segmentation or keypoints")]
     Shapeless {
         /// Its place, from 0.
         index: usize,
     },
     /// There are sigmas for another number of keypoints.
     #[error(
-        "{found} keypoint sigmas: expected {expected}, one a keypoint, or one for all, above 0"
+        "{found} keypoint sigmas: expected {expected}, one per keypoint, or one for all, above 0"
     )]
     Sigmas {
         /// Number of sigmas.

@@ -7,7 +7,7 @@ pub enum FreezeError {
     /// The text is not a rule.
     #[error(
         "`{rule}`: expected `trainable_backbone_layers=N`, `freeze PATTERN`, `thaw PATTERN` or \
-         `PATTERN`, perhaps with `from epoch N` after it (epochs count from 1)"
+         `PATTERN`, optionally followed by `from epoch N` (epochs count from 1)"
     )]
     Rule {
         /// The text.
@@ -50,7 +50,7 @@ pub enum FreezeError {
     },
     /// `trainable_backbone_layers` of a backbone that lists no stages.
     #[error(
-        "trainable_backbone_layers counts the backbone's stages, and this backbone lists none \
+        "trainable_backbone_layers counts the stages of the backbone, but this backbone has none \
          (`Backbone::stages`)"
     )]
     NoStages,

@@ -27,7 +27,9 @@ pub enum ImageErrorKind {
     Empty,
     /// The content is of no known image format; holds what the first bytes look like, such as
     /// `a PDF document`.
-    #[error("this is not a picture but {0}; formats read: JPEG, PNG, WebP, BMP, TIFF, GIF")]
+    #[error(
+        "this is not a picture but {0}; supported formats are JPEG, PNG, WebP, BMP, TIFF and GIF"
+    )]
     NotAnImage(String),
     /// An image, but of a format or variant that is not read.
     #[error("not supported: {0}; save it as an 8-bit JPEG, PNG, WebP, BMP, TIFF or GIF")]
@@ -44,7 +46,7 @@ pub enum ImageErrorKind {
         reason: String,
     },
     /// The image is too large to be decoded.
-    #[error("{width}x{height} pixels are more than the {MAX_PIXELS} that are read")]
+    #[error("{width}x{height} pixels are more than the supported {MAX_PIXELS}")]
     TooLarge {
         /// Its width in pixels.
         width: u32,

@@ -32,11 +32,13 @@ pub enum OnnxError {
     },
     /// Other sizes of image lead to other operations.
     #[error(
-        "the backbone computes something else for images of another size, which one file cannot hold"
+        "the backbone's computation depends on the image size, which a file for any size cannot express: give a fixed size"
     )]
     SizeDependent,
     /// A tensor whose values are neither a parameter's nor made during the forward pass.
-    #[error("a tensor of shape {shape:?} is no parameter of the model, and its values are unknown")]
+    #[error(
+        "a tensor of shape {shape:?} is not a parameter of the model, and its values are unknown"
+    )]
     UnknownTensor {
         /// Its shape.
         shape: Vec<usize>,
@@ -46,7 +48,9 @@ pub enum OnnxError {
     Options(String),
     /// A node of the graph whose operands do not fit, or a file that does not read as it was written: a fault
     /// of this program. No file is left.
-    #[error("{node}: {reason}; no valid ONNX, which is a fault of this program")]
+    #[error(
+        "{node}: {reason}; the exported file would not be valid ONNX, which is a bug in this program"
+    )]
     Invalid {
         /// The node.
         node: String,

@@ -11,8 +11,8 @@ use rcnn_core::{ConfigError, DetectError};
 pub enum PruneError {
     /// The budget cannot be met within the limits.
     #[error(
-        "{asked:.3} of the {what} can't be met: with every group of channels at its limit {least:.3} are left; \
-         allow more (a smaller share to keep, fewer channels at least, a finer rounding), or ask for less"
+        "a budget of {asked:.3} of the {what} can't be met: with every group of channels at its limit, {least:.3} are left; \
+         lower the limits (a smaller share to keep, fewer channels, finer rounding) or raise the budget"
     )]
     Budget {
         /// Quantity that the budget limits.
@@ -23,7 +23,7 @@ pub enum PruneError {
         least: f64,
     },
     /// No labelled pictures to estimate importance on.
-    #[error("no labelled pictures with objects: importance by loss needs at least one")]
+    #[error("no labelled pictures with objects: the importance by loss needs at least one")]
     NoPictures,
     /// An importance that is not a finite number.
     #[error(

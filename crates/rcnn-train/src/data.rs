@@ -67,11 +67,11 @@ impl Splits {
         if problems.invalid() > 0 {
             let outside = problems.counts().contains_key(&ProblemKind::OutsideImage);
             let clip = match outside && !config.clip {
-                true => " (`clip` keeps boxes that reach beyond their image, cut to it)",
+                true => " (`clip` keeps boxes that extend beyond their image, and cuts them)",
                 false => "",
             };
             let invalid = problems.invalid();
-            tracing::warn!("{invalid} invalid boxes or files left out{clip}");
+            tracing::warn!("left out {invalid} invalid boxes or files{clip}");
         }
         let (train_split, valid_split) = names(config, &mut data)?;
         let mut train = split(&data, &train_split, "train_split")?;
@@ -84,10 +84,9 @@ impl Splits {
             });
         }
         tracing::info!(
-            "{} images to train on ({train_split}), {} to validate on ({valid_split}), {} classes: {}",
+            "{} images to train on ({train_split}), {} to validate on ({valid_split}); classes: {}",
             train.samples.len(),
             valid.samples.len(),
-            data.class_names.len() - 1,
             data.class_names[1..].join(", ")
         );
         if let Some(images) = config.overfit {
@@ -119,7 +118,7 @@ impl Splits {
         let most = factors.iter().copied().fold(1.0, f64::max);
         let images = factors.iter().filter(|factor| **factor > 1.0).count();
         tracing::info!(
-            "repeat_threshold = {threshold}: {images} images of rare classes come up to {most:.2} times an epoch"
+            "repeat_threshold = {threshold}: {images} images of rare classes are repeated up to {most:.2} times per epoch"
         );
         Some(factors)
     }

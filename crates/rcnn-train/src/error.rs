@@ -156,8 +156,8 @@ pub enum TrainError {
     },
     /// A resumed run stopped where it had stopped before.
     #[error(
-        "{error}. The run stopped at this place before (epoch {epoch}, step {step}): what it does is \
-         the same every time, so start another one with other settings or data"
+        "{error}. The run has stopped here before (epoch {epoch}, step {step}): a run \
+         does the same every time, so start another one with other settings or data"
     )]
     Again {
         /// From 1.

@@ -34,7 +34,7 @@ pub enum VideoErrorKind {
     #[error("not supported: {0}")]
     Unsupported(String),
     /// The frames are too large, or have no pixels.
-    #[error("frames of {}x{} pixels; from 1 to {MAX_PIXELS} pixels are read", .0.width, .0.height)]
+    #[error("frames of {}x{} pixels; expected from 1 to {MAX_PIXELS} pixels", .0.width, .0.height)]
     Pixels(Size),
     /// The stream ends within a frame; holds what there is of it.
     #[error("the stream is cut short: it ends after {0}")]
@@ -43,7 +43,7 @@ pub enum VideoErrorKind {
     #[error("{0}")]
     Image(ImageErrorKind),
     /// Frames of one stream have one size.
-    #[error("it has {}x{} pixels, but the video written {}x{}", found.width, found.height, expected.width, expected.height)]
+    #[error("the frame has {}x{} pixels, but the video being written has {}x{}", found.width, found.height, expected.width, expected.height)]
     Size {
         /// Size of this frame.
         found: Size,

@@ -286,7 +286,7 @@ fn frames_of_another_size_are_not_written_as_y4m() {
     let mut writer = FrameWriter::new(io::sink(), OutputFormat::Y4m, VideoInfo::default());
     writer.write(&picture(16, 12)).unwrap();
     let error = writer.write(&picture(16, 14)).unwrap_err();
-    let says = "frame 1: it has 16x14 pixels, but the video written 16x12";
+    let says = "frame 1: the frame has 16x14 pixels, but the video being written has 16x12";
     assert_eq!(error.to_string(), says);
     assert!(matches!(error.kind, VideoErrorKind::Size { .. }));
 }

@@ -12,8 +12,8 @@ pub enum ResNetError {
     DroppedStages(Vec<usize>),
     /// A stage that is dropped is returned.
     #[error(
-        "returned_layers has stage {stage}, which is dropped, so that its map would be the one \
-         before again: {}",
+        "returned_layers has stage {stage}, which is dropped, so that its map would repeat the \
+         previous one: {}",
         match stage {
             1 => "leave it out of returned_layers".to_string(),
             stage => format!("return layer{} instead, or leave it out", stage - 1),
@@ -42,13 +42,13 @@ pub enum ResNetError {
     /// All blocks of a stage are dropped.
     #[error(
         "every block of layer{0} is dropped: drop the whole stage instead (dropped_stages), which \
-         also takes its stride and channels out"
+         also removes its stride and channels"
     )]
     EmptyStage(usize),
     /// A dropped block is the one that changes the shape.
     #[error(
-        "layer{stage}.0 can't be dropped by itself: it takes the channels from {input} to {output} \
-         with a stride of {stride}, and the blocks after it build on that; drop one of those, or \
+        "layer{stage}.0 can't be dropped by itself: it changes the channels from {input} to {output} \
+         with a stride of {stride}, and the blocks after it depend on that; drop one of those, or \
          the whole stage (dropped_stages)"
     )]
     ShapeChangingBlock {

@@ -27,8 +27,8 @@ pub enum SequentialError {
     },
     /// A stage that is dropped is returned.
     #[error(
-        "returned_layers has {stage}, which is dropped, so that its map would be the one before \
-         again: return {before} instead, or leave it out"
+        "returned_layers has {stage}, which is dropped, so that its map would repeat the previous \
+         one: return {before} instead, or omit it"
     )]
     DroppedReturned {
         /// The stage.
@@ -46,8 +46,8 @@ pub enum SequentialError {
     },
     /// A dropped block is one that changes the shape.
     #[error(
-        "{block} can't be dropped by itself: it takes the channels from {input} to {output} with a \
-         stride of {stride}, and the layers after it build on that; drop another block, or the whole \
+        "{block} can't be dropped by itself: it changes the channels from {input} to {output} with a \
+         stride of {stride}, and the layers after it depend on that; drop another block, or the whole \
          stage (dropped_stages)"
     )]
     ShapeChangingBlock {

@@ -32,19 +32,19 @@ macro_rules! examples {
 
 /// Train a detector on labelled pictures
 ///
-/// The data may be COCO JSON, Pascal VOC or YOLO. A TOML file describes a run, the arguments
-/// override it. The run's folder keeps both, the models (best.bpk, last.bpk), the metrics
-/// (metrics.jsonl, curves.png) and the checkpoints that --resume goes on from after an interruption.
+/// The data may be COCO JSON, Pascal VOC or YOLO. A TOML file can describe the run; arguments
+/// override it. The run's folder gets both, the models (best.bpk, last.bpk), the metrics
+/// (metrics.jsonl, curves.png) and the checkpoints for --resume.
 #[derive(Args)]
 #[command(after_help = examples!(), after_long_help = concat!(examples!(), "
   A small detector that learns from a large one:
     rcnn train --data bccd --config small.toml --teacher runs/large/best.bpk --out runs/small
-  Some epochs more, of a run with --decay step or constant:
+  More epochs, for a run with --decay step or constant:
     rcnn train --resume --epochs 30 --out runs/cells
-  Does it learn two pictures by heart?
+  Can it learn two pictures by heart?
     rcnn train --data bccd --arch resnet18 --min-size 240 --overfit 2 --out runs/check
 
-A TOML file (what is missing has a default; run.toml in the run's folder shows all):
+A TOML file (missing keys have defaults; run.toml in the run's folder has them all):
   data = \"bccd\"
   epochs = 10
   clip_norm = 10.0
@@ -65,10 +65,10 @@ pub(crate) struct TrainArgs {
     /// Folder of the data, or its COCO .json, YOLO .yaml or darknet .data file
     #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "resume"])]
     data: Option<PathBuf>,
-    /// Format of the labels, where there are several: coco, voc or yolo
+    /// Format of the labels, if there are several: coco, voc or yolo
     #[arg(long, value_name = "FORMAT", hide_short_help = true)]
     data_format: Option<Format>,
-    /// Folder of the pictures, where they are not with the labels
+    /// Folder of the pictures, if they are not with the labels
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     images: Option<PathBuf>,
     /// TOML file that describes the run
@@ -77,11 +77,11 @@ pub(crate) struct TrainArgs {
     /// Folder of the run
     #[arg(long, short, value_name = "RUN_DIR", default_value = "runs/train")]
     pub(super) out: PathBuf,
-    /// Go on with the run in --out, from its last checkpoint; with --epochs for longer, where the learning
-    /// rate does not fall along a cosine
+    /// Continue the run in --out from its last checkpoint; with --epochs for longer, unless the learning
+    /// rate follows a cosine
     #[arg(long, conflicts_with_all = ["config", "data"])]
     pub(super) resume: bool,
-    /// Go on although the data have changed since the run began
+    /// Continue although the data have changed since the run started
     #[arg(long, requires = "resume", hide_short_help = true)]
     pub(super) accept_changed_data: bool,
     #[command(flatten)]
@@ -97,13 +97,13 @@ pub(crate) struct TrainArgs {
     /// Detector to start from: a file, or the name of published weights
     #[arg(long, short, value_name = "FILE|NAME")]
     weights: Option<String>,
-    /// Names of the classes of --weights that carry none, one a line
+    /// File with the class names of --weights that have none, one per line
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     labels: Option<PathBuf>,
     /// Image classifier or detector whose backbone to start from: a file, or a name
     #[arg(long, value_name = "FILE|NAME", hide_short_help = true)]
     backbone_weights: Option<String>,
-    /// Trained detector to learn from besides the labels, by its feature maps: a file, or a name
+    /// Trained detector whose feature maps to learn from, besides the labels: a file, or a name
     #[arg(long, value_name = "FILE|NAME")]
     teacher: Option<String>,
     /// Weight of the teacher's feature maps [default: 6]
@@ -112,32 +112,32 @@ pub(crate) struct TrainArgs {
     /// Weight of the teacher's logits, whose classes and anchors must be the same [default: 0]
     #[arg(long, value_name = "X", hide_short_help = true)]
     distill_logits: Option<f64>,
-    /// Backbone of a new detector, such as resnet18, mobilenet_v3_large or vgg16; mobilenet_v2 is one map,
-    /// mobilenet_v2_fpn a pyramid [default: resnet50]
+    /// Backbone of a new detector, such as resnet18, mobilenet_v3_large or vgg16; mobilenet_v2 has one feature
+    /// map, mobilenet_v2_fpn a pyramid [default: resnet50]
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
-    /// Convolutions of a mask head, added or in place of the one that there is: conv:256x4, conv_bn:256x4
+    /// Convolutions of a mask head to add, or to replace the existing one by: conv:256x4, conv_bn:256x4
     #[arg(long, value_name = "LAYERS", hide_short_help = true)]
     mask_head: Option<String>,
-    /// Convolutions of a keypoint head, for the keypoints of the data: conv:512x8
+    /// Convolutions of a keypoint head to add, for the keypoints of the data: conv:512x8
     #[arg(long, value_name = "LAYERS", hide_short_help = true)]
     keypoint_head: Option<String>,
-    /// Pixels that the shorter side is resized to
+    /// Pixels to resize the shorter side to
     #[arg(long, value_name = "N", value_parser = positive)]
     min_size: Option<usize>,
-    /// Most pixels of the longer side after resizing
+    /// Maximum number of pixels of the longer side after resizing
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     max_size: Option<usize>,
     /// Passes over the training data
     #[arg(long, value_name = "N", value_parser = positive)]
     epochs: Option<usize>,
-    /// Images of a step
+    /// Images per step
     #[arg(long, value_name = "N", value_parser = positive)]
     batch_size: Option<usize>,
-    /// Steps whose gradients are averaged before the parameters move
+    /// Steps to average gradients over before the parameters are updated
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     accumulation: Option<usize>,
-    /// Rule that moves the parameters
+    /// Optimizer
     #[arg(long, value_enum, hide_short_help = true)]
     optimizer: Option<Optimizer>,
     /// Learning rate after the warm-up
@@ -146,39 +146,38 @@ pub(crate) struct TrainArgs {
     /// Steps over which the learning rate rises
     #[arg(long, value_name = "N", hide_short_help = true)]
     warmup_steps: Option<usize>,
-    /// What the learning rate does then
+    /// Schedule of the learning rate after the warm-up
     #[arg(long, value_enum, hide_short_help = true)]
     decay: Option<DecayName>,
-    /// Validate and save a moving average of the weights that keeps this part of itself at each step, such as 0.999
+    /// Validate and save an exponential moving average of the weights with this decay per step, such as 0.999
     #[arg(long, value_name = "DECAY", hide_short_help = true)]
     ema: Option<f64>,
-    /// Show images of rare classes more often: those of a class that fewer than this share of the images have,
-    /// such as 0.1, by detectron2's repeat factors
+    /// Repeat images of rare classes, those in less than this share of the images, such as 0.1 (detectron2's
+    /// repeat factors)
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     repeat_threshold: Option<f64>,
-    /// Check that the detector learns at all: train and validate on the first N images alone, not augmented
+    /// Check that the detector learns at all: train and validate on the first N images only, without augmentation
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     overfit: Option<usize>,
-    /// Epochs without a better AP after which the run ends
+    /// End the run after this many epochs without a better AP
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     patience: Option<usize>,
-    /// Rule of what is frozen: `freeze PATTERN` or `PATTERN`, `thaw PATTERN`, perhaps with `from
+    /// Rule of what to freeze: `freeze PATTERN` or `PATTERN`, `thaw PATTERN`, each optionally with `from
     /// epoch N`; may be repeated, the last one wins. A pattern is a part (backbone, fpn, rpn,
     /// box_head), a stage (layer4), a glob over parameters' names, /expression/ or first:N
     #[arg(long, value_name = "RULE")]
     freeze: Vec<Rule>,
-    /// Stages of the backbone that are trained, 0 to all (5 in a ResNet or a VGG, 6 in a MobileNet), counted
-    /// from the last [default: 3
-    /// with trained weights, else all]
+    /// Stages of the backbone to train, counted from the last: 0 to all (5 in a ResNet or VGG, 6 in a
+    /// MobileNet) [default: 3 with trained weights, else all]
     #[arg(long, value_name = "N")]
     trainable_backbone_layers: Option<usize>,
     /// Factor on the learning rate of some parameters, such as backbone=0.1; may be repeated
     #[arg(long, value_name = "PATTERN=X", hide_short_help = true)]
     learning_rate_factor: Vec<LearningRateFactor>,
-    /// Seed of everything left to chance: the same gives the same run
+    /// Seed of all randomness: the same seed gives the same run
     #[arg(long, value_name = "N", hide_short_help = true)]
     seed: Option<u64>,
-    /// Where to compute; several of one kind, separated by commas, share each step
+    /// Device to compute on; several of one backend, separated by commas, share each step
     #[arg(long, value_name = "D", value_delimiter = ',', default_values_t = [default_device()])]
     pub(super) device: Vec<DeviceName>,
     /// Write TensorBoard's event files into the run's folder too
@@ -194,13 +193,13 @@ pub(crate) struct TrainArgs {
 /// Parts of the data to train and validate on, and boxes that do not fit.
 #[derive(Args)]
 pub(crate) struct SplitArgs {
-    /// Part of the data to train on, or all [default: train or trainval]
+    /// Split to train on, or all [default: train or trainval]
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     train_split: Option<String>,
-    /// Part of the data to validate on, or all [default: val, valid or test]
+    /// Split to validate on, or all [default: val, valid or test]
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     valid_split: Option<String>,
-    /// Cut boxes that reach beyond their image to it, and say how many
+    /// Cut boxes that extend beyond their image, and say how many
     #[arg(long, hide_short_help = true)]
     clip: bool,
     /// Leave out boxes and files that are invalid, and say how many. All pictures are decoded once to find them
@@ -374,5 +373,5 @@ impl TrainArgs {
 fn table<'a>(model: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut Map<String, Value>> {
     let table = model.entry(name).or_insert_with(|| json!({}));
     let table = table.as_object_mut();
-    table.with_context(|| format!("model.{name} is no table"))
+    table.with_context(|| format!("model.{name} is not a table"))
 }

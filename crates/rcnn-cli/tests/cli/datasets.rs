@@ -191,6 +191,6 @@ fn boxes_beyond_the_image_come_with_the_option_that_keeps_them() {
         "beyond",
         "--skip-invalid",
     ]);
-    let expected = "1 invalid boxes or files left out (--clip keeps";
+    let expected = "left out 1 invalid boxes or files (--clip keeps";
     assert!(eval.contains(expected), "{eval}");
 }

@@ -231,7 +231,11 @@ fn bad_weights_are_told_apart() {
     assert_fails(&with("empty.jpg"), 1, "the file is empty");
     assert_fails(&with("text.jpg"), 1, "this is text");
     assert_fails(&with("missing.pth"), 1, "missing.pth: no such file");
-    assert_fails(&with("RESNET9000"), 1, "no published weights; known are");
+    assert_fails(
+        &with("RESNET9000"),
+        1,
+        "is not the name of published weights; known are",
+    );
     assert_fails(&with("."), 1, "a folder without a model of TensorFlow");
     assert_fails(
         &rcnn(&["train", "--data", ".", "--weights", "blood-cells"]),

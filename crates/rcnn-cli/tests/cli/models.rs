@@ -128,7 +128,7 @@ fn surgery_writes_a_model_that_opens_by_itself() {
         "roi_heads.box_head.1.weight [8, 392], was [16, 392]",
         "MACs (M)",
         "detection",
-        "Image of 60x80, 64x96 as the network sees it",
+        "Image of 60x80, 64x96 after resizing and padding",
     ] {
         assert!(text.contains(says), "`{says}` is not in: {text}");
     }
@@ -177,7 +177,7 @@ fn surgery_writes_a_model_that_opens_by_itself() {
             1,
             "first choose a level that stays",
         ),
-        (["--drop-stage", "layer9"], 1, "it is built of layer1"),
+        (["--drop-stage", "layer9"], 1, "its stages are layer1"),
         (["--drop-block", "layer1.7"], 1, "layer1.0 to layer1.1"),
         (["--levels", "0,1"], 1, "there is no level 1"),
         (["--anchors", "8"], 1, "2 feature maps"),

@@ -107,7 +107,7 @@ fn views_that_cannot_be_are_refused() {
         "match_thresh = 0.0: expected a number above 0",
     );
     let soft = ["--tile", "64", "--merge", "soft-nms", "--match", "ios"];
-    refused(&soft, 1, "--merge soft-nms lowers scores by the IoU");
+    refused(&soft, 1, "not with --merge soft-nms, which uses the IoU");
 }
 
 /// A picture of 160x60 with a box in each half and one across, under the names of the model's classes.
@@ -162,7 +162,7 @@ fn a_data_set_is_evaluated_in_tiles_and_cut_into_them() {
         said.contains("wide-tiles: 2 tiles of 1 images, 3 boxes of 3 objects"),
         "{said}"
     );
-    let dropped = "less than 50% of an object: 1; objects that are in no tile: 0";
+    let dropped = "less than 50% of an object: 1; objects in no tile: 0";
     assert!(said.contains(dropped), "{said}");
     let checked = json(&rcnn(&["data", "check", "wide-tiles", "--json"]));
     assert_eq!(

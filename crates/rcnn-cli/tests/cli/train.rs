@@ -109,10 +109,10 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     assert_fails(&train("killed"), 1, "already holds a run");
     let other = rcnn(&["train", "--resume", "--out", "killed", "--epochs", "9"]);
     assert_fails(&other, 1, "falls along a cosine over 6 epochs");
-    assert_fails(&other, 1, "goes on as it began");
+    assert_fails(&other, 1, "continues with the options that it started with");
     assert_fails(&other, 1, "from its weights with --weights ");
     let other = rcnn(&["train", "--resume", "--out", "killed", "--batch-size", "3"]);
-    assert_fails(&other, 1, "goes on as it began");
+    assert_fails(&other, 1, "continues with the options that it started with");
     stdout(&rcnn(&["train", "--resume", "--out", "killed"]));
     for file in ["last.bpk", "best.bpk", "metrics.jsonl"] {
         let read = |run| fs::read(path(run).join(file)).expect("a file");

@@ -163,7 +163,7 @@ fn drawn_frames_go_on_into_the_next_pipe() {
     assert_fails(
         &sizes,
         1,
-        "--output -: frame 1: it has 50x70 pixels, but the video written 80x60",
+        "--output -: frame 1: the frame has 50x70 pixels, but the video being written has 80x60",
     );
 }
 
@@ -334,7 +334,7 @@ fn options_of_videos_that_do_not_fit_are_named() {
             1,
             "--output DIR",
         ),
-        (&["--format", "y4m", "dot.png"], 1, "they want --output -"),
+        (&["--format", "y4m", "dot.png"], 1, "add --output -"),
         (
             &["--stdin", "avi"],
             2,

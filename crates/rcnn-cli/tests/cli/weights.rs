@@ -64,7 +64,11 @@ fn of_several_models_in_a_file_one_is_chosen_wherever_weights_are_opened() {
 fn an_unknown_name_of_weights_is_told_from_a_missing_file() {
     let detect = |weights: &str| rcnn(&["detect", "-w", weights, "dot.png"]);
     let name = "FasterRCNN_MobileNet_V9_Large_FPN_Weights.COCO_V1";
-    assert_fails(&detect(name), 1, "are no published weights; known are");
+    assert_fails(
+        &detect(name),
+        1,
+        "is not the name of published weights; known are",
+    );
     assert_fails(&detect("model.pth"), 1, "model.pth: no such file");
 }
 

@@ -158,7 +158,7 @@ fn pictures_none_of_which_has_labels() {
     );
     let text = error.to_string();
     assert!(
-        text.contains("the first not") && text.contains("labels/a.txt"),
+        text.contains("the first should have") && text.contains("labels/a.txt"),
         "{text}"
     );
     assert!(text.contains("in label 1 .txt"), "{text}");

@@ -175,7 +175,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (
             usual(),
             vec!["drop-stage layer5"],
-            "no stage layer5: it is built of layer1, layer2, layer3, layer4",
+            "no stage layer5: its stages are layer1, layer2, layer3, layer4",
         ),
         (usual(), vec!["drop-stage conv1"], "no stage conv1"),
         (
@@ -205,13 +205,13 @@ fn what_cannot_be_is_refused_with_the_reason() {
         ),
         (usual(), vec!["cut-after layer4"], "nothing follows layer4"),
         (usual(), vec!["levels 0,5"], "0 (layer1), 1 (layer2)"),
-        (usual(), vec!["levels pool"], "at least one beside it"),
+        (usual(), vec!["levels pool"], "at least one more"),
         (usual(), vec!["drop-stage"], "name of a stage"),
         (usual(), vec!["drop-stage stem"], "no stage stem"),
         (
             usual(),
             vec!["levels x"],
-            "no stage x: it is built of layer1",
+            "no stage x: its stages are layer1",
         ),
         (one, vec!["levels 1"], "the model has 0 (layer4), pool"),
         (usual(), vec!["drop-block layer2.0"], "from 256 to 512"),
@@ -308,7 +308,7 @@ fn mask_and_keypoint_heads_come_and_go() {
     for (text, says) in [
         ("mask-head none", "the model has no mask head"),
         ("mask-head fc:8", "expected 3x3 convolutions"),
-        ("mask-head conv:0", "`0` is no number from 1"),
+        ("mask-head conv:0", "`0` is not a number from 1"),
         ("keypoint-head conv_bn:8", "no norms"),
         ("keypoint-head conv:8/x", "whole number"),
     ] {

@@ -53,7 +53,7 @@ impl FromStr for BoxHeadConfig {
             let (size, count) = size.split_once('x').unwrap_or((size, "1"));
             let number = |text: &str| match text.parse::<usize>() {
                 Ok(number) if number > 0 => Ok(number),
-                _ => Err(error(format!("`{text}` is no number from 1"))),
+                _ => Err(error(format!("`{text}` is not a number from 1"))),
             };
             let (size, count) = (number(size)?, number(count)?);
             if count > MAX_LAYERS {
@@ -182,7 +182,7 @@ mod tests {
         for (text, says) in [
             ("", "no kind"),
             ("fc", "no kind"),
-            ("fc:0", "`0` is no number from 1"),
+            ("fc:0", "`0` is not a number from 1"),
             ("fc6:8", "no layer `fc6`"),
             ("fc:8,conv:8", "convolutions first"),
             ("pool:8", "no layer `pool`"),

@@ -255,10 +255,7 @@ fn a_loss_that_is_no_number_stops_the_run() {
     // It stops at the same step, and says so. (Without clipping, which got lost in run.toml.)
     let again = train(&Run::resume(&out).unwrap()).unwrap_err();
     let text = again.to_string();
-    assert!(
-        text.contains("The run stopped at this place before"),
-        "{text}"
-    );
+    assert!(text.contains("The run has stopped here before"), "{text}");
     let TrainError::Again { error: again, .. } = again else {
         panic!("{again}");
     };
