@@ -28,7 +28,7 @@ pub struct TensorflowModel {
     pub name: &'static str,
     /// Where its archive was published.
     pub url: &'static str,
-    /// Size of the archive in bytes, as Open Model Zoo has it.
+    /// Size of the archive in bytes, as stated by Open Model Zoo.
     pub file_size: u64,
     /// SHA-256 of the archive in hexadecimal digits, as Open Model Zoo has it.
     pub sha256: &'static str,

@@ -109,8 +109,8 @@ fn prefix(path: &Path) -> String {
 pub struct Weights {
     /// The file they come from; empty for those of a model in memory.
     pub path: PathBuf,
-    /// The network that they belong to. What is no shape (thresholds, sizes of images) may be
-    /// changed before loading.
+    /// Configuration of the detector. Fields that do not determine shapes (thresholds, image sizes) may be changed
+    /// before loading.
     pub config: FasterRcnnConfig,
     /// Origin of the configuration.
     pub origin: ConfigOrigin,

@@ -120,7 +120,7 @@ impl Published {
     }
 }
 
-/// Every published file known here: detectors first, then backbones trained to classify.
+/// All published files that can be named: detectors first, then classifiers for backbones.
 ///
 /// ```
 /// # mod rcnn_burn { pub use rcnn_backbone as backbone; }

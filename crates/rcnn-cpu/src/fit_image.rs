@@ -23,7 +23,7 @@ pub struct FitImage<'a> {
     pub mean: [f32; 3],
     /// Standard deviation of each channel, divided by.
     pub std: [f32; 3],
-    /// For each row of the resized image, the rows of the image that it lies between.
+    /// For each row of the resized image, the rows of the image to interpolate between.
     pub rows: &'a [Tap],
     /// For each column of the resized image, the columns of the image that it lies between.
     pub columns: &'a [Tap],

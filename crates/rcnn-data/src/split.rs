@@ -15,8 +15,8 @@ pub struct Fractions {
     pub test: f64,
 }
 
-/// Gives a data set the splits `train`, `val` and `test` in place of its own; those of no share
-/// are left out. The same seed and images give the same splits.
+/// Replaces the splits of a data set by random `train`, `val` and `test`; those with a share of 0 are left out. The
+/// same seed and images give the same splits.
 ///
 /// # Errors
 /// [`DataError::Fractions`].

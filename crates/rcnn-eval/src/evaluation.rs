@@ -49,7 +49,7 @@ pub struct Evaluation {
     pub errors: Vec<ImageErrors>,
 }
 
-/// How good masks or keypoints are: numbers over all classes, and of each.
+/// Evaluation of masks or keypoints: averages over all classes, and numbers for each class.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ShapeEvaluation<S> {
     /// COCO's summary.

@@ -11,7 +11,7 @@ use rcnn_types::{Instances, Keypoints, MaskProbabilities};
 pub const BOX_TOLERANCE: f32 = 0.05;
 /// Difference up to which scores are the same.
 pub const SCORE_TOLERANCE: f32 = 1e-3;
-/// Difference of a probability up to which masks are the same.
+/// Largest difference at which two mask probabilities count as equal.
 pub const MASK_TOLERANCE: f32 = 1e-3;
 
 /// How far an exported file is from its model.

@@ -56,8 +56,8 @@ impl Kept {
 }
 
 impl ChannelGroups {
-    /// Orders what may be removed: each time the channels that matter least for what they save, or least in their
-    /// group where importance has no common scale.
+    /// Orders the channels for removal: always those of the least importance for what they save or, where importance
+    /// has no common scale, of the least importance in their group.
     ///
     /// # Errors
     /// When the limits make no sense.

@@ -25,7 +25,7 @@ pub struct MaskConfig {
     pub layers: Vec<usize>,
     /// Norm of the convolutions, with its epsilon.
     pub norm: Option<(NormKind, f64)>,
-    /// Channels after the transposed convolution of the predictor.
+    /// Output channels of the predictor's transposed convolution.
     pub dim_reduced: usize,
 }
 

@@ -52,7 +52,7 @@ pub struct RpnConfig {
     /// Proposals kept of an image after suppression, in inference.
     #[serde(rename = "rpn_post_nms_top_n_test")]
     pub post_nms_top_n_test: usize,
-    /// IoU above which the lower-scored of two proposals of a level goes.
+    /// IoU above which the lower-scored of two proposals of a level is dropped.
     #[serde(rename = "rpn_nms_thresh")]
     pub nms_thresh: f64,
     /// IoU with an object from which an anchor counts as one, in training.

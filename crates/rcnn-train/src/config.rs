@@ -87,8 +87,8 @@ pub struct TrainConfig {
     /// Prefix of the names of either's tensors, in a file that holds the weights of several models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_prefix: Option<String>,
-    /// Sigmas of the object keypoint similarity in validation, one a keypoint or one for all; if empty, COCO's
-    /// for its 17 keypoints of a person and 0.1 for others.
+    /// Sigmas of the object keypoint similarity in validation, one per keypoint or one for all; if empty, COCO's for
+    /// its 17 keypoints of a person and 0.1 for others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keypoint_sigmas: Vec<f64>,
     /// Passes over the training data.
@@ -104,8 +104,9 @@ pub struct TrainConfig {
     /// Most that the norm of all gradients together may be; in TOML `inf` for `None`.
     #[serde(with = "none_is_infinite")]
     pub clip_norm: Option<f64>,
-    /// Decay of the exponential moving average of weights and norm statistics, such as 0.999, that is validated and
-    /// saved in place of the weights themselves; at move `t` of the parameters at most `(1 + t) / (10 + t)`.
+    /// Decay of the exponential moving average of weights and norm statistics, such as 0.999; the average is validated
+    /// and saved in place of the weights themselves. At update `t` of the parameters, the decay is at most
+    /// `(1 + t) / (10 + t)`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
     /// Share of the images from which on a class is frequent: those of rarer ones come more than once an epoch, as

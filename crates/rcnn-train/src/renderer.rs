@@ -108,10 +108,15 @@ impl MetricsRendererTraining for Lines {
         if progress.items_processed == progress.items_total {
             let epochs = &item.global_progress;
             tracing::info!(
-                "epoch {}/{}  validated on {} batches  {}",
+                "epoch {}/{}  validated on {} {}  {}",
                 epochs.items_processed,
                 epochs.items_total,
                 progress.items_total,
+                if progress.items_total == 1 {
+                    "batch"
+                } else {
+                    "batches"
+                },
                 self.listed(&self.precisions),
             );
         }

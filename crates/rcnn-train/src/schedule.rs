@@ -61,6 +61,18 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
+    /// What is wrong with a warm-up that takes the whole run, as with few images.
+    pub(crate) fn warmup_fault(&self) -> Option<String> {
+        let (steps, warmup) = (self.steps_per_epoch * self.epochs, self.config.warmup_steps);
+        (steps <= warmup).then(|| {
+            format!(
+                "the run has {steps} steps, all within the warm-up (warmup_steps = {warmup}): the learning rate never \
+                 reaches {}; choose more epochs or fewer warm-up steps",
+                self.learning_rate
+            )
+        })
+    }
+
     /// Factor of the learning rate at the current step.
     fn factor(&self) -> f64 {
         let ScheduleConfig {
@@ -155,5 +167,22 @@ mod tests {
             0.048943484,
         ];
         close(rates(Decay::Cosine), cosine);
+    }
+
+    #[test]
+    fn a_run_of_few_images_that_ends_within_its_warm_up_is_a_fault() {
+        let schedule = |epochs| Schedule {
+            config: ScheduleConfig::default(),
+            learning_rate: 0.01,
+            steps_per_epoch: 2,
+            epochs,
+            step: 0,
+        };
+        let fault = schedule(20).warmup_fault().expect("40 steps of 100");
+        assert!(
+            fault.contains("40 steps") && fault.contains("warmup_steps = 100"),
+            "{fault}"
+        );
+        assert_eq!(schedule(60).warmup_fault(), None);
     }
 }

@@ -87,6 +87,11 @@ impl<B: DetectionBackend> Training<'_, B> {
             step: 0,
         };
         let start = self.start;
+        if start.is_none()
+            && let Some(fault) = schedule.warmup_fault()
+        {
+            tracing::warn!("{fault}");
+        }
         let losses = trainee.model.loss_names();
         let taught = config
             .teacher
@@ -136,7 +141,7 @@ impl<B: DetectionBackend> Training<'_, B> {
         if let Some(epoch) = start {
             checkpoint::check::<C, _>(&run.checkpoints(), epoch, &learner)?;
             training = training.checkpoint(epoch);
-            tracing::info!("going on after epoch {epoch}");
+            tracing::info!("resuming after epoch {epoch}");
         }
         let strategy = match self.devices {
             [] => ExecutionStrategy::single(Default::default()),

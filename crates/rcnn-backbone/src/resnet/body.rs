@@ -25,7 +25,7 @@ pub struct ResNetConfig {
     pub norm_eps: f64,
     /// Stages to build, 1 to 4; later ones are left out.
     pub stages: usize,
-    /// Stages among them that are the identity.
+    /// Stages that are replaced by the identity.
     pub dropped_stages: Vec<usize>,
     /// Blocks that are the identity: stage and position.
     pub dropped_blocks: Vec<(usize, usize)>,

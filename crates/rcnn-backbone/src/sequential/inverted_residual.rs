@@ -11,7 +11,7 @@ use super::{BlockNames, InvertedResidualSpec};
 use crate::conv_norm::conv_norm_then;
 use crate::{BatchNorm2d, ConvNorm, ConvNormConfig, conv_norm_activation};
 
-/// An inverted residual block, whose layers are in one of two lists: the family's name for them.
+/// An inverted residual block. Its layers are in one of two lists, under the name that the architecture has for them.
 #[derive(Module, Debug)]
 pub struct InvertedResidual<B: Backend> {
     /// The layers of a MobileNetV3's block.
