@@ -96,7 +96,7 @@ fn formats_folders_of_pictures_and_cuts_are_options_of_every_command_that_reads_
     assert_fails(
         &check(&["--data-format", "tfrecord"]),
         2,
-        "none of coco, voc, yolo",
+        "expected one of coco, voc, yolo",
     );
 }
 
