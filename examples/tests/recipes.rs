@@ -87,7 +87,7 @@ fn a_box_head_of_one_layer() -> Done {
     let weights = rcnn_burn::bundled::blood_cells()?;
     let (small, report) =
         weights.with_surgery::<Flex>(&["box-head fc:64".parse()?], &Default::default())?;
-    // What starts anew wants training.
+    // New layers must be trained.
     assert!(
         report
             .initialised

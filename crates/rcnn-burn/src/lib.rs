@@ -7,7 +7,7 @@
 //! # std::env::set_current_dir("../../assets")?;
 //! # #[cfg(feature = "bundled")] {
 //! let device = Default::default();
-//! // Or a file of torchvision's, or the name of published weights: `COCO_V1`.
+//! // Or a torchvision checkpoint, or the name of published weights such as `COCO_V1`.
 //! let model = rcnn_burn::load::<Flex>("blood-cells", &device)?;
 //! let photo = open_rgb("blood-cells.jpg")?;
 //! let found = model.detect(&[to_tensor(&photo, &device)])?;
@@ -29,10 +29,11 @@
 //! | use or write a backbone | [`backbone`] |
 //! | freeze and thaw parameters | [`freeze`](mod@freeze) |
 //! | remove and replace layers; count operations | [`surgery`], [`cost`] |
+//! | detect in tiles and several views of large pictures | [`tile`] |
 //! | read, check and augment data; train; evaluate | `data`, `train`, `eval`, behind features |
-//! | find out which layers matter | `analyze`, behind a feature |
-//! | remove channels that matter least | `prune`, behind a feature |
-//! | read and write videos, follow objects through them | `video`, `track`, behind a feature |
+//! | measure what each layer costs and contributes | `analyze`, behind a feature |
+//! | remove the least important channels | `prune`, behind a feature |
+//! | read and write videos, track objects | `video`, `track`, behind a feature |
 //! | write ONNX files | [`export`] |
 //!
 //! # Features
@@ -41,24 +42,25 @@
 //! |---|---|---|
 //! | `flex` | yes | Burn's CPU backend with this project's kernels: [`Flex`] |
 //! | `ndarray`, `wgpu`, `cuda` | | other backends; `vulkan` and `metal` are `wgpu` with other shaders |
-//! | `autotune` | yes | the choice of the fastest kernel on GPUs, at run time |
+//! | `autotune` | yes | selection of the fastest GPU kernels at run time |
 //! | `image` | yes | picture files to tensors: [`image`](mod@image) |
 //! | `weights` | yes | checkpoints: [`weights`], [`load`] |
 //! | `download` | yes | published weights by name |
 //! | `record` | yes | recorded forward passes: [`cost`] |
 //! | `export` | yes | ONNX: [`export`] |
-//! | `bundled` | | the detector of blood cells that the examples here use, 2.4 MiB |
+//! | `bundled` | | the blood cell detector that the examples here use, 2.4 MiB |
+//! | `ort` | | comparison of exported files, in ONNX Runtime, with the model |
 //! | `data`, `eval` | | data sets; COCO's average precision |
-//! | `train` | | training runs, with both of these |
-//! | `analyze` | | cost and merit of each layer |
-//! | `prune` | | detectors with fewer channels |
-//! | `video` | | frames in and out of pipes, and ids for objects: `video`, `track` |
+//! | `train` | | training runs; includes `data` and `eval` |
+//! | `analyze` | | cost and contribution of each layer |
+//! | `prune` | | removal of channels |
+//! | `video` | | frames from and to pipes, and tracking: `video`, `track` |
 //!
 //! # A tour
 //!
-//! Freezing ([`freeze`](mod@freeze)) is a list of rules, of which the last one wins; layers go and come by operations on
-//! the weights ([`surgery`]), which keep what still fits; costs are counted on a recorded forward pass ([`cost`]);
-//! any model is written for torchvision, for this library or as ONNX ([`weights`], [`export`]):
+//! What to freeze is a list of rules, of which the last match wins ([`freeze`](mod@freeze)). Operations remove and replace
+//! layers, and keep the weights that still fit ([`surgery`]). Costs are counted on a recorded forward pass ([`cost`]). Any
+//! model can be saved for torchvision, for this library and as ONNX ([`weights`], [`export`]):
 //!
 //! ```
 //! use burn::backend::Autodiff;
@@ -73,13 +75,13 @@
 //! let device = Default::default();
 //! let weights = rcnn_burn::bundled::blood_cells()?;
 //!
-//! // The backbone frozen, but for its last stage.
+//! // Freeze the backbone, except its last stage.
 //! let model = weights.load::<Autodiff<Flex>>(&device)?;
 //! let model = freeze(model, &["backbone", "thaw layer2"])?;
 //! let frozen = FreezeState::from_model(&model);
 //! assert!(frozen.frozen().names.contains(&"backbone.body.conv1.weight"));
 //!
-//! // One residual block less, and a box head of one layer, which starts anew.
+//! // Remove a residual block, and replace the box head by a new one with a single layer.
 //! let operations = ["drop-block layer2.1".parse()?, "box-head fc:64".parse()?];
 //! let (small, report) = weights.with_surgery::<Flex>(&operations, &device)?;
 //! println!("{report}");
@@ -97,7 +99,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A layer's output is seen by a hook, as with PyTorch's forward hooks:
+//! A hook sees the output of each layer, like PyTorch's forward hooks:
 //!
 //! ```
 //! use rcnn_burn::ops::LayerOutput;
@@ -118,8 +120,8 @@
 //! # Backends
 //!
 //! The model is generic over a Burn backend that implements [`ops::DetectionBackend`]: [`Flex`], `NdArray`,
-//! `Wgpu`, `Cuda`, and [`Autodiff`](burn::backend::Autodiff) of each for training. Without `image` and
-//! `weights` nothing here needs threads or a file system.
+//! `Wgpu`, `Cuda`, and, for training, [`Autodiff`](burn::backend::Autodiff) over each of them. Without the features
+//! `image` and `weights`, nothing here needs threads or a file system.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
