@@ -154,6 +154,11 @@ def operators():
     few = helper.make_graph(nodes[:2], "few", inputs[:6], outputs, initializers[:6])
     yield "few.onnx", helper.make_model(few, opset_imports=[helper.make_opsetid("", 13)]).SerializeToString()
     print(len(seen), "operators:", *sorted(seen))
+    # Each has nearly twice the dimensions of the one before.
+    gathers = [helper.make_node("Gather", [f"x{i}"] * 2, [f"x{i + 1}"]) for i in range(40)]
+    start = helper.make_tensor_value_info("x0", onnx.TensorProto.INT64, [2, 2])
+    doubling = helper.make_graph(gathers, "doubling", [start], [])
+    yield "gathers-of-gathers.onnx", helper.make_model(doubling).SerializeToString()
 
 
 def requests():
