@@ -181,7 +181,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (
             usual(),
             vec!["drop-stage layer4", "drop-stage layer4"],
-            "built of layer1, layer2, layer3",
+            "its stages are layer1, layer2, layer3",
         ),
         (
             one.clone(),
