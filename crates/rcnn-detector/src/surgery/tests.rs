@@ -224,7 +224,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (
             usual(),
             vec!["drop-block layer2.1", "drop-block layer2.1"],
-            "dropped already",
+            "already been dropped",
         ),
         (
             resnet(ResNetArch::ResNet18, &[1, 2]),
@@ -243,7 +243,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (
             usual(),
             vec!["no-box-regression", "no-box-regression"],
-            "already",
+            "has no box regression",
         ),
         (usual(), vec!["prune 0.5"], "known are levels 0,1,pool"),
         (custom.clone(), vec!["drop-stage layer1"], "custom backbone"),
