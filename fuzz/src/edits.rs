@@ -98,7 +98,7 @@ fn edited(mut value: Value, bytes: &[u8]) -> Value {
     value
 }
 
-/// What happens to a value.
+/// A change to a value.
 #[derive(Clone, Copy)]
 enum Change {
     Replace(&'static Value),

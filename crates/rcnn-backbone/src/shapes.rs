@@ -14,7 +14,7 @@ pub struct Shapes {
     norms: IndexMap<String, NormFacts>,
 }
 
-/// What a checkpoint tells of a norm.
+/// What a checkpoint says about a norm.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct NormFacts {
     /// Frozen or trainable.
@@ -114,7 +114,7 @@ impl Shapes {
         (0..).take_while(|&i| self.has(&name(i))).count()
     }
 
-    /// What is known of a norm. Only a trainable one counts batches, but its counter may have been left out of the file.
+    /// What the shapes say about a norm. Only a trainable one counts batches, but its counter may have been left out of the file.
     pub fn norm(&self, module: &str) -> NormFacts {
         let known = self.norms.get(module).copied().unwrap_or_default();
         match self.has(&format!("{module}.num_batches_tracked")) {

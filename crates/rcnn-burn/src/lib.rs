@@ -58,7 +58,7 @@
 //!
 //! # A tour
 //!
-//! What to freeze is a list of rules, of which the last match wins ([`freeze`](mod@freeze)). Operations remove and replace
+//! What to freeze is a list of rules, in which the last match wins ([`freeze`](mod@freeze)). Operations remove and replace
 //! layers, and keep the weights that still fit ([`surgery`]). Costs are counted on a recorded forward pass ([`cost`]). Any
 //! model can be saved for torchvision, for this library and as ONNX ([`weights`], [`export`]):
 //!

@@ -149,7 +149,7 @@ pub(crate) fn files_of(dataset: &Dataset) -> impl Iterator<Item = &Path> {
     files.chain([&dataset.root]).map(PathBuf::as_path)
 }
 
-/// At most so many of all, from the first on at equal distances.
+/// Picks up to this many of them at equal intervals, starting with the first.
 pub(crate) fn evenly<T>(all: &[T], most: usize) -> Vec<&T> {
     let count = most.min(all.len());
     (0..count).map(|i| &all[i * all.len() / count]).collect()

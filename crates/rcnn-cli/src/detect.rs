@@ -330,7 +330,7 @@ impl Job for Detect {
                             .par_chunks(args.batch_size)
                             .map(|batch| detect(&model, batch, &devices[0]))
                             .collect::<Result<Vec<_>>>()
-                            .map(|found| found.concat()),
+                            .map(|found| found.into_iter().flatten().collect()),
                         false => detect(&model, &batch, &devices[0]),
                     },
                 };

@@ -185,7 +185,7 @@ impl Found {
 mod tests {
     use super::*;
 
-    /// Those behind links were passed over in silence.
+    /// Folders behind symbolic links used to be skipped without a word.
     #[cfg(unix)]
     #[test]
     fn folders_behind_links_are_looked_in_once() {

@@ -209,7 +209,7 @@ impl HeatMaps {
         (largest, b.op("And", [&exists, &has_more]))
     }
 
-    /// What no pixel of a cell exceeds, `[K, P, cells, cells]`: the largest of the sixteen control points of the cell's
+    /// Upper bound of the pixels of each cell, `[K, P, cells, cells]`: the largest of the sixteen control points of the cell's
     /// surface as a Bézier patch. Around each place of a heat map there are nine of them, for each of four cells four.
     fn bound(&self, b: &mut Builder) -> Value {
         let end = self.width();
@@ -350,7 +350,7 @@ fn first(x: &Value, b: &mut Builder) -> [Value; 2] {
     b.nodes("TopK", &[x, &one], &[Attribute::Int("axis", 1)])
 }
 
-/// Those numbers of boxes, `[n, 1]`.
+/// The boxes' rows of a vector, `[n, 1]`.
 fn at(x: &Value, boxes: &Value, b: &mut Builder) -> Value {
     let x = b.gather(x, boxes, 0);
     b.unsqueeze(&x, &[1])

@@ -61,7 +61,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// What is wrong with a warm-up that takes the whole run, as with few images.
+    /// A warning if the warm-up takes the whole run, as it does with few images.
     pub(crate) fn warmup_fault(&self) -> Option<String> {
         let (steps, warmup) = (self.steps_per_epoch * self.epochs, self.config.warmup_steps);
         (steps <= warmup).then(|| {

@@ -78,7 +78,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
     }
 }
 
-/// What is known of the norms, if there are any.
+/// What the shapes say about the norms, if there are any.
 fn norm<A: SequentialArch>(body: &Shapes, arch: A) -> NormFacts {
     let network = SequentialConfig::features(arch).network();
     let layers = network.layers.iter().enumerate();

@@ -72,7 +72,7 @@ fn an_unknown_name_of_weights_is_told_from_a_missing_file() {
     assert_fails(&detect("model.pth"), 1, "model.pth: no such file");
 }
 
-/// What the system says was printed twice.
+/// The system's message was printed twice.
 #[test]
 fn a_folder_that_is_not_there_is_said_once() {
     let convert = rcnn(&["convert", "model.bpk", "-o", "no/such/model.bpk"]);

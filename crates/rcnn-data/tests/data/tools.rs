@@ -1,5 +1,5 @@
-//! What labelling tools and archives leave that is not quite a data set, each test named after what was refused without a
-//! reason, or misread.
+//! Output of labelling tools and archives that is almost a data set. Each test is named after what was misread, or refused
+//! without a reason.
 
 use std::fs;
 
