@@ -1,8 +1,9 @@
 //! A detection as a graph of its operations.
 
 use rcnn_backbone::Backbone;
-use rcnn_ops::record::{Graph, Recorder, record};
+use rcnn_ops::record::{Graph, Recorder, Recording, record};
 use rcnn_ops::{Forward, Phase};
+use rcnn_roi::LogitBranch;
 use rcnn_types::Size;
 use rcnn_types::validate::require;
 
@@ -88,24 +89,30 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
             }
             let most = rois * (self.num_classes() - 1);
             let detections = batch * self.roi_heads.config.detections_per_img.min(most);
+            let boxes = [detections, channels];
             if let Some(branch) = self.roi_heads.mask_branch() {
-                let [height, width] = branch.config.roi_pool.output_size;
-                let pooled = recording.input("mask_pooled", [detections, channels, height, width]);
-                let cx = &mut Forward::with_hook(Phase::Inference, recording);
-                let logits = branch.predict(pooled, &mut cx.scope("roi_heads"));
-                recording.output("roi_heads.mask_logits", &logits);
+                record_branch(recording, &branch, boxes);
             }
             if let Some(branch) = self.roi_heads.keypoint_branch() {
-                let [height, width] = branch.config.roi_pool.output_size;
-                let shape = [detections, channels, height, width];
-                let pooled = recording.input("keypoint_pooled", shape);
-                let cx = &mut Forward::with_hook(Phase::Inference, recording);
-                let logits = branch.predict(pooled, &mut cx.scope("roi_heads"));
-                recording.output("roi_heads.keypoint_logits", &logits);
+                record_branch(recording, &branch, boxes);
             }
             Ok(())
         })
     }
+}
+
+/// Records a branch for that many boxes with features of that many channels.
+fn record_branch<L: LogitBranch<Recorder>>(
+    recording: &mut Recording,
+    branch: &L,
+    [boxes, channels]: [usize; 2],
+) {
+    let [height, width] = branch.roi_pool().output_size;
+    let shape = [boxes, channels, height, width];
+    let pooled = recording.input(&format!("{}_pooled", L::NAME), shape);
+    let cx = &mut Forward::with_hook(Phase::Inference, recording);
+    let logits = branch.predict(pooled, &mut cx.scope("roi_heads"));
+    recording.output(format!("roi_heads.{}_logits", L::NAME), &logits);
 }
 
 #[cfg(test)]

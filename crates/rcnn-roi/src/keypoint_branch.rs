@@ -2,16 +2,14 @@
 
 use burn::tensor::{DType, Int, Tensor, backend::Backend};
 use rayon::prelude::*;
-use rcnn_backbone::FeatureMaps;
-use rcnn_ops::{DetectionBackend, Forward, Losses, cross_entropy};
-use rcnn_types::{Instances, Size};
+use rcnn_ops::{DetectionBackend, Forward, cross_entropy};
+use rcnn_types::Instances;
 
 use crate::heatmaps::{Place, keypoints_of_heatmaps, places};
 use crate::keypoint_head::keypoint_head;
-use crate::logits::LogitBranch;
 use crate::{
-    KeypointConfig, KeypointHead, KeypointPredictor, MultiScaleRoiAlign, Positive, RoiHeads,
-    RoiSamples,
+    KeypointConfig, KeypointHead, KeypointPredictor, LogitBranch, MultiScaleRoiAlign, Positive,
+    RoiHeads,
 };
 
 /// The branch of the [`RoiHeads`] of Keypoint R-CNN.
@@ -37,58 +35,29 @@ impl<B: Backend> RoiHeads<B> {
 }
 
 impl<B: DetectionBackend> LogitBranch<B> for KeypointBranch<'_, B> {
-    const POOLED: &'static str = "keypoint_roi_pool";
+    const NAME: &'static str = "keypoint";
+    const LOSS: &'static str = "loss_keypoint";
 
     fn roi_pool(&self) -> &MultiScaleRoiAlign {
         &self.config.roi_pool
     }
 
-    fn logits(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4> {
-        self.predict(pooled, cx)
-    }
-}
-
-impl<B: DetectionBackend> KeypointBranch<'_, B> {
-    /// Name of the loss.
-    pub const LOSSES: [&'static str; 1] = ["loss_keypoint"];
-
-    /// Heat maps, as logits.
-    ///
-    /// # Shapes
-    /// - pooled: `[K, channels, height, width]`
-    /// - output: `[K, keypoints, 4 * height, 4 * width]`
-    pub fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4> {
+    /// Heat maps, as logits, `[K, keypoints, 4 * height, 4 * width]`.
+    fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4> {
         let features = keypoint_head(self.head, pooled, &mut cx.scope("keypoint_head"));
         let predictor = &mut cx.scope("keypoint_predictor");
         self.predictor.forward(features, predictor)
     }
 
-    /// Loss of the samples in whose boxes keypoints are visible, named [`LOSSES`](Self::LOSSES).
-    pub(crate) fn losses(
-        &self,
-        features: &FeatureMaps<B>,
-        samples: &RoiSamples,
-        targets: &[Instances],
-        image_sizes: &[Size],
-        cx: &mut Forward<'_, B>,
-    ) -> Losses<B> {
+    /// Whether keypoints are visible in the sample's box.
+    fn learns_from(&self, sample: &Positive, targets: &[Instances]) -> bool {
         let side = 4 * self.config.roi_pool.output_size[0];
-        let visible = |sample: &Positive| !places(sample, targets, side).is_empty();
-        let positives: Vec<Positive> = samples.positives().filter(visible).collect();
-        let logits = self.sample_logits(features, &positives, image_sizes, cx);
-        let loss = match positives.is_empty() {
-            true => logits.sum() * 0.0,
-            false => self.loss(logits, &positives, targets),
-        };
-        Losses::new(Self::LOSSES, [loss])
+        !places(sample, targets, side).is_empty()
     }
 
-    /// Loss of heat maps `[P, keypoints, side, side]` of samples (torchvision's `keypointrcnn_loss`):
-    /// cross-entropy over the places of each heat map whose keypoint is visible and in the sample's box.
-    ///
-    /// # Panics
-    /// When there are none.
-    pub fn loss(
+    /// torchvision's `keypointrcnn_loss`: cross-entropy over the places of each heat map whose keypoint is visible and
+    /// in the sample's box.
+    fn loss(
         &self,
         logits: Tensor<B, 4>,
         positives: &[Positive],
@@ -107,31 +76,8 @@ impl<B: DetectionBackend> KeypointBranch<'_, B> {
         cross_entropy(logits.select(0, index(&rows)), index(&labels), None)
     }
 
-    /// Adds to the detections of every image, in pixels of the resized image, their keypoints.
-    /// Read back from the device at once.
-    pub(crate) fn infer(
-        &self,
-        features: &FeatureMaps<B>,
-        detections: &mut [Instances],
-        image_sizes: &[Size],
-        cx: &mut Forward<'_, B>,
-    ) {
-        let boxes: Vec<_> = detections.iter().map(|d| d.boxes.as_slice()).collect();
-        if boxes.iter().all(|boxes| boxes.is_empty()) {
-            for found in detections {
-                found.keypoints = Some(Vec::new());
-                found.keypoint_scores = Some(Vec::new());
-            }
-            return;
-        }
-        let logits = self.box_logits(features, &boxes, image_sizes, cx);
-        self.add_keypoints(logits, detections);
-        cx.step("roi_heads: keypoints");
-    }
-
-    /// Adds to the detections of every image their keypoints, from heat maps `[K, keypoints, side, side]`
-    /// of all of them (torchvision's `keypointrcnn_inference`).
-    pub fn add_keypoints(&self, logits: Tensor<B, 4>, detections: &mut [Instances]) {
+    /// torchvision's `keypointrcnn_inference`.
+    fn add(&self, logits: Tensor<B, 4>, detections: &mut [Instances]) {
         let [_, keypoints, side, _] = logits.dims();
         let heatmaps = logits.cast(DType::F32).into_data();
         let heatmaps: Vec<f32> = heatmaps.into_vec().expect("f32");
@@ -146,5 +92,10 @@ impl<B: DetectionBackend> KeypointBranch<'_, B> {
             found.keypoints = Some(points);
             found.keypoint_scores = Some(scores);
         }
+    }
+
+    fn add_none(detections: &mut Instances) {
+        detections.keypoints = Some(Vec::new());
+        detections.keypoint_scores = Some(Vec::new());
     }
 }

@@ -26,6 +26,7 @@ pub use box_head::{
 pub use config::{FocalLoss, RoiHeadsConfig};
 pub use keypoint_branch::KeypointBranch;
 pub use keypoint_head::{KeypointConfig, KeypointHead, KeypointHeadLayer, KeypointPredictor};
+pub use logits::LogitBranch;
 pub use mask_branch::MaskBranch;
 pub use mask_head::{MaskConfig, MaskHead, MaskPredictor};
 pub use pooler::{LevelMapper, MultiScaleRoiAlign, PoolMethod};
@@ -79,10 +80,10 @@ impl<B: DetectionBackend> RoiHeads<B> {
             .box_branch()
             .infer(features, proposals, image_sizes, cx);
         if let Some(branch) = self.mask_branch() {
-            branch.infer(features, &mut detections, image_sizes, cx);
+            logits::infer(&branch, features, &mut detections, image_sizes, cx);
         }
         if let Some(branch) = self.keypoint_branch() {
-            branch.infer(features, &mut detections, image_sizes, cx);
+            logits::infer(&branch, features, &mut detections, image_sizes, cx);
         }
         detections
     }
@@ -102,10 +103,12 @@ impl<B: DetectionBackend> RoiHeads<B> {
             self.box_branch()
                 .losses(features, samples, targets, image_sizes, cx);
         if let Some(branch) = self.mask_branch() {
-            losses.extend(branch.losses(features, samples, targets, image_sizes, cx));
+            let loss = logits::losses(&branch, features, samples, targets, image_sizes, cx);
+            losses.extend(loss);
         }
         if let Some(branch) = self.keypoint_branch() {
-            losses.extend(branch.losses(features, samples, targets, image_sizes, cx));
+            let loss = logits::losses(&branch, features, samples, targets, image_sizes, cx);
+            losses.extend(loss);
         }
         (losses, class_logits)
     }
@@ -114,10 +117,10 @@ impl<B: DetectionBackend> RoiHeads<B> {
     pub fn loss_names(&self) -> Vec<&'static str> {
         let mut names = BoxBranch::<B>::LOSSES.to_vec();
         if self.mask_branch().is_some() {
-            names.extend(MaskBranch::<B>::LOSSES);
+            names.push(MaskBranch::<B>::LOSS);
         }
         if self.keypoint_branch().is_some() {
-            names.extend(KeypointBranch::<B>::LOSSES);
+            names.push(KeypointBranch::<B>::LOSS);
         }
         names
     }

@@ -1,56 +1,111 @@
-//! Pooling and prediction of the branches that give a map of logits for each box: mask and keypoint.
+//! The branches that predict a map of logits for each box: mask and keypoint.
 
 use burn::tensor::Tensor;
 use rcnn_backbone::FeatureMaps;
-use rcnn_ops::{BBox, DetectionBackend, Forward};
-use rcnn_types::Size;
+use rcnn_ops::{BBox, DetectionBackend, Forward, Losses};
+use rcnn_types::{Instances, Size};
 
-use crate::{MultiScaleRoiAlign, Positive};
+use crate::{MultiScaleRoiAlign, Positive, RoiSamples};
 
-/// A branch whose predictor gives a map of logits for each box.
-pub(crate) trait LogitBranch<B: DetectionBackend> {
-    /// Name of the pooled features, for hooks.
-    const POOLED: &'static str;
+/// A branch that predicts a map of logits for each box: [`MaskBranch`](crate::MaskBranch) or
+/// [`KeypointBranch`](crate::KeypointBranch).
+pub trait LogitBranch<B: DetectionBackend> {
+    /// Name of the branch, which stands before those of its modules.
+    const NAME: &'static str;
+    /// Name of its loss.
+    const LOSS: &'static str;
 
-    /// Pooling of the branch.
+    /// Pooling of boxes from the feature maps.
     fn roi_pool(&self) -> &MultiScaleRoiAlign;
 
-    /// Logits of pooled features `[K, channels, height, width]`.
-    fn logits(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4>;
+    /// Logits of pooled features.
+    ///
+    /// # Shapes
+    /// - pooled: `[K, channels, height, width]`
+    /// - output: `[K, maps, side, side]`
+    fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4>;
 
-    /// Logits of the boxes of every image, image after image.
-    fn box_logits(
-        &self,
-        features: &FeatureMaps<B>,
-        boxes: &[&[BBox]],
-        image_sizes: &[Size],
-        cx: &mut Forward<'_, B>,
-    ) -> Tensor<B, 4> {
-        let pooled = self.roi_pool().forward(features, boxes, image_sizes);
-        cx.layer(Self::POOLED, &pooled);
-        self.logits(pooled, cx)
-    }
+    /// Whether a sample's object has what the branch learns.
+    fn learns_from(&self, sample: &Positive, targets: &[Instances]) -> bool;
 
-    /// Logits of samples. Without any, those of one box in inference: zero times their sum is a loss of zero
-    /// with gradients of zero, as torch has them.
-    fn sample_logits(
+    /// Loss of the logits `[P, maps, side, side]` of samples that the branch
+    /// [learns from](Self::learns_from).
+    ///
+    /// # Panics
+    /// When there are none.
+    fn loss(
         &self,
-        features: &FeatureMaps<B>,
+        logits: Tensor<B, 4>,
         positives: &[Positive],
-        image_sizes: &[Size],
-        cx: &mut Forward<'_, B>,
-    ) -> Tensor<B, 4> {
-        let mut boxes = vec![Vec::new(); image_sizes.len()];
-        for sample in positives {
-            boxes[sample.image].push(sample.proposal);
-        }
-        if positives.is_empty() {
-            boxes[0].push([0.0, 0.0, 1.0, 1.0]);
-        }
-        let boxes: Vec<&[BBox]> = boxes.iter().map(Vec::as_slice).collect();
-        match positives.is_empty() {
-            true => self.box_logits(features, &boxes, image_sizes, &mut Forward::inference()),
-            false => self.box_logits(features, &boxes, image_sizes, cx),
-        }
+        targets: &[Instances],
+    ) -> Tensor<B, 1>;
+
+    /// Adds to the detections of every image, in pixels of the resized image, what the logits
+    /// `[K, maps, side, side]` of all of them say.
+    fn add(&self, logits: Tensor<B, 4>, detections: &mut [Instances]);
+
+    /// The same for an image without detections.
+    fn add_none(detections: &mut Instances);
+}
+
+/// Logits of the boxes of every image, image after image.
+fn box_logits<B: DetectionBackend, L: LogitBranch<B>>(
+    branch: &L,
+    features: &FeatureMaps<B>,
+    boxes: &[&[BBox]],
+    image_sizes: &[Size],
+    cx: &mut Forward<'_, B>,
+) -> Tensor<B, 4> {
+    let pooled = branch.roi_pool().forward(features, boxes, image_sizes);
+    cx.layer(format_args!("{}_roi_pool", L::NAME), &pooled);
+    branch.predict(pooled, cx)
+}
+
+/// Loss of the samples that a branch learns from. Without any it is zero times the sum of the logits of one box in
+/// inference, whose gradients are zero, as torch has them.
+pub(crate) fn losses<B: DetectionBackend, L: LogitBranch<B>>(
+    branch: &L,
+    features: &FeatureMaps<B>,
+    samples: &RoiSamples,
+    targets: &[Instances],
+    image_sizes: &[Size],
+    cx: &mut Forward<'_, B>,
+) -> Losses<B> {
+    let positives = samples.positives();
+    let positives: Vec<Positive> = positives
+        .filter(|sample| branch.learns_from(sample, targets))
+        .collect();
+    let mut boxes = vec![Vec::new(); image_sizes.len()];
+    for sample in &positives {
+        boxes[sample.image].push(sample.proposal);
     }
+    let is_empty = positives.is_empty();
+    if is_empty {
+        boxes[0].push([0.0, 0.0, 1.0, 1.0]);
+    }
+    let boxes: Vec<&[BBox]> = boxes.iter().map(Vec::as_slice).collect();
+    let logits = |cx: &mut Forward<'_, B>| box_logits(branch, features, &boxes, image_sizes, cx);
+    let loss = match is_empty {
+        true => logits(&mut Forward::inference()).sum() * 0.0,
+        false => branch.loss(logits(cx), &positives, targets),
+    };
+    Losses::new([L::LOSS], [loss])
+}
+
+/// Adds to the detections of every image, in pixels of the resized image, what a branch says of them. It is read back
+/// from the device at once.
+pub(crate) fn infer<B: DetectionBackend, L: LogitBranch<B>>(
+    branch: &L,
+    features: &FeatureMaps<B>,
+    detections: &mut [Instances],
+    image_sizes: &[Size],
+    cx: &mut Forward<'_, B>,
+) {
+    let boxes: Vec<_> = detections.iter().map(|d| d.boxes.as_slice()).collect();
+    if boxes.iter().all(|boxes| boxes.is_empty()) {
+        return detections.iter_mut().for_each(L::add_none);
+    }
+    let logits = box_logits(branch, features, &boxes, image_sizes, cx);
+    branch.add(logits, detections);
+    cx.step(&format!("roi_heads: {}s", L::NAME));
 }

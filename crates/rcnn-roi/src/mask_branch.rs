@@ -1,14 +1,12 @@
 //! The mask branch: which pixels of a detected box are its object's.
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::sigmoid, backend::Backend};
-use rcnn_backbone::FeatureMaps;
-use rcnn_ops::{DetectionBackend, Forward, Losses, binary_cross_entropy_with_logits};
-use rcnn_types::{Instances, MaskProbabilities, Size};
+use rcnn_ops::{DetectionBackend, Forward, binary_cross_entropy_with_logits};
+use rcnn_types::{Instances, MaskProbabilities};
 
-use crate::logits::LogitBranch;
 use crate::mask_head::mask_head;
 use crate::{
-    MaskConfig, MaskHead, MaskPredictor, MultiScaleRoiAlign, Positive, RoiHeads, RoiSamples,
+    LogitBranch, MaskConfig, MaskHead, MaskPredictor, MultiScaleRoiAlign, Positive, RoiHeads,
 };
 
 /// The branch of the [`RoiHeads`] of Mask R-CNN.
@@ -34,60 +32,28 @@ impl<B: Backend> RoiHeads<B> {
 }
 
 impl<B: DetectionBackend> LogitBranch<B> for MaskBranch<'_, B> {
-    const POOLED: &'static str = "mask_roi_pool";
+    const NAME: &'static str = "mask";
+    const LOSS: &'static str = "loss_mask";
 
     fn roi_pool(&self) -> &MultiScaleRoiAlign {
         &self.config.roi_pool
     }
 
-    fn logits(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4> {
-        self.predict(pooled, cx)
-    }
-}
-
-impl<B: DetectionBackend> MaskBranch<'_, B> {
-    /// Name of the loss.
-    pub const LOSSES: [&'static str; 1] = ["loss_mask"];
-
-    /// Mask logits of every class.
-    ///
-    /// # Shapes
-    /// - pooled: `[K, channels, height, width]`
-    /// - output: `[K, C, 2 * height, 2 * width]`
-    pub fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4> {
+    /// Mask logits of every class, `[K, C, 2 * height, 2 * width]`.
+    fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4> {
         let features = mask_head(self.head, pooled, &mut cx.scope("mask_head"));
         let predictor = &mut cx.scope("mask_predictor");
         self.predictor.forward(features, predictor)
     }
 
-    /// Loss of the samples whose objects have a mask, named [`LOSSES`](Self::LOSSES).
-    pub(crate) fn losses(
-        &self,
-        features: &FeatureMaps<B>,
-        samples: &RoiSamples,
-        targets: &[Instances],
-        image_sizes: &[Size],
-        cx: &mut Forward<'_, B>,
-    ) -> Losses<B> {
-        let has_mask = |sample: &Positive| {
-            let masks = targets[sample.image].masks.as_ref();
-            masks.is_some_and(|masks| masks[sample.object].area() > 0)
-        };
-        let positives: Vec<Positive> = samples.positives().filter(has_mask).collect();
-        let logits = self.sample_logits(features, &positives, image_sizes, cx);
-        let loss = match positives.is_empty() {
-            true => logits.sum() * 0.0,
-            false => self.loss(logits, &positives, targets),
-        };
-        Losses::new(Self::LOSSES, [loss])
+    /// Whether the object has a mask.
+    fn learns_from(&self, sample: &Positive, targets: &[Instances]) -> bool {
+        let masks = targets[sample.image].masks.as_ref();
+        masks.is_some_and(|masks| masks[sample.object].area() > 0)
     }
 
-    /// Loss of mask logits `[P, C, side, side]` of samples whose objects have masks (torchvision's
-    /// `maskrcnn_loss`).
-    ///
-    /// # Panics
-    /// When there are no samples, or the object of one has no mask.
-    pub fn loss(
+    /// torchvision's `maskrcnn_loss`.
+    fn loss(
         &self,
         logits: Tensor<B, 4>,
         positives: &[Positive],
@@ -106,28 +72,8 @@ impl<B: DetectionBackend> MaskBranch<'_, B> {
         binary_cross_entropy_with_logits(logits.reshape(shape), values)
     }
 
-    /// Adds to the detections of every image, in pixels of the resized image, the probabilities of their
-    /// masks. Read back from the device at once.
-    pub(crate) fn infer(
-        &self,
-        features: &FeatureMaps<B>,
-        detections: &mut [Instances],
-        image_sizes: &[Size],
-        cx: &mut Forward<'_, B>,
-    ) {
-        let boxes: Vec<_> = detections.iter().map(|d| d.boxes.as_slice()).collect();
-        if boxes.iter().all(|boxes| boxes.is_empty()) {
-            let none = |found: &mut Instances| found.mask_probabilities = Some(Vec::new());
-            return detections.iter_mut().for_each(none);
-        }
-        let logits = self.box_logits(features, &boxes, image_sizes, cx);
-        self.add_masks(logits, detections);
-        cx.step("roi_heads: masks");
-    }
-
-    /// Adds to the detections of every image the probabilities of their masks, from mask logits
-    /// `[K, C, side, side]` of all of them (torchvision's `maskrcnn_inference`).
-    pub fn add_masks(&self, logits: Tensor<B, 4>, detections: &mut [Instances]) {
+    /// torchvision's `maskrcnn_inference`: the probabilities of the masks.
+    fn add(&self, logits: Tensor<B, 4>, detections: &mut [Instances]) {
         let side = logits.dims()[3];
         let labels = detections.iter().flat_map(|found| found.labels.iter());
         let probabilities = sigmoid(select_class(logits, labels.copied()).cast(DType::F32));
@@ -142,6 +88,10 @@ impl<B: DetectionBackend> MaskBranch<'_, B> {
             });
             found.mask_probabilities = Some(masks.collect());
         }
+    }
+
+    fn add_none(detections: &mut Instances) {
+        detections.mask_probabilities = Some(Vec::new());
     }
 }
 

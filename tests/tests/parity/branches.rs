@@ -12,7 +12,7 @@ use rcnn_burn::Instances;
 use rcnn_burn::backbone::NormKind;
 use rcnn_burn::ops::{DetectionBackend, Forward};
 use rcnn_burn::roi::{
-    BoxHeadConfig, KeypointConfig, MaskConfig, RoiHeads, RoiHeadsConfig, RoiSamples,
+    BoxHeadConfig, KeypointConfig, LogitBranch, MaskConfig, RoiHeads, RoiHeadsConfig, RoiSamples,
 };
 use rcnn_burn::types::{Keypoints, Mask, MaskProbabilities, Size};
 use rcnn_burn::weights::{load_state_dict, parameter_shapes, state_dict};
@@ -208,7 +208,7 @@ fn mask_branch<B: DetectionBackend>(device: &<B as BackendTypes>::Device) {
         let mut found: Vec<Instances> = boxes
             .map(|(boxes, labels)| Instances::new(boxes.clone(), labels.clone()))
             .collect();
-        branch.add_masks(logits, &mut found);
+        branch.add(logits, &mut found);
         let masks = found
             .iter()
             .flat_map(|found| found.mask_probabilities.iter().flatten());
@@ -257,7 +257,7 @@ fn keypoint_branch<B: DetectionBackend>(device: &<B as BackendTypes>::Device) {
         let boxes = BRANCHES.boxes(&format!("{case}/boxes"));
         let labels = vec![1; boxes.len()];
         let mut found = [Instances::new(boxes, labels)];
-        branch.add_keypoints(logits, &mut found);
+        branch.add(logits, &mut found);
         let [found] = found;
         let points: Vec<f32> = (found.keypoints.iter().flatten())
             .flat_map(|points| points.0.iter().flatten().copied())
