@@ -13,9 +13,8 @@ use burn::module::AutodiffModule;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use rand::{SeedableRng, rngs::StdRng};
-use rcnn_burn::backbone::inception_v2::{
-    InceptionV2Config, InceptionV2Depth, InceptionV2HeadConfig,
-};
+use rcnn_burn::backbone::StageHeadConfig;
+use rcnn_burn::backbone::inception_v2::{InceptionV2Config, InceptionV2Depth};
 use rcnn_burn::data::{Augmentation, Loader, LoaderOptions, ReadOptions, read};
 use rcnn_burn::freeze::{FreezePlan, FreezeState, FreezingOptimizer, parse};
 use rcnn_burn::image::to_tensor;
@@ -49,7 +48,7 @@ fn small() -> FasterRcnnConfig {
         ..Default::default()
     }
     .into();
-    config.roi_heads.box_head = BoxHeadConfig::InceptionV2(InceptionV2HeadConfig {
+    config.roi_heads.box_head = BoxHeadConfig::Stage(StageHeadConfig {
         depth,
         ..Default::default()
     });

@@ -2,8 +2,7 @@
 
 mod branches;
 
-use rcnn_backbone::inception_v2::InceptionV2HeadConfig;
-use rcnn_backbone::{BackboneConfig, LevelSpec, NormKind, Shapes};
+use rcnn_backbone::{BackboneConfig, LevelSpec, NormKind, Shapes, StageHeadConfig};
 use rcnn_detector::FasterRcnnConfig;
 use rcnn_roi::BoxHeadConfig;
 
@@ -62,9 +61,9 @@ fn detector(
     if convs.iter().any(|&channels| channels != out_channels) {
         config.rpn.conv_channels = convs;
     }
-    if let BoxHeadConfig::InceptionV2(_) = config.roi_heads.box_head {
-        let head = InceptionV2HeadConfig::recognize(&shapes.within("roi_heads.box_head"))?;
-        config.roi_heads.box_head = BoxHeadConfig::InceptionV2(head);
+    if let BoxHeadConfig::Stage(_) = config.roi_heads.box_head {
+        let head = StageHeadConfig::recognize(&shapes.within("roi_heads.box_head"))?;
+        config.roi_heads.box_head = BoxHeadConfig::Stage(head);
     } else {
         let (head, pooled) = box_head(shapes, out_channels)?;
         config.roi_heads.box_head = head;
@@ -218,7 +217,7 @@ fn other_detector(shapes: &Shapes) -> Option<&'static str> {
 
 fn foreign(shapes: &Shapes) -> String {
     let is_classifier = shapes.any("features.");
-    let classifier = is_classifier.then_some("a MobileNet's, VGG's or another classifier's");
+    let classifier = is_classifier.then_some("an image classifier's");
     let first: Vec<&str> = shapes.names().take(3).collect();
     let seen = match other_detector(shapes).or(classifier) {
         Some(whose) => format!("names like {whose}"),

@@ -147,7 +147,7 @@ fn places(config: &FasterRcnnConfig) -> Vec<(String, String)> {
             places.extend((0..fc_layers.len()).map(fc));
         }
         // Its modules keep their names.
-        BoxHeadConfig::InceptionV2(_) => {}
+        BoxHeadConfig::Stage(_) => {}
     }
     places
 }

@@ -18,14 +18,12 @@ pub(crate) use model::recognize;
 pub(crate) use names::parameters;
 
 use burn::tensor::{BoolStore, DType};
-use rcnn_backbone::BackboneConfig;
 use rcnn_detector::FasterRcnnConfig;
 
 /// The detector that a `pipeline.config` describes, for the fuzz targets.
 #[doc(hidden)]
 pub fn pipeline_config(text: &str) -> Result<FasterRcnnConfig, String> {
-    let backbone = BackboneConfig::named("inception_v2").map_err(|error| error.to_string())?;
-    let mut config = FasterRcnnConfig::new(backbone, 4);
+    let mut config = FasterRcnnConfig::faster_rcnn_inception_v2_coco(4);
     pipeline::apply(&mut config, text).map(|()| config)
 }
 

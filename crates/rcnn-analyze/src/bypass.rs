@@ -54,7 +54,7 @@ impl Bypass {
                 });
                 all.extend(same_shape.map(|(position, _)| Self::BoxHead(position)));
             }
-            BoxHead::InceptionV2(_) => {}
+            BoxHead::Stage(_) => {}
         }
         if model.roi_heads.box_predictor.bbox_pred.is_some() {
             all.push(Self::BoxRegression);
@@ -99,7 +99,7 @@ impl Bypass {
                         }
                         BoxHead::ConvFc(layers)
                     }
-                    head @ BoxHead::InceptionV2(_) => head,
+                    head @ BoxHead::Stage(_) => head,
                 };
             }
             Self::BoxRegression => model.roi_heads.box_predictor.bbox_pred = None,
@@ -153,6 +153,6 @@ fn without_last(head: &BoxHeadConfig, position: usize) -> Option<BoxHeadConfig> 
                 norm: *norm,
             })
         }
-        BoxHeadConfig::InceptionV2(_) => None,
+        BoxHeadConfig::Stage(_) => None,
     }
 }

@@ -11,7 +11,7 @@ use rcnn_ops::{DetectionBackend, Forward};
 use rcnn_types::validate::InvalidField;
 use serde::{Deserialize, Serialize};
 
-use crate::inception_v2::{InceptionV2, InceptionV2Config};
+use crate::inception_v2::{InceptionV2, InceptionV2Config, InceptionV2Head, InceptionV2HeadConfig};
 use crate::mobilenet_v2::MobileNetV2Arch;
 use crate::mobilenet_v3::MobileNetV3Arch;
 use crate::resnet::{self, ResNet, ResNetFpnConfig};
@@ -262,6 +262,13 @@ pub struct UnknownArchitecture {
     /// The name that was given.
     pub name: String,
 }
+
+/// Configuration of a box head that is the last stage of a network whose first stages are the backbone. One bundled
+/// architecture has such a head.
+pub type StageHeadConfig = InceptionV2HeadConfig;
+
+/// A box head that is the last stage of a network. Made by [`StageHeadConfig::init`].
+pub type StageHead<B> = InceptionV2Head<B>;
 
 /// A backbone of any bundled architecture. Made by [`BackboneConfig::init`].
 ///

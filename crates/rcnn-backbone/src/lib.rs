@@ -28,7 +28,8 @@ mod stage;
 pub mod vgg;
 
 pub use architecture::{
-    AnyBackbone, Architecture, BackboneConfig, BackboneConfigError, UnknownArchitecture,
+    AnyBackbone, Architecture, BackboneConfig, BackboneConfigError, StageHead, StageHeadConfig,
+    UnknownArchitecture,
 };
 pub use backbone::{Backbone, FeatureMaps};
 pub use body::Body;

@@ -7,8 +7,9 @@ pub use text::BoxHeadTextError;
 use burn::module::Module;
 use burn::nn::{DropoutConfig, Linear, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
-use rcnn_backbone::inception_v2::{InceptionV2Head, InceptionV2HeadConfig};
-use rcnn_backbone::{ConvNorm, ConvNormConfig, MAX_CHANNELS, NormKind, conv_norm_relu};
+use rcnn_backbone::{
+    ConvNorm, ConvNormConfig, MAX_CHANNELS, NormKind, StageHead, StageHeadConfig, conv_norm_relu,
+};
 use rcnn_ops::{DetectionBackend, Forward, Phase, linear};
 use rcnn_types::validate::{InvalidField, require_within};
 use serde::{Deserialize, Serialize};
@@ -44,8 +45,10 @@ pub enum BoxHeadConfig {
         /// Norm of the convolutions, with its epsilon.
         norm: Option<(NormKind, f64)>,
     },
-    /// The last blocks of Inception v2, and the mean over the map.
-    InceptionV2(InceptionV2HeadConfig),
+    /// The last stage of the network whose first stages are the backbone, and the mean over the map (detectron2's
+    /// `Res5ROIHeads`, TensorFlow's second-stage feature extractor).
+    #[serde(rename = "inception_v2")]
+    Stage(StageHeadConfig),
 }
 
 impl Default for BoxHeadConfig {
@@ -83,7 +86,7 @@ impl BoxHeadConfig {
                 let flat = channels * height * width;
                 fc_layers.last().copied().unwrap_or(flat)
             }
-            Self::InceptionV2(head) => head.out_features(channels),
+            Self::Stage(head) => head.out_features(channels),
         }
     }
 
@@ -118,7 +121,7 @@ impl BoxHeadConfig {
                 let eps = norm.map_or(0.0, |(_, eps)| eps);
                 require_within("epsilon of box_head.norm", eps, 0.0..=1.0)
             }
-            Self::InceptionV2(head) => head.validate(),
+            Self::Stage(head) => head.validate(),
         }
     }
 
@@ -154,7 +157,7 @@ impl BoxHeadConfig {
                 }
             }
             // Its channels follow from its depth.
-            Self::InceptionV2(_) => {}
+            Self::Stage(_) => {}
         }
     }
 
@@ -197,7 +200,7 @@ impl BoxHeadConfig {
                 }
                 BoxHead::ConvFc(layers)
             }
-            Self::InceptionV2(head) => BoxHead::InceptionV2(head.init(input[0], device)),
+            Self::Stage(head) => BoxHead::Stage(head.init(input[0], device)),
         }
     }
 }
@@ -209,8 +212,8 @@ pub enum BoxHead<B: Backend> {
     TwoMlp(TwoMlpHead<B>),
     /// Convolutions, then linear layers.
     ConvFc(FastRcnnConvFcHead<B>),
-    /// The last blocks of Inception v2.
-    InceptionV2(InceptionV2Head<B>),
+    /// The last stage of a network.
+    Stage(StageHead<B>),
 }
 
 impl<B: DetectionBackend> BoxHead<B> {
@@ -231,7 +234,7 @@ impl<B: DetectionBackend> BoxHead<B> {
         match self {
             Self::TwoMlp(head) => head.forward(pooled, dropout, cx),
             Self::ConvFc(layers) => conv_fc(layers, pooled, dropout, cx),
-            Self::InceptionV2(head) => head.forward(pooled, cx),
+            Self::Stage(head) => head.forward(pooled, cx),
         }
     }
 }

@@ -46,7 +46,8 @@ impl<B: Backend> Recorder<B> for WholeFileRecorder {
     fn load_item<I: DeserializeOwned>(&self, path: &mut PathBuf) -> Result<I, RecorderError> {
         let (mut bytes, _) = read(&with_extension(path))
             .map_err(|error| RecorderError::DeserializeError(error.to_string()))?;
-        Recorder::<B>::load_item(&self.0, &mut bytes)
+        let load = |bytes: &mut Vec<u8>| Recorder::<B>::load_item(&self.0, bytes);
+        load(&mut bytes).or_else(|error| load(&mut renamed(&bytes).ok_or(error)?))
     }
 }
 
@@ -73,6 +74,16 @@ fn read(path: &Path) -> Result<(Vec<u8>, bool), TrainError> {
     }
     bytes.truncate(end);
     Ok((bytes, true))
+}
+
+/// A record of version 0.1.0 under today's names. The box head that is a stage was named after the only network that has
+/// one. In MessagePack a text of n bytes begins with `0xa0 + n`, and an enum is a map of one entry, `0x81`.
+fn renamed(bytes: &[u8]) -> Option<Vec<u8>> {
+    const BEFORE: &[u8] = b"\xa8box_head\x81\xabInceptionV2";
+    const NOW: &[u8] = b"\xa8box_head\x81\xa5Stage";
+    let mut places = bytes.windows(BEFORE.len());
+    let at = places.position(|place| place == BEFORE)?;
+    Some([&bytes[..at], NOW, &bytes[at + BEFORE.len()..]].concat())
 }
 
 fn damaged(path: &Path, reason: String) -> TrainError {
@@ -141,4 +152,55 @@ where
     check::<C, LearnerModelRecord<LC>>(model)?;
     check::<C, LearnerOptimizerRecord<LC>>(optimizer)?;
     check::<C, LearnerSchedulerRecord<LC>>(scheduler)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::nn::{Linear, LinearConfig};
+    use rcnn_core::Flex;
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Before<B: Backend> {
+        box_head: HeadBefore<B>,
+    }
+
+    #[derive(Module, Debug)]
+    enum HeadBefore<B: Backend> {
+        InceptionV2(Linear<B>),
+    }
+
+    #[derive(Module, Debug)]
+    struct Now<B: Backend> {
+        box_head: HeadNow<B>,
+    }
+
+    #[derive(Module, Debug)]
+    enum HeadNow<B: Backend> {
+        Stage(Linear<B>),
+    }
+
+    /// The name of a variant is in the records of a run that is resumed.
+    #[test]
+    fn a_record_with_the_former_name_of_the_box_head_opens() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, device) = (folder.path().join("model-1"), Default::default());
+        let linear = || LinearConfig::new(2, 3).init::<Flex>(&device);
+        let before = Before {
+            box_head: HeadBefore::InceptionV2(linear()),
+        };
+        let HeadBefore::InceptionV2(written) = &before.box_head;
+        let written = written.weight.val().into_data();
+        let recorder = WholeFileRecorder::default();
+        Recorder::<Flex>::record(&recorder, before.into_record(), path.clone()).expect("a record");
+
+        let now = Now {
+            box_head: HeadNow::Stage(linear()),
+        };
+        let record = Recorder::<Flex>::load(&recorder, path, &device).expect("a record");
+        let HeadNow::Stage(read) = now.load_record(record).box_head;
+        assert_eq!(read.weight.val().into_data(), written);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use rcnn_backbone::tensorflow::FEATURE_EXTRACTOR;
 use rcnn_detector::FasterRcnnConfig;
 use rcnn_types::{BACKGROUND, Size, UNUSED};
 
@@ -18,9 +19,9 @@ pub(super) fn apply(config: &mut FasterRcnnConfig, text: &str) -> Result<(), Str
         Fields(model.ok_or("no faster_rcnn among its models: other detectors are not read")?);
     if let Some(extractor) = model.inside(&["feature_extractor"]) {
         let kind = extractor.0.text("type").unwrap_or_default();
-        if kind != "faster_rcnn_inception_v2" {
+        if kind != FEATURE_EXTRACTOR {
             return Err(format!(
-                "feature_extractor.type = {kind}: expected faster_rcnn_inception_v2"
+                "feature_extractor.type = {kind}: expected {FEATURE_EXTRACTOR}"
             ));
         }
         extractor.expect("first_stage_features_stride", 16, 16)?;

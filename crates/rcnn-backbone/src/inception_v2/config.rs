@@ -305,6 +305,9 @@ impl Default for InceptionV2HeadConfig {
 }
 
 impl InceptionV2HeadConfig {
+    /// Name of the network.
+    pub const NAME: &'static str = InceptionV2Config::NAME;
+
     /// Every block with the channels of its input, for features of these channels.
     pub(super) fn blocks(&self, channels: usize) -> [(BlockSpec, usize); 3] {
         let mut channels = channels;

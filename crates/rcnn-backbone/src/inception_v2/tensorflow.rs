@@ -1,5 +1,8 @@
 //! Names of the TensorFlow Object Detection API for the parameters of a Faster R-CNN over Inception v2, both ways.
 
+/// Type of the feature extractor of a Faster R-CNN over Inception v2 in a `pipeline.config`.
+pub const FEATURE_EXTRACTOR: &str = "faster_rcnn_inception_v2";
+
 /// Scopes of variables, and the modules whose parameters they are.
 const SCOPES: [(&str, &str); 7] = [
     ("FirstStageFeatureExtractor/InceptionV2/", "backbone."),

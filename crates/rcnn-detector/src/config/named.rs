@@ -1,6 +1,6 @@
 //! torchvision's detectors, by the names of the functions that build them.
 
-use rcnn_backbone::inception_v2::{InceptionV2Config, InceptionV2HeadConfig};
+use rcnn_backbone::inception_v2::InceptionV2Config;
 use rcnn_backbone::{BackboneConfig, MobileNetV3Arch, SequentialConfig, VggArch};
 use rcnn_ops::BoxRules;
 use rcnn_roi::{BoxHeadConfig, KeypointConfig, MaskConfig, PoolMethod};
@@ -188,7 +188,7 @@ impl FasterRcnnConfig {
         let heads = &mut config.roi_heads;
         heads.box_roi_pool.featmap_names = vec!["0".into()];
         heads.box_roi_pool.method = PoolMethod::CropAndResize;
-        heads.box_head = BoxHeadConfig::InceptionV2(InceptionV2HeadConfig::default());
+        heads.box_head = BoxHeadConfig::Stage(Default::default());
         heads.score_thresh = 0.3;
         heads.nms_thresh = 0.6_f32.into();
         heads.detections_per_class = Some(100);

@@ -62,6 +62,17 @@ fn parameters_can_be_overridden() {
     assert!(error(json!({"min_size": "big"})).contains("big"));
 }
 
+/// It has the network's in files, and another in the code.
+#[test]
+fn a_box_head_that_is_a_stage_keeps_its_name_in_files() {
+    let config = FasterRcnnConfig::faster_rcnn_inception_v2_coco(91);
+    let mut json = serde_json::to_value(&config).unwrap();
+    assert_eq!(json["box_head"]["kind"], "inception_v2");
+    json["box_head"] = json!({"kind": "inception_v2", "depth_multiplier": 0.25});
+    let config: FasterRcnnConfig = serde_json::from_value(json).unwrap();
+    assert_eq!(config.roi_heads.box_head.out_features([144, 14, 14]), 256);
+}
+
 #[test]
 fn misspelt_names_are_refused_wherever_a_configuration_is_read() {
     let folder = std::env::temp_dir();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rcnn_backbone::NormKind;
+use rcnn_backbone::{NormKind, StageHeadConfig};
 
 use super::BoxHeadConfig;
 use crate::MAX_LAYERS;
@@ -20,9 +20,6 @@ pub struct BoxHeadTextError {
     pub reason: String,
 }
 
-/// The last blocks of Inception v2.
-const INCEPTION_V2: &str = "inception_v2";
-
 /// Epsilon of the norms of `conv_bn`: torch's default.
 const NORM_EPS: f64 = 1e-5;
 
@@ -33,14 +30,14 @@ impl FromStr for BoxHeadConfig {
     /// convolution, `conv_bn:CHANNELS` one with batch norm, and `x4` after any of them repeats it.
     /// Two linear layers of one width are torchvision's `TwoMLPHead`, all else is its
     /// `FastRCNNConvFCHead`. `fc6:WIDTH,fc7:WIDTH` is a `TwoMLPHead` of two widths. With `none` the predictor takes the
-    /// pooled features as they are; `inception_v2` are the last blocks of that network.
+    /// pooled features as they are; the name of a network, `inception_v2`, is its last stage.
     fn from_str(text: &str) -> Result<Self, BoxHeadTextError> {
         let error = |reason: String| BoxHeadTextError {
             text: text.to_string(),
             reason,
         };
-        if text == INCEPTION_V2 {
-            return Ok(Self::InceptionV2(Default::default()));
+        if text == StageHeadConfig::NAME {
+            return Ok(Self::Stage(Default::default()));
         }
         let (mut conv_layers, mut fc_layers, mut norms) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(head) = two_widths(text) {
@@ -120,7 +117,7 @@ impl fmt::Display for BoxHeadConfig {
                 fc_layers,
                 norm,
             } => (&conv_layers[..], &fc_layers[..], norm.as_ref()),
-            Self::InceptionV2(_) => return f.write_str(INCEPTION_V2),
+            Self::Stage(_) => return f.write_str(StageHeadConfig::NAME),
         };
         let conv = if norm.is_some() { "conv_bn" } else { "conv" };
         let runs = |kind: &str, sizes: &[usize]| -> Vec<String> {
@@ -165,6 +162,11 @@ mod tests {
             ("conv:8x2,fc:16", chain(&[8, 8], &[16]), "conv:8x2,fc:16"),
             ("conv:8", chain(&[8], &[]), "conv:8"),
             ("none", chain(&[], &[]), "none"),
+            (
+                "inception_v2",
+                BoxHeadConfig::Stage(Default::default()),
+                "inception_v2",
+            ),
             (
                 "conv_bn:256x4,fc:1024",
                 BoxHeadConfig::v2(),
