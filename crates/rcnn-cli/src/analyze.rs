@@ -33,7 +33,7 @@ use crate::{files, inputs};
 pub(crate) struct AnalyzeArgs {
     /// Weights: a file, or the name of published weights
     #[arg(value_name = "MODEL")]
-    weights: String,
+    weights: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub(crate) fn run(args: AnalyzeArgs) -> Result<Outcome> {
     let mut weights = args.model.open(&args.weights)?;
     let (samples, mut inputs) = samples(&args, &mut weights)?;
     inputs.extend(args.model.files().map(PathBuf::from));
-    inputs.push(PathBuf::from(&args.weights));
+    inputs.push(args.weights.clone());
     let guard = Guard::new(args.overwrite, inputs);
     if let Some(folder) = &args.output {
         check_report(folder, &["analysis.png"], &["analysis.json"], &guard)?;
@@ -95,12 +95,9 @@ fn samples(args: &AnalyzeArgs, weights: &mut Weights) -> Result<(Vec<Sample>, Ve
     let has_labels =
         args.dataset.read.data_format.is_some() || detect_format(&args.dataset.data).is_ok();
     if !has_labels {
-        let pictures = inputs::expand(
-            &[args.dataset.data.to_string_lossy().into_owned()],
-            false,
-            inputs::Order::ByName,
-        )
-        .context("neither labelled data nor a folder of pictures")?;
+        let folder = std::slice::from_ref(&args.dataset.data);
+        let pictures = inputs::expand(folder, false, inputs::Order::ByName)
+            .context("neither labelled data nor a folder of pictures")?;
         if let Some(split) = &args.dataset.read.split {
             bail!(
                 "--split {split}: {} has no labels, and so no splits",

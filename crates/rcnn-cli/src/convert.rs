@@ -24,7 +24,7 @@ use crate::source::ModelArgs;
   rcnn convert model.bpk -o for_torchvision.safetensors")]
 pub(crate) struct ConvertArgs {
     /// Weights to read: a file, or the name of published weights
-    input: String,
+    input: PathBuf,
     /// File to write: .bpk or .safetensors
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
@@ -90,7 +90,7 @@ impl Target {
 
 pub(crate) fn run(args: ConvertArgs) -> Result<Outcome> {
     let target = Target::new(&args.output, args.dtype)?;
-    let inputs = args.model.files().chain([Path::new(&args.input)]);
+    let inputs = args.model.files().chain([args.input.as_path()]);
     Guard::new(args.overwrite, inputs).check_named(target.path())?;
     let weights = args.model.open(&args.input)?;
     let weights = run_on(

@@ -53,7 +53,7 @@ pub(crate) struct DetectArgs {
     /// Weights: a .pth, .safetensors or .bpk file, or the name of published weights such as COCO_V1
     /// (`rcnn weights` lists them), which are downloaded once
     #[arg(long, short, value_name = "FILE|NAME", default_value = rcnn_burn::bundled::BLOOD_CELLS)]
-    weights: String,
+    weights: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -83,7 +83,7 @@ pub(crate) struct DetectArgs {
     format: Option<Format>,
     /// Pictures: files, folders or patterns, such as 'plates/*.png' or frames/%05d.png
     #[arg(required_unless_present = "stdin", value_name = "IMAGE|DIR|GLOB")]
-    images: Vec<String>,
+    images: Vec<PathBuf>,
     /// Include the pictures in subfolders
     #[arg(long, short)]
     recursive: bool,
@@ -100,7 +100,7 @@ pub(crate) fn run(args: DetectArgs) -> Result<Outcome> {
     let tracker = args.track.tracker()?;
     let as_frames = video.is_some() || tracker.is_some();
     let input = args.video.open(&args.images, args.recursive, as_frames)?;
-    let files = args.model.files().chain([Path::new(&args.weights)]);
+    let files = args.model.files().chain([args.weights.as_path()]);
     let images = input.files().iter().map(PathBuf::as_path);
     let guard = Guard::new(args.overwrite, files.chain(images));
     let (format, drawn) = match (&args.output, video) {
@@ -375,7 +375,8 @@ impl Job for Detect {
             (0, 0) => bail!("there are no frames"),
             (0, _) => Ok(Outcome::Done),
             (_, 1..) => Ok(Outcome::SomeFailed),
-            (1, 0) => bail!("the picture could not be read"),
+            // The reason has been said.
+            (1, 0) => Ok(Outcome::AllFailed),
             (n, 0) => bail!("none of the {n} pictures could be read"),
         }
     }

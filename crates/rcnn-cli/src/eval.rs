@@ -1,7 +1,7 @@
 //! `rcnn eval`: how good a detector is on labelled pictures.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Error, Result, bail};
 use clap::Args;
@@ -37,7 +37,7 @@ use crate::tiles::{Pixels, TileArgs};
 pub(crate) struct EvalArgs {
     /// Weights: a file, or the name of published weights
     #[arg(long, short, value_name = "FILE|NAME")]
-    weights: String,
+    weights: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -88,7 +88,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<Outcome> {
     let views = args.tiles.views(&weights.config, args.batch_size)?;
     let (mut dataset, names) = data::open_for(&weights, &args.dataset)?;
     if let Some(folder) = &args.output {
-        let weights = [Path::new(&args.weights)];
+        let weights = [args.weights.as_path()];
         let inputs = files_of(&dataset).chain(args.model.files()).chain(weights);
         let guard = Guard::new(args.overwrite, inputs);
         check_report(folder, &PICTURES, &TEXTS, &guard)?;

@@ -1,6 +1,6 @@
 //! `rcnn export`: a model for other runtimes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -41,7 +41,7 @@ In Python:
   boxes, labels, scores, image_index = found[:4]")]
 pub(crate) struct ExportArgs {
     /// Weights to read: a file, or the name of published weights
-    input: String,
+    input: PathBuf,
     /// File to write: .onnx
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
@@ -138,7 +138,7 @@ pub(crate) fn run(args: ExportArgs) -> Result<Outcome> {
     if !args.check.is_empty() && !cfg!(feature = "ort") {
         bail!("--check: this binary was built without ONNX Runtime; build with --features ort");
     }
-    let inputs = args.model.files().chain([Path::new(&args.input)]);
+    let inputs = args.model.files().chain([args.input.as_path()]);
     Guard::new(args.overwrite, inputs).check_named(&args.output)?;
     let weights = args.model.open(&args.input)?;
     let output = args.output.clone();
@@ -160,7 +160,7 @@ impl Job for Export {
         let Self { weights, args } = self;
         let model = args.model.load::<B>(weights, &devices[0])?;
         let options = args.options();
-        onnx(&model, &options, &args.output).with_context(|| args.input.clone())?;
+        onnx(&model, &options, &args.output).with_context(|| args.input.display().to_string())?;
         match args.check.is_empty() {
             true => Ok(()),
             false => check(&model, &options, &args, &devices[0]),
@@ -195,7 +195,13 @@ fn check<B: DetectionBackend>(
             ))
         })
         .collect::<Result<Vec<_>>>()?;
-    let found = compare(model, options, &args.output, Path::new(&library), &images)?;
+    let found = compare(
+        model,
+        options,
+        &args.output,
+        std::path::Path::new(&library),
+        &images,
+    )?;
     let Comparison {
         detections,
         unmatched,

@@ -20,7 +20,7 @@ pub(crate) enum Order {
 ///
 /// # Errors
 /// When an argument names nothing at all. A file that is named outright is taken whatever its name.
-pub(crate) fn expand(arguments: &[String], recursive: bool, order: Order) -> Result<Vec<PathBuf>> {
+pub(crate) fn expand(arguments: &[PathBuf], recursive: bool, order: Order) -> Result<Vec<PathBuf>> {
     let mut images = Vec::new();
     for argument in arguments {
         let mut found = expand_one(argument, recursive)?;
@@ -32,35 +32,57 @@ pub(crate) fn expand(arguments: &[String], recursive: bool, order: Order) -> Res
     Ok(images)
 }
 
-fn expand_one(argument: &str, recursive: bool) -> Result<Vec<PathBuf>> {
-    let path = Path::new(argument);
+fn expand_one(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
     if path.is_dir() {
-        return expand_folder(argument, recursive);
+        return expand_folder(path, recursive);
     }
-    if let Some(numbered) = Numbered::parse(argument).filter(|_| !path.exists()) {
+    // Patterns are texts.
+    let pattern = path.to_str().filter(|_| !path.exists());
+    if pattern == Some("-") {
+        bail!(
+            "-: no such file; standard input is /dev/stdin for a picture, --stdin FORMAT for a video"
+        );
+    }
+    if let Some(numbered) = pattern.and_then(Numbered::parse) {
         return numbered.find();
     }
-    if path.exists() || !argument.contains(['*', '?', '[']) {
-        if argument == "-" && !path.exists() {
-            bail!(
-                "-: no such file; standard input is /dev/stdin for a picture, --stdin FORMAT for a video"
-            );
-        }
+    let Some(pattern) = pattern.filter(|pattern| pattern.contains(['*', '?', '['])) else {
         return Ok(vec![path.into()]);
-    }
-    let matches = glob::glob(argument).with_context(|| format!("{argument}: no pattern"))?;
+    };
+    let matches = glob::glob(pattern).with_context(|| format!("{pattern}: no pattern"))?;
     let files = matches.filter_map(Result::ok).filter(|path| path.is_file());
-    let found: Vec<PathBuf> = files.collect();
+    let mut found: Vec<PathBuf> = files.collect();
+    found.extend(passed_over(path));
     if found.is_empty() {
-        bail!("{argument}: no file matches");
+        bail!("{pattern}: no file matches");
     }
+    found.sort();
     Ok(found)
 }
 
-fn expand_folder(folder: &str, recursive: bool) -> Result<Vec<PathBuf>> {
+/// The files in a folder that match the pattern of a name, and that `glob` passes over: their names are not UTF-8.
+fn passed_over(pattern: &Path) -> Vec<PathBuf> {
+    let name = pattern.file_name().unwrap_or_default().to_string_lossy();
+    let Ok(names) = glob::Pattern::new(&name) else {
+        return Vec::new();
+    };
+    let folder = pattern.parent().filter(|path| *path != Path::new(""));
+    let entries = folder.unwrap_or(Path::new(".")).read_dir();
+    let odd = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
+    odd.filter(|name| name.to_str().is_none() && names.matches(&name.to_string_lossy()))
+        .map(|name| pattern.with_file_name(name))
+        .filter(|path| path.is_file())
+        .collect()
+}
+
+fn expand_folder(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
     let mut found = Found::default();
-    found.look_in(Path::new(folder), recursive)?;
-    let skipped = found.skipped();
+    found.look_in(path, recursive)?;
+    let (skipped, folder) = (found.skipped(), path.display());
     if found.pictures.is_empty() {
         let formats = EXTENSIONS.join(", ");
         let deeper = match found.folders {
@@ -196,7 +218,7 @@ mod tests {
         }
         symlink(elsewhere.path(), root.path().join("day")).expect("a link");
         symlink(root.path(), elsewhere.path().join("back")).expect("a link");
-        let argument = [root.path().to_string_lossy().into_owned()];
+        let argument = [root.path().to_path_buf()];
         let found = expand(&argument, true, Order::ByName).expect("files");
         assert_eq!(
             found,
@@ -229,8 +251,7 @@ mod tests {
             std::fs::write(folder.path().join(name), "").expect("a file");
         }
         let found = |argument: &str, order| {
-            let argument = folder.path().join(argument).to_string_lossy().into_owned();
-            let found = expand(&[argument], false, order).expect("files");
+            let found = expand(&[folder.path().join(argument)], false, order).expect("files");
             let names = found
                 .iter()
                 .map(|path| path.file_name().unwrap().to_str().unwrap().to_string());
@@ -251,7 +272,7 @@ mod tests {
         assert_eq!(found("f%03d.png", Order::ByName), ["f002.png"]);
         std::fs::write(folder.path().join("f%d.png"), "").expect("a file");
         assert_eq!(found("f%d.png", Order::ByName), ["f%d.png"]);
-        let none = expand(&["nowhere/%d.png".to_string()], false, Order::ByName);
+        let none = expand(&["nowhere/%d.png".into()], false, Order::ByName);
         assert!(none.unwrap_err().to_string().starts_with("nowhere/%d.png"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
@@ -29,7 +30,7 @@ use crate::source::PrefixArgs;
   rcnn inspect model.bpk --depth 2 --freeze backbone")]
 pub(crate) struct InspectArgs {
     /// Weights: a file, or the name of published weights
-    file: String,
+    file: PathBuf,
     #[command(flatten)]
     prefix: PrefixArgs,
     /// Output format
@@ -82,7 +83,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                 described
             });
             let mut report = json!({
-                "file": args.file,
+                "file": args.file.to_string_lossy(),
                 "format": checkpoint.format.to_string(),
                 "architecture": config.ok().map(architecture),
                 "num_classes": config.ok().map(|c| c.num_classes),
@@ -116,7 +117,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
             writeln!(
                 out,
                 "{}  {}  {}",
-                args.file,
+                args.file.display(),
                 checkpoint.format,
                 human_size(size as usize)
             )?;

@@ -100,6 +100,8 @@ enum Command {
 enum Outcome {
     Done,
     SomeFailed,
+    /// Nothing was done, and why has been said.
+    AllFailed,
 }
 
 fn main() -> ExitCode {
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
     match check_environment().and_then(|()| run(command)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(3),
+        Ok(Outcome::AllFailed) => ExitCode::FAILURE,
         // The reader of our output had enough: `rcnn detect ... | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

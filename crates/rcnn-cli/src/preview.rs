@@ -105,8 +105,11 @@ pub(crate) fn run(args: PreviewArgs) -> Result<Outcome> {
             None => cells.push(draw(&example, shrink(&example.image, SHEET.cell))),
         }
     }
-    if failed == args.count.min(dataset.samples.len()) {
-        bail!("none of the pictures could be read");
+    match args.count.min(dataset.samples.len()) {
+        // The reason has been said.
+        1 if failed == 1 => return Ok(Outcome::AllFailed),
+        all if failed == all => bail!("none of the pictures could be read"),
+        _ => {}
     }
     if folder.is_none() {
         files::write_picture(&args.output, &SHEET.draw(&cells))?;

@@ -47,7 +47,7 @@ use steps::Steps;
 pub(crate) struct PruneArgs {
     /// Weights: a file, or the name of published weights
     #[arg(value_name = "MODEL", required_unless_present = "resume")]
-    weights: Option<String>,
+    weights: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -270,30 +270,29 @@ impl BudgetArgs {
 impl TrainingArgs {
     /// The training of a step, without its weights and epochs; nothing without data.
     fn config(&self) -> Result<Option<TrainConfig>> {
-        let mut config = match &self.recipe {
-            Some(file) => train::read(file)?,
-            None => TrainConfig::default(),
-        };
-        if let Some(data) = &self.data {
-            config.data.clone_from(data);
-        }
+        let mut config = train::described(self.recipe.as_deref(), |config| {
+            if let Some(data) = &self.data {
+                config.data.clone_from(data);
+            }
+            config.images = self.images.clone().or(config.images.take());
+            config.data_format = self.data_format.or(config.data_format);
+            self.splits.apply(config);
+            if let Some(rate) = self.learning_rate {
+                config.optimizer.learning_rate = rate;
+            }
+            // The model, and what it is trained for, are the pruned one's.
+            config.weights = None;
+            config.weights_prefix = None;
+            config.labels = None;
+            config.backbone_weights = None;
+            config.model.clear();
+            Ok(())
+        })?;
         if config.data.as_os_str().is_empty() {
             return Ok(None);
         }
         config.data = std::path::absolute(&config.data)?;
-        let images = self.images.clone().or(config.images.take());
-        config.images = images.map(std::path::absolute).transpose()?;
-        config.data_format = self.data_format.or(config.data_format);
-        self.splits.apply(&mut config);
-        if let Some(rate) = self.learning_rate {
-            config.optimizer.learning_rate = rate;
-        }
-        // The model, and what it is trained for, are the pruned one's.
-        config.weights = None;
-        config.weights_prefix = None;
-        config.labels = None;
-        config.backbone_weights = None;
-        config.model.clear();
+        config.images = config.images.map(std::path::absolute).transpose()?;
         config.validate()?;
         Ok(Some(config))
     }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -35,7 +36,7 @@ const TOKEN: &str = "RCNN_TOKEN";
 pub(crate) struct ServeArgs {
     /// Weights: a .pth, .safetensors or .bpk file, or the name of published weights such as COCO_V1
     #[arg(long, short, value_name = "FILE|NAME", default_value = rcnn_burn::bundled::BLOOD_CELLS)]
-    weights: String,
+    weights: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -159,7 +160,8 @@ impl Job for Serve {
             let model = args.model.load::<B>(weights, &device)?;
             let model = model.cast(args.compute.dtype.into())?;
             let place = args.compute.device.to_string();
-            anyhow::Ok(Detector::new(&args.weights, &place, model, device)?)
+            let name = args.weights.to_string_lossy();
+            anyhow::Ok(Detector::new(&name, &place, model, device)?)
         };
         server.run(load, interrupted())?;
         Ok(Outcome::Done)

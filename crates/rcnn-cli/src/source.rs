@@ -29,13 +29,13 @@ pub(crate) struct PrefixArgs {
 
 impl PrefixArgs {
     /// Opens a checkpoint: a file, published weights, or the one of the program. Says what is left out of it.
-    pub(crate) fn checkpoint(&self, source: &str) -> Result<Checkpoint> {
+    pub(crate) fn checkpoint(&self, source: &Path) -> Result<Checkpoint> {
         const NOTES: usize = 3;
-        let checkpoint = match source {
-            BLOOD_CELLS => Checkpoint::from_static(BLOOD_CELLS, bundled::FILE)?,
-            source => Checkpoint::open(resolve(source)?)?,
+        let checkpoint = match source == Path::new(BLOOD_CELLS) {
+            true => Checkpoint::from_static(BLOOD_CELLS, bundled::FILE)?,
+            false => Checkpoint::open(resolve(source)?)?,
         };
-        let notes = &checkpoint.notes;
+        let (notes, source) = (&checkpoint.notes, source.display());
         for note in notes.iter().take(NOTES) {
             eprintln!("note: {source}: left out: {note}");
         }
@@ -101,7 +101,7 @@ impl ModelArgs {
     }
 
     /// Opens the weights with the configuration that file and arguments give together.
-    pub(crate) fn open(&self, source: &str) -> Result<Weights> {
+    pub(crate) fn open(&self, source: &Path) -> Result<Weights> {
         let overrides = self.config.as_deref().map(read_json).transpose()?;
         let overrides = overrides.unwrap_or_default();
         let file = self.config.as_deref().unwrap_or(Path::new("--config"));
@@ -137,6 +137,7 @@ impl ModelArgs {
             && asked != weights.config.num_classes
         {
             let found = weights.config.num_classes;
+            let source = source.display();
             bail!("{source}: the weights have {found} classes, not {asked}");
         }
         if let Some(min_size) = self.min_size {
@@ -163,24 +164,24 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
 }
 
 /// The file that a path or the name of published weights means.
-pub(crate) fn resolve(source: &str) -> Result<PathBuf> {
-    let path = Path::new(source);
-    if weights::exists(path) {
-        return Ok(path.into());
+pub(crate) fn resolve(source: &Path) -> Result<PathBuf> {
+    if weights::exists(source) {
+        return Ok(source.into());
     }
-    if source == BLOOD_CELLS {
+    let name = source.to_string_lossy();
+    if name == BLOOD_CELLS {
         bail!(
             "{BLOOD_CELLS} is part of the program; `rcnn convert {BLOOD_CELLS} -o cells.bpk` makes a file \
              of it"
         );
     }
     // `ResNet50_Weights.IMAGENET1K_V2`, but not `model.pth`.
-    let ending = path.extension().unwrap_or_default().to_string_lossy();
-    let name_like = !source.contains(['/', '\\']) && !ending.contains(char::is_lowercase);
-    let published = match published::find(source) {
+    let ending = source.extension().unwrap_or_default().to_string_lossy();
+    let name_like = !name.contains(['/', '\\']) && !ending.contains(char::is_lowercase);
+    let published = match published::find(&name) {
         Ok(published) => published,
         Err(unknown) if name_like => bail!("{unknown}; and there is no such file"),
-        Err(_) => bail!("{source}: no such file"),
+        Err(_) => bail!("{name}: no such file"),
     };
     fetch(published)
 }

@@ -35,7 +35,7 @@ use crate::source::PrefixArgs;
 A .pth whose file does not tell its image size or class names is best converted first (rcnn convert).")]
 pub(crate) struct SurgeryArgs {
     /// Weights to read: a file, or the name of published weights
-    input: String,
+    input: PathBuf,
     #[command(flatten)]
     prefix: PrefixArgs,
     /// File to write: .bpk or .safetensors
@@ -85,7 +85,7 @@ struct OperationArgs {
     /// Anchors: sizes of each level and ratios, as 32;64;128@0.5,1,2, or a JSON file with sizes and
     /// aspect_ratios
     #[arg(long, value_name = "SIZES|FILE")]
-    anchors: Option<String>,
+    anchors: Option<PathBuf>,
     /// Layers of the box head: fc:512, fc:1024,fc:1024, conv:256x4,fc:1024, conv_bn:256x4,fc:1024 or
     /// none
     #[arg(long, value_name = "LAYERS")]
@@ -123,18 +123,19 @@ impl OperationArgs {
         push("drop-stage", &mut self.drop_stage.iter())?;
         push("drop-block", &mut self.drop_block.iter())?;
         push("rpn-convs", &mut self.rpn_convs.iter())?;
-        let file = self.anchors.iter().find(|text| Path::new(text).is_file());
-        match file {
-            Some(_) => {}
-            None => push("anchors", &mut self.anchors.iter())?,
-        }
+        let (file, text): (Vec<&PathBuf>, Vec<&PathBuf>) =
+            self.anchors.iter().partition(|path| path.is_file());
+        let text = text
+            .into_iter()
+            .map(|text| text.to_string_lossy().into_owned());
+        push("anchors", &mut text.collect::<Vec<_>>().iter())?;
         push("box-head", &mut self.box_head.iter())?;
         push("mask-head", &mut self.mask_head.iter())?;
         push("keypoint-head", &mut self.keypoint_head.iter())?;
         push("num-classes", &mut self.num_classes.iter())?;
         push("class-names", &mut self.class_names.iter())?;
-        if let Some(file) = file {
-            operations.push(Operation::Anchors(read_anchors(Path::new(file))?));
+        for file in file {
+            operations.push(Operation::Anchors(read_anchors(file)?));
         }
         if self.no_box_regression {
             operations.push(Operation::NoBoxRegression);
@@ -162,7 +163,7 @@ fn read_anchors(path: &Path) -> Result<AnchorGenerator> {
 pub(crate) fn run(args: SurgeryArgs) -> Result<Outcome> {
     let target = Target::new(&args.output, args.dtype)?;
     let anchors = args.operations.anchors.iter();
-    let inputs = anchors.chain([&args.input]).map(Path::new);
+    let inputs = anchors.chain([&args.input]);
     Guard::new(args.overwrite, inputs).check_named(target.path())?;
     let operations = args.operations.operations()?;
     let input = args.prefix.checkpoint(&args.input)?;

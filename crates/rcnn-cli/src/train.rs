@@ -3,7 +3,7 @@
 mod args;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rcnn_burn::ops::DetectionBackend;
@@ -67,11 +67,7 @@ fn explained(error: anyhow::Error, run: &Run, args: &TrainArgs) -> anyhow::Error
 }
 
 fn create(args: &TrainArgs) -> Result<Run> {
-    let mut config = match &args.config {
-        Some(file) => read(file)?,
-        None => TrainConfig::default(),
-    };
-    args.apply(&mut config)?;
+    let config = described(args.config.as_deref(), |config| args.apply(config))?;
     if config.data.as_os_str().is_empty() {
         bail!("no data: give --data, or `data` in the TOML file");
     }
@@ -98,8 +94,8 @@ fn create(args: &TrainArgs) -> Result<Run> {
     {
         fs::copy(file, &copy).with_context(|| copy.display().to_string())?;
     }
-    let line: Vec<String> = std::env::args().collect();
-    files::write_text(&command, &(line.join(" ") + "\n"))?;
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    files::write_text(&command, &(words.collect::<Vec<_>>().join(" ") + "\n"))?;
     Ok(run)
 }
 
@@ -125,33 +121,49 @@ fn resume(args: &TrainArgs) -> Result<Run> {
     Ok(run)
 }
 
-/// Reads a run's description; paths in it are relative to it.
-pub(crate) fn read(file: &Path) -> Result<TrainConfig> {
-    let text = files::read_text(file)?;
-    let mut config = TrainConfig::from_toml(&text).with_context(|| file.display().to_string())?;
-    let folder = file.parent().unwrap_or(Path::new(""));
-    if !config.data.as_os_str().is_empty() {
-        config.data = folder.join(&config.data);
+/// The description in a file, if there is one, with changes. Paths in the file are relative to it, and weights that are
+/// changed are not looked for.
+pub(crate) fn described(
+    file: Option<&Path>,
+    change: impl FnOnce(&mut TrainConfig) -> Result<()>,
+) -> Result<TrainConfig> {
+    let mut config = TrainConfig::default();
+    let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    if let Some(file) = file {
+        let text = files::read_text(file)?;
+        config = TrainConfig::from_toml(&text).with_context(|| file.display().to_string())?;
+        if !config.data.as_os_str().is_empty() {
+            config.data = folder.join(&config.data);
+        }
+        let paths = [&mut config.images, &mut config.labels];
+        for path in paths.into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
     }
-    for path in [&mut config.images, &mut config.labels]
-        .into_iter()
-        .flatten()
-    {
-        *path = folder.join(&*path);
+    let given = networks(&mut config).map(|path| path.clone());
+    change(&mut config)?;
+    for (path, given) in networks(&mut config).into_iter().zip(given) {
+        if *path != given {
+            continue;
+        }
+        if let Some(path) = path {
+            let beside = folder.join(&*path);
+            *path = match beside.exists() {
+                true => beside,
+                false => resolve(path)?,
+            };
+        }
     }
-    let paths = [
+    Ok(config)
+}
+
+/// The networks that training starts or learns from, each a file or the name of published weights.
+fn networks(config: &mut TrainConfig) -> [&mut Option<PathBuf>; 3] {
+    [
         &mut config.weights,
         &mut config.backbone_weights,
         &mut config.teacher,
-    ];
-    for path in paths.into_iter().flatten() {
-        let beside = folder.join(&*path);
-        *path = match beside.exists() {
-            true => beside,
-            false => resolve(&path.to_string_lossy())?,
-        };
-    }
-    Ok(config)
+    ]
 }
 
 struct Train<'a> {

@@ -48,7 +48,12 @@ enum Matrix {
 
 impl VideoArgs {
     /// Opens what is to be read: standard input, or files, as frames where `as_frames` or the options say so.
-    pub(crate) fn open(&self, files: &[String], recursive: bool, as_frames: bool) -> Result<Input> {
+    pub(crate) fn open(
+        &self,
+        files: &[PathBuf],
+        recursive: bool,
+        as_frames: bool,
+    ) -> Result<Input> {
         let matrix = match self.matrix {
             Matrix::Bt601 => rcnn_video::Matrix::Bt601,
             Matrix::Bt709 => rcnn_video::Matrix::Bt709,

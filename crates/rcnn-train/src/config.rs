@@ -2,6 +2,7 @@
 
 use burn::config::Config;
 use derive_setters::Setters;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rcnn_core::backbone::NormKind;
@@ -439,8 +440,20 @@ impl TrainConfig {
     }
 
     /// Makes the paths of files absolute, so that a run can be resumed from anywhere.
-    pub(crate) fn absolute(mut self) -> std::io::Result<Self> {
-        let absolute = |path: &Path| std::path::absolute(path);
+    ///
+    /// # Errors
+    /// Also for a path that is not UTF-8, as TOML has no place for it.
+    pub(crate) fn absolute(mut self) -> io::Result<Self> {
+        let absolute = |path: &Path| {
+            let path = std::path::absolute(path)?;
+            match path.to_str() {
+                Some(_) => Ok(path),
+                None => Err(io::Error::other(format!(
+                    "{}: run.toml cannot hold a path that is not UTF-8; give one through a link",
+                    path.display()
+                ))),
+            }
+        };
         self.data = absolute(&self.data)?;
         for path in [
             &mut self.images,

@@ -77,13 +77,13 @@ impl Run {
     pub fn create(folder: impl Into<PathBuf>, config: TrainConfig) -> Result<Self, TrainError> {
         let folder = folder.into();
         config.validate()?;
+        let config = config.absolute().map_err(TrainError::io(&folder))?;
         occupied(&folder)?;
         let checkpoints = folder.join("checkpoint");
         fs::create_dir_all(&checkpoints).map_err(TrainError::io(&checkpoints))?;
         let lock = FolderLock::acquire(&folder)?;
         // Another run may have begun and ended meanwhile.
         occupied(&folder)?;
-        let config = config.absolute().map_err(TrainError::io(&folder))?;
         write_description(&folder, &config)?;
         Ok(Self::new(folder, config, lock))
     }

@@ -12,6 +12,7 @@ use rcnn_data::Format;
 use rcnn_train::{Decay, LearningRateFactor, OptimizerKind, Progress, TrainConfig};
 use serde_json::{Map, Value, json};
 
+use super::networks;
 use crate::augment_args::AugmentArgs;
 use crate::backend::{DeviceName, default_device};
 use crate::source::{positive, resolve};
@@ -96,16 +97,16 @@ pub(crate) struct TrainArgs {
     prefix: Option<String>,
     /// Detector to start from: a file, or the name of published weights
     #[arg(long, short, value_name = "FILE|NAME")]
-    weights: Option<String>,
+    weights: Option<PathBuf>,
     /// File with the class names of --weights that have none, one per line
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     labels: Option<PathBuf>,
     /// Image classifier or detector whose backbone to start from: a file, or a name
     #[arg(long, value_name = "FILE|NAME", hide_short_help = true)]
-    backbone_weights: Option<String>,
+    backbone_weights: Option<PathBuf>,
     /// Trained detector whose feature maps to learn from, besides the labels: a file, or a name
     #[arg(long, value_name = "FILE|NAME")]
-    teacher: Option<String>,
+    teacher: Option<PathBuf>,
     /// Weight of the teacher's feature maps [default: 6]
     #[arg(long, value_name = "X", hide_short_help = true)]
     distill_features: Option<f64>,
@@ -286,11 +287,8 @@ impl TrainArgs {
         config.data_format = self.data_format.or(config.data_format);
         config.images = self.images.clone().or(config.images.take());
         self.splits.apply(config);
-        for (field, value) in [
-            (&mut config.weights, &self.weights),
-            (&mut config.backbone_weights, &self.backbone_weights),
-            (&mut config.teacher, &self.teacher),
-        ] {
+        let values = [&self.weights, &self.backbone_weights, &self.teacher];
+        for (field, value) in networks(config).into_iter().zip(values) {
             if let Some(value) = value {
                 *field = Some(std::path::absolute(resolve(value)?)?);
             }

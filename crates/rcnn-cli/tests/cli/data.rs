@@ -184,6 +184,6 @@ fn preview_draws_what_is_trained_on() {
     assert_fails(&rcnn(&args), 1, "nothing");
     fs::copy(path("cut.jpg"), path("coco/a.png")).expect("a copy");
     let cut = preview(&["-o", "cut.png"]);
-    assert_fails(&cut, 1, "none of the pictures could be read");
     assert_fails(&cut, 1, "cut short");
+    assert_eq!(String::from_utf8_lossy(&cut.stderr).lines().count(), 1);
 }

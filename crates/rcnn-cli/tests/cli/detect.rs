@@ -214,7 +214,10 @@ fn a_bad_picture_is_reported_and_the_rest_goes_on() {
         ("cut.jpg", "cut short"),
         ("missing.jpg", "missing.jpg"),
     ] {
-        assert_fails(&detect(&["--format", "json", bad]), 1, says);
+        let alone = detect(&["--format", "json", bad]);
+        assert_fails(&alone, 1, says);
+        let errors = String::from_utf8_lossy(&alone.stderr);
+        assert_eq!(errors.lines().count(), 1, "said twice: {errors}");
         let output = detect(&["--format", "json", bad, "pictures/a.png"]);
         assert_fails(&output, 3, says);
         let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");

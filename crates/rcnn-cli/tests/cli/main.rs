@@ -10,6 +10,8 @@ mod eval;
 mod export;
 mod faults;
 mod models;
+#[cfg(unix)]
+mod names;
 mod overwrite;
 mod prune;
 #[cfg(feature = "serve")]
@@ -21,8 +23,10 @@ mod train;
 mod video;
 mod weights;
 
+use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
@@ -97,12 +101,12 @@ fn jpeg(picture: &RgbImage) -> Vec<u8> {
         .expect("a picture")
 }
 
-fn path(name: &str) -> PathBuf {
+fn path(name: impl AsRef<Path>) -> PathBuf {
     FOLDER.path().join(name)
 }
 
 /// Runs the command in the folder.
-fn rcnn(arguments: &[&str]) -> Output {
+fn rcnn<S: AsRef<OsStr> + Debug>(arguments: &[S]) -> Output {
     let output = Command::new(env!("CARGO_BIN_EXE_rcnn"))
         .args(arguments)
         .current_dir(FOLDER.path())

@@ -147,6 +147,40 @@ fn wrong_runs_are_refused() {
     assert_fails(&wrong, 1, "optimizer");
 }
 
+/// The file's weights were looked for although an argument gave others.
+#[test]
+fn weights_of_the_file_that_an_argument_replaces_are_not_looked_for() {
+    blobs();
+    let missing =
+        "weights = \"gone.pth\"\nbackbone_weights = \"gone.pth\"\nteacher = \"gone.pth\"\n";
+    fs::write(path("gone.toml"), format!("{missing}{RUN}")).expect("a file");
+    let run = |options: &[&str]| {
+        let train = ["train", "--config", "gone.toml", "--out", "replaced"];
+        rcnn(&[&train[..], options].concat())
+    };
+    let [weights, backbone, teacher] = ["--weights", "--backbone-weights", "--teacher"];
+    assert_fails(&run(&[]), 1, "gone.pth: no such file");
+    let some = [weights, "cut.bpk", teacher, "cut.bpk"];
+    assert_fails(&run(&some), 1, "gone.pth: no such file");
+    let all = [&some[..], &[backbone, "cut.bpk"]].concat();
+    assert_fails(&run(&all), 1, "cut.bpk");
+    let prune = [
+        "prune",
+        "model.bpk",
+        "--macs",
+        "0.5",
+        "--recipe",
+        "gone.toml",
+        "--data",
+        "nowhere",
+        "--out",
+        "replaced",
+    ];
+    assert_fails(&rcnn(&prune), 1, "gone.pth: no such file");
+    fs::write(path("gone.toml"), format!("weights = \"gone.pth\"\n{RUN}")).expect("a file");
+    assert_fails(&rcnn(&prune), 1, "nowhere: No such file");
+}
+
 #[test]
 fn the_detector_that_comes_along_finds_cells() {
     let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/blood-cells.jpg");
