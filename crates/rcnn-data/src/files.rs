@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::Utf8Chunk;
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -31,6 +32,14 @@ pub(crate) fn folded(name: &str) -> String {
     name.to_lowercase().nfc().collect()
 }
 
+/// The stem of a file's name. Bytes that are not UTF-8 are written `\xff`, so that no two stems are one text.
+pub(crate) fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().as_encoded_bytes();
+    let text =
+        |chunk: Utf8Chunk<'_>| format!("{}{}", chunk.valid(), chunk.invalid().escape_ascii());
+    stem.utf8_chunks().map(text).collect()
+}
+
 /// The files of some extensions right in a folder; of several with one stem, the last by name.
 pub(crate) fn files_by_stem(
     folder: &Path,
@@ -43,11 +52,8 @@ pub(crate) fn files_by_stem(
     let mut files = BTreeMap::new();
     for path in paths {
         let fits = path.extension().is_some_and(|e| is_one_of(e, extensions));
-        if let Some(stem) = path.file_stem().map(|stem| stem.to_string_lossy())
-            && fits
-            && !is_hidden(path.file_name().unwrap_or_default())
-        {
-            files.insert(stem.into_owned(), path);
+        if fits && !is_hidden(path.file_name().unwrap_or_default()) {
+            files.insert(stem(&path), path);
         }
     }
     Ok(files)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// How many problems of a kind are spelled out unless all are asked for.
 const SHOWN: usize = 10;
@@ -121,11 +121,17 @@ pub struct Problem {
     /// Kind of problem.
     pub kind: ProblemKind,
     /// The file it is in.
+    #[serde(serialize_with = "as_text")]
     pub file: PathBuf,
     /// The box: its place in the file from 1, or COCO's annotation id.
     pub object: Option<u64>,
     /// Description of the problem.
     pub message: String,
+}
+
+/// A path in JSON, which has no place for other bytes than UTF-8.
+fn as_text<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 impl fmt::Display for Problem {

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::{ANNOTATIONS, IMAGES, SPLITS};
-use crate::files::{PICTURES, files_by_stem, pictures_below};
+use crate::files::{PICTURES, files_by_stem, pictures_below, stem};
 use crate::text::decode_xml;
 use crate::tree::{Tree, is_called, is_split_name, name_of, split_of_folder};
 
@@ -197,8 +197,7 @@ impl Unit {
 fn by_stem(folder: &Path) -> BTreeMap<String, PathBuf> {
     let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for picture in pictures_below(folder).unwrap_or_default() {
-        let stem = picture.file_stem().unwrap_or_default().to_string_lossy();
-        found.entry(stem.into_owned()).or_default().push(picture);
+        found.entry(stem(&picture)).or_default().push(picture);
     }
     let alone = found.into_iter().filter_map(|(stem, mut paths)| {
         // The first level has the last word, as if there were no others.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::LABELS;
-use crate::files::{files_below, folded};
+use crate::files::{files_below, folded, stem};
 use crate::text::read_text;
 use crate::tree::{folder_of, is_called, name_of};
 
@@ -106,9 +106,12 @@ fn elsewhere(picture: &Path, apart: Option<&Path>, indices: &mut Indices) -> Opt
             .stems
             .entry(folder.into())
             .or_insert_with(|| index(folder));
-        let stem = expected.file_stem().unwrap_or_default();
-        let alike = index.get(&folded(&stem.to_string_lossy()))?;
-        let exact = || alike.iter().filter(|label| label.file_stem() == Some(stem));
+        let alike = index.get(&folded(&stem(&expected)))?;
+        let exact = || {
+            alike
+                .iter()
+                .filter(|label| label.file_stem() == expected.file_stem())
+        };
         match exact().count() {
             0 if alike.len() == 1 => alike.first().cloned(),
             1 => exact().next().cloned(),
@@ -135,8 +138,7 @@ fn elsewhere(picture: &Path, apart: Option<&Path>, indices: &mut Indices) -> Opt
 fn index(folder: &Path) -> HashMap<String, Vec<PathBuf>> {
     let mut index: HashMap<String, Vec<PathBuf>> = HashMap::new();
     for label in files_below(folder, &["txt"]).unwrap_or_default() {
-        let stem = folded(&label.file_stem().unwrap_or_default().to_string_lossy());
-        index.entry(stem).or_default().push(label);
+        index.entry(folded(&stem(&label))).or_default().push(label);
     }
     index
 }

@@ -7,7 +7,7 @@ use super::config::Config;
 use super::labels::{expected, is_label_file};
 use super::{IMAGES, LABELS, is_list};
 use crate::error::DataError;
-use crate::files::{PICTURES, files_by_stem, folded, lines_of, pictures_below};
+use crate::files::{PICTURES, files_by_stem, folded, lines_of, pictures_below, stem};
 use crate::text::read_text;
 use crate::tree::{Tree, folder_of, is_called, is_split_name, name_of, split_of_folder};
 
@@ -125,7 +125,7 @@ fn has_labels(tree: &Tree) -> bool {
         if texts.is_empty() {
             return false;
         }
-        let stem = |path: &PathBuf| folded(&path.file_stem().unwrap_or_default().to_string_lossy());
+        let stem = |path: &PathBuf| folded(&stem(path));
         let pictures = tree.files(folder, &PICTURES);
         let stems: HashSet<String> = pictures.iter().map(stem).collect();
         let mut beside = texts.iter().filter(|text| stems.contains(&stem(text)));

@@ -1,6 +1,11 @@
 //! Names of pictures as other machines and systems write them.
 
+#[cfg(unix)]
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt};
+
 use rcnn_data::ProblemKind as Kind;
+#[cfg(unix)]
+use rcnn_data::check::{AnchorSpec, check};
 
 use crate::common::{Folder, told, voc_xml};
 use crate::layouts::{clean_folder, coco, part, parts};
@@ -124,4 +129,27 @@ fn base_names_that_several_pictures_have() {
     let reading = folder.read().unwrap();
     assert_eq!(told(&reading), [missing("a.png")]);
     assert_eq!(reading.dataset.splits["train"], [] as [usize; 0]);
+}
+
+/// As a zip of another system leaves them, here in GBK. Of two that are one text in UTF-8, the first was lost.
+#[cfg(unix)]
+#[test]
+fn names_in_another_encoding_are_kept_apart() {
+    let folder = Folder::new();
+    for name in [b"\xca\xaf", b"\xcb\xae"] {
+        let named = |ending: &str| {
+            let name = [&name[..], ending.as_bytes()].concat();
+            folder.path().join(OsStr::from_bytes(&name))
+        };
+        fs::rename(folder.picture("a.png", 64, 48), named(".png")).unwrap();
+        let object = ("a", ["1", "2", "33", "40"]);
+        fs::write(named(".xml"), voc_xml(&[object])).unwrap();
+    }
+    let dataset = clean_folder(&folder);
+    assert_eq!((dataset.samples.len(), dataset.boxes()), (2, 2));
+    fs::write(folder.path().join(OsStr::from_bytes(b"\xca.xml")), "").unwrap();
+    let report = check(&folder.read().unwrap(), &AnchorSpec::default(), 0);
+    let json = serde_json::to_value(&report).unwrap();
+    let file = json["problems"][0]["file"].as_str().unwrap();
+    assert!(file.ends_with("/\u{fffd}.xml"), "{file}");
 }
