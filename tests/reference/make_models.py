@@ -1,7 +1,7 @@
 """Writes fixtures/<case>.safetensors and .json: every stage of torchvision's detector on the rule's
 weights and images.
 
-    python make_models.py [CASE ...]            writes all cases, or those named
+    python make_models.py [CASE ...]            writes all cases but those of full size, or those named
     python make_models.py --measure [CASE ...]  only prints what the gains are chosen by
     python make_models.py --search CASE         tries image suffixes until the case is robust
 """
@@ -30,7 +30,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScale
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import synthetic
-from cases import CASES
+from cases import CASES, FULL_SIZE
 
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "fixtures"
 NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d}
@@ -365,11 +365,11 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(2)
     FIXTURES.mkdir(exist_ok=True)
-    unknown = set(args.cases) - {c["case"] for c in CASES}
+    unknown = set(args.cases) - {c["case"] for c in CASES + FULL_SIZE}
     if unknown:
         parser.error(f"no such case: {sorted(unknown)}")
-    for case in CASES:
-        if args.cases and case["case"] not in args.cases:
+    for case in CASES + FULL_SIZE:
+        if case["case"] not in args.cases and (args.cases or case in FULL_SIZE):
             continue
         if args.measure:
             print(case["case"], describe(run(build(case), pictures(case))), flush=True)

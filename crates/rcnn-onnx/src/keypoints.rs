@@ -3,13 +3,13 @@
 //! torchvision enlarges each heat map to the pixels of its box and takes the largest value. That many pixels of all
 //! boxes at once would not fit into memory. Here the heat map is divided into the cells between its places, each with
 //! its outermost pixels and an upper bound of all others, and only cells whose bound exceeds the largest pixel known so
-//! far are enlarged: the largest pixel is among them, unless there are more such cells than [`CELLS`].
+//! far are enlarged: first the one with the highest bound, then those that are left, which are few.
 
 use crate::builder::{Builder, Value};
 use crate::proto::{Attribute, ElementType};
 
-/// Cells of a heat map that are enlarged at most, those with the highest bounds: a limit to memory.
-const CELLS: i64 = 32;
+/// How far a bound must exceed the largest pixel known, relative to it: less is rounding, as where a heat map is flat.
+const ROUNDING: f32 = 1e-6;
 /// torch's coefficient of bicubic interpolation.
 const A: f32 = -0.75;
 /// Below all logits.
@@ -140,26 +140,27 @@ impl HeatMaps {
         let bound = self.bound(b);
         let bound = b.op("Where", [&has_more, &bound, &nowhere]);
         let all = self.cells() * self.cells();
-        let [outermost, bound] = [outermost, bound].map(|x| b.reshape(&x, &[-1, all]));
-        let [known, known_at] = first(&outermost, b);
-        let count = b.ints(&[CELLS.min(all)]);
-        let along = [Attribute::Int("axis", 1)];
-        let [bound, cells] = b.nodes("TopK", &[&bound, &count], &along);
-        let is_open = b.op("Greater", [&bound, &known]);
-        let open = b.places(&is_open);
-        let (map, cell) = (b.column(&open, 0), b.op("GatherND", [&cells, &open]));
-        let values = self.enlarged(&map, &cell, b).values;
-        let largest = b.reduce("ReduceMax", &values, &[1], false);
-        let shape = b.shape(&bound);
-        let found = b.op("Expand", [&nowhere, &shape]);
-        let found = b.op("ScatterND", [&found, &open, &largest]);
-        let (found, cells) = (
-            b.concat(&[&known, &found], 1),
-            b.concat(&[&known_at, &cells], 1),
-        );
-        let [_, best] = first(&found, b);
-        let best = gather_elements(&cells, &best, b);
+        let [largest, bound] = [outermost, bound].map(|x| b.reshape(&x, &[-1, all]));
+        let open = is_open(&bound, &largest, b);
+        let highest = b.reduce("ReduceMax", &bound, &[1], true);
+        let is_highest = b.op("Equal", [&bound, &highest]);
+        let open = b.op("And", [&open, &is_highest]);
+        let largest = self.raised(&largest, &open, b);
+        let is_done = b.op("Not", [&open]);
+        let open = is_open(&bound, &largest, b);
+        let open = b.op("And", [&open, &is_done]);
+        let largest = self.raised(&largest, &open, b);
+        let [_, best] = first(&largest, b);
         b.squeeze(&best, 1)
+    }
+
+    /// The largest pixels of cells, `[M, cells * cells]`, with those of the open ones, which are enlarged.
+    fn raised(&self, largest: &Value, open: &Value, b: &mut Builder) -> Value {
+        let open = b.places(open);
+        let [map, cell] = [0, 1].map(|i| b.column(&open, i));
+        let values = self.enlarged(&map, &cell, b).values;
+        let values = b.reduce("ReduceMax", &values, &[1], false);
+        b.op("ScatterND", [largest, &open, &values])
     }
 
     /// The largest of each cell's outermost pixels, `[K, P, cells, cells]`, and whether it has others, `[K, 1, cells,
@@ -342,6 +343,15 @@ impl HeatMaps {
             index,
         }
     }
+}
+
+/// Whether a cell may have a pixel that is larger than all those known of its heat map, `[M, cells * cells]`.
+fn is_open(bound: &Value, largest: &Value, b: &mut Builder) -> Value {
+    let known = b.reduce("ReduceMax", largest, &[1], true);
+    let (size, part) = (b.op("Abs", [&known]), b.float(ROUNDING));
+    let margin = b.op("Mul", [&size, &part]);
+    let least = b.op("Add", [&known, &margin]);
+    b.op("Greater", [bound, &least])
 }
 
 /// The largest of each row and its column, `[rows, 1]`.

@@ -365,6 +365,14 @@ const LARGE: [&str; 17] = [
     "wide_resnet50_2_frozen",
 ];
 
+/// Further cases, by the names in `PARITY_CASES`: those of full size, which `make_models.py` writes when it is given their
+/// names.
+fn of_full_size() -> Vec<&'static str> {
+    let names = std::env::var("PARITY_CASES").unwrap_or_default();
+    let names = names.split(',').filter(|name| !name.is_empty());
+    names.map(|name| &*name.to_string().leak()).collect()
+}
+
 /// What runs on a backend: small cases, or all.
 pub(crate) fn checks<B: DetectionBackend>(extent: Extent) -> Vec<Check<B>> {
     let case = |name: &'static str| {
@@ -379,7 +387,8 @@ pub(crate) fn checks<B: DetectionBackend>(extent: Extent) -> Vec<Check<B>> {
         Check::new(name, check)
     };
     let large = LARGE.into_iter().filter(|_| extent == Extent::All);
-    let mut checks: Vec<_> = SMALL.into_iter().chain(large).map(case).collect();
+    let names = SMALL.into_iter().chain(large).chain(of_full_size());
+    let mut checks: Vec<_> = names.map(case).collect();
     checks.push(Check::new("custom_backbone", custom_backbone::<B>));
     if extent == Extent::All {
         checks.push(Check::new("backbones", backbones::<B>));
