@@ -18,7 +18,6 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
 
 #[test]
 fn trainable_backbone_layers() -> Done {
-    use burn::backend::Autodiff;
     use rcnn_burn::freeze::{FreezeState, freeze};
 
     let device = Default::default();
@@ -60,7 +59,6 @@ fn freeze_the_box_classifier() -> Done {
 
 #[test]
 fn freeze_the_first_ten_parameters() -> Done {
-    use burn::backend::Autodiff;
     use rcnn_burn::freeze::{FreezeState, freeze};
 
     let model = rcnn_burn::bundled::blood_cells()?;
@@ -113,7 +111,6 @@ fn no_box_regression() -> Done {
 
 #[test]
 fn a_new_head() -> Done {
-    use burn::backend::Autodiff;
     use rcnn_burn::freeze::freeze;
 
     let device = Default::default();
@@ -189,8 +186,8 @@ fn other_suppression() -> Done {
 
 #[test]
 fn losses_on_held_out_pictures() -> Done {
-    use rand::{SeedableRng, rngs::StdRng};
     use rcnn_burn::ops::Subsample;
+    use rcnn_burn::rand::{SeedableRng, rngs::StdRng};
 
     let device = Default::default();
     let model = rcnn_burn::bundled::blood_cells()?.load::<Flex>(&device)?;

@@ -64,7 +64,7 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
         && version != [1, 0]
     {
         return Err(source.unsupported(format!(
-            "burnpack version {version:?}, where version 1 is read"
+            "burnpack version {version:?}; only version 1 is supported"
         )));
     }
     let (header, end) = source.header(6, |length| u32::from_le_bytes(length).into())?;
@@ -76,7 +76,7 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<Contents, CheckpointError> {
         Some(BURN_LAYOUT) => true,
         Some(other) => {
             return Err(source.unsupported(format!(
-                "its linear layers have the layout `{other}`, where `{BURN_LAYOUT}` is read"
+                "its linear layers have the layout `{other}`; expected `{BURN_LAYOUT}`"
             )));
         }
     };

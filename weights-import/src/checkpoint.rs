@@ -91,6 +91,22 @@ impl Contents {
 /// Opening reads what describes the tensors and checks every tensor's extent against the file; the data stays there until
 /// [`StoredTensor::data`] reads it. The file stays open as long as any of its tensors is held: to replace it meanwhile is
 /// safe, to write into it gives errors or the new numbers.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; pub use weights_import as weights; }
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
+/// # std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/rcnn-core/assets/blood-cells.bpk"), "cells.bpk")?;
+/// use rcnn_burn::weights::Checkpoint;
+///
+/// let checkpoint = Checkpoint::open("cells.bpk")?;
+/// println!("{}, {} bytes", checkpoint.format, checkpoint.file_size);
+/// for (name, tensor) in checkpoint.iter() {
+///     println!("{name} {:?} {:?}", tensor.shape, tensor.dtype);
+/// }
+/// assert_eq!(checkpoint.notes, [""; 0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     /// The file.

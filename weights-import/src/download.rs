@@ -127,6 +127,16 @@ fn torch_cache(named: &dyn Fn(&str) -> Option<PathBuf>, xdg: Option<PathBuf>) ->
 /// A file is used only if its SHA-256 begins as published. Until then a download is called `<name>.part`; a later call
 /// goes on with it. Of several processes that want the same file one downloads, the others wait.
 ///
+/// ```no_run
+/// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; pub use weights_import as weights; }
+/// use rcnn_burn::weights::Weights;
+/// use rcnn_burn::weights::{download, published};
+///
+/// let file = download::fetch(published::find("COCO_V1")?, &Default::default())?;
+/// let weights = Weights::open(file)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// See [`DownloadError`]; those of the network say where to put a file that was brought by hand.

@@ -104,6 +104,16 @@ fn known_names() -> String {
 /// Looks weights up by what torchvision's users call them, in any case: `ResNet50_Weights.IMAGENET1K_V2`, `.DEFAULT`, the
 /// builder's name alone for its default weights, and `COCO_V1` for those of `fasterrcnn_resnet50_fpn`.
 ///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; pub use weights_import as weights; }
+/// use rcnn_burn::weights::published;
+///
+/// let weights = published::find("COCO_V1")?;
+/// assert_eq!(weights.full_name(), "FasterRCNN_ResNet50_FPN_Weights.COCO_V1");
+/// println!("{} MiB from {}", weights.file_size, weights.url);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`UnknownName`], which lists the known ones.

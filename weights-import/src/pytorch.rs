@@ -163,11 +163,11 @@ impl<'s> Archive<'s> {
                     .read_to_end(&mut bytes)
                     .map_err(|error| broken(&error))?;
                 let left = self.budget.checked_sub(bytes.len() as u64);
-                self.budget = left.ok_or_else(|| broken(&"it inflates to more than is read"))?;
+                self.budget = left.ok_or_else(|| broken(&"it inflates to more than the supported size"))?;
                 Ok(Some(Region::Inflated(bytes.into())))
             }
             other => Err(source.unsupported(format!(
-                "its zip entries are compressed by {other}, which is not read"
+                "its zip entries are compressed by {other}, which is not supported"
             ))),
         }
     }

@@ -110,7 +110,7 @@ fn unknown_anchors(anchors: usize, levels: usize) -> String {
         None => (each("[...]"), each("[...]"), ""),
     };
     format!(
-        "{anchors} anchors at each location of {maps}: weights do not tell their sizes and ratios. Pass --config \
+        "{anchors} anchors at each location of {maps}: their sizes and ratios cannot be inferred from the weights. Pass --config \
          FILE (Weights::open_with) with those that the model was trained with, for each map a list of sizes in \
          pixels and one of ratios, height to width, whose product is {anchors}: {{\"rpn_anchor_generator\": \
          {{\"sizes\": [{sizes}], \"aspect_ratios\": [{ratios}]}}}}{end}"

@@ -107,7 +107,7 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<Option<Checkpoint>, Checkpoin
     }
     let mut parts = files.into_values();
     let Some(mut whole) = parts.next() else {
-        return Err(source.not_a_state_dict("its index is of no tensors"));
+        return Err(source.not_a_state_dict("its index lists no tensors"));
     };
     for part in parts {
         whole.file_size += part.file_size;

@@ -197,7 +197,7 @@ pub(crate) fn lines(f: &mut fmt::Formatter<'_>, title: &str, lines: Vec<String>)
 
 /// What is said of a tensor that [is quantised](is_quantized).
 pub(crate) const QUANTIZED: &str =
-    "whole numbers, as of a quantised model, whose scales are not read";
+    "integers, as in a quantised model, whose scales are not read";
 
 /// Whether a layer's tensor has signed whole numbers in the place of weights.
 pub(crate) fn is_quantized(dtype: DType) -> bool {

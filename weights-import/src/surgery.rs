@@ -48,6 +48,22 @@ impl Weights {
     /// `nn.Identity` in torch. Levels of the pyramid go by their stage, and layers of the box head by
     /// their order among those of a kind: what is named by position gets its new name.
     ///
+    /// ```
+    /// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; pub use weights_import as weights; }
+    /// # let folder = tempfile::tempdir()?;
+    /// # std::env::set_current_dir(&folder)?;
+    /// # std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/rcnn-core/assets/blood-cells.bpk"), "cells.bpk")?;
+    /// use rcnn_burn::Flex;
+    /// use rcnn_burn::weights::Weights;
+    ///
+    /// let weights = Weights::open("cells.bpk")?;
+    /// let operations = ["drop-block layer2.1".parse()?, "box-head fc:64".parse()?];
+    /// let (small, report) = weights.with_surgery::<Flex>(&operations, &Default::default())?;
+    /// println!("{report}");
+    /// assert!(small.tensors.len() < weights.tensors.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// When an operation cannot be, with the reason and what to do instead, or the weights do not fit
     /// their own configuration.

@@ -105,6 +105,26 @@ fn prefix(path: &Path) -> String {
 
 /// The tensors of a detector, in torch's layouts under torchvision's names, and its configuration. May be sent
 /// to and shared with other threads.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; pub use weights_import as weights; }
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
+/// # std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/rcnn-core/assets/blood-cells.bpk"), "cells.bpk")?;
+/// use rcnn_burn::Flex;
+/// use rcnn_burn::weights::{Precision, Weights};
+///
+/// let mut weights = Weights::open("cells.bpk")?; // or `fasterrcnn.pth`, `model.safetensors`, ...
+/// println!("{}, {} classes; {}", weights.config.backbone, weights.config.num_classes, weights.origin);
+/// weights.config.roi_heads.score_thresh = 0.5;
+/// let model = weights.load::<Flex>(&Default::default())?;
+/// assert_eq!(model.roi_heads.config.score_thresh, 0.5);
+///
+/// weights.write_safetensors("for-torchvision.safetensors")?;
+/// weights.write_burnpack("half.bpk", Precision::F16)?;
+/// assert_eq!(Weights::open("half.bpk")?.config, weights.config);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Weights {
     /// The file they come from; empty for those of a model in memory.
@@ -212,6 +232,19 @@ impl Weights {
     }
 
     /// Takes the weights of a model in memory.
+    ///
+    /// ```
+    /// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; pub use weights_import as weights; }
+    /// use rcnn_burn::{FasterRcnnConfig, Flex};
+    /// use rcnn_burn::weights::Weights;
+    ///
+    /// let config = FasterRcnnConfig::named("resnet18_fpn", 4)?
+    ///     .with_surgery(&["cut-after layer1".parse()?, "box-head fc:16".parse()?])?;
+    /// let model = config.init::<Flex>(&Default::default())?;
+    /// let weights = Weights::from_model(&model);
+    /// assert_eq!(weights.tensors["roi_heads.box_predictor.cls_score.weight"].shape, [4, 16]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn from_model<B: DetectionBackend, N: Backbone<B>>(model: &FasterRcnn<B, N>) -> Self {
         Self {
             path: PathBuf::new(),
@@ -317,6 +350,16 @@ impl Weights {
 
 /// Loads the body of a backbone from an ImageNet classification checkpoint (`resnet50-....pth`), or
 /// from a detector's. The pyramid stays as it is.
+///
+/// ```no_run
+/// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; pub use weights_import as weights; }
+/// use rcnn_burn::{FasterRcnnConfig, Flex};
+/// use rcnn_burn::weights::load_backbone;
+///
+/// let mut model = FasterRcnnConfig::named("resnet50_fpn", 4)?.init::<Flex>(&Default::default())?;
+/// load_backbone("resnet50-11ad3fa6.pth", &mut model.backbone)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// When the file is unreadable or its body is not this one; the backbone is then as it was.

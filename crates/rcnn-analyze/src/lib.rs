@@ -49,6 +49,23 @@ pub struct Sample {
 ///
 /// `progress` is called after each pass, with how many there were and how many there will be.
 ///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_analyze as analyze; pub use rcnn_core::*; }
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../rcnn-core/assets"))?;
+/// use rcnn_burn::Flex;
+/// use rcnn_burn::analyze::{Sample, analyze};
+/// use rcnn_burn::image::RgbImage;
+/// use rcnn_burn::weights::Weights;
+///
+/// let weights = Weights::open("blood-cells.bpk")?;
+/// // With `truth`, gradients and the effect of removing each layer too.
+/// let samples = [Sample { image: RgbImage::new(320, 240), truth: None }];
+/// let analysis = analyze::<Flex>(&weights, &samples, &Default::default(), &mut |_, _| ())?;
+/// println!("{analysis}");
+/// assert!(analysis.layers.iter().any(|layer| layer.name == "backbone.body.layer1.0"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// When the weights do not fit, there are no pictures, or labels are not the model's.
 pub fn analyze<B: DetectionBackend>(

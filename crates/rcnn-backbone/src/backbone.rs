@@ -35,10 +35,10 @@ impl<B: Backend> FeatureMaps<B> {
 /// A network that turns images into feature maps: torchvision's "anything with `out_channels`".
 ///
 /// ```
-/// use burn::module::Module;
-/// use burn::nn::conv::Conv2d;
-/// use burn::tensor::{Tensor, activation::relu, backend::Backend};
-/// use rcnn_backbone::{Backbone, FeatureMaps, Forward, LevelSpec};
+/// # mod rcnn_burn { pub use burn; pub use burn::tensor::{Tensor, backend::Backend}; pub use rcnn_backbone as backbone; }
+/// use rcnn_burn::backbone::{Backbone, FeatureMaps, Forward, LevelSpec};
+/// use rcnn_burn::burn::{self, module::Module, nn::conv::Conv2d, tensor::activation::relu};
+/// use rcnn_burn::{Backend, Tensor};
 ///
 /// #[derive(Module, Debug)]
 /// struct Tiny<B: Backend> {

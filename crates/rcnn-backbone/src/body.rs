@@ -10,10 +10,11 @@ use crate::Stage;
 /// pyramid may take.
 ///
 /// ```
-/// use burn::module::Module;
-/// use burn::nn::conv::{Conv2d, Conv2dConfig};
-/// use burn::tensor::{Tensor, activation::relu, backend::Backend};
-/// use rcnn_backbone::{Body, Forward, FpnConfig, Stage};
+/// # mod rcnn_burn { pub use burn; pub use burn::tensor::{Tensor, backend::Backend}; pub use rcnn_backbone as backbone; pub use rcnn_ops::backend_types::*; }
+/// use rcnn_burn::backbone::{Body, Forward, FpnConfig, Stage};
+/// use rcnn_burn::burn::{self, module::Module, tensor::activation::relu};
+/// use rcnn_burn::burn::nn::conv::{Conv2d, Conv2dConfig};
+/// use rcnn_burn::{Backend, Flex, Tensor};
 ///
 /// #[derive(Module, Debug)]
 /// struct Tiny<B: Backend> {
@@ -44,8 +45,7 @@ use crate::Stage;
 ///     }
 /// }
 ///
-/// # type Flex = rcnn_ops::backend_types::Flex;
-/// # let device = Default::default();
+/// let device = Default::default();
 /// let conv = |channels| Conv2dConfig::new(channels, [2, 2]).with_stride([2, 2]).init(&device);
 /// let body = Tiny::<Flex> { convs: [[3, 8], [8, 16], [16, 32]].map(conv).into() };
 /// // A pyramid over the last two stages: maps `0` and `1` of 64 channels each, and `pool`.

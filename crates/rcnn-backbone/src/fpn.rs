@@ -169,13 +169,13 @@ impl FpnConfig {
         for level in (0..fpn.count(|i| format!("inner_blocks.{i}.0.weight"))).rev() {
             let name = format!("inner_blocks.{level}.0.weight");
             let Some(&[merged, input, 1, 1]) = fpn.get(&name) else {
-                return Err(format!("{} is no 1x1 convolution", fpn.path(&name)));
+                return Err(format!("{} is not a 1x1 convolution", fpn.path(&name)));
             };
             let takes =
                 |stage: &Stage| stage.is_built && stage.is_returnable && stage.channels == input;
             before = stages[..before].iter().rposition(takes).ok_or_else(|| {
                 let name = fpn.path(&name);
-                format!("{name} takes {input} channels, which no stage of {body} puts out")
+                format!("{name} takes {input} channels, which no stage of {body} outputs")
             })?;
             config.returned_stages.insert(0, before);
             config.out_channels = match fpn.get(&format!("layer_blocks.{level}.0.weight")) {

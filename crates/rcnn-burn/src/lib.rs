@@ -63,7 +63,6 @@
 //! model can be saved for torchvision, for this library and as ONNX ([`weights`], [`export`]):
 //!
 //! ```
-//! use burn::backend::Autodiff;
 //! use rcnn_burn::export::{OnnxOptions, onnx};
 //! use rcnn_burn::freeze::{FreezeState, freeze};
 //! use rcnn_burn::prelude::*;
@@ -122,10 +121,15 @@
 //! The model is generic over a Burn backend that implements [`ops::DetectionBackend`]: [`Flex`], `NdArray`,
 //! `Wgpu`, `Cuda`, and, for training, [`Autodiff`](burn::backend::Autodiff) over each of them. Without the features
 //! `image` and `weights`, nothing here needs threads or a file system.
+//!
+//! # Other crates
+//!
+//! [`burn`], [`rand`] and [`serde_json`] stand in signatures here, and are re-exported so that versions agree:
+//! `use rcnn_burn::burn;` is enough for `#[derive(Module)]`. Pictures are [`image::RgbImage`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub use burn;
+pub use {burn, rand, serde_json};
 
 #[cfg(feature = "analyze")]
 #[doc(inline)]
@@ -192,13 +196,38 @@ pub mod prelude {
     pub use crate::image::{open_rgb, to_tensor};
     #[cfg(feature = "weights")]
     pub use crate::weights::Weights;
+    pub use burn::backend::Autodiff;
     pub use crate::{
         Backend, FasterRcnn, FasterRcnnConfig, Instance, Instances, Losses, Size,
         StandardFasterRcnn, Tensor,
     };
 }
 
-/// The blocks of README.
-#[cfg(all(doctest, feature = "bundled", feature = "train"))]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
+/// The programs of README and of the guide.
+#[cfg(all(
+    doctest,
+    feature = "bundled",
+    feature = "prune",
+    feature = "train",
+    feature = "video"
+))]
+mod guide {
+    macro_rules! pages {
+        ($($page:ident $file:literal)*) => {$(
+            #[doc = include_str!(concat!("../../../", $file))]
+            struct $page;
+        )*};
+    }
+    pages! {
+        Readme "README.md"
+        Backbones "docs/backbones.md"
+        Data "docs/data.md"
+        Freezing "docs/freezing.md"
+        FromTensorflow "docs/from-tensorflow.md"
+        LargePictures "docs/large-pictures.md"
+        MasksAndKeypoints "docs/masks-and-keypoints.md"
+        Pruning "docs/pruning.md"
+        Training "docs/training.md"
+        Video "docs/video.md"
+    }
+}

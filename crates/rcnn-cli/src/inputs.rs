@@ -49,7 +49,7 @@ fn expand_one(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
     let Some(pattern) = pattern.filter(|pattern| pattern.contains(['*', '?', '['])) else {
         return Ok(vec![path.into()]);
     };
-    let matches = glob::glob(pattern).with_context(|| format!("{pattern}: no pattern"))?;
+    let matches = glob::glob(pattern).with_context(|| format!("{pattern}: not a valid pattern"))?;
     let files = matches.filter_map(Result::ok).filter(|path| path.is_file());
     let mut found: Vec<PathBuf> = files.collect();
     found.extend(passed_over(path));
@@ -87,7 +87,7 @@ fn expand_folder(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
         let formats = EXTENSIONS.join(", ");
         let deeper = match found.folders {
             0 => String::new(),
-            n => format!("; {n} folders in it were not looked in (rcnn detect --recursive)"),
+            n => format!("; its subfolders ({n}) are searched with rcnn detect --recursive"),
         };
         let skipped = skipped.map(|skipped| format!("; {skipped}"));
         let skipped = skipped.unwrap_or_default();
@@ -229,7 +229,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            message.contains("1 folders in it were not looked in"),
+            message.contains("its subfolders (1) are searched"),
             "{message}"
         );
     }

@@ -273,7 +273,7 @@ pub(crate) fn tell_illegible(names: &[String]) {
         .collect();
     if !numbered.is_empty() {
         let numbered = numbered.join(", ");
-        eprintln!("no letters for these class names, which are numbers on pictures: {numbered}");
+        eprintln!("the font lacks letters of these class names; pictures show their numbers: {numbered}");
     }
 }
 

@@ -107,7 +107,7 @@ fn introduce(address: SocketAddr, has_token: bool) {
          'http://{address}/detect?score_thresh=0.5'"
     );
     if !address.ip().is_loopback() && !has_token {
-        tracing::warn!("whoever reaches this address may use the server: there is no --token");
+        tracing::warn!("anyone who can reach this address can use the server: no --token is set");
     }
 }
 

@@ -254,8 +254,8 @@ pub(crate) fn list() -> Result<()> {
     writeln!(
         out,
         "\nThe last is TensorFlow's, not downloaded here: check the archive's SHA-256,\n{},\nunpack it and give its \
-         folder. It could not be had for tests, which ran on models of the same\nlayers, names and formats that \
-         TensorFlow wrote.",
+         folder. It was not available to the tests, which use models of the same\nlayers, names and formats, written \
+         by TensorFlow.",
         tensorflow.sha256
     )?;
     Ok(())

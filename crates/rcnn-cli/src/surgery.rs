@@ -32,7 +32,7 @@ use crate::source::PrefixArgs;
   rcnn surgery model.bpk -o mine.bpk --class-names cat,dog
   rcnn surgery model.bpk -o fast.bpk --levels 1,2,3 --rpn-convs 0 --no-box-regression
 
-A .pth whose file does not tell its image size or class names is best converted first (rcnn convert).")]
+A .pth contains neither its image size nor class names: convert it first (rcnn convert).")]
 pub(crate) struct SurgeryArgs {
     /// Weights to read: a file, or the name of published weights
     input: PathBuf,

@@ -10,6 +10,18 @@ pub const FILE: &[u8] = include_bytes!("../assets/blood-cells.bpk");
 
 /// Reads its weights and configuration. Its classes are `RBC`, `WBC` and `Platelets`.
 ///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// # mod rcnn_burn { pub use rcnn_core::*; }
+/// use rcnn_burn::Flex;
+///
+/// let weights = rcnn_burn::bundled::blood_cells()?;
+/// println!("{}, {} classes", weights.config.backbone, weights.config.num_classes);
+/// let model = weights.load::<Flex>(&Default::default())?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// None in a sound build; the file is checked as any other.
 pub fn blood_cells() -> Result<Weights, WeightsError> {

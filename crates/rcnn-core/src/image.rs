@@ -1,11 +1,23 @@
 //! Image files to the tensors that detectors take.
 
+pub use image::RgbImage;
 pub use rcnn_image::{Animation, ImageError, ImageErrorKind, StripReader, open_rgb, upright_size};
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-use image::RgbImage;
 
 /// An image as detectors take it.
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// # mod rcnn_burn { pub use rcnn_core::*; }
+/// use rcnn_burn::Flex;
+/// use rcnn_burn::image::{RgbImage, to_tensor};
+///
+/// let picture = RgbImage::new(64, 48);
+/// let image = to_tensor::<Flex>(&picture, &Default::default());
+/// assert_eq!(image.dims(), [3, 48, 64]);
+/// # }
+/// ```
 ///
 /// # Shapes
 /// - output: `[3, height, width]`, RGB from 0 to 1

@@ -46,6 +46,20 @@ pub enum LoadError {
 /// Its architecture, depth, norms and number of classes are recognised. To see or change the configuration
 /// first, open the file as [`Weights`].
 ///
+/// ```
+/// # #[cfg(all(feature = "bundled", feature = "flex"))] {
+/// # mod rcnn_burn { pub use rcnn_core::*; }
+/// use rcnn_burn::Flex;
+///
+/// let device = Default::default();
+/// let model = rcnn_burn::load::<Flex>("blood-cells", &device)?;
+/// assert_eq!(model.class_names[1..], ["RBC", "WBC", "Platelets"]);
+/// let unknown = rcnn_burn::load::<Flex>("fasterrcnn_resnet51_fpn", &device);
+/// assert!(unknown.is_err_and(|error| error.to_string().contains("fasterrcnn_resnet50_fpn")));
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// See [`LoadError`].
 pub fn load<B: Backend>(

@@ -33,6 +33,14 @@ struct Idle {
 
 /// Limits the idle memory that is kept for the operations to come, in bytes, and frees what is beyond.
 /// With 0, every operation takes its memory from the system.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_cpu as cpu; }
+/// use rcnn_burn::cpu::memory;
+///
+/// memory::set_limit(64 << 20); // 64 MiB
+/// assert!(memory::idle_bytes() <= 64 << 20);
+/// ```
 pub fn set_limit(bytes: usize) {
     let mut idle = Idle::lock();
     idle.limit = bytes;

@@ -33,6 +33,15 @@ pub struct Labelled {
 /// scale jitter, fixed-size crop, flips.
 ///
 /// The default is that of torchvision's detection references: flips, and nothing else.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_data as data; }
+/// use rcnn_burn::data::Augmentation;
+///
+/// let augmentation = Augmentation::default().with_vertical_flip(0.5).with_min_sizes(vec![240, 300]);
+/// augmentation.validate()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
 #[setters(prefix = "with_")]

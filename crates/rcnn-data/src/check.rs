@@ -112,6 +112,20 @@ pub struct AnchorFit {
 /// Examines a data set: its images and boxes as they were read, and the anchors to use for it.
 ///
 /// The seed is that of the clustering which finds the suggested anchors.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_data as data; }
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"))?;
+/// use rcnn_burn::data::check::{AnchorSpec, check};
+/// use rcnn_burn::data::read;
+///
+/// let reading = read("blood-cells".as_ref(), &Default::default())?;
+/// let anchors = AnchorSpec { min_size: 240, max_size: 480, ..AnchorSpec::default() };
+/// let report = check(&reading, &anchors, 0);
+/// println!("{report}");
+/// assert_eq!(report.images, 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn check(reading: &Reading, anchors: &AnchorSpec, seed: u64) -> Report {
     let Reading {
         dataset, problems, ..

@@ -56,6 +56,20 @@ pub struct Written {
 ///
 /// The folder appears once everything is in it.
 ///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_data as data; }
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"))?;
+/// use rcnn_burn::data::convert::{Pictures, convert};
+/// use rcnn_burn::data::{Format, read};
+///
+/// let dataset = read("blood-cells".as_ref(), &Default::default())?.accept(true)?;
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
+/// let written = convert(&dataset, "cells-coco".as_ref(), Format::Coco, Pictures::Leave)?;
+/// println!("{} images, {} boxes", written.images, written.boxes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`DataError::NotEmpty`] if there is something in the folder already, and [`DataError::Io`].
 pub fn convert(

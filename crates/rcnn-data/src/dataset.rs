@@ -171,6 +171,21 @@ impl Reading {
 /// `root` is a folder, a COCO `.json`, a YOLO `.yaml` or a darknet `.data` file. What is wrong with single files and
 /// boxes doesn't stop the reading; it is in [`Reading::problems`].
 ///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_data as data; }
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"))?;
+/// use rcnn_burn::data::{ReadOptions, read};
+///
+/// let options = ReadOptions { clip: true, ..ReadOptions::default() };
+/// let reading = read("blood-cells".as_ref(), &options)?;
+/// for problem in reading.problems.iter() {
+///     println!("{problem}");
+/// }
+/// let dataset = reading.accept(true)?; // without what is invalid
+/// assert_eq!(dataset.samples.len(), 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// When there is nothing to read: no known format, an unreadable index file, no such split, no
 /// class names, no images at all.

@@ -3,12 +3,14 @@
 //!
 //! Nothing here depends on a tensor library.
 //!
-//! ```no_run
+//! ```
+//! # mod rcnn_burn { pub use rcnn_data as data; }
+//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"))?;
 //! use std::sync::Arc;
-//! use rcnn_data::{Augmentation, Loader, LoaderOptions, ReadOptions, read};
 //!
-//! let options = ReadOptions { split: Some("train".into()), ..ReadOptions::default() };
-//! let dataset = read("data/bccd".as_ref(), &options)?.accept(false)?;
+//! use rcnn_burn::data::{Augmentation, Loader, LoaderOptions, ReadOptions, read};
+//!
+//! let dataset = read("blood-cells".as_ref(), &ReadOptions::default())?.accept(false)?;
 //! let options = LoaderOptions { batch_size: 2, ..LoaderOptions::default() };
 //! let loader = Loader::new(Arc::new(dataset), Augmentation::default(), options)?;
 //! for batch in loader.epoch(0) {

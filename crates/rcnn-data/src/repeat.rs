@@ -11,7 +11,8 @@ use crate::dataset::{Dataset, Sample};
 /// classes' and a background image 1. Crowds do not count, as they are not trained on.
 ///
 /// ```
-/// # use rcnn_data::{Dataset, repeat_factors};
+/// # mod rcnn_burn { pub use rcnn_data as data; }
+/// # use rcnn_burn::data::{Dataset, repeat_factors};
 /// # fn example(dataset: &Dataset) {
 /// let factors = repeat_factors(dataset, 0.1);
 /// assert_eq!(factors.len(), dataset.samples.len());

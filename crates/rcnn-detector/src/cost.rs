@@ -168,6 +168,18 @@ impl FasterRcnnConfig {
     /// Costs of a detection on an image of this size, which the transform resizes first. For a custom
     /// backbone, see [`FasterRcnn::costs`].
     ///
+    /// ```
+    /// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_types::Size; }
+    /// use rcnn_burn::{FasterRcnnConfig, Size};
+    ///
+    /// let costs = FasterRcnnConfig::named("resnet50_fpn", 91)?.costs(Size::new(480, 640))?;
+    /// for (part, cost) in costs.parts() {
+    ///     println!("{part}: {} parameters, {} million MACs", cost.parameters, cost.macs / 1_000_000);
+    /// }
+    /// assert_eq!(costs.padded_size, Size::new(800, 1088));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Where [`init`](Self::init) fails, or the image would be resized to more than
     /// [`MAX_BATCH_PIXELS`](crate::MAX_BATCH_PIXELS).
@@ -181,18 +193,18 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
     /// Costs of a detection on an image of this size, whatever the backbone.
     ///
     /// ```
-    /// # use burn::module::Module;
-    /// # use burn::nn::conv::{Conv2d, Conv2dConfig};
-    /// # use burn::tensor::{Tensor, backend::Backend};
-    /// # use rcnn_backbone::{FeatureMaps, LevelSpec};
-    /// # use rcnn_detector::FasterRcnnConfig;
-    /// # use rcnn_ops::{Forward, record::Recorder};
+    /// # mod rcnn_burn { pub use burn; pub use burn::tensor::{Tensor, backend::Backend}; pub use rcnn_backbone as backbone; pub use rcnn_detector::*; pub use rcnn_ops as ops; }
+    /// use rcnn_burn::backbone::{Backbone, FeatureMaps, Forward, LevelSpec};
+    /// use rcnn_burn::burn::{self, module::Module, nn::conv::{Conv2d, Conv2dConfig}};
+    /// use rcnn_burn::ops::record::Recorder;
+    /// use rcnn_burn::{Backend, FasterRcnnConfig, Tensor};
+    ///
     /// #[derive(Module, Debug)]
     /// struct Patches<B: Backend> {
     ///     conv: Conv2d<B>,
     /// }
     ///
-    /// impl<B: Backend> rcnn_backbone::Backbone<B> for Patches<B> {
+    /// impl<B: Backend> Backbone<B> for Patches<B> {
     ///     fn forward(&self, images: Tensor<B, 4>, _cx: &mut Forward<'_, B>) -> FeatureMaps<B> {
     ///         FeatureMaps::single(self.conv.forward(images))
     ///     }

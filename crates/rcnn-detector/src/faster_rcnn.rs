@@ -15,9 +15,9 @@ use crate::{ConfigError, DetectError, FasterRcnnConfig, GeneralizedRcnnTransform
 /// `torchvision.models.detection.FasterRCNN`. Made by [`FasterRcnnConfig`].
 ///
 /// ```
-/// use burn::tensor::{Distribution, Tensor};
-/// use rcnn_detector::FasterRcnnConfig;
-/// use rcnn_ops::backend_types::Flex;
+/// # mod rcnn_burn { pub use burn; pub use burn::tensor::Tensor; pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; }
+/// use rcnn_burn::burn::tensor::Distribution;
+/// use rcnn_burn::{FasterRcnnConfig, Flex, Tensor};
 ///
 /// let device = Default::default();
 /// let mut config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
@@ -79,6 +79,21 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// [`detect`](Self::detect) with a hook that sees the output of each layer under torchvision's
     /// names, residual blocks as one.
     ///
+    /// ```
+    /// # mod rcnn_burn { pub use rand; pub use burn::tensor::Tensor; pub use rcnn_detector::*; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; pub use rcnn_types::*; }
+    /// use rcnn_burn::ops::LayerOutput;
+    /// use rcnn_burn::{FasterRcnnConfig, Flex, Tensor};
+    ///
+    /// let device = Default::default();
+    /// let config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
+    /// # let mut config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
+    /// # config.transform.min_size = vec![64];
+    /// let model = config.init::<Flex>(&device)?;
+    /// let mut hook = |name: &str, output: LayerOutput<Flex>| println!("{name} {:?}", output.dims());
+    /// model.detect_with_hook(&[Tensor::zeros([3, 64, 64], &device)], &mut hook)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`detect`](Self::detect).
     pub fn detect_with_hook(
@@ -112,6 +127,27 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     }
 
     /// First stage by itself: the feature maps of a batch.
+    ///
+    /// ```
+    /// # mod rcnn_burn { pub use rand; pub use burn::tensor::Tensor; pub use rcnn_detector::*; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; pub use rcnn_types::*; }
+    /// use rcnn_burn::{FasterRcnnConfig, Flex, Tensor};
+    ///
+    /// let device = Default::default();
+    /// let config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
+    /// # let mut config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
+    /// # config.transform.min_size = vec![64];
+    /// let model = config.init::<Flex>(&device)?;
+    /// let images = model.transform.forward(&[Tensor::zeros([3, 48, 64], &device)])?;
+    /// let features = model.features(&images)?;
+    /// for (name, map) in features.iter() {
+    ///     println!("{name} {:?}", map.dims());
+    /// }
+    /// let proposals = model.proposals(&images, &features);
+    /// let pooled = model.pooled_features(&images, &features, &proposals);
+    /// let scores = model.class_scores(&images, pooled, &proposals);
+    /// assert_eq!(scores[0].scores.len(), 4 * proposals[0].boxes.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// When the backbone's feature maps contradict its levels.

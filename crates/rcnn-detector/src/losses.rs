@@ -41,11 +41,11 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// - targets: one an image, in its pixels; without boxes it is background, and crowds do not count
     ///
     /// ```
-    /// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; pub use rcnn_types::*; }
-    /// use burn::backend::Autodiff;
-    /// use burn::tensor::Tensor;
+    /// # mod rcnn_burn { pub use rand; pub use burn; pub use burn::tensor::Tensor; pub use rcnn_detector::*; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; pub use rcnn_types::*; }
+    /// use rcnn_burn::burn::backend::Autodiff;
     /// use rcnn_burn::ops::Subsample;
-    /// use rcnn_burn::{FasterRcnnConfig, Flex, Instances};
+    /// use rcnn_burn::rand::{SeedableRng, rngs::StdRng};
+    /// use rcnn_burn::{FasterRcnnConfig, Flex, Instances, Tensor};
     ///
     /// let device = Default::default();
     /// let mut config = FasterRcnnConfig::named("resnet18_fpn", 2)?;
@@ -53,7 +53,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// let model = config.init::<Autodiff<Flex>>(&device)?;
     /// let image = Tensor::zeros([3, 64, 64], &device);
     /// let target = Instances::new(vec![[8.0, 8.0, 40.0, 40.0]], vec![1]);
-    /// let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(0);
+    /// let mut rng = StdRng::seed_from_u64(0);
     /// let losses = model.losses(&[image], &[target], &mut Subsample::Random(&mut rng))?;
     /// let gradients = losses.total().backward();
     /// # let _ = gradients;
@@ -110,6 +110,25 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
 
     /// Losses of a batch without training, and its detections, from one pass over backbone and
     /// first stage: running statistics, the proposals of inference, no gradient wanted.
+    ///
+    /// ```
+    /// # mod rcnn_burn { pub use rand; pub use burn::tensor::Tensor; pub use rcnn_detector::*; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; pub use rcnn_types::*; }
+    /// use rcnn_burn::ops::Subsample;
+    /// use rcnn_burn::rand::{SeedableRng, rngs::StdRng};
+    /// use rcnn_burn::{FasterRcnnConfig, Flex, Instances, Tensor};
+    ///
+    /// let device = Default::default();
+    /// let config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
+    /// # let mut config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
+    /// # config.transform.min_size = vec![64];
+    /// let model = config.init::<Flex>(&device)?;
+    /// let image = Tensor::zeros([3, 64, 64], &device);
+    /// let target = Instances::new(vec![[8.0, 8.0, 40.0, 40.0]], vec![1]);
+    /// let mut rng = StdRng::seed_from_u64(0);
+    /// let (losses, found) = model.validate(&[image], &[target], &mut Subsample::Random(&mut rng))?;
+    /// println!("{:?}, {} objects", losses.values(), found[0].len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`losses`](Self::losses).

@@ -23,8 +23,9 @@ impl<N: Backbone<Recorder>> FasterRcnn<Recorder, N> {
     /// `roi_heads.mask_logits` and `roi_heads.keypoint_logits`.
     ///
     /// ```
-    /// use rcnn_detector::FasterRcnnConfig;
-    /// use rcnn_ops::record::Recorder;
+    /// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_ops as ops; }
+    /// use rcnn_burn::FasterRcnnConfig;
+    /// use rcnn_burn::ops::record::Recorder;
     ///
     /// let model = FasterRcnnConfig::default().init::<Recorder>(&Default::default())?;
     /// let graph = model.record((480, 640).into())?;

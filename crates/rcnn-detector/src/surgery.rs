@@ -142,7 +142,7 @@ pub enum SurgeryError {
         instead: String,
     },
     /// An unknown level.
-    #[error("there is no level {level}: the model has {known}; stages go by name too")]
+    #[error("there is no level {level}: the model has {known}; stages can be named, too")]
     NoSuchLevel {
         /// What was asked for.
         level: String,

@@ -25,6 +25,14 @@ const MAX_DIVISOR: usize = 1 << 13;
 
 /// Normalises, resizes and pads images
 /// (`torchvision.models.detection.transform.GeneralizedRCNNTransform`).
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_types::Size; }
+/// use rcnn_burn::{GeneralizedRcnnTransform, Size};
+///
+/// let transform = GeneralizedRcnnTransform::default().with_min_size(vec![240]).with_max_size(480);
+/// assert_eq!(transform.resized(Size::new(480, 640)), Size::new(240, 320));
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
 #[setters(prefix = "with_")]

@@ -110,7 +110,7 @@ pub(crate) fn pair<'a>(
             scores == found.len(),
             "scores",
             format_args!("{scores} values"),
-            format_args!("{}, one a box", found.len()),
+            format_args!("{}, one per box", found.len()),
         );
         let valid = scored.and_then(|()| found.validate(classes));
         sample.found = found;

@@ -6,8 +6,9 @@
 //! in each image; [`draw_curves`], [`draw_confusion`] and [`contact_sheet`] draw these.
 //!
 //! ```
-//! use rcnn_eval::evaluate;
-//! use rcnn_types::{ImageInstances, Instances};
+//! # mod rcnn_burn { pub use rcnn_eval as eval; pub use rcnn_types as types; }
+//! use rcnn_burn::eval::evaluate;
+//! use rcnn_burn::types::{ImageInstances, Instances};
 //!
 //! let names = ["background", "cat"].map(String::from);
 //! let image = |instances| ImageInstances { image_id: 1, instances, ..Default::default() };

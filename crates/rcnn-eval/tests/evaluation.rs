@@ -192,7 +192,7 @@ fn labels_images_and_lengths_are_checked() {
         );
     }
     assert!(refusal(found(8, &[1], &[0.5])).starts_with("image 8: "));
-    let unscored = "image 7 (7.jpg): detections: scores = 0 values: expected 1, one a box";
+    let unscored = "image 7 (7.jpg): detections: scores = 0 values: expected 1, one per box";
     assert_eq!(refusal(found(7, &[1], &[])), unscored);
     assert_eq!(refusal(truth(7, &[1])), unscored);
     let one = truth(7, &[1]);
@@ -201,7 +201,7 @@ fn labels_images_and_lengths_are_checked() {
         (image.instances.crowd, image.instances.areas) = (crowd, areas);
         let error = evaluate(&[image], &[], &names(2)).unwrap_err();
         assert!(
-            error.to_string().contains("values: expected 1, one a box"),
+            error.to_string().contains("values: expected 1, one per box"),
             "{error}"
         );
     }

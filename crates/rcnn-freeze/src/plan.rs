@@ -5,6 +5,23 @@ use crate::{FreezeError, FreezeState, Rule};
 /// States of freezing, each from some epoch on. The state of an epoch depends on its number alone: it is
 /// the start with the rules applied that hold by then, in the order of their epochs and, in one epoch, in
 /// the order given.
+///
+/// ```
+/// # mod rcnn_burn { pub use burn; pub use rcnn_detector::*; pub use rcnn_freeze as freeze; pub use rcnn_ops::backend_types::*; }
+/// use rcnn_burn::freeze::{FreezePlan, FreezeState, parse};
+/// use rcnn_burn::{FasterRcnnConfig, Flex};
+///
+/// let config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
+/// # let config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
+/// let model = config.init::<Flex>(&Default::default())?;
+/// let rules = parse(&["roi_heads", "thaw box_predictor from epoch 2"])?;
+/// let plan = FreezePlan::new(FreezeState::from_model(&model), &rules)?;
+/// for (epoch, state) in plan.stages() {
+///     println!("from epoch {epoch} on: {state}");
+/// }
+/// assert!(plan.at(7).frozen().names.iter().all(|name| name.starts_with("roi_heads.box_head")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct FreezePlan {
     /// Ascending, the first from epoch 1.

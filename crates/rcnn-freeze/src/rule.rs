@@ -16,6 +16,16 @@ use crate::{FreezeError, Pattern};
 /// - `freeze_variables: "REGEX"`, as in the `pipeline.config` of TensorFlow's Object Detection API: `freeze tf:REGEX`.
 ///
 /// Each may end with `from epoch N`. See [`Pattern`] for the patterns.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_freeze as freeze; }
+/// use rcnn_burn::freeze::Rule;
+///
+/// let rule: Rule = "thaw layer4 from epoch 3".parse()?;
+/// assert_eq!(rule.from_epoch, 3);
+/// assert_eq!("freeze rpn".parse::<Rule>()?.to_string(), "freeze rpn");
+/// # Ok::<(), rcnn_freeze::FreezeError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rule {

@@ -26,7 +26,10 @@ const USUAL: Duration = Duration::from_millis(100);
 /// how long it is shown. A damaged frame ends the animation with an error.
 ///
 /// ```no_run
-/// if let Some(frames) = rcnn_image::Animation::open("walk.gif")? {
+/// # mod rcnn_burn { pub use rcnn_image as image; }
+/// use rcnn_burn::image::Animation;
+///
+/// if let Some(frames) = Animation::open("walk.gif")? {
 ///     for frame in frames {
 ///         let (picture, duration) = frame?;
 ///         println!("{} x {} for {duration:?}", picture.width(), picture.height());

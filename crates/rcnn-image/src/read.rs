@@ -43,7 +43,10 @@ pub(crate) const MAX_BYTES: u64 = 1 << 32;
 ///
 /// # Examples
 /// ```no_run
-/// let picture = rcnn_image::open_rgb("blood.jpg")?;
+/// # mod rcnn_burn { pub use rcnn_image as image; }
+/// use rcnn_burn::image::open_rgb;
+///
+/// let picture = open_rgb("blood.jpg")?;
 /// println!("{} x {}", picture.width(), picture.height());
 /// # Ok::<(), rcnn_image::ImageError>(())
 /// ```

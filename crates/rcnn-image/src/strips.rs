@@ -25,7 +25,8 @@ const MAX_BAND: u64 = 1 << 27;
 /// row. The picture may have up to 2^32 - 1 pixels.
 ///
 /// ```no_run
-/// use rcnn_image::StripReader;
+/// # mod rcnn_burn { pub use rcnn_image as image; }
+/// use rcnn_burn::image::StripReader;
 ///
 /// if let Some(mut picture) = StripReader::open("city.tiff")? {
 ///     let corner = picture.window([0, 0, 640, 640])?;

@@ -70,6 +70,22 @@ pub use options::{FixedShape, OnnxInput, OnnxOptions, OnnxPart, Pooling};
 
 /// Exports a detector to an ONNX file, which is written whole or not at all.
 ///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_detector::*; pub use rcnn_onnx as export; pub use rcnn_ops::backend_types::*; pub use rcnn_types::Size; }
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
+/// use rcnn_burn::export::{FixedShape, OnnxOptions, onnx};
+/// use rcnn_burn::{FasterRcnnConfig, Flex, Size};
+///
+/// let config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
+/// # let config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
+/// let model = config.init::<Flex>(&Default::default())?;
+/// onnx(&model, &OnnxOptions::default(), "any-size.onnx".as_ref())?;
+/// let fixed = Some(FixedShape { batch: 1, size: Size::new(480, 640) });
+/// onnx(&model, &OnnxOptions { fixed, ..Default::default() }, "one-size.onnx".as_ref())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// When an operation or a setting has no form in ONNX, or the file cannot be written.
 pub fn onnx<B: DetectionBackend>(

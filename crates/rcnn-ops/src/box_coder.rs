@@ -10,10 +10,9 @@ use crate::{BoxRules, DetectionBackend};
 /// (`torchvision.models.detection._utils.BoxCoder`; Ren et al. 2015, section 3.1.2).
 ///
 /// ```
-/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
-/// use burn::tensor::Tensor;
-/// use rcnn_burn::Flex;
+/// # mod rcnn_burn { pub use burn::tensor::Tensor; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
 /// use rcnn_burn::ops::BoxCoder;
+/// use rcnn_burn::{Flex, Tensor};
 ///
 /// let device = Default::default();
 /// let coder = BoxCoder { weights: [10.0, 10.0, 5.0, 5.0] };

@@ -13,10 +13,9 @@ use crate::channels::{primitive, tensor};
 /// - output: `[M, N]`
 ///
 /// ```
-/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
-/// use burn::tensor::Tensor;
-/// use rcnn_burn::Flex;
+/// # mod rcnn_burn { pub use burn::tensor::Tensor; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
 /// use rcnn_burn::ops::box_iou_matrix;
+/// use rcnn_burn::{Flex, Tensor};
 ///
 /// let device = Default::default();
 /// let a = Tensor::<Flex, 2>::from_floats([[0.0, 0.0, 10.0, 10.0]], &device);

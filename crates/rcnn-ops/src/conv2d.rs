@@ -23,8 +23,9 @@ use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan};
 /// from:
 ///
 /// ```
-/// use burn::nn::conv::Conv2dConfig;
-/// use rcnn_ops::Conv2d;
+/// # mod rcnn_burn { pub use burn; pub use rcnn_ops as ops; }
+/// use rcnn_burn::burn::nn::conv::Conv2dConfig;
+/// use rcnn_burn::ops::Conv2d;
 /// # fn init<B: rcnn_ops::DetectionBackend>(device: &B::Device) -> Conv2d<B> {
 /// Conv2d::from(Conv2dConfig::new([3, 64], [7, 7]).init(device))
 /// # }

@@ -6,8 +6,8 @@ use burn::tensor::{Tensor, backend::Backend};
 /// torchvision's models return in training, under torchvision's names (`loss_classifier`).
 ///
 /// ```
-/// use burn::tensor::Tensor;
-/// use rcnn_ops::{Losses, backend_types::Flex};
+/// # mod rcnn_burn { pub use burn::tensor::Tensor; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; pub use rcnn_ops::Losses; }
+/// use rcnn_burn::{Flex, Losses, Tensor};
 ///
 /// let loss = |value: f32| Tensor::<Flex, 1>::from_floats([value], &Default::default());
 /// let mut losses = Losses::new(["loss_classifier", "loss_box_reg"], [loss(0.5), loss(0.25)]);

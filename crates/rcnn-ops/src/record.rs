@@ -5,8 +5,9 @@
 //! module and without another description of it.
 //!
 //! ```
-//! use burn::nn::conv::Conv2dConfig;
-//! use rcnn_ops::record::{Recorder, record};
+//! # mod rcnn_burn { pub use burn; pub use rcnn_ops as ops; }
+//! use rcnn_burn::burn::nn::conv::Conv2dConfig;
+//! use rcnn_burn::ops::record::{Recorder, record};
 //!
 //! let conv = Conv2dConfig::new([3, 8], [3, 3]).init::<Recorder>(&Default::default());
 //! let graph = record(&conv, |recording| {

@@ -63,10 +63,9 @@ impl<B: Backend> RoiLevel<B> {
 /// - output: `[K, C, output height, output width]`
 ///
 /// ```
-/// # mod rcnn_burn { pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
-/// use burn::tensor::Tensor;
-/// use rcnn_burn::Flex;
+/// # mod rcnn_burn { pub use burn::tensor::Tensor; pub use rcnn_ops as ops; pub use rcnn_ops::backend_types::*; }
 /// use rcnn_burn::ops::{RoiAlignOptions, roi_align};
+/// use rcnn_burn::{Flex, Tensor};
 ///
 /// let device = Default::default();
 /// let features = Tensor::<Flex, 4>::ones([1, 8, 32, 32], &device);

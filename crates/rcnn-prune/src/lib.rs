@@ -7,9 +7,13 @@
 //! for what it costs is removed until a budget is met ([`Order`]). The result is a detector like any other, with
 //! other numbers of channels in its configuration; it wants some training.
 //!
-//! ```no_run
-//! use rcnn_core::weights::{Precision, Weights};
-//! use rcnn_prune::{Budget, ChannelGroups, Importance, Limits};
+//! ```
+//! # mod rcnn_burn { pub use rcnn_core::*; pub use rcnn_prune as prune; }
+//! # let folder = tempfile::tempdir()?;
+//! # std::env::set_current_dir(&folder)?;
+//! # std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../rcnn-core/assets/blood-cells.bpk"), "cells.bpk")?;
+//! use rcnn_burn::prune::{Budget, ChannelGroups, Importance, Limits};
+//! use rcnn_burn::weights::{Precision, Weights};
 //!
 //! let weights = Weights::open("cells.bpk")?;
 //! let groups = ChannelGroups::new(&weights.config, (480, 640).into())?;

@@ -34,6 +34,15 @@ impl Default for Limits {
 }
 
 /// Share of the channels of some layers that stays at least. Written `PATTERN=SHARE`: `layer4=0.5`, `rpn=1`.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_prune as prune; }
+/// use rcnn_burn::prune::{Keep, Limits};
+///
+/// let keep: Keep = "layer4=0.5".parse()?;
+/// let limits = Limits { keep_of: vec![keep], round_to: 8, ..Limits::default() };
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Keep {
     /// Pattern of the layers' parameters, as in rules of freezing.

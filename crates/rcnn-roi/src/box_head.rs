@@ -20,6 +20,15 @@ use crate::MAX_LAYERS;
 const MAX_WIDTH: usize = 16_384;
 
 /// Describes a [`BoxHead`].
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_roi as roi; }
+/// use rcnn_burn::roi::BoxHeadConfig;
+///
+/// let head: BoxHeadConfig = "conv:256x4,fc:1024".parse()?;
+/// assert_eq!(head.out_features([256, 7, 7]), 1024);
+/// # Ok::<(), rcnn_roi::BoxHeadTextError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BoxHeadConfig {

@@ -21,6 +21,18 @@ const MAX_CLASSES: usize = 65_536;
 
 /// Parameters of the second stage. In files the fields carry the names of the keywords of
 /// torchvision's `FasterRCNN`: `box_score_thresh` for [`score_thresh`](Self::score_thresh).
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_roi as roi; }
+/// use rcnn_burn::roi::{NmsMethod, RoiHeadsConfig};
+///
+/// let config = RoiHeadsConfig::default()
+///     .with_score_thresh(0.3)
+///     .with_nms_method(NmsMethod::SoftGaussian { sigma: 0.5 })
+///     .with_detections_per_img(300);
+/// config.validate(91)?; // classes, background included
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
 #[setters(prefix = "with_")]
@@ -206,7 +218,7 @@ impl RoiHeadsConfig {
                 "box_class_weights",
                 weights,
                 format_args!(
-                    "{num_classes} numbers from 0, one a class with the background first, not all \
+                    "{num_classes} numbers from 0, one per class with the background first, not all \
                      of them 0"
                 ),
             )?;

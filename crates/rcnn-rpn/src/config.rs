@@ -18,6 +18,15 @@ const MAX_CONV_DEPTH: usize = 64;
 
 /// Parameters of the region proposal network. In files the fields carry the names of the keywords
 /// of torchvision's `FasterRCNN`: `rpn_nms_thresh` for [`nms_thresh`](Self::nms_thresh).
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_rpn as rpn; }
+/// use rcnn_burn::rpn::RpnConfig;
+///
+/// let config = RpnConfig::default().with_post_nms_top_n_test(300).with_nms_thresh(0.6);
+/// config.validate()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
 #[setters(prefix = "with_")]

@@ -56,7 +56,7 @@ pub(crate) async fn uploads(
         Ok(boundary) => form(received, boundary).await?,
         Err(_) if kind.starts_with("multipart/") => {
             return Err(Refusal::bad_request(
-                "a form is multipart/form-data with a boundary",
+                "a form must be multipart/form-data with a boundary",
             ));
         }
         Err(_) => vec![Upload {
@@ -85,7 +85,7 @@ fn check_head(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
     if encoding.is_some_and(|encoding| encoding != "identity") {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "bodies are read as they are: send the picture without Content-Encoding",
+            "compressed bodies are not supported: send the picture without Content-Encoding",
         ));
     }
     if app.queue.len() >= app.queue.capacity() {
@@ -119,7 +119,7 @@ async fn receive(app: &App, stream: &mut BodyDataStream) -> Result<Received, Ref
         let bytes = u32::try_from(bytes).map_err(|_| body_too_large(app))?;
         let share = app.body_bytes.clone().try_acquire_many_owned(bytes);
         share.map_err(|error: TryAcquireError| {
-            tracing::warn!(%error, "bodies take all the memory that they may");
+            tracing::warn!(%error, "request bodies use all the memory set aside for them");
             Refusal::too_many("too many bodies are being received: try again later")
         })
     };

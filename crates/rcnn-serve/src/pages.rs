@@ -104,7 +104,7 @@ pub(crate) async fn not_found(request: Request) -> Refusal {
 pub(crate) async fn wrong_method(request: Request) -> Refusal {
     let message = match request.uri().path() {
         "/detect" => "send the picture with POST",
-        _ => "this is to be read with GET",
+        _ => "read this with GET",
     };
     let (head, body) = request.into_parts();
     linger(&head.headers, body);

@@ -230,7 +230,7 @@ async fn serve(
     app.is_stopping.store(true, Ordering::Relaxed);
     tracing::info!(
         pictures = app.queue.len(),
-        "stopping: what was begun is finished"
+        "stopping: running requests are finished"
     );
     stopping.send_replace(());
     let all = app.options.max_connections.clamp(1, MOST_PERMITS) as u32;

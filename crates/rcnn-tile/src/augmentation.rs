@@ -10,7 +10,8 @@ const SCALES: [f32; 2] = [0.1, 10.0];
 /// Views of an image besides itself, of which the detections are merged; by default none.
 ///
 /// ```
-/// use rcnn_tile::TestTimeAugmentation;
+/// # mod rcnn_burn { pub use rcnn_tile as tile; pub use rcnn_types::*; }
+/// use rcnn_burn::tile::TestTimeAugmentation;
 ///
 /// let augmentation: TestTimeAugmentation = "flip,scale:0.8,1.2".parse()?;
 /// assert!(augmentation.flip);

@@ -2,11 +2,10 @@
 //! picture, mirrored and resized copies ([`TestTimeAugmentation`]); and [one merge](Merge) of what they found.
 //!
 //! ```
-//! use burn::tensor::{Distribution, Tensor};
-//! use rcnn_detector::{DetectError, FasterRcnnConfig};
-//! use rcnn_ops::backend_types::Flex;
-//! use rcnn_tile::{TileGrid, Views};
-//! use rcnn_types::Size;
+//! # mod rcnn_burn { pub use burn; pub use burn::tensor::Tensor; pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; pub use rcnn_tile as tile; pub use rcnn_types::Size; }
+//! use rcnn_burn::burn::tensor::Distribution;
+//! use rcnn_burn::tile::{TileGrid, Views};
+//! use rcnn_burn::{DetectError, FasterRcnnConfig, Flex, Size, Tensor};
 //!
 //! let device = Default::default();
 //! let mut config = FasterRcnnConfig::named("resnet18_fpn", 4)?;

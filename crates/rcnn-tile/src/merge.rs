@@ -11,8 +11,9 @@ use crate::{fusion, greedy};
 /// How detections of the same object in several views become one.
 ///
 /// ```
-/// use rcnn_tile::{Merge, MergeMethod, OverlapMetric};
-/// use rcnn_types::{Instances, Size};
+/// # mod rcnn_burn { pub use rcnn_tile as tile; pub use rcnn_types::*; }
+/// use rcnn_burn::tile::{Merge, MergeMethod, OverlapMetric};
+/// use rcnn_burn::{Instances, Size};
 ///
 /// // A car that the border between two tiles cuts.
 /// let halves = [([40.0, 10.0, 64.0, 30.0], 3, 0.9), ([51.0, 10.0, 80.0, 31.0], 3, 0.8)];

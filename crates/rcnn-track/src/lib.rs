@@ -5,8 +5,9 @@
 //! they match greedily, or leave out unconfirmed tracks and duplicates.
 //!
 //! ```
-//! use rcnn_track::{Tracker, TrackerConfig};
-//! use rcnn_types::Instances;
+//! # mod rcnn_burn { pub use rcnn_track as track; pub use rcnn_types::*; }
+//! use rcnn_burn::Instances;
+//! use rcnn_burn::track::{Tracker, TrackerConfig};
 //!
 //! let mut tracker = Tracker::new(TrackerConfig::default())?;
 //! for frame in 0..10 {

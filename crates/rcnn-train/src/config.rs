@@ -309,13 +309,13 @@ impl TrainConfig {
             self.weights.is_none() || self.backbone_weights.is_none(),
             "backbone_weights",
             &self.backbone_weights,
-            "nothing, as `weights` already start the whole detector",
+            "no value, since `weights` already initialise the whole detector",
         )?;
         require(
             self.labels.is_none() || self.weights.is_some(),
             "labels",
             &self.labels,
-            "nothing without `weights`, whose classes they name",
+            "no value without `weights`, whose classes they name",
         )?;
         self.distillation.validate()?;
         let augmentation = self.augmentation.validate();

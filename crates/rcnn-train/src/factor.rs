@@ -15,6 +15,15 @@ use crate::TrainError;
 
 /// Multiplies the learning rate of some parameters, as a parameter group of torch's optimizers with a
 /// rate of its own. Written `PATTERN=FACTOR`: `backbone=0.1`.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_train as train; }
+/// use rcnn_burn::train::LearningRateFactor;
+///
+/// let factor: LearningRateFactor = "backbone=0.1".parse()?;
+/// assert_eq!(factor.factor, 0.1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LearningRateFactor {

@@ -6,8 +6,9 @@
 //! `tracing` crate.
 //!
 //! ```no_run
-//! use rcnn_core::Flex;
-//! use rcnn_train::{Progress, Run, TrainConfig};
+//! # mod rcnn_burn { pub use rcnn_core::*; pub use rcnn_train as train; }
+//! use rcnn_burn::Flex;
+//! use rcnn_burn::train::{Progress, Run, TrainConfig};
 //!
 //! let config = TrainConfig {
 //!     data: "bccd".into(),

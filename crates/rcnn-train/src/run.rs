@@ -325,7 +325,7 @@ impl Run {
         let steps = drawn / batch_size / count;
         if self.config.accumulation > steps {
             return Err(TrainError::Config(format!(
-                "accumulation = {}: an epoch has {steps} steps, so that the parameters would never move",
+                "accumulation = {}: an epoch has {steps} steps, so that the parameters would never be updated",
                 self.config.accumulation
             )));
         }
@@ -341,7 +341,7 @@ impl Run {
         }
         let start = self.last_checkpoint()?;
         if start.is_none() && self.folder.join("metrics.jsonl").exists() {
-            tracing::warn!("there is no checkpoint yet: the run begins anew");
+            tracing::warn!("there is no checkpoint yet: the run starts from the beginning");
         }
         self.check_data(&data, start.is_some())?;
         let json = serde_json::to_string_pretty(&model.config()).expect("it is plain data");

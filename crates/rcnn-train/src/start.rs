@@ -33,7 +33,7 @@ pub(crate) fn start_from<B: Backend>(
     if !known.is_empty() && *known != config.class_names {
         let before = names(known);
         tracing::warn!(
-            "{file}: the classes are {before}, those of the data {now}: the predictor starts anew"
+            "{file}: the classes are {before}, those of the data {now}: the predictor is initialised at random"
         );
         // What is predicted for each class.
         const PREDICTORS: [&str; 2] = [

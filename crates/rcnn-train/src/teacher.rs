@@ -203,7 +203,7 @@ fn same_logits(
         |config: &FasterRcnnConfig| config.class_names.get(1..).unwrap_or_default().join(", ");
     if (own.num_classes, &own.class_names) != (its.num_classes, &its.class_names) {
         return Err(format!(
-            "`distillation.logits` wants the student's classes: they are {} ({}), the student's {} ({})",
+            "`distillation.logits` requires the student's classes: they are {} ({}), the student's {} ({})",
             its.num_classes - 1,
             names(its),
             own.num_classes - 1,
@@ -216,7 +216,7 @@ fn same_logits(
     match pairs.all(|(own, level)| anchors(*level) == Some(own)) {
         true => Ok(()),
         false => Err(format!(
-            "`distillation.logits` wants the student's anchors: its sizes are {:?} with ratios {:?}, the student's {:?} \
+            "`distillation.logits` requires the student's anchors: the sizes are {:?} with ratios {:?}, the student's {:?} \
              with {:?}",
             its.sizes, its.aspect_ratios, own.sizes, own.aspect_ratios
         )),

@@ -45,6 +45,13 @@ pub fn box_centre(b: &BBox) -> [f32; 2] {
 }
 
 /// Intersection over union of two boxes (`torchvision.ops.box_iou`); NaN when neither has an area.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_types as types; pub use rcnn_types::*; }
+/// use rcnn_burn::types::boxes::box_iou;
+///
+/// assert_eq!(box_iou(&[0.0, 0.0, 10.0, 10.0], &[5.0, 0.0, 15.0, 10.0]), 1.0 / 3.0);
+/// ```
 pub fn box_iou(a: &BBox, b: &BBox) -> f32 {
     let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
     let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);

@@ -54,7 +54,8 @@ pub enum ClassNamesError {
 /// `num_classes` names, the background's first.
 ///
 /// ```
-/// use rcnn_types::parse_class_names;
+/// # mod rcnn_burn { pub use rcnn_types as types; }
+/// use rcnn_burn::types::parse_class_names;
 ///
 /// let names = parse_class_names("cat\ndog\n", 3)?;
 /// assert_eq!(names, ["__background__", "cat", "dog"]);
@@ -106,6 +107,16 @@ pub fn parse_class_names(text: &str, num_classes: usize) -> Result<Vec<String>, 
 }
 
 /// The class that a name or a number means.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_types as types; pub use rcnn_types::*; }
+/// use rcnn_burn::types::find_class;
+///
+/// let names = ["__background__", "cat", "dog"].map(String::from);
+/// assert_eq!(find_class("dog", &names, 3), Some(2));
+/// assert_eq!(find_class("1", &names, 3), Some(1));
+/// assert_eq!(find_class("bird", &names, 3), None);
+/// ```
 pub fn find_class(wanted: &str, names: &[String], num_classes: usize) -> Option<usize> {
     let named = names.iter().position(|name| name == wanted);
     let number = || wanted.parse().ok().filter(|n| (1..num_classes).contains(n));

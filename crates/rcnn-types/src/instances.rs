@@ -14,7 +14,8 @@ use crate::{Keypoints, Mask, MaskProbabilities, Size};
 /// single objects lack a mask or keypoints, theirs are empty.
 ///
 /// ```
-/// use rcnn_types::Instances;
+/// # mod rcnn_burn { pub use rcnn_types::*; }
+/// use rcnn_burn::Instances;
 ///
 /// let boxes = vec![[0.0, 0.0, 4.0, 4.0], [2.0, 2.0, 8.0, 6.0]];
 /// let mut cats = Instances::new(boxes, vec![1, 2]);
@@ -247,7 +248,7 @@ impl Instances {
         for (field, length) in lengths {
             let (length, boxes) = (length.unwrap_or(self.len()), self.len());
             let found = format_args!("{length} values");
-            let expected = format_args!("{boxes}, one a box");
+            let expected = format_args!("{boxes}, one per box");
             require(length == boxes, field, found, expected)?;
         }
         for (i, b @ [x1, y1, x2, y2]) in self.boxes.iter().enumerate() {

@@ -22,6 +22,15 @@ pub struct Skeleton {
 impl Skeleton {
     /// Position of the keypoint that each becomes in a mirrored image: `left_eye` a `right_eye`, and one
     /// without a counterpart itself.
+    ///
+    /// ```
+    /// # mod rcnn_burn { pub use rcnn_types as types; pub use rcnn_types::*; }
+    /// use rcnn_burn::types::Skeleton;
+    ///
+    /// let names = ["nose", "left_eye", "right_eye"].map(String::from).to_vec();
+    /// let face = Skeleton { names, ..Skeleton::default() };
+    /// assert_eq!(face.mirrored(), [0, 2, 1]);
+    /// ```
     pub fn mirrored(&self) -> Vec<usize> {
         if !self.flip_idx.is_empty() {
             return self.flip_idx.clone();

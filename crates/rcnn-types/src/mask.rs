@@ -18,7 +18,8 @@ pub const MASK_THRESHOLD: f32 = 0.5;
 /// beginning with the background (COCO's RLE).
 ///
 /// ```
-/// use rcnn_types::{Mask, Size};
+/// # mod rcnn_burn { pub use rcnn_types as types; }
+/// use rcnn_burn::types::{Mask, Size};
 ///
 /// let triangle = vec![1.0, 1.0, 6.0, 1.0, 1.0, 5.0];
 /// let mask = Mask::from_polygons(&[triangle], Size::new(6, 8));

@@ -3,6 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 /// Height and width of an image, in pixels. In files `[height, width]`, as torchvision's tuples.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_types as types; pub use rcnn_types::*; }
+/// use rcnn_burn::Size;
+///
+/// let size = Size::new(480, 640); // height, width
+/// assert_eq!(size, Size::from_dimensions((640, 480)));
+/// assert_eq!(size.pixels(), 307_200);
+/// ```
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

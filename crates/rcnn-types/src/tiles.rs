@@ -12,7 +12,9 @@ pub type Window = [u32; 4];
 /// smaller than a tile is one tile.
 ///
 /// ```
-/// use rcnn_types::{Size, TileGrid};
+/// # mod rcnn_burn { pub use rcnn_types as tile; pub use rcnn_types::Size; }
+/// use rcnn_burn::Size;
+/// use rcnn_burn::tile::TileGrid;
 ///
 /// let grid = TileGrid { side: 640, overlap: 0.2 };
 /// let tiles: Vec<_> = grid.tiles(Size::new(480, 1000)).collect();

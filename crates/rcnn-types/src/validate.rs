@@ -41,7 +41,8 @@ pub fn require(
 /// Requires a field to lie in a range. NaN lies in none.
 ///
 /// ```
-/// use rcnn_types::validate::require_within;
+/// # mod rcnn_burn { pub use rcnn_types as types; }
+/// use rcnn_burn::types::validate::require_within;
 ///
 /// let error = require_within("box_nms_thresh", 1.5, 0.0..=1.0).unwrap_err();
 /// assert_eq!(error.to_string(), "box_nms_thresh = 1.5: expected 0 to 1");

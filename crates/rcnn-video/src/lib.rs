@@ -5,7 +5,8 @@
 //! pictures as a stream again.
 //!
 //! ```
-//! use rcnn_video::{FrameReader, FrameWriter, OutputFormat, StreamFormat};
+//! # mod rcnn_burn { pub use rcnn_video as video; }
+//! use rcnn_burn::video::{FrameReader, FrameWriter, OutputFormat, StreamFormat};
 //!
 //! // Two grey frames of 2x2 pixels, as `ffmpeg -f yuv4mpegpipe` writes them.
 //! let input = b"YUV4MPEG2 W2 H2 F25:1 C420jpeg\nFRAME\nssss\x80\x80FRAME\n~~~~\x80\x80".as_slice();

@@ -6,7 +6,8 @@ use std::str::FromStr;
 /// Frames a second, as a fraction: `25`, `29.97` or `30000/1001`.
 ///
 /// ```
-/// use rcnn_video::Rate;
+/// # mod rcnn_burn { pub use rcnn_video as video; }
+/// use rcnn_burn::video::Rate;
 ///
 /// let rate: Rate = "30000/1001".parse()?;
 /// assert_eq!(format!("{:.2}", rate.seconds(300)), "10.01");
@@ -69,7 +70,7 @@ impl FromStr for Rate {
             (None, None) => Self::new(text.parse().ok()?, 1),
         };
         fraction().ok_or_else(|| {
-            format!("expected frames a second, such as 25, 29.97 or 30000/1001, not {text}")
+            format!("expected frames per second, such as 25, 29.97 or 30000/1001, not {text}")
         })
     }
 }

@@ -20,8 +20,9 @@ const MAX_SIDE: usize = 1 << 20;
 /// Format of a stream of frames: `rgb:640x480`, `y4m` or `mjpeg`.
 ///
 /// ```
-/// use rcnn_types::Size;
-/// use rcnn_video::StreamFormat;
+/// # mod rcnn_burn { pub use rcnn_types::Size; pub use rcnn_video as video; }
+/// use rcnn_burn::Size;
+/// use rcnn_burn::video::StreamFormat;
 ///
 /// let format: StreamFormat = "rgb:640x480".parse()?;
 /// assert_eq!(format, StreamFormat::Rgb(Size::new(480, 640)));

@@ -229,7 +229,7 @@ fn what_is_not_read_is_named() {
     let y4m = |header: &str| error(format!("{header}\n").as_bytes(), StreamFormat::Y4m).1;
     let says = y4m("YUV4MPEG2 W16 H12 F25:1 C420p10");
     assert!(
-        says.starts_with("not supported: Y4M of C420p10; read are C420jpeg"),
+        says.starts_with("not supported: Y4M of C420p10; supported are C420jpeg"),
         "{says}"
     );
     assert!(y4m("YUV4MPEG2 W16 H12 C411").contains("C411"));

@@ -135,7 +135,7 @@ pub(crate) fn read_header(input: &mut impl BufRead) -> Result<(Size, VideoInfo),
         let Some(&(kind, chroma)) = KINDS.iter().find(|(kind, _)| *kind == wanted) else {
             let known = KINDS.map(|(kind, _)| format!("C{kind}")).join(", ");
             let text = format!(
-                "Y4M of C{wanted}; read are {known} of 8 bits (ffmpeg -pix_fmt yuv420p writes such)"
+                "Y4M of C{wanted}; supported are {known} with 8 bits (ffmpeg -pix_fmt yuv420p writes such)"
             );
             return Err(VideoErrorKind::Unsupported(text));
         };

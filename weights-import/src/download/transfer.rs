@@ -63,7 +63,7 @@ impl Transfer<'_> {
             if fruitless >= ATTEMPTS {
                 return Err(self.network(reason));
             }
-            tracing::warn!("{}: {reason}; going on from byte {after}", self.url);
+            tracing::warn!("{}: {reason}; continuing from byte {after}", self.url);
             thread::sleep(Duration::from_millis(250) * fruitless.pow(2));
         }
         bar.finish_and_clear();
@@ -92,7 +92,7 @@ impl Transfer<'_> {
                     (Some(start), total) if start == have => (start, total),
                     _ => {
                         return Err(self
-                            .start_over(file, "the server sent another range than was asked for"));
+                            .start_over(file, "the server sent another range than requested"));
                     }
                 },
                 // The part is as long as the file, or longer.

@@ -228,7 +228,7 @@ impl<'a> Machine<'a> {
         match self.byte()? {
             0..=5 => Ok(()),
             version => Err(self.bad(format!(
-                "pickle protocol {version}, where 5 is the last one known"
+                "pickle protocol {version}; 5 is the latest one supported"
             ))),
         }
     }
@@ -310,7 +310,7 @@ impl<'a> Machine<'a> {
         match self.value(target) {
             Value::List(list) => list.extend(items),
             Value::Object(_) => {} // a deque or the like: nothing that holds a model's weights
-            _ => return Err(self.bad("appending to what is no list")),
+            _ => return Err(self.bad("appending to a value that is not a list")),
         }
         Ok(())
     }
@@ -320,7 +320,7 @@ impl<'a> Machine<'a> {
         match self.value(target) {
             Value::Dict(dict) => dict.extend(items),
             Value::Object(object) => object.items.extend(items),
-            _ => return Err(self.bad("setting an item of what is no dict")),
+            _ => return Err(self.bad("setting an item of a value that is not a dict")),
         }
         Ok(())
     }
@@ -332,7 +332,7 @@ impl<'a> Machine<'a> {
             &self.values[name.0 as usize],
         ) {
             (&Value::Str(module), &Value::Str(name)) => Ok(Value::Global { module, name }),
-            _ => Err(self.bad("a class whose name is no text")),
+            _ => Err(self.bad("a class whose name is not text")),
         }
     }
 

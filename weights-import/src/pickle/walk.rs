@@ -63,7 +63,7 @@ pub(crate) fn tensors(
         None if pickle.values().any(is_array) => {
             "it holds NumPy arrays; save torch's tensors instead".into()
         }
-        None => "there is no tensor in it".into(),
+        None => "it contains no tensors".into(),
     }))
 }
 
@@ -252,7 +252,7 @@ impl<'w, 'a> Walk<'w, 'a> {
     fn step(&mut self, steps: usize) -> Result<(), CheckpointError> {
         let left = self.steps.checked_sub(steps);
         self.steps =
-            left.ok_or_else(|| self.corrupt("values that refer to each other without end"))?;
+            left.ok_or_else(|| self.corrupt("values that refer to each other in a cycle"))?;
         Ok(())
     }
 

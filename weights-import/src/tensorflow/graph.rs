@@ -72,7 +72,7 @@ fn messages(
     while at < range.end {
         let head = source.read(at..range.end.min(at + 20))?;
         let mut rest = &head[..];
-        let damaged = || source.corrupt(format!("no graph of TensorFlow at byte {at}"));
+        let damaged = || source.corrupt(format!("not a TensorFlow graph (byte {at})"));
         let tag = varint(&mut rest).ok_or_else(damaged)?;
         let value = varint(&mut rest).ok_or_else(damaged)?;
         let start = at + head.len() - rest.len();
@@ -142,7 +142,7 @@ impl Graph {
         }
         if contents.is_empty() {
             return Err(source.not_a_state_dict(
-                "a graph of TensorFlow without weights, as its variables are no constants; give the frozen graph \
+                "a TensorFlow graph without weights, since its variables are not constants; give the frozen graph \
                  (frozen_inference_graph.pb) or the checkpoint (*.index, in a SavedModel variables/variables.index)",
             ));
         }

@@ -76,7 +76,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf, CheckpointError> {
             "a folder with several checkpoints: give the .index file of one".into(),
         )),
         (None, _) => Err(unsupported(format!(
-            "a folder without a model of TensorFlow: expected a file of weights, or a folder with {} or a checkpoint (*.index)",
+            "a folder without a TensorFlow model: expected a file of weights, or a folder with {} or a checkpoint (*.index)",
             PLACES.join(", ")
         ))),
     }

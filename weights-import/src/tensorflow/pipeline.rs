@@ -16,7 +16,7 @@ pub(super) fn apply(config: &mut FasterRcnnConfig, text: &str) -> Result<(), Str
     let pipeline = Message::parse(text)?;
     let model = pipeline.at(&["model", "faster_rcnn"]);
     let model =
-        Fields(model.ok_or("no faster_rcnn among its models: other detectors are not read")?);
+        Fields(model.ok_or("its model is not a faster_rcnn; other detectors are not supported")?);
     if let Some(extractor) = model.inside(&["feature_extractor"]) {
         let kind = extractor.0.text("type").unwrap_or_default();
         if kind != FEATURE_EXTRACTOR {
@@ -237,5 +237,5 @@ fn parse<T: FromStr>(name: &str, text: &str) -> Result<T, String> {
     };
     plain
         .parse()
-        .map_err(|_| format!("{name} = {text}: not a value that it can have"))
+        .map_err(|_| format!("{name} = {text}: not a valid value"))
 }

@@ -401,5 +401,5 @@ fn whole_numbers_of_a_quantised_model_are_refused() {
     }
     std::fs::write(&path, bytes).unwrap();
     let message = load(&path).unwrap_err().to_string();
-    assert!(message.contains("as of a quantised model"), "{message}");
+    assert!(message.contains("as in a quantised model"), "{message}");
 }

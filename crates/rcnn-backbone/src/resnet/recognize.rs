@@ -65,7 +65,7 @@ fn recognize_arch(body: &Shapes) -> Result<ResNetArch, String> {
     let conv2 = "layer1.0.conv2.weight";
     let (width, groups) = match body.get(conv2) {
         Some(&[width, per_group, 3, 3]) if per_group > 0 => (width, width / per_group),
-        _ => return Err(format!("{} is no 3x3 convolution", body.path(conv2))),
+        _ => return Err(format!("{} is not a 3x3 convolution", body.path(conv2))),
     };
     let fits = |arch: &ResNetArch| {
         arch.bottleneck() == bottleneck

@@ -71,7 +71,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
             }
         }
         Err(format!(
-            "a {} of {places} layers ({}), which is no whole number of its stages",
+            "a {} of {places} layers ({}), which is not a whole number of its stages",
             arch.name(),
             body.path("*")
         ))

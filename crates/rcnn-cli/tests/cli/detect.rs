@@ -165,7 +165,7 @@ fn a_folder_of_folders_is_looked_through_when_asked() {
     assert_fails(
         &flat,
         1,
-        "2 folders in it were not looked in (rcnn detect --recursive)",
+        "its subfolders (2) are searched with rcnn detect --recursive",
     );
     let found = json(&detect(&["--recursive", "--format", "json", "tree"]));
     let images: Vec<_> = found.as_array().expect("an array").iter().collect();

@@ -341,7 +341,7 @@ fn options_of_videos_that_do_not_fit_are_named() {
             "expected y4m, mjpeg, or rgb:WIDTHxHEIGHT",
         ),
         (&["--stdin", "y4m", "dot.png"], 2, "cannot be used with"),
-        (&["--fps", "0", "dot.png"], 2, "expected frames a second"),
+        (&["--fps", "0", "dot.png"], 2, "expected frames per second"),
         (&["--track-buffer", "5", "dot.png"], 2, "--track"),
         (&["frames/%05d.png"], 1, "frames/%05d.png"),
     ] {

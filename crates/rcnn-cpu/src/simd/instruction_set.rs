@@ -122,6 +122,15 @@ pub fn instruction_set() -> InstructionSet {
 ///
 /// Weights that have been prepared for another are prepared again. What is being computed meanwhile
 /// may use both.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_cpu as cpu; }
+/// use rcnn_burn::cpu::{InstructionSet, instruction_set, set_instruction_set};
+///
+/// set_instruction_set(InstructionSet::Plain)?; // no vector instructions
+/// assert_eq!(instruction_set(), InstructionSet::Plain);
+/// # Ok::<(), rcnn_cpu::InstructionSetError>(())
+/// ```
 pub fn set_instruction_set(set: InstructionSet) -> Result<(), InstructionSetError> {
     if !set.is_available() {
         return Err(InstructionSetError::Unavailable(set));

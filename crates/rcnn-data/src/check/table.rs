@@ -96,7 +96,7 @@ impl fmt::Display for Report {
         write!(f, "\n{}", self.anchors)?;
         match &self.suggestion {
             Some(better) => write!(f, "\nsuggested {better}")?,
-            None if self.boxes > 0 => writeln!(f, "no other anchors of this number do better")?,
+            None if self.boxes > 0 => writeln!(f, "no other set of as many anchors fits better")?,
             None => {}
         }
         for shared in &self.shared_by_splits {

@@ -235,13 +235,13 @@ fn bbox(value: &Value, annotation: &RawValue) -> Result<[f64; 4], String> {
     let values = match value {
         Value::List(values) if !values.is_empty() => values,
         Value::Null | Value::List(_) => return around_mask(annotation).ok_or("no bbox".into()),
-        _ => return Err("bbox is no list of numbers".into()),
+        _ => return Err("bbox is not a list of numbers".into()),
     };
     let numbers: Option<Vec<f64>> = values.iter().map(Value::number).collect();
     match numbers.as_deref() {
         Some(&[x, y, w, h]) => Ok([x, y, w, h]),
         Some(numbers) => Err(format!("bbox has {} numbers", numbers.len())),
-        None => Err("bbox is no list of numbers".into()),
+        None => Err("bbox is not a list of numbers".into()),
     }
 }
 

@@ -81,7 +81,7 @@ impl Config {
                 Yaml::String(entry) => vec![entry.as_str()],
                 Yaml::Array(entries) => entries.iter().filter_map(Yaml::as_str).collect(),
                 Yaml::BadValue | Yaml::Null => continue,
-                _ => return Err(malformed(&format!("`{split}` is no path"))),
+                _ => return Err(malformed(&format!("`{split}` is not a path"))),
             };
             // As ultralytics does.
             let name = if split == "validation" { "val" } else { split };
@@ -252,14 +252,14 @@ fn class_names(yaml: &Yaml) -> Result<Vec<String>, String> {
         Yaml::String(name) | Yaml::Real(name) => Ok(name.clone()),
         Yaml::Integer(name) => Ok(name.to_string()),
         Yaml::Boolean(name) => Ok(name.to_string()),
-        _ => Err("`names` has an entry that is no name".to_string()),
+        _ => Err("`names` has an entry that is not a name".to_string()),
     };
     match yaml {
         Yaml::Array(names) => names.iter().map(text).collect(),
         Yaml::Hash(names) => {
             let by_number = names.iter().map(|(number, name)| match count(number) {
                 Some(number) => Ok((number, text(name)?)),
-                None => Err("`names` has a key that is no number".into()),
+                None => Err("`names` has a key that is not a number".into()),
             });
             let by_number = by_number.collect::<Result<BTreeMap<usize, String>, String>>()?;
             match by_number.keys().copied().eq(0..names.len()) {

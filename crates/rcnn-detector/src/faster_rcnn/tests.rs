@@ -246,7 +246,7 @@ fn targets_that_are_none_are_named() {
         ),
         (
             vec![good(), unlabelled],
-            "image 1: labels = 0 values: expected 1, one a box",
+            "image 1: labels = 0 values: expected 1, one per box",
         ),
     ] {
         let text =

@@ -231,7 +231,7 @@ fn a_student_learns_from_a_teacher_of_other_channels() {
         let anchors = serde_json::json!({"sizes": [[8.0]], "aspect_ratios": [[0.5, 1.0, 2.0]]});
         config.model.insert("rpn_anchor_generator".into(), anchors);
     });
-    assert!(error.contains("wants the student's anchors"), "{error}");
+    assert!(error.contains("requires the student's anchors"), "{error}");
     let error = fails("mean", &|config| {
         config
             .model
