@@ -38,7 +38,7 @@ pub struct TensorflowModel {
     pub num_classes: usize,
 }
 
-/// The model whose layers are read.
+/// The TensorFlow model whose weights are read.
 pub const TENSORFLOW: TensorflowModel = TensorflowModel {
     name: "faster_rcnn_inception_v2_coco",
     url: "http://download.tensorflow.org/models/object_detection/faster_rcnn_inception_v2_coco_2018_01_28.tar.gz",

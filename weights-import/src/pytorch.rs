@@ -163,7 +163,8 @@ impl<'s> Archive<'s> {
                     .read_to_end(&mut bytes)
                     .map_err(|error| broken(&error))?;
                 let left = self.budget.checked_sub(bytes.len() as u64);
-                self.budget = left.ok_or_else(|| broken(&"it inflates to more than the supported size"))?;
+                self.budget =
+                    left.ok_or_else(|| broken(&"it inflates to more than the supported size"))?;
                 Ok(Some(Region::Inflated(bytes.into())))
             }
             other => Err(source.unsupported(format!(

@@ -36,7 +36,7 @@ pub struct StateTensor {
 }
 
 impl StateTensor {
-    /// A tensor of data in memory.
+    /// Creates a tensor from data in memory.
     pub fn new(data: TensorData) -> Self {
         Self::lazy(data.shape.to_vec(), data.dtype, move || Ok(data.clone()))
     }
@@ -196,8 +196,7 @@ pub(crate) fn lines(f: &mut fmt::Formatter<'_>, title: &str, lines: Vec<String>)
 }
 
 /// What is said of a tensor that [is quantised](is_quantized).
-pub(crate) const QUANTIZED: &str =
-    "integers, as in a quantised model, whose scales are not read";
+pub(crate) const QUANTIZED: &str = "integers, as in a quantised model, whose scales are not read";
 
 /// Whether a layer's tensor has signed whole numbers in the place of weights.
 pub(crate) fn is_quantized(dtype: DType) -> bool {

@@ -281,7 +281,7 @@ impl Weights {
         Ok((model, report))
     }
 
-    /// Loads every weight into a model of the caller's, one with a custom backbone for example.
+    /// Loads every weight into an existing model, for example one with a custom backbone.
     ///
     /// # Errors
     /// As [`load`](Self::load); the model is then as it was.

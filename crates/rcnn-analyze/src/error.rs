@@ -4,7 +4,7 @@ use rcnn_core::weights::WeightsError;
 use rcnn_core::{ConfigError, DetectError};
 use rcnn_eval::EvalError;
 
-/// An analysis that cannot be.
+/// Error of an analysis.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnalyzeError {

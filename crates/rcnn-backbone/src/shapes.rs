@@ -24,7 +24,7 @@ pub struct NormFacts {
 }
 
 impl NormFacts {
-    /// Kind and epsilon, those that torchvision's builders have there being given.
+    /// Kind and epsilon; where the checkpoint says nothing, the given ones of torchvision's builders.
     pub fn or(self, kind: NormKind, eps: f64) -> (NormKind, f64) {
         (self.kind.unwrap_or(kind), self.eps.unwrap_or(eps))
     }
@@ -41,7 +41,7 @@ impl FromIterator<(String, Vec<usize>)> for Shapes {
 }
 
 impl Shapes {
-    /// Adds what is known of norms beyond their tensors, by the norms' names.
+    /// Adds facts about norms that their tensors do not show, by the norms' names.
     pub fn with_norms(mut self, norms: impl IntoIterator<Item = (String, NormFacts)>) -> Self {
         self.norms.extend(norms);
         self
@@ -104,12 +104,12 @@ impl Shapes {
         self.shapes.contains_key(name)
     }
 
-    /// Whether the name of any tensor begins so.
+    /// Whether any tensor's name has this prefix.
     pub fn any(&self, prefix: &str) -> bool {
         self.names().any(|name| name.starts_with(prefix))
     }
 
-    /// Length of the run 0, 1, 2 ... for which there is a tensor of that name.
+    /// Number of consecutive indices from 0 for which a tensor of that name exists.
     pub fn count(&self, name: impl Fn(usize) -> String) -> usize {
         (0..).take_while(|&i| self.has(&name(i))).count()
     }

@@ -46,7 +46,7 @@ pub enum BlockState {
 }
 
 impl Stage {
-    /// A stage of one module, after which it is named, without blocks.
+    /// Creates a stage of one module, named after it, without blocks.
     pub fn new(name: impl Into<String>, channels: usize, stride: usize) -> Self {
         let name = name.into();
         Self {
@@ -69,12 +69,12 @@ impl Stage {
         self
     }
 
-    /// Whether a parameter, named from whatever lists the stages, belongs to the stage.
+    /// Whether a parameter belongs to the stage, by its path in the module that lists the stages.
     pub fn owns(&self, parameter: &str) -> bool {
         self.modules.iter().any(|module| is_in(parameter, module))
     }
 
-    /// Whether a parameter of the stage is that of a block that is dropped, or the stage is not built.
+    /// Whether a parameter of the stage belongs to a dropped block, or the stage is not built.
     pub fn is_dropped(&self, parameter: &str) -> bool {
         let dropped = |block: &Block| block.state == BlockState::Dropped && block.owns(parameter);
         self.owns(parameter) && (!self.is_built || self.blocks.iter().any(dropped))
@@ -82,7 +82,7 @@ impl Stage {
 }
 
 impl Block {
-    /// Whether a parameter, named from whatever lists the stages, belongs to the block.
+    /// Whether a parameter belongs to the block, by its path in the module that lists the stages.
     pub fn owns(&self, parameter: &str) -> bool {
         self.modules.iter().any(|module| is_in(parameter, module))
     }

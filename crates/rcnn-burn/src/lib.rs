@@ -196,11 +196,11 @@ pub mod prelude {
     pub use crate::image::{open_rgb, to_tensor};
     #[cfg(feature = "weights")]
     pub use crate::weights::Weights;
-    pub use burn::backend::Autodiff;
     pub use crate::{
         Backend, FasterRcnn, FasterRcnnConfig, Instance, Instances, Losses, Size,
         StandardFasterRcnn, Tensor,
     };
+    pub use burn::backend::Autodiff;
 }
 
 /// The programs of README and of the guide.

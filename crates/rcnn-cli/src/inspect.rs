@@ -128,7 +128,9 @@ pub(crate) fn run(args: InspectArgs) -> Result<Outcome> {
                     writeln!(out, "configuration {origin}")?;
                     let anchors = anchors(&config.rpn.anchor_generator);
                     let assumed = match origin {
-                        ConfigOrigin::Recognized => "; assumed, since weights only show their number",
+                        ConfigOrigin::Recognized => {
+                            "; assumed, since weights only show their number"
+                        }
                         _ => "",
                     };
                     writeln!(out, "anchors       {anchors}{assumed}")?;

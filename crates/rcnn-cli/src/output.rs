@@ -273,7 +273,9 @@ pub(crate) fn tell_illegible(names: &[String]) {
         .collect();
     if !numbered.is_empty() {
         let numbered = numbered.join(", ");
-        eprintln!("the font lacks letters of these class names; pictures show their numbers: {numbered}");
+        eprintln!(
+            "the font lacks letters of these class names; pictures show their numbers: {numbered}"
+        );
     }
 }
 

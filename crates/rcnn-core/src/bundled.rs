@@ -2,13 +2,13 @@
 
 use weights_import::{Checkpoint, Weights, WeightsError};
 
-/// Its name, where the names of weights are expected.
+/// Name of the bundled detector, accepted wherever weights are named.
 pub const BLOOD_CELLS: &str = "blood-cells";
 
-/// The bytes of its file.
+/// Bytes of the bundled detector's burnpack file.
 pub const FILE: &[u8] = include_bytes!("../assets/blood-cells.bpk");
 
-/// Reads its weights and configuration. Its classes are `RBC`, `WBC` and `Platelets`.
+/// Reads the bundled detector's weights and configuration. Its classes are `RBC`, `WBC` and `Platelets`.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {

@@ -5,7 +5,7 @@ pub use rcnn_image::{Animation, ImageError, ImageErrorKind, StripReader, open_rg
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-/// An image as detectors take it.
+/// Converts a picture to the tensor that detectors take.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {

@@ -31,7 +31,7 @@ struct Idle {
     limit: usize,
 }
 
-/// Limits the idle memory that is kept for the operations to come, in bytes, and frees what is beyond.
+/// Limits the idle memory that is kept for later operations, in bytes, and frees the excess.
 /// With 0, every operation takes its memory from the system.
 ///
 /// ```
@@ -54,7 +54,7 @@ pub fn clear() {
     idle.buffers = Vec::new();
 }
 
-/// Bytes of memory that are kept for the operations to come.
+/// Bytes of idle memory that are kept for later operations.
 pub fn idle_bytes() -> usize {
     Idle::lock().blocks * size_of::<ChannelBlock>()
 }

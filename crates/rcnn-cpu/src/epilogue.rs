@@ -8,7 +8,7 @@ use crate::simd::vectorised;
 /// Function applied to each value at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
-    /// Nothing.
+    /// The identity.
     #[default]
     None,
     /// `max(x, 0)`.
@@ -71,7 +71,7 @@ pub struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    /// Nothing.
+    /// The epilogue that changes nothing.
     pub const NONE: Self = Self {
         scale: None,
         shift: None,

@@ -79,7 +79,7 @@ impl Default for Augmentation {
 }
 
 impl Augmentation {
-    /// Leaves pictures as they are.
+    /// No augmentation: pictures stay as they are.
     pub fn none() -> Self {
         Self {
             horizontal_flip: 0.0,

@@ -83,7 +83,7 @@ pub struct Shared {
     pub images: usize,
 }
 
-/// The least, the 10th, 50th and 90th percentile, and the most of some numbers; 0 of none.
+/// Minimum, 10th, 50th and 90th percentile and maximum of some numbers; 0 without any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Spread {
     /// The least.

@@ -85,7 +85,7 @@ pub struct Source {
     pub objects: Vec<u64>,
 }
 
-/// Options of reading a data set.
+/// Options for reading a data set.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
     /// The format; inferred from the files if `None`.
@@ -119,7 +119,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Nothing more, which takes the least time and room.
+    /// No further fields, which takes the least time and memory.
     pub const NONE: Self = Self {
         masks: false,
         keypoints: false,
@@ -137,7 +137,7 @@ impl Default for Fields {
     }
 }
 
-/// A data set without what is invalid in it, and what that was.
+/// A data set without its invalid parts, and the list of those.
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// Valid data.
@@ -230,7 +230,7 @@ impl Dataset {
         Ok(split)
     }
 
-    /// The samples of some indices, without splits; indices that there are not are left out.
+    /// The samples with these indices, without splits; indices out of range are ignored.
     pub fn subset(&self, indices: &[usize]) -> Self {
         let samples = indices.iter().filter_map(|&i| self.samples.get(i).cloned());
         Self {

@@ -23,10 +23,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// The formats' names.
+    /// Names of all formats.
     pub const NAMES: [&str; 3] = ["coco", "voc", "yolo"];
 
-    /// The name.
+    /// Name of the format, such as `coco`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Coco => "coco",
@@ -42,11 +42,11 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// A name that is not one of [`Format::NAMES`].
+/// Error for a name that is not one of [`Format::NAMES`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown format `{name}`; expected one of {}", Format::NAMES.join(", "))]
 pub struct UnknownFormat {
-    /// The name.
+    /// The name that was given.
     pub name: String,
 }
 
@@ -60,7 +60,7 @@ impl FromStr for Format {
     }
 }
 
-/// Tells the format of a folder, or of a `.json`, `.yaml` or `.data` file.
+/// Infers the format of a folder, or of a `.json`, `.yaml` or `.data` file.
 ///
 /// # Errors
 /// When no format or several fit.

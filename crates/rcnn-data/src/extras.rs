@@ -57,7 +57,7 @@ impl Extras {
         members.find_map(|(known, value)| (known == name).then_some(value))
     }
 
-    /// Whether there are none.
+    /// Whether there are no such members.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

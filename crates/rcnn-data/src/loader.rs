@@ -23,7 +23,7 @@ use crate::repeat::{epoch_length, repeated};
 /// Reads an image file as upright RGB.
 pub type Decode = dyn Fn(&Path) -> Result<RgbImage, Box<dyn Error + Send + Sync>> + Send + Sync;
 
-/// Options of loading a data set.
+/// Options for loading a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Samples in a batch.
@@ -119,7 +119,7 @@ type Draw = (usize, usize);
 type Loaded = Result<Example, LoadError>;
 
 impl Loader {
-    /// A loader of a data set, whose images [`rcnn_image::open_rgb`] decodes.
+    /// Creates a loader whose images [`rcnn_image::open_rgb`] decodes.
     ///
     /// # Errors
     /// When the augmentation makes no sense; see [`Augmentation::validate`].
@@ -132,7 +132,7 @@ impl Loader {
         Self::with_decode(dataset, decode, augmentation, options)
     }
 
-    /// A loader with a decoder of the caller's, whose images must be of the data set's sizes.
+    /// Creates a loader with a custom decoder, whose images must have the data set's sizes.
     ///
     /// # Errors
     /// As [`Loader::new`].
@@ -152,7 +152,7 @@ impl Loader {
         })))
     }
 
-    /// With each sample as often in an epoch as its factor says, on average: see
+    /// Repeats each sample as often per epoch as its factor says, on average: see
     /// [`repeat_factors`](crate::repeat_factors). Repeated pictures are augmented each in its own way.
     ///
     /// # Panics
@@ -202,7 +202,7 @@ impl Loader {
         self.epoch_from(epoch, 0)
     }
 
-    /// The batches of an epoch from some batch on: the same as after so many of [`Loader::epoch`].
+    /// The batches of an epoch from some batch on: the same as after skipping that many of [`Loader::epoch`].
     pub fn epoch_from(&self, epoch: u64, first_batch: usize) -> Epoch {
         let batch_size = self.sampler().batch_size;
         let mut times = vec![0; self.0.dataset.samples.len()];

@@ -72,7 +72,7 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
-    /// Whether data with such a problem are refused unless the problem is to be skipped.
+    /// Whether data with such a problem are rejected unless invalid data are skipped.
     pub fn is_invalid(self) -> bool {
         self <= Self::UnknownLabel
     }
@@ -115,7 +115,7 @@ impl ProblemKind {
     }
 }
 
-/// One thing that is wrong.
+/// A problem of one file, image or object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// Kind of problem.
@@ -181,7 +181,7 @@ impl Problems {
         self.0.len()
     }
 
-    /// Whether there are none, not even notes.
+    /// Whether there are no problems, not even notes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -39,7 +39,7 @@ impl TileOptions {
     }
 }
 
-/// Counts of what was cut.
+/// Counts of the tiles and objects that were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tiled {
     /// Tiles, as images, and their boxes.

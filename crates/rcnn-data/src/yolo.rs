@@ -272,7 +272,10 @@ impl Lines {
         let mut words = line.split_whitespace();
         let class = words.next().unwrap_or_default();
         let numbers: Result<Vec<f64>, String> = words
-            .map(|word| word.parse().map_err(|_| format!("`{word}` is not a number")))
+            .map(|word| {
+                word.parse()
+                    .map_err(|_| format!("`{word}` is not a number"))
+            })
             .collect();
         let (mut polygon, mut keypoints) = (Vec::new(), Vec::new());
         let [points, each] = self.keypoint_shape;

@@ -4,7 +4,7 @@ use rcnn_backbone::{BackboneConfigError, FeatureMapsError};
 use rcnn_types::Size;
 use rcnn_types::validate::InvalidField;
 
-/// A configuration that describes no detector.
+/// Error in a detector's configuration.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -35,7 +35,7 @@ pub enum ConfigError {
     Field(#[from] InvalidField),
 }
 
-/// Images or targets that a detector cannot take, or a detector whose configuration was changed to an
+/// Error for images or targets that a detector cannot take, or a detector whose configuration was changed to an
 /// invalid one.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]

@@ -7,7 +7,7 @@ use rcnn_ops::DetectionBackend;
 
 use crate::FasterRcnn;
 
-/// A precision that a device cannot compute in.
+/// Error for a precision that a device cannot compute in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{device} can't compute in {dtype:?}")]
 pub struct PrecisionError {

@@ -91,7 +91,7 @@ pub enum Level {
     Pool,
 }
 
-/// An operation that cannot be, and what to do instead.
+/// Error for an operation that is not possible, with what to do instead.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SurgeryError {

@@ -3,7 +3,7 @@
 use rcnn_types::validate::InvalidField;
 use thiserror::Error;
 
-/// Why an evaluation is impossible; `image` is the id of an image, with its file's name if known.
+/// Error of an evaluation; `image` is the id of an image, with its file's name if known.
 #[derive(Debug, Error)]
 pub enum EvalError {
     /// Two annotated images, or the detections of two, have the same id.

@@ -253,7 +253,7 @@ pub struct ClassEvaluation {
     pub best_f1: Option<BestF1>,
 }
 
-/// Evaluates detections.
+/// Evaluates detections against annotations, as pycocotools does by default.
 ///
 /// `class_names` are indexed by label, so the first is the background's. An image may be without
 /// objects, and without detections, in which case it may be missing from `detections`. Equal scores

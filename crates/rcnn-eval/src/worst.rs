@@ -27,7 +27,7 @@ pub struct ImageErrors {
     pub false_positives: Vec<Mark>,
 }
 
-/// An object or a detection.
+/// An object or detection to draw.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mark {
     /// Its box, xyxy in pixels.

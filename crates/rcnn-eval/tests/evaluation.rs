@@ -201,7 +201,9 @@ fn labels_images_and_lengths_are_checked() {
         (image.instances.crowd, image.instances.areas) = (crowd, areas);
         let error = evaluate(&[image], &[], &names(2)).unwrap_err();
         assert!(
-            error.to_string().contains("values: expected 1, one per box"),
+            error
+                .to_string()
+                .contains("values: expected 1, one per box"),
             "{error}"
         );
     }

@@ -1,6 +1,6 @@
 //! Errors of rules.
 
-/// A rule that cannot be read or does not fit the model.
+/// Error for a rule that cannot be read or does not fit the model.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FreezeError {

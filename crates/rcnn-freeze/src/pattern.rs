@@ -10,7 +10,7 @@ use regex::Regex;
 
 use crate::FreezeError;
 
-/// Names parameters:
+/// Selects parameters by their names:
 ///
 /// - a glob such as `roi_heads.box_head.*` or `*.bias`, where `*` matches dots too. It may match a
 ///   parameter or a module around it, so that `roi_heads.box_head` is all of the box head, and

@@ -29,7 +29,7 @@ pub struct FreezePlan {
 }
 
 impl FreezePlan {
-    /// Plans from the state of a model at the start.
+    /// Plans the states of a training, from that of a model at the start.
     ///
     /// # Errors
     /// When a rule of any epoch does not fit the model, or nothing is left to train.

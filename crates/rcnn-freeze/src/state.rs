@@ -67,7 +67,7 @@ impl FreezeState {
         }
     }
 
-    /// Freezes and thaws.
+    /// Applies a change to the parameters that it matches.
     ///
     /// # Errors
     /// When nothing in the model is meant.

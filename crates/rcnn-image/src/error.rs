@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::read::MAX_PIXELS;
 
-/// Why a file gave no image, or an image no file.
+/// Error of reading or writing an image file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {kind}", path.display())]
 pub struct ImageError {

@@ -14,7 +14,7 @@ use rcnn_types::{Instances, Keypoints, MaskProbabilities, Size};
 pub use crate::compare::{BOX_TOLERANCE, Comparison, MASK_TOLERANCE, SCORE_TOLERANCE};
 use crate::{FixedShape, OnnxInput, OnnxOptions, OnnxPart};
 
-/// Why a file could not be compared.
+/// Error of comparing an exported file with its model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckError {

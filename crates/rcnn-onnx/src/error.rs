@@ -3,7 +3,7 @@
 use rcnn_detector::DetectError;
 use rcnn_files::WriteError;
 
-/// A model that cannot be exported, or a file that could not be written.
+/// Error for a model that cannot be exported, or a file that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OnnxError {

@@ -68,7 +68,7 @@ impl Samples {
         }
     }
 
-    /// Where they lie, on the map or outside of it.
+    /// Positions of the samples, on the map or outside of it.
     pub fn positions(self) -> impl Iterator<Item = f32> {
         (0..self.count).map(move |sample| self.first + sample as f32 * self.step)
     }

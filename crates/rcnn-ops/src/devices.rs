@@ -37,12 +37,12 @@ pub fn devices() -> Vec<DeviceInfo> {
     devices
 }
 
-/// A device that cannot be computed on, and why.
+/// Error for a device that cannot be used, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DeviceError(String);
 
-/// Tries a device out: where there is no driver, backends panic on first use.
+/// Checks that a device can be used: without a driver, backends panic on first use.
 ///
 /// Meant for a program's start: while it runs, other threads' panics are silent.
 ///

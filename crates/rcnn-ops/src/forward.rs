@@ -43,12 +43,12 @@ impl<B: Backend, F: FnMut(&str, LayerOutput<B>)> ForwardHook<B> for F {
 pub struct LayerOutput<B: Backend>(TensorPrimitive<B>);
 
 impl<B: Backend> LayerOutput<B> {
-    /// Its sizes, `[N, C, H, W]` for feature maps.
+    /// Sizes of the output, `[N, C, H, W]` for feature maps.
     pub fn dims(&self) -> Vec<usize> {
         self.0.shape().to_vec()
     }
 
-    /// Its values, read back from the device.
+    /// Values of the output, read back from the device.
     pub fn into_data(self) -> TensorData {
         // A tensor's values do not depend on the rank it is declared with.
         Tensor::<B, 1>::from_primitive(self.0).into_data()
@@ -73,7 +73,7 @@ pub struct Forward<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Forward<'a, B> {
-    /// A pass that no hook sees.
+    /// Creates the context of a pass without a hook.
     pub fn new(phase: Phase) -> Self {
         Self {
             phase,
@@ -83,17 +83,17 @@ impl<'a, B: Backend> Forward<'a, B> {
         }
     }
 
-    /// A pass for detections that no hook sees.
+    /// Creates the context of an inference pass without a hook.
     pub fn inference() -> Self {
         Self::new(Phase::Inference)
     }
 
-    /// A pass for losses that no hook sees.
+    /// Creates the context of a training pass without a hook.
     pub fn training() -> Self {
         Self::new(Phase::Training)
     }
 
-    /// A pass that a hook sees.
+    /// Creates the context of a pass with a hook.
     pub fn with_hook(phase: Phase, hook: &'a mut dyn ForwardHook<B>) -> Self {
         Self {
             hook: Some(hook),

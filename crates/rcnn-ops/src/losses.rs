@@ -19,7 +19,7 @@ use burn::tensor::{Tensor, backend::Backend};
 pub struct Losses<B: Backend>(Vec<(&'static str, Tensor<B, 1>)>);
 
 impl<B: Backend> Losses<B> {
-    /// Losses `[1]` under their names.
+    /// Creates losses from names and tensors `[1]`.
     pub fn new<const N: usize>(names: [&'static str; N], losses: [Tensor<B, 1>; N]) -> Self {
         Self(names.into_iter().zip(losses).collect())
     }

@@ -36,7 +36,7 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// A match for each candidate. Without objects all are background.
+    /// Matches each candidate with an object. Without objects all are background.
     ///
     /// As in torchvision, an object that no candidate overlaps has its best overlap, zero, with all
     /// of those, and with `allow_low_quality_matches` they go to the object they overlap most.

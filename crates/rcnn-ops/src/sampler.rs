@@ -33,7 +33,7 @@ pub enum Subsample<'a, R: Rng> {
 }
 
 impl<R: Rng> Subsample<'_, R> {
-    /// One of several, none of none (`torch_choice` of torchvision's `GeneralizedRCNNTransform`).
+    /// Chooses one of several items, `None` of none (`torch_choice` of torchvision's `GeneralizedRCNNTransform`).
     pub fn one_of<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         match self {
             Self::First => from.first().copied(),

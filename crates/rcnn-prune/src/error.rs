@@ -5,7 +5,7 @@ use rcnn_core::types::validate::InvalidField;
 use rcnn_core::weights::WeightsError;
 use rcnn_core::{ConfigError, DetectError};
 
-/// A pruning that cannot be.
+/// Error of a pruning.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PruneError {

@@ -226,6 +226,8 @@ pub enum BoxHead<B: Backend> {
 }
 
 impl<B: DetectionBackend> BoxHead<B> {
+    /// Applies the head to pooled features.
+    ///
     /// # Shapes
     /// - pooled: `[K, channels, height, width]`
     /// - output: `[K, out_features]`

@@ -171,6 +171,8 @@ pub(crate) fn keypoint_head<B: DetectionBackend>(
 }
 
 impl<B: DetectionBackend> KeypointPredictor<B> {
+    /// Predicts heat maps from the head's features.
+    ///
     /// # Shapes
     /// - features: `[K, channels, height, width]`
     /// - output: logits `[K, keypoints, 4 * height, 4 * width]`

@@ -170,6 +170,8 @@ pub(crate) fn mask_head<B: DetectionBackend>(
 }
 
 impl<B: DetectionBackend> MaskPredictor<B> {
+    /// Predicts mask logits from the head's features.
+    ///
     /// # Shapes
     /// - features: `[K, channels, height, width]`
     /// - output: `[K, C, 2 * height, 2 * width]`

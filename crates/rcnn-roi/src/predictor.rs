@@ -38,6 +38,8 @@ impl<B: Backend> FastRcnnPredictor<B> {
         }
     }
 
+    /// Predicts class logits and box deltas from the head's features.
+    ///
     /// # Shapes
     /// - features: `[K, in_features]`
     pub fn forward(&self, features: Tensor<B, 2>, cx: &mut Forward<'_, B>) -> BoxPredictions<B> {

@@ -30,7 +30,7 @@ use crate::detector::Detector;
 use crate::stalls::Impatient;
 use crate::{App, Options, detect, pages};
 
-/// Why a server did not start, or stopped by itself.
+/// Error of starting or running a server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -128,7 +128,7 @@ impl Server {
     }
 }
 
-/// Ready when the process is told to end: SIGTERM, or ctrl-c.
+/// Waits until the process is told to end: by SIGTERM, or ctrl-c.
 pub async fn interrupted() {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]

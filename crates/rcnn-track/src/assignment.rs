@@ -1,4 +1,4 @@
-//! Which row goes with which column: the linear assignment problem with a limit.
+//! The linear assignment problem with a limit on the cost of a pair.
 
 use pathfinding::matrix::Matrix;
 use pathfinding::prelude::kuhn_munkres;

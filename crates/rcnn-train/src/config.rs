@@ -162,7 +162,7 @@ pub struct OptimizerConfig {
 
 impl Config for OptimizerConfig {}
 
-/// The rule that moves the parameters.
+/// Rule by which the parameters are updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
@@ -245,7 +245,7 @@ impl TrainConfig {
         toml::from_str(text)
     }
 
-    /// Whether all numbers make sense.
+    /// Checks that all values are valid.
     ///
     /// # Errors
     /// Names the field, what it holds and what it may hold.

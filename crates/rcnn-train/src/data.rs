@@ -170,7 +170,9 @@ fn names(config: &TrainConfig, data: &mut Dataset) -> Result<(String, String), T
             );
             return Ok((ALL.into(), ALL.into()));
         }
-        tracing::info!("the data have no splits: a tenth of the images, chosen at random, is kept for validation");
+        tracing::info!(
+            "the data have no splits: a tenth of the images, chosen at random, is kept for validation"
+        );
         let fractions = Fractions {
             val: 0.1,
             test: 0.0,

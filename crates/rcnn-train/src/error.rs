@@ -12,7 +12,7 @@ use rcnn_files::LockError;
 use rcnn_types::ClassNamesError;
 use rcnn_types::validate::InvalidField;
 
-/// A run that cannot start or go on. What was saved before stays.
+/// Error of a run. What was saved before stays.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {

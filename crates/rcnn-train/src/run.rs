@@ -69,7 +69,7 @@ pub struct Report {
 }
 
 impl Run {
-    /// Begins a run in a folder, which is made.
+    /// Starts a run in a new folder.
     ///
     /// # Errors
     /// If the configuration makes no sense, or the folder cannot be written, holds a run or files in its
@@ -88,7 +88,7 @@ impl Run {
         Ok(Self::new(folder, config, lock))
     }
 
-    /// Opens a run that was interrupted, to go on from its last checkpoint.
+    /// Opens a run that was interrupted, to continue from its last checkpoint.
     ///
     /// # Errors
     /// If the folder holds no run, its description is damaged, or the run is going on.
@@ -165,7 +165,7 @@ impl Run {
         Ok(())
     }
 
-    /// Folder of its files.
+    /// Folder of the run's files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

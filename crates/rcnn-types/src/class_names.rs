@@ -8,7 +8,7 @@ pub const BACKGROUND: &str = "__background__";
 /// Name that COCO's detectors give the numbers of categories that were given up.
 pub const UNUSED: &str = "N/A";
 
-/// Names that do not fit a model's classes.
+/// Error for class names that do not fit a model's classes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClassNamesError {
     /// There are more or fewer names than classes.
@@ -50,7 +50,7 @@ pub enum ClassNamesError {
     },
 }
 
-/// Reads the names of a model's classes, one a line, with or without the background first. Returned are
+/// Reads the names of a model's classes, one per line, with or without the background first. Returned are
 /// `num_classes` names, the background's first.
 ///
 /// ```
@@ -106,7 +106,7 @@ pub fn parse_class_names(text: &str, num_classes: usize) -> Result<Vec<String>, 
     }
 }
 
-/// The class that a name or a number means.
+/// Label of the class that a name or a number stands for.
 ///
 /// ```
 /// # mod rcnn_burn { pub use rcnn_types as types; pub use rcnn_types::*; }

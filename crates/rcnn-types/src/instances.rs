@@ -334,7 +334,7 @@ mod tests {
         all.crowd = Some(Vec::new());
         assert_eq!(all.objects().count(), 3);
         let error = all.validate(4).unwrap_err().to_string();
-        assert_eq!(error, "crowd = 0 values: expected 3, one a box");
+        assert_eq!(error, "crowd = 0 values: expected 3, one per box");
     }
 
     #[test]
@@ -397,7 +397,7 @@ mod tests {
         all.labels[1] = 4;
         assert_eq!(fault(&all), "labels[1] = 4: expected 1 to 3");
         all.labels.pop();
-        assert_eq!(fault(&all), "labels = 2 values: expected 3, one a box");
+        assert_eq!(fault(&all), "labels = 2 values: expected 3, one per box");
         all = three();
         all.boxes[2][2] = 0.5;
         assert!(fault(&all).starts_with("boxes[2] = [1.0, 1.0, 0.5, 2.0]"));

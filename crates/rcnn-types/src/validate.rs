@@ -6,7 +6,7 @@
 use std::fmt::{Debug, Display};
 use std::ops::RangeInclusive;
 
-/// A field of a configuration with an invalid value.
+/// Error for a field of a configuration with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} = {found}: expected {expected}")]
 pub struct InvalidField {

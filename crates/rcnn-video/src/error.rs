@@ -7,7 +7,7 @@ use rcnn_types::Size;
 
 use crate::reader::MAX_PIXELS;
 
-/// Why a stream gave no frame, or a frame could not be written.
+/// Error of reading or writing a stream of frames.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{kind}", frame.map(|frame| format!("frame {frame}: ")).unwrap_or_default())]
 pub struct VideoError {

@@ -1,9 +1,9 @@
-//! Frames a second.
+//! Frames per second.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Frames a second, as a fraction: `25`, `29.97` or `30000/1001`.
+/// Frames per second, as a fraction: `25`, `29.97` or `30000/1001`.
 ///
 /// ```
 /// # mod rcnn_burn { pub use rcnn_video as video; }
@@ -27,7 +27,7 @@ impl Rate {
         denominator: 1,
     };
 
-    /// Makes a rate of `numerator / denominator` frames a second. `None` if one of them is 0.
+    /// Makes a rate of `numerator / denominator` frames per second. `None` if one of them is 0.
     pub fn new(numerator: u32, denominator: u32) -> Option<Self> {
         (numerator > 0 && denominator > 0).then_some(Self {
             numerator,

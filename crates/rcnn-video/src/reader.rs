@@ -121,13 +121,13 @@ impl<R: Read> FrameReader<R> {
         })
     }
 
-    /// Sets the frames a second of a stream that doesn't say, or says wrongly.
+    /// Sets the frames per second of a stream that does not state them, or states them wrongly.
     pub fn with_rate(mut self, rate: Rate) -> Self {
         self.info.rate = Some(rate);
         self
     }
 
-    /// Sets the matrix that Y4M is converted by, which its header doesn't tell. BT.601 without this, as in ffmpeg.
+    /// Sets the matrix that Y4M is converted by, which its header does not state. BT.601 without this, as in ffmpeg.
     pub fn with_matrix(mut self, matrix: Matrix) -> Self {
         self.info = self.info.with_matrix(matrix);
         self

@@ -85,36 +85,37 @@ impl Transfer<'_> {
             request = request.header(header::RANGE, format!("bytes={have}-"));
         }
         let response = request.call().map_err(|error| self.broken(error))?;
-        let (start, total) =
-            match response.status() {
-                StatusCode::OK => (0, content_length(response.headers())),
-                StatusCode::PARTIAL_CONTENT => match content_range(&response) {
-                    (Some(start), total) if start == have => (start, total),
-                    _ => {
-                        return Err(self
-                            .start_over(file, "the server sent another range than requested"));
-                    }
-                },
-                // The part is as long as the file, or longer.
-                StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => match content_range(&response) {
-                    (_, Some(total)) if total == have => return Ok(()),
-                    _ => {
-                        return Err(self
-                            .start_over(file, "the part downloaded before does not fit the file"));
-                    }
-                },
-                status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                    return Err(Broken::Dropped(format!("the server answered {status}")));
+        let (start, total) = match response.status() {
+            StatusCode::OK => (0, content_length(response.headers())),
+            StatusCode::PARTIAL_CONTENT => match content_range(&response) {
+                (Some(start), total) if start == have => (start, total),
+                _ => {
+                    return Err(
+                        self.start_over(file, "the server sent another range than requested")
+                    );
                 }
-                status => {
-                    let (url, path) = (self.url.clone(), self.target.to_path_buf());
-                    return Err(Broken::Failed(DownloadError::Status {
-                        url,
-                        status: status.to_string(),
-                        path,
-                    }));
+            },
+            // The part is as long as the file, or longer.
+            StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => match content_range(&response) {
+                (_, Some(total)) if total == have => return Ok(()),
+                _ => {
+                    return Err(
+                        self.start_over(file, "the part downloaded before does not fit the file")
+                    );
                 }
-            };
+            },
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                return Err(Broken::Dropped(format!("the server answered {status}")));
+            }
+            status => {
+                let (url, path) = (self.url.clone(), self.target.to_path_buf());
+                return Err(Broken::Failed(DownloadError::Status {
+                    url,
+                    status: status.to_string(),
+                    path,
+                }));
+            }
+        };
         self.truncate(file, start)?;
         bar.set_length(total.unwrap_or(0));
         self.copy(response, file, start, bar)?;

@@ -244,6 +244,8 @@ impl<B: Backend> InceptionBlock<B> {
 }
 
 impl<B: DetectionBackend> InceptionBlock<B> {
+    /// Applies the branches and concatenates their outputs.
+    ///
     /// # Shapes
     /// - input: `[N, C, H, W]`
     /// - output: `[N, C', H, W]`, or half of H and W, rounded up

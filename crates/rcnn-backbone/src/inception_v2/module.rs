@@ -196,6 +196,8 @@ impl InceptionV2HeadConfig {
 }
 
 impl<B: DetectionBackend> InceptionV2Head<B> {
+    /// Applies the head to pooled features.
+    ///
     /// # Shapes
     /// - pooled: `[K, channels, height, width]`
     /// - output: `[K, out_features]`

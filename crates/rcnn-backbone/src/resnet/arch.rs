@@ -119,7 +119,7 @@ impl fmt::Display for ResNetArch {
     }
 }
 
-/// A name that no ResNet has.
+/// Error for a name that is not a ResNet's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown ResNet '{name}'; known are {}", ResNetArch::ALL.map(ResNetArch::name).join(", "))]
 pub struct UnknownArch {

@@ -88,6 +88,8 @@ impl InvertedResidualSpec {
 }
 
 impl<B: DetectionBackend> InvertedResidual<B> {
+    /// Applies the block.
+    ///
     /// # Shapes
     /// - input: `[N, C, H, W]`
     /// - output: `[N, C', H / stride, W / stride]`
@@ -144,6 +146,8 @@ pub struct SqueezeExcitation<B: Backend> {
 }
 
 impl<B: DetectionBackend> SqueezeExcitation<B> {
+    /// Multiplies each channel by its weight.
+    ///
     /// # Shapes
     /// - input, output: `[N, C, H, W]`
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {

@@ -118,7 +118,7 @@ pub fn instruction_set() -> InstructionSet {
     set
 }
 
-/// Has kernels use an instruction set from now on, in all threads.
+/// Makes all kernels use an instruction set from now on, in all threads.
 ///
 /// Weights that have been prepared for another are prepared again. What is being computed meanwhile
 /// may use both.

@@ -49,7 +49,7 @@ const DETECTORS: [(&str, Build); 9] = [
     ),
 ];
 
-/// A name of no detector and no backbone.
+/// Error for a name that is neither a detector's nor a backbone's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown model '{name}'; known are {}", known().join(", "))]
 pub struct UnknownModel {

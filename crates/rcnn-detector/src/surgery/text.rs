@@ -51,7 +51,10 @@ impl FromStr for Operation {
             }
             _ => {
                 let known = NAMES.join(", ");
-                return Err(error(text, &format!("unknown operation; known are {known}")));
+                return Err(error(
+                    text,
+                    &format!("unknown operation; known are {known}"),
+                ));
             }
         })
     }

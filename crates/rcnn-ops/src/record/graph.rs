@@ -312,7 +312,7 @@ impl Graph {
         &self.tensors[id.0]
     }
 
-    /// Names and tensors of what the pass was given.
+    /// Names and tensors of the inputs.
     pub fn inputs(&self) -> impl Iterator<Item = (&str, TensorId)> {
         let ids = self.tensors.iter().enumerate();
         ids.filter_map(|(i, tensor)| match &tensor.source {
@@ -321,7 +321,7 @@ impl Graph {
         })
     }
 
-    /// Names and tensors of what the pass gave.
+    /// Names and tensors of the outputs.
     pub fn outputs(&self) -> impl Iterator<Item = (&str, TensorId)> {
         self.outputs.iter().map(|(name, id)| (name.as_str(), *id))
     }
