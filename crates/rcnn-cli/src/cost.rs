@@ -63,13 +63,15 @@ pub(crate) fn compared([before, after]: &[ModelCosts; 2], size: Size) -> String 
     row("all", [before, after].map(|model| model.costs.total()));
     let [a, b] = [before, after].map(|model| mebibytes(model.bytes));
     let _ = writeln!(table, "{:<10}  {a:>12} {b:>12}", "file");
+    let mut times = "";
     if let (Some(a), Some(b)) = (before.seconds, after.seconds) {
         let [a, b] = [a, b].map(|s| format!("{:.0} ms", s * 1e3));
         let _ = writeln!(table, "{:<10}  {a:>12} {b:>12}", "detection");
+        times = "; times are the best of three";
     }
     let _ = writeln!(
         table,
-        "Image of {height}x{width}, {}{}; times are the best of three.",
+        "Image of {height}x{width}, {}{}{times}.",
         seen(&before.costs),
         match before.costs.rois == after.costs.rois {
             true => String::new(),

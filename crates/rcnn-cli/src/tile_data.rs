@@ -74,7 +74,7 @@ pub(crate) fn run(args: TileDataArgs) -> Result<Outcome> {
     let share = 100.0 * args.min_visible;
     if tiled.dropped > 0 {
         eprintln!(
-            "left out of a tile that shows less than {share:.0}% of an object: {}; objects in no tile: {}",
+            "objects left out of tiles that show less than {share:.0}% of them: {}; in no tile at all: {}",
             tiled.dropped, tiled.lost
         );
     }

@@ -8,7 +8,7 @@ pub const BLOOD_CELLS: &str = "blood-cells";
 /// Bytes of the bundled detector's burnpack file.
 pub const FILE: &[u8] = include_bytes!("../assets/blood-cells.bpk");
 
-/// Reads the bundled detector's weights and configuration. Its classes are `RBC`, `WBC` and `Platelets`.
+/// Reads the bundled detector's weights and configuration. Its classes are `Platelets`, `RBC` and `WBC`.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {

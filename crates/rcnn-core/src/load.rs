@@ -53,9 +53,9 @@ pub enum LoadError {
 ///
 /// let device = Default::default();
 /// let model = rcnn_burn::load::<Flex>("blood-cells", &device)?;
-/// assert_eq!(model.class_names[1..], ["RBC", "WBC", "Platelets"]);
+/// assert_eq!(model.class_names[1..], ["Platelets", "RBC", "WBC"]);
 /// let unknown = rcnn_burn::load::<Flex>("fasterrcnn_resnet51_fpn", &device);
-/// assert!(unknown.is_err_and(|error| error.to_string().contains("fasterrcnn_resnet50_fpn")));
+/// assert!(unknown.is_err_and(|error| error.to_string().contains("not the name of published weights")));
 /// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

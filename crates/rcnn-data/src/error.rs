@@ -123,7 +123,7 @@ impl DataError {
 
 fn among(available: &[String]) -> String {
     match available {
-        [] => "; it has none".into(),
+        [] => "; the data have no splits, so omit it".into(),
         names => format!("; it has {}", names.join(", ")),
     }
 }

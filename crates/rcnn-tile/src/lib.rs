@@ -10,6 +10,7 @@
 //! let device = Default::default();
 //! let mut config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
 //! config.transform.min_size = vec![64];
+//! # let config = config.with_surgery(&["cut-after layer1".parse()?, "box-head fc:16".parse()?])?;
 //! let model = config.init::<Flex>(&device)?;
 //! let image = Tensor::<Flex, 3>::random([3, 96, 160], Distribution::Uniform(0.0, 1.0), &device);
 //!
