@@ -107,6 +107,7 @@
 //! let device = Default::default();
 //! let mut config = FasterRcnnConfig::named("resnet18_fpn", 2)?;
 //! config.transform.min_size = vec![64];
+//! # let config = config.with_surgery(&["box-head fc:16".parse()?])?;
 //! let model = config.init::<Flex>(&device)?;
 //! let image = Tensor::zeros([3, 64, 64], &device);
 //! let mut shapes = Vec::new();

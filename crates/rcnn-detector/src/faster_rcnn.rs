@@ -22,6 +22,7 @@ use crate::{ConfigError, DetectError, FasterRcnnConfig, GeneralizedRcnnTransform
 /// let device = Default::default();
 /// let mut config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
 /// config.transform.min_size = vec![64];
+/// # let config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
 /// let model = config.init::<Flex>(&device)?;
 /// let image = Tensor::random([3, 48, 64], Distribution::Uniform(0.0, 1.0), &device);
 /// for found in model.detect(&[image])?[0].iter() {

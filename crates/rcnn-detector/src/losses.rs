@@ -50,6 +50,7 @@ impl<B: DetectionBackend, N: Backbone<B>> FasterRcnn<B, N> {
     /// let device = Default::default();
     /// let mut config = FasterRcnnConfig::named("resnet18_fpn", 2)?;
     /// config.transform.min_size = vec![64];
+    /// # let config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
     /// let model = config.init::<Autodiff<Flex>>(&device)?;
     /// let image = Tensor::zeros([3, 64, 64], &device);
     /// let target = Instances::new(vec![[8.0, 8.0, 40.0, 40.0]], vec![1]);

@@ -13,6 +13,7 @@
 //! use rcnn_burn::{FasterRcnnConfig, Flex};
 //!
 //! let config = FasterRcnnConfig::named("resnet18_fpn", 4)?;
+//! # let config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
 //! let model = || config.init::<Autodiff<Flex>>(&Default::default());
 //!
 //! // All of the box head frozen.

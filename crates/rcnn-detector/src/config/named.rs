@@ -229,6 +229,7 @@ impl FasterRcnnConfig {
     ///
     /// let mut config = FasterRcnnConfig::named("fasterrcnn_resnet50_fpn", 91)?;
     /// config.roi_heads.score_thresh = 0.5;
+    /// # let config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
     /// let model = config.init::<Flex>(&Default::default())?;
     /// assert_eq!(model.num_classes(), 91);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
