@@ -34,7 +34,7 @@ impl Default for DownloadOptions {
     }
 }
 
-/// Errors of getting published weights.
+/// Errors of downloading published weights.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownloadError {

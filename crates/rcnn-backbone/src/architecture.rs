@@ -198,7 +198,7 @@ impl BackboneConfig {
             .or_else(|| sequential::recognize_classifier::<VggArch>(classifier))
     }
 
-    /// First parts of the names of image classifiers' tensors, of all architectures.
+    /// Prefixes of the names of image classifiers' tensors, of all architectures.
     pub fn classifier_modules() -> &'static [&'static str] {
         &resnet::CLASSIFIER_MODULES
     }
@@ -286,7 +286,7 @@ pub enum AnyBackbone<B: Backend> {
 }
 
 impl<B: DetectionBackend> AnyBackbone<B> {
-    /// Makes a block of the body the identity in this module alone, and says whether there is such a block
+    /// Replaces a block of the body by the identity, in this module alone, and says whether there is such a block
     /// and it keeps the shape of its input. The configuration stays.
     pub fn drop_block(&mut self, block: &str) -> bool {
         match self {

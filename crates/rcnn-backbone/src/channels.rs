@@ -43,7 +43,7 @@ impl Channels {
         self.0.is_empty()
     }
 
-    /// Layers with others than their usual channels, by path.
+    /// Layers whose channels differ from the usual ones, by path.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
         let layers = self.0.iter();
         layers.map(|(path, channels)| (path.as_str(), *channels))

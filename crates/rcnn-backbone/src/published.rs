@@ -64,7 +64,7 @@ pub struct Published {
     pub norm_eps: Option<f64>,
 }
 
-/// A published figure of quality, in percent.
+/// Published accuracy, in percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Metric {
     /// Average precision of boxes on COCO val2017, over IoU 0.50 to 0.95.

@@ -12,7 +12,7 @@ use crate::extras::Extras;
 use crate::problems::{ProblemKind, Problems};
 use crate::{coco, voc, yolo};
 
-/// Images with their boxes. Pictures stay on disk.
+/// A data set in memory: images with their boxes. Pictures stay on disk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     /// The folder or file that was read.
@@ -39,7 +39,7 @@ pub struct Dataset {
     pub splits: BTreeMap<String, Vec<usize>>,
 }
 
-/// One image and what is on it. Without boxes, it is background.
+/// An image and its objects. Without boxes, it is background.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// The picture file.

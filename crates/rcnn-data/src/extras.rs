@@ -62,7 +62,7 @@ impl Extras {
         self.0.is_empty()
     }
 
-    /// Names and values in JSON.
+    /// Names of the members, and their values in JSON.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let members = self.0.iter();
         members.map(|(name, value)| (name.as_str(), value.as_str()))

@@ -53,7 +53,7 @@ impl Default for LoaderOptions {
     }
 }
 
-/// A sample as it is trained on.
+/// A sample as training sees it: decoded and augmented.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     /// The index in [`Dataset::samples`].
@@ -69,7 +69,7 @@ pub struct Example {
     pub min_size: Option<u32>,
 }
 
-/// A picture that could not be loaded.
+/// Error for a picture that could not be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {

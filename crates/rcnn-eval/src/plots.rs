@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 use rcnn_image::draw::{Align, BLACK, Canvas, GREY, PALE, fit, text_width};
 
-/// Lines over a common axis.
+/// A line plot: several lines over a common axis.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plot {
     /// Title.

@@ -10,7 +10,7 @@ use rcnn_types::{CocoResult, ImageInstances, Instances, Keypoints, Mask, Size};
 
 use crate::EvalError;
 
-/// The detections of images as JSON. `category_ids` are the numbers that the annotation file gives the classes, by label;
+/// Writes the detections of images as JSON. `category_ids` are the numbers that the annotation file gives the classes, by label;
 /// without one, the label itself is written.
 pub fn write(detections: &[ImageInstances], category_ids: &[u64]) -> String {
     let category = |label: usize| category_ids.get(label).map_or(label, |id| *id as usize);
@@ -28,7 +28,7 @@ pub fn write(detections: &[ImageInstances], category_ids: &[u64]) -> String {
     format!("[{}]\n", lines.collect::<Vec<_>>().join(",\n "))
 }
 
-/// The detections in such JSON, an entry for each image in order of appearance.
+/// Reads detections in such JSON, an entry for each image in order of appearance.
 ///
 /// Where the first has no box, boxes and areas are those of the masks, or around the keypoints, as
 /// `loadRes` has them.

@@ -62,7 +62,7 @@ impl FreezePlan {
         begun.saturating_sub(1)
     }
 
-    /// State in an epoch, from 1.
+    /// State of freezing in an epoch, counted from 1.
     pub fn at(&self, epoch: usize) -> &FreezeState {
         &self.stages[self.stage(epoch)].1
     }

@@ -30,7 +30,7 @@ struct Parameter {
     frozen: bool,
 }
 
-/// Some of a model's parameters.
+/// A selection of a model's parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection<'a> {
     /// torchvision's names, in the order of the layers.
@@ -42,7 +42,7 @@ pub struct Selection<'a> {
 }
 
 impl FreezeState {
-    /// The parameters of a model as they stand. Without autodiff nothing counts as frozen, and
+    /// Reads which parameters of a model are frozen. Without autodiff nothing counts as frozen, and
     /// weights that were never used stay uninitialised.
     pub fn from_model<B: Backend, N: Backbone<B>>(model: &FasterRcnn<B, N>) -> Self {
         let mut flags = Flags::default();

@@ -43,7 +43,7 @@ impl<B: Backend> Default for ConvEpilogue<B> {
 }
 
 impl<B: DetectionBackend> ConvEpilogue<B> {
-    /// Does to the output of a convolution, `[N, C', H', W']`, what this says.
+    /// Applies the epilogue to the output of a convolution, `[N, C', H', W']`.
     pub fn apply(self, output: Tensor<B, 4>) -> Tensor<B, 4> {
         let scaled = match self.affine {
             Some((scale, shift)) => channel_affine(output, scale, shift),

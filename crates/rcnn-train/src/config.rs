@@ -132,7 +132,7 @@ pub struct TrainConfig {
     pub learning_rate_factors: Vec<LearningRateFactor>,
     /// The detector's parameters under torchvision's names, over those that it starts from.
     pub model: serde_json::Map<String, serde_json::Value>,
-    /// Optimizer.
+    /// Optimizer and its hyperparameters.
     pub optimizer: OptimizerConfig,
     /// Schedule of the learning rate.
     pub schedule: ScheduleConfig,
@@ -145,7 +145,7 @@ pub struct TrainConfig {
 
 impl Config for TrainConfig {}
 
-/// Optimizer.
+/// Optimizer and its hyperparameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
 #[setters(prefix = "with_")]
@@ -237,7 +237,7 @@ mod none_is_infinite {
 }
 
 impl TrainConfig {
-    /// Reads a TOML text.
+    /// Reads a configuration in TOML.
     ///
     /// # Errors
     /// When it is not TOML, or has an unknown field.

@@ -31,7 +31,7 @@ use crate::trainee::Trainee;
 use crate::training::{KEPT, Training};
 use crate::{Decay, OptimizerKind, TrainConfig, TrainError};
 
-/// A training and its folder:
+/// A training run and its folder:
 ///
 /// - `run.toml`: the [`TrainConfig`], `model.json`: the detector's configuration;
 /// - `best.bpk`, `last.bpk`: the detector after the epoch of the best AP and the last one, its average where

@@ -7,7 +7,7 @@ pub fn text_columns(text: &str) -> usize {
     text.width()
 }
 
-/// A text with blanks behind it up to a width in columns. What would move the cursor or turn the line's direction is a
+/// Pads a text with blanks to a width in columns. What would move the cursor or turn the line's direction is a
 /// blank.
 pub fn pad_to_columns(text: &str, columns: usize) -> String {
     let moves =

@@ -1,6 +1,6 @@
 //! Numbers as people write them.
 
-/// The number of the fewest digits that reads as this one: 0.1, not 0.10000000149.
+/// The shortest decimal that reads as this number: 0.1, not 0.10000000149.
 pub fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| value.into())
 }

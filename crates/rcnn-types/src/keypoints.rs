@@ -1,4 +1,4 @@
-//! Keypoints of an object, and what a class says of its own.
+//! Keypoints of an object, and the skeleton of a class.
 
 use crate::Size;
 

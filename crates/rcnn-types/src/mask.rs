@@ -272,7 +272,7 @@ impl Mask {
         Self::from_segments(Size::new(bottom - top, right - left), segments)
     }
 
-    /// The mask as a part of that of a larger image.
+    /// Places the mask in a larger image.
     pub fn paste(&self, left: u32, top: u32, size: Size) -> Self {
         let (left, top) = (left as usize, top as usize);
         let moved = |(x, y1, y2): Segment| (x + left, y1 + top, y2 + top);

@@ -29,7 +29,7 @@ pub struct TileGrid {
 }
 
 impl TileGrid {
-    /// Checks both fields.
+    /// Checks side and overlap.
     ///
     /// # Errors
     /// Names the field at fault.

@@ -1,4 +1,4 @@
-//! Frames from a stream.
+//! Reads frames from a stream.
 
 use std::fmt;
 use std::io::{BufReader, Read};

@@ -1,4 +1,4 @@
-//! Frames to a stream.
+//! Writes frames to a stream.
 
 use std::io::Write;
 use std::path::Path;

@@ -207,7 +207,7 @@ impl RunnerChannel for RecorderChannel {
     }
 }
 
-/// Between the one device and itself.
+/// Transfer of tensors between recorder devices, of which there is one.
 pub struct RecorderBridge;
 
 impl MultiBackendBridge for RecorderBridge {
