@@ -135,7 +135,7 @@ struct TrainingArgs {
     /// TOML file of a training run (rcnn train --help): optimizer, schedule, augmentation, data
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     recipe: Option<PathBuf>,
-    /// Learning rate after the warm-up
+    /// Learning rate after the warm-up [default: that of --recipe, else 0.005]
     #[arg(long, value_name = "X", hide_short_help = true)]
     learning_rate: Option<f64>,
 }

@@ -123,31 +123,31 @@ pub(crate) struct TrainArgs {
     /// Convolutions of a keypoint head to add, for the keypoints of the data: conv:512x8
     #[arg(long, value_name = "LAYERS", hide_short_help = true)]
     keypoint_head: Option<String>,
-    /// Pixels to resize the shorter side to
+    /// Pixels to resize the shorter side to [default: the model's; torchvision's is 800]
     #[arg(long, value_name = "N", value_parser = positive)]
     min_size: Option<usize>,
-    /// Maximum number of pixels of the longer side after resizing
+    /// Maximum number of pixels of the longer side after resizing [default: the model's; torchvision's is 1333]
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     max_size: Option<usize>,
-    /// Passes over the training data
+    /// Passes over the training data [default: 10]
     #[arg(long, value_name = "N", value_parser = positive)]
     epochs: Option<usize>,
-    /// Images per step
+    /// Images per step [default: 4]
     #[arg(long, value_name = "N", value_parser = positive)]
     batch_size: Option<usize>,
-    /// Steps to average gradients over before the parameters are updated
+    /// Steps to average gradients over before the parameters are updated [default: 1]
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     accumulation: Option<usize>,
-    /// Optimizer
+    /// Optimizer [default: sgd]
     #[arg(long, value_enum, hide_short_help = true)]
     optimizer: Option<Optimizer>,
-    /// Learning rate after the warm-up
+    /// Learning rate after the warm-up [default: 0.005]
     #[arg(long, value_name = "X")]
     learning_rate: Option<f64>,
-    /// Steps over which the learning rate rises
+    /// Steps over which the learning rate rises [default: 100]
     #[arg(long, value_name = "N", hide_short_help = true)]
     warmup_steps: Option<usize>,
-    /// Schedule of the learning rate after the warm-up
+    /// Schedule of the learning rate after the warm-up [default: cosine]
     #[arg(long, value_enum, hide_short_help = true)]
     decay: Option<DecayName>,
     /// Validate and save an exponential moving average of the weights with this decay per step, such as 0.999
@@ -163,8 +163,8 @@ pub(crate) struct TrainArgs {
     /// End the run after this many epochs without a better AP
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     patience: Option<usize>,
-    /// Rule of what to freeze: `freeze PATTERN` or `PATTERN`, `thaw PATTERN`, each optionally with `from
-    /// epoch N`; may be repeated, the last one wins. A pattern is a part (backbone, fpn, rpn,
+    /// Parameters to freeze or thaw: `PATTERN`, `freeze PATTERN` or `thaw PATTERN`, each optionally with
+    /// `from epoch N`; may be repeated, the last one wins. A pattern is a part (backbone, fpn, rpn,
     /// box_head), a stage (layer4), a glob over parameters' names, /expression/ or first:N
     #[arg(long, value_name = "RULE")]
     freeze: Vec<Rule>,
@@ -175,7 +175,7 @@ pub(crate) struct TrainArgs {
     /// Factor on the learning rate of some parameters, such as backbone=0.1; may be repeated
     #[arg(long, value_name = "PATTERN=X", hide_short_help = true)]
     learning_rate_factor: Vec<LearningRateFactor>,
-    /// Seed of all randomness: the same seed gives the same run
+    /// Seed of all randomness: the same seed gives the same run [default: 0]
     #[arg(long, value_name = "N", hide_short_help = true)]
     seed: Option<u64>,
     /// Device to compute on; several of one backend, separated by commas, share each step
