@@ -50,12 +50,6 @@ pub(crate) struct PruneArgs {
     weights: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
-    #[command(flatten)]
-    budget: BudgetArgs,
-    #[command(flatten)]
-    limits: LimitArgs,
-    #[command(flatten)]
-    training: TrainingArgs,
     /// Size of the image to count costs and measure times for; the model resizes it first [default: that of the
     /// first training picture, or 800x1088]
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = parse_size, hide_short_help = true)]
@@ -69,20 +63,26 @@ pub(crate) struct PruneArgs {
     /// Where to compute, as `rcnn detect --device`
     #[arg(long, value_name = "D", default_value_t = default_device())]
     device: DeviceName,
+    #[command(flatten)]
+    budget: BudgetArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    training: TrainingArgs,
 }
 
-/// Share of the model that may remain, from 0 to 1.
+/// What may remain of the model, from 0 to 1: one of these.
 #[derive(Args)]
 #[command(next_help_heading = "Budget")]
 struct BudgetArgs {
-    /// Multiply-accumulates of a detection
+    /// Largest share of the multiply-accumulates of a detection that may remain, such as 0.5
     #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with_all = ["params", "time"],
         required_unless_present_any = ["params", "time", "resume"])]
     macs: Option<f64>,
-    /// Parameters
+    /// Largest share of the parameters that may remain
     #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "time")]
     params: Option<f64>,
-    /// Time of a detection, measured on this machine
+    /// Largest share of the time of a detection that may remain, measured on this machine
     #[arg(long, value_name = "SHARE", value_parser = share)]
     time: Option<f64>,
 }

@@ -27,6 +27,7 @@ use crate::source::PrefixArgs;
 /// Keeps every parameter that still fits; the others start at random and must be trained. Operations
 /// are applied in the order of this help. The result is a model like any other.
 #[derive(Args)]
+#[command(override_usage = "rcnn surgery [OPTIONS] --output <FILE> <OPERATION>... <INPUT>")]
 #[command(after_help = "Examples:
   rcnn surgery model.bpk -o small.bpk --drop-stage layer4 --box-head fc:512
   rcnn surgery model.bpk -o mine.bpk --class-names cat,dog
@@ -43,8 +44,6 @@ pub(crate) struct SurgeryArgs {
     output: PathBuf,
     #[command(flatten)]
     overwrite: OverwriteArgs,
-    #[command(flatten)]
-    operations: OperationArgs,
     /// Precision of a burnpack
     #[arg(long, value_enum, default_value_t = Dtype::F32, hide_short_help = true)]
     dtype: Dtype,
@@ -59,6 +58,9 @@ pub(crate) struct SurgeryArgs {
     /// Seed for the initial values of new parameters
     #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     seed: u64,
+    // Last, as the heading would go on over what follows.
+    #[command(flatten)]
+    operations: OperationArgs,
 }
 
 /// What to do, in this order.
