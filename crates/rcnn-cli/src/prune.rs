@@ -155,8 +155,8 @@ pub(crate) fn run(args: PruneArgs) -> Result<Outcome> {
     let out = &args.out;
     let (plan, _lock) = match args.resume {
         true => {
-            let lock = FolderLock::acquire(out)?;
-            (Plan::read(out)?, lock)
+            let plan = Plan::read(out)?;
+            (plan, FolderLock::acquire(out)?)
         }
         false => create(&args)?,
     };

@@ -24,7 +24,7 @@ pub(crate) struct PrefixArgs {
         value_name = "NAMES",
         hide_short_help = true
     )]
-    prefix: Option<String>,
+    pub(crate) prefix: Option<String>,
 }
 
 impl PrefixArgs {
@@ -178,12 +178,15 @@ pub(crate) fn resolve(source: &Path) -> Result<PathBuf> {
     // `ResNet50_Weights.IMAGENET1K_V2`, but not `model.pth`.
     let ending = source.extension().unwrap_or_default().to_string_lossy();
     let name_like = !name.contains(['/', '\\']) && !ending.contains(char::is_lowercase);
-    let published = match published::find(&name) {
-        Ok(published) => published,
-        Err(unknown) if name_like => bail!("{unknown}; and there is no such file"),
+    match published::find(&name) {
+        Ok(published) => fetch(published),
+        Err(_) if name_like => {
+            bail!(
+                "{name}: no such file, nor published weights of this name (`rcnn weights` lists them)"
+            )
+        }
         Err(_) => bail!("{name}: no such file"),
-    };
-    fetch(published)
+    }
 }
 
 #[cfg(feature = "download")]

@@ -72,14 +72,9 @@ pub(crate) fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
     let prefix = prefix();
     let mut builder = Builder::new();
     builder.prefix(&prefix).suffix(SUFFIX);
-    #[cfg(unix)]
-    {
-        // Temporary files are private. This leaves it to the umask, as it is left for other files.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
     loop {
-        let file = builder.tempfile_in(folder)?;
+        // Not `tempfile_in`: its files are private, and its errors have the temporary name.
+        let file = builder.make_in(folder, |path| File::create_new(path))?;
         if is_ours(file.as_file(), file.path()) {
             return Ok(file);
         }

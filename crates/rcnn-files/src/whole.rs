@@ -107,6 +107,9 @@ mod tests {
         let nowhere = folder.path().join("no/such/folder");
         let error = write_whole(&nowhere, |_| Ok(())).unwrap_err();
         assert_eq!(error.path, nowhere);
+        // It had the temporary file's name.
+        let system = fs::File::create(&nowhere).unwrap_err();
+        assert_eq!(error.source.to_string(), system.to_string());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::networks;
 use crate::augment_args::AugmentArgs;
 use crate::backend::{DeviceName, default_device};
-use crate::source::{positive, resolve};
+use crate::source::{PrefixArgs, positive, resolve};
 
 macro_rules! examples {
     () => {
@@ -87,14 +87,8 @@ pub(crate) struct TrainArgs {
     pub(super) accept_changed_data: bool,
     #[command(flatten)]
     splits: SplitArgs,
-    /// Prefix of the weights' names in a file that holds several models: model_ema
-    #[arg(
-        long,
-        visible_alias = "key",
-        value_name = "NAMES",
-        hide_short_help = true
-    )]
-    prefix: Option<String>,
+    #[command(flatten)]
+    prefix: PrefixArgs,
     /// Detector to start from: a file, or the name of published weights
     #[arg(long, short, value_name = "FILE|NAME")]
     weights: Option<PathBuf>,
@@ -307,8 +301,8 @@ impl TrainArgs {
         if let Some(labels) = &self.labels {
             config.labels = Some(std::path::absolute(labels)?);
         }
-        if self.prefix.is_some() {
-            config.weights_prefix.clone_from(&self.prefix);
+        if self.prefix.prefix.is_some() {
+            config.weights_prefix.clone_from(&self.prefix.prefix);
         }
         let distillation = &mut config.distillation;
         set(&mut distillation.features, &self.distill_features);

@@ -237,7 +237,7 @@ fn bad_weights_are_told_apart() {
     assert_fails(
         &with("RESNET9000"),
         1,
-        "is not the name of published weights; known are",
+        "no such file, nor published weights of this name",
     );
     assert_fails(&with("."), 1, "a folder without a model of TensorFlow");
     assert_fails(

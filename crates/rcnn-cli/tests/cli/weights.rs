@@ -67,7 +67,7 @@ fn an_unknown_name_of_weights_is_told_from_a_missing_file() {
     assert_fails(
         &detect(name),
         1,
-        "is not the name of published weights; known are",
+        "no such file, nor published weights of this name",
     );
     assert_fails(&detect("model.pth"), 1, "model.pth: no such file");
 }
