@@ -25,6 +25,7 @@ pub mod fit_image;
 pub mod gate;
 mod gemm;
 pub mod linear;
+pub mod pad;
 pub mod pool;
 mod product;
 mod region;

@@ -1,5 +1,6 @@
 //! Linear layers by the kernel of convolution. Their weights are many and used once, so a piece of them
-//! at a time is arranged, and meets the rows while it is in cache.
+//! at a time is arranged, and meets the rows while it is in cache. For few rows that is a good part of the work:
+//! [`Weights`] are arranged beforehand.
 
 use std::ops::Range;
 
@@ -11,6 +12,7 @@ use crate::block::{BLOCK, ChannelBlock, Streaming};
 use crate::epilogue::{BlockEpilogue, Epilogue};
 use crate::product::{Output, Panels, Product, ROWS, Rows};
 use crate::region::{Axis, Region};
+use crate::simd::Arch;
 
 /// Inputs of a piece.
 const INPUTS: usize = 512;
@@ -34,7 +36,81 @@ pub struct Linear<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
+/// Weights as [few](Weights::pays) rows meet them: in groups of outputs, in each group piece after piece, and of each piece
+/// in panels.
+pub struct Weights {
+    values: Scratch,
+    arch: Arch,
+    ins: usize,
+    /// Blocks of outputs.
+    blocks: usize,
+}
+
+impl Weights {
+    /// Whether so many rows are faster with weights that have been arranged beforehand.
+    pub fn pays(rows: usize) -> bool {
+        rows <= FEW_ROWS
+    }
+
+    /// Arranges the weights of a layer.
+    pub fn new(layer: &Linear<'_>) -> Self {
+        let Linear { ins, outs, .. } = *layer;
+        layer.check();
+        let blocks = outs / BLOCK;
+        let mut values = Scratch::new(ins * blocks);
+        let groups = values.par_chunks_mut((ins * OUTPUT_BLOCKS).max(1));
+        groups.enumerate().for_each(|(i, group)| {
+            let panels = Panels::new(group.len() / ins);
+            for inputs in pieces(ins) {
+                let to = &mut group[inputs.start * panels.blocks..];
+                gather(layer, i * OUTPUT_BLOCKS, inputs, panels, to);
+            }
+        });
+        Self {
+            values,
+            arch: Arch::current(),
+            ins,
+            blocks,
+        }
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.values)
+    }
+
+    /// The weights of a piece's inputs for some blocks of outputs, which are of one group.
+    fn piece(&self, inputs: &Range<usize>, blocks: Range<usize>) -> Piece<'_> {
+        let group = blocks.start / OUTPUT_BLOCKS * OUTPUT_BLOCKS;
+        let panels = Panels {
+            arch: self.arch,
+            blocks: OUTPUT_BLOCKS.min(self.blocks - group),
+        };
+        let most = panels.most();
+        Piece {
+            weights: &self.values[group * self.ins + inputs.start * panels.blocks..],
+            panels,
+            range: (blocks.start - group) / most..(blocks.end - group).div_ceil(most),
+            in_turn: true,
+        }
+    }
+}
+
+/// The weights of some inputs: some panels of a group.
+struct Piece<'a> {
+    weights: &'a [ChannelBlock],
+    panels: Panels,
+    range: Range<usize>,
+    /// See [`Product::in_turn`].
+    in_turn: bool,
+}
+
 impl Linear<'_> {
+    fn check(&self) {
+        let Self { ins, outs, weights, .. } = self;
+        assert!(outs.is_multiple_of(BLOCK) && *ins > 0 && weights.len() == ins * outs);
+    }
+
     fn epilogue(&self) -> Epilogue<'_> {
         Epilogue {
             shift: self.bias,
@@ -43,15 +119,16 @@ impl Linear<'_> {
     }
 }
 
-/// The outputs of `rows` rows of inputs.
-pub fn forward(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
+/// The outputs of `rows` rows of inputs, with the layer's weights arranged or as they lie: the bits are the same.
+pub fn forward(layer: &Linear<'_>, arranged: Option<&Weights>, rows: usize, x: &[f32]) -> Floats {
     let Linear { ins, outs, .. } = *layer;
-    assert!(outs.is_multiple_of(BLOCK) && ins > 0 && x.len() == rows * ins);
+    layer.check();
+    assert_eq!(x.len(), rows * ins);
     if rows * outs == 0 {
         return Floats::new(0);
     }
-    match rows <= FEW_ROWS {
-        true => by_outputs(layer, rows, x),
+    match Weights::pays(rows) {
+        true => by_outputs(layer, arranged, rows, x),
         false => by_rows(layer, rows, x),
     }
 }
@@ -61,18 +138,24 @@ fn piece(ins: usize) -> usize {
     ins.div_ceil(ins.div_ceil(INPUTS))
 }
 
+/// The inputs of each piece.
+fn pieces(ins: usize) -> impl Iterator<Item = Range<usize>> {
+    let piece = piece(ins);
+    let firsts = (0..ins).step_by(piece);
+    firsts.map(move |first| first..ins.min(first + piece))
+}
+
 /// Each thread has some of the rows, and meets all weights of a piece of the inputs, which are arranged once.
 fn by_rows(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
     let Linear { ins, outs, .. } = *layer;
     let panels = Panels::new(outs / BLOCK);
     let bias = layer.epilogue();
     let bias = bias.by_block(panels.blocks);
-    let piece = piece(ins);
-    let mut weights = Scratch::new(piece * panels.blocks);
+    let mut weights = Scratch::new(piece(ins) * panels.blocks);
     let mut output = Floats::new(rows * outs);
     let each = rows.div_ceil(TASKS).next_multiple_of(ROWS);
-    for first in (0..ins).step_by(piece) {
-        let part = piece.min(ins - first);
+    for inputs in pieces(ins) {
+        let (first, part) = (inputs.start, inputs.len());
         arrange(layer, first, part, panels, &mut weights);
         let chunks = output.blocks_mut().par_chunks_mut(each * panels.blocks);
         chunks.enumerate().with_max_len(1).for_each(|(i, out)| {
@@ -102,9 +185,9 @@ fn by_rows(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
     output
 }
 
-/// Each thread has some of the outputs for all rows, so that every weight is read and arranged once, by one thread,
-/// and stays in its cache for the rows. Threads do not wait for each other.
-fn by_outputs(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
+/// Each thread has some of the outputs for all rows, so that every weight is read and, unless it has been, arranged once, by
+/// one thread, and stays in its cache for the rows. Threads do not wait for each other.
+fn by_outputs(layer: &Linear<'_>, arranged: Option<&Weights>, rows: usize, x: &[f32]) -> Floats {
     let Linear { ins, outs, .. } = *layer;
     let all = outs / BLOCK;
     // Two tasks for each thread at least, where they are not too small for it.
@@ -114,34 +197,50 @@ fn by_outputs(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
     };
     let bias = layer.epilogue();
     let bias = &bias.by_block(all);
-    let piece = piece(ins);
+    let scratch = match arranged {
+        Some(_) => 0,
+        None => piece(ins) * each,
+    };
     let mut output = Floats::new(rows * outs);
     let whole = Region::whole(output.blocks_mut(), [1, rows, all]);
     let tasks: Vec<_> = whole.chunks(Axis::Column, each).enumerate().collect();
     let tasks = tasks.into_par_iter().with_max_len(1);
     tasks.for_each_init(
-        || Scratch::new(piece * each),
-        |weights, (i, mut out)| {
-            let (first_block, panels) = (i * each, Panels::new(out.size(Axis::Column)));
-            for first in (0..ins).step_by(piece) {
-                let part = piece.min(ins - first);
-                gather(layer, first_block, first..first + part, panels, weights);
+        || Scratch::new(scratch),
+        |scratch, (i, mut out)| {
+            let (first_block, blocks) = (i * each, out.size(Axis::Column));
+            for inputs in pieces(ins) {
+                let Range { start, end } = inputs;
+                let part = end - start;
+                let piece = match arranged {
+                    Some(weights) => weights.piece(&inputs, first_block..first_block + blocks),
+                    None => {
+                        let panels = Panels::new(blocks);
+                        gather(layer, first_block, inputs, panels, scratch);
+                        Piece {
+                            weights: scratch,
+                            panels,
+                            range: 0..panels.count(),
+                            in_turn: false,
+                        }
+                    }
+                };
                 let product = Product {
-                    rows: Rows::even(&x[first..], ins, part, rows),
-                    weights,
-                    panels,
-                    range: 0..panels.count(),
-                    panel: part * panels.width(),
-                    in_turn: false,
+                    rows: Rows::even(&x[start..], ins, part, rows),
+                    weights: piece.weights,
+                    panels: piece.panels,
+                    panel: part * piece.panels.width(),
+                    range: piece.range,
+                    in_turn: piece.in_turn,
                 };
                 product.multiply(Output {
-                    region: out.part(Axis::Column, 0..panels.blocks),
+                    region: out.part(Axis::Column, 0..blocks),
                     first_pixel: 0,
                     first_block,
                     blocks: all,
-                    adds: first > 0,
+                    adds: start > 0,
                     streams: false,
-                    epilogue: match first + part == ins {
+                    epilogue: match end == ins {
                         true => bias,
                         false => BlockEpilogue::none(),
                     },
@@ -202,4 +301,38 @@ fn arrange(layer: &Linear<'_>, first: usize, part: usize, panels: Panels, to: &m
                 }
             }
         });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::for_each_set;
+    use crate::testing::random;
+
+    /// Groups, pieces and panels that are whole and that are not, shared by few threads and by many.
+    #[test]
+    fn arranged_weights_give_the_same_bits() {
+        for (rows, ins, blocks) in [(7, 40, 1), (13, 1100, 19), (6, 513, 8)] {
+            let outs = blocks * BLOCK;
+            let [weights, bias, x] =
+                [(ins * outs, 1), (outs, 2), (rows * ins, 3)].map(|(len, seed)| random(len, seed));
+            let layer = Linear {
+                ins,
+                outs,
+                weights: &weights,
+                bias: Some(&bias),
+            };
+            for_each_set(|set| {
+                let arranged = Weights::new(&layer);
+                assert_eq!(arranged.bytes(), size_of_val(&weights[..]));
+                let expected = forward(&layer, None, rows, &x);
+                for threads in [1, 16] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                    let pool = pool.build().expect("threads");
+                    let found = pool.install(|| forward(&layer, Some(&arranged), rows, &x));
+                    assert_eq!(found[..], expected[..], "{set}, {threads} threads");
+                }
+            });
+        }
+    }
 }

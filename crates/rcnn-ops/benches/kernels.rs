@@ -15,7 +15,7 @@ use burn::tensor::{Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rcnn_ops::backend_types::Flex;
 use rcnn_ops::{
-    Conv2d, RoiAlignOptions, grouped_nms, linear, max_pool2d, reference, roi_align, top_k,
+    Conv2d, Linear, RoiAlignOptions, grouped_nms, max_pool2d, reference, roi_align, top_k,
 };
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<Flex, D> {
@@ -75,14 +75,15 @@ fn convolution(criterion: &mut Criterion) {
 fn fully_connected(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear");
     group.sample_size(10);
-    let module = LinearConfig::new(256 * 7 * 7, 1024).init(&Default::default());
+    let burn = LinearConfig::new(256 * 7 * 7, 1024).init(&Default::default());
+    let module = Linear::from(burn.clone());
     for count in [100, 1000] {
         let x = random([count, 256 * 7 * 7]);
         group.bench_function(BenchmarkId::new("rcnn", count), |b| {
-            b.iter(|| black_box(linear(&module, x.clone())));
+            b.iter(|| black_box(module.forward(x.clone())));
         });
         group.bench_function(BenchmarkId::new("burn", count), |b| {
-            b.iter(|| black_box(module.forward(x.clone())));
+            b.iter(|| black_box(burn.forward(x.clone())));
         });
     }
 }

@@ -71,7 +71,9 @@ pub trait DetectionBackend: Backend {
         conv_transpose2d::forward::<Self>(x, weight, bias, options, activation)
     }
 
-    /// Rows times a matrix, plus a bias; see [`linear`](crate::linear).
+    /// Rows times a matrix, plus a bias; the forward pass of [`Linear`](crate::Linear).
+    ///
+    /// `plan` is the layer's place for what is prepared of its weight.
     ///
     /// # Shapes
     /// - x: `[K, in features]`, weight: `[in features, out features]`, bias: `[out features]`
@@ -80,6 +82,7 @@ pub trait DetectionBackend: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Option<FloatTensor<Self>>,
+        _plan: Option<&LayerPlan>,
     ) -> FloatTensor<Self> {
         Self::linear(x, weight, bias)
     }

@@ -1,26 +1,15 @@
 //! The convolution layer of this project's networks.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
-
-use burn::module::{
-    AutodiffModule, Content, Devices, DisplaySettings, HasAutodiffModule, Module, ModuleDisplay,
-    ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
-};
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv as nn;
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::ConvOptions;
 
 use crate::channels::{primitive, tensor};
-use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan};
+use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, Planned};
 
-/// Burn's [`Conv2d`](nn::Conv2d) that runs by [`DetectionBackend::convolution`], and owns what the
-/// backend prepares of its weight. [`PaddingConfig2d::Same`] is TensorFlow's here, for every stride.
-///
-/// Parameters, their names and records are those of Burn's layer, which this dereferences to and is made
-/// from:
+/// Burn's [`Conv2d`](nn::Conv2d) that runs by [`DetectionBackend::convolution`].
+/// [`PaddingConfig2d::Same`] is TensorFlow's here, for every stride.
 ///
 /// ```
 /// # mod rcnn_burn { pub use burn; pub use rcnn_ops as ops; }
@@ -30,13 +19,9 @@ use crate::{ConvEpilogue, ConvPrecision, DetectionBackend, LayerPlan};
 /// Conv2d::from(Conv2dConfig::new([3, 64], [7, 7]).init(device))
 /// # }
 /// ```
-#[derive(Debug, Clone)]
-pub struct Conv2d<B: Backend> {
-    layer: nn::Conv2d<B>,
-    plan: LayerPlan,
-}
+pub type Conv2d<B> = Planned<nn::Conv2d<B>>;
 
-impl<B: DetectionBackend> Conv2d<B> {
+impl<B: DetectionBackend> Planned<nn::Conv2d<B>> {
     /// Applies the layer.
     ///
     /// # Shapes
@@ -88,119 +73,13 @@ pub(crate) fn symmetric(padding: &PaddingConfig2d) -> Option<[usize; 2]> {
     }
 }
 
-impl<B: Backend> From<nn::Conv2d<B>> for Conv2d<B> {
-    fn from(layer: nn::Conv2d<B>) -> Self {
-        let plan = LayerPlan::default();
-        Self { layer, plan }
-    }
-}
-
-impl<B: Backend> Deref for Conv2d<B> {
-    type Target = nn::Conv2d<B>;
-
-    fn deref(&self) -> &nn::Conv2d<B> {
-        &self.layer
-    }
-}
-
-impl<B: Backend> DerefMut for Conv2d<B> {
-    fn deref_mut(&mut self) -> &mut nn::Conv2d<B> {
-        &mut self.layer
-    }
-}
-
-impl<B: Backend> Conv2d<B> {
-    /// With another layer in the place of this one. Its weight may be the same, and then the plan serves on.
-    fn map_layer(self, map: impl FnOnce(nn::Conv2d<B>) -> nn::Conv2d<B>) -> Self {
-        let Self { layer, plan } = self;
-        let layer = map(layer);
-        Self { layer, plan }
-    }
-}
-
-impl<B: Backend> Module<B> for Conv2d<B> {
-    type Record = <nn::Conv2d<B> as Module<B>>::Record;
-
-    fn collect_devices(&self, devices: Devices<B>) -> Devices<B> {
-        self.layer.collect_devices(devices)
-    }
-
-    fn fork(self, device: &B::Device) -> Self {
-        self.map_layer(|layer| layer.fork(device))
-    }
-
-    fn to_device(self, device: &B::Device) -> Self {
-        self.map_layer(|layer| layer.to_device(device))
-    }
-
-    fn visit<Visitor: ModuleVisitor<B>>(&self, visitor: &mut Visitor) {
-        self.layer.visit(visitor);
-    }
-
-    fn map<Mapper: ModuleMapper<B>>(self, mapper: &mut Mapper) -> Self {
-        self.map_layer(|layer| layer.map(mapper))
-    }
-
-    fn load_record(self, record: Self::Record) -> Self {
-        self.map_layer(|layer| layer.load_record(record))
-    }
-
-    fn into_record(self) -> Self::Record {
-        self.layer.into_record()
-    }
-}
-
-impl<B: AutodiffBackend> AutodiffModule<B> for Conv2d<B> {
-    type InnerModule = Conv2d<B::InnerBackend>;
-
-    fn valid(&self) -> Self::InnerModule {
-        Conv2d {
-            layer: self.layer.valid(),
-            plan: self.plan.clone(),
-        }
-    }
-
-    fn from_inner(Conv2d { layer, plan }: Self::InnerModule) -> Self {
-        let layer = nn::Conv2d::from_inner(layer);
-        Self { layer, plan }
-    }
-}
-
-impl<B: AutodiffBackend> HasAutodiffModule<B> for Conv2d<B::InnerBackend> {
-    type TrainModule = Conv2d<B>;
-}
-
-impl<B: Backend> ModuleDisplayDefault for Conv2d<B> {
-    fn content(&self, content: Content) -> Option<Content> {
-        ModuleDisplayDefault::content(&self.layer, content)
-    }
-
-    fn num_params(&self) -> usize {
-        Module::num_params(&self.layer)
-    }
-}
-
-impl<B: Backend> ModuleDisplay for Conv2d<B> {
-    fn custom_settings(&self) -> Option<DisplaySettings> {
-        self.layer.custom_settings()
-    }
-
-    fn custom_content(&self, content: Content) -> Option<Content> {
-        self.layer.custom_content(content)
-    }
-}
-
-impl<B: Backend> fmt::Display for Conv2d<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.layer.fmt(f)
-    }
-}
-
 #[cfg(all(test, feature = "flex"))]
 mod tests {
+    use burn::module::Module;
     use burn::nn::conv::Conv2dConfig;
     use burn::tensor::{DType, Distribution, TensorData};
     use burn_flex::Flex;
+    use rcnn_cpu::conv2d::Weights;
 
     use super::*;
     use crate::backends::flex::plan::{KEPT_AFTER, kept_weights};
@@ -237,7 +116,7 @@ mod tests {
             let layer = layer(kernel);
             apply_often(&layer, &image());
             let clone = layer.clone();
-            let prepared = kept_weights(&layer.plan);
+            let prepared = kept_weights::<Weights>(&layer.plan);
             assert_eq!(prepared.len(), 1);
             drop(layer);
             assert!(prepared[0].upgrade().is_some());
@@ -252,7 +131,7 @@ mod tests {
         for kernel in [1, 3] {
             let layer = layer(kernel);
             apply_often(&layer, &x);
-            let old = kept_weights(&layer.plan);
+            let old = kept_weights::<Weights>(&layer.plan);
 
             let other = self::layer(kernel);
             let expected = outputs(&other, &x);
@@ -285,6 +164,6 @@ mod tests {
         for side in [4, 16] {
             apply_often(&layer, &image(side));
         }
-        assert_eq!(kept_weights(&layer.plan).len(), 2);
+        assert_eq!(kept_weights::<Weights>(&layer.plan).len(), 2);
     }
 }

@@ -8,8 +8,8 @@ pub use rcnn_cpu::{InstructionSet, InstructionSetError, instruction_set, set_ins
 pub mod memory {
     pub use rcnn_cpu::memory::{DEFAULT_LIMIT, clear, idle_bytes, set_limit};
 
-    /// Bytes of the weights that the layers of all models keep in the form that convolutions multiply
-    /// with. They are freed with their layers.
+    /// Bytes of the weights that the layers of all models keep in the form that they are multiplied with.
+    /// They are freed with their layers.
     pub fn plan_bytes() -> usize {
         crate::backends::flex::plan::kept_bytes()
     }

@@ -54,7 +54,7 @@ pub use devices::{DeviceError, DeviceInfo, devices, probe};
 pub use forward::{Forward, ForwardHook, LayerOutput, Phase, Scope};
 pub use gate::{channel_gate, global_average_pool};
 pub use image::{ImageFit, PixelPositions, fit_image};
-pub use linear::linear;
+pub use linear::Linear;
 pub use loss_functions::{
     binary_cross_entropy_with_logits, cross_entropy, focal_loss, smooth_l1_sum,
 };
@@ -63,7 +63,7 @@ pub use matcher::{Match, Matcher};
 pub use max_pool::max_pool2d;
 pub use module_path::{ModulePath, module_of};
 pub use nms::{SoftNms, batched_nms, grouped_nms, nms, soft_nms};
-pub use plan::LayerPlan;
+pub use plan::{LayerPlan, Planned};
 pub use roi_align::{RoiAlignOptions, RoiLevel, multi_scale_roi_align, roi_align};
 pub use roi_pool::{RoiPoolOptions, multi_scale_roi_pool, roi_pool};
 pub use same::{average_pool3x3, max_pool_same};

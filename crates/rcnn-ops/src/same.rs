@@ -14,22 +14,32 @@ pub(crate) fn margins(size: usize, kernel: usize, stride: usize) -> [usize; 2] {
     [total / 2, total - total / 2]
 }
 
+/// Zeros that a convolution of a map of a height and width adds at both ends, and those that it is to be given, along both
+/// axes.
+pub(crate) fn padding(
+    size: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+) -> ([usize; 2], [[usize; 2]; 2]) {
+    let mut even = [0, 0];
+    let mut uneven = [[0, 0], [0, 0]];
+    for (axis, size) in size.into_iter().enumerate() {
+        match margins(size, kernel[axis], stride[axis]) {
+            [before, after] if before == after => even[axis] = before,
+            margins => uneven[axis] = margins,
+        }
+    }
+    (even, uneven)
+}
+
 /// [`DetectionBackend::pad_same`], composed of Burn's operations.
 pub(crate) fn pad<B: DetectionBackend>(
     x: FloatTensor<B>,
     kernel: [usize; 2],
     stride: [usize; 2],
 ) -> (FloatTensor<B>, [usize; 2]) {
-    let [height, width] = [2, 3].map(|axis| x.shape()[axis]);
-    let mut even = [0, 0];
-    let mut uneven = [[0, 0], [0, 0]];
-    for (axis, size) in [height, width].into_iter().enumerate() {
-        match margins(size, kernel[axis], stride[axis]) {
-            [before, after] if before == after => even[axis] = before,
-            margins => uneven[axis] = margins,
-        }
-    }
-    let [[top, bottom], [left, right]] = uneven;
+    let size = [2, 3].map(|axis| x.shape()[axis]);
+    let (even, [[top, bottom], [left, right]]) = padding(size, kernel, stride);
     let padded = match [top, bottom, left, right] {
         [0, 0, 0, 0] => x,
         _ => primitive(tensor::<B, 4>(x).pad((left, right, top, bottom), 0.0)),
@@ -98,6 +108,24 @@ mod tests {
             (1, 3, 2, [1, 1]),
         ] {
             assert_eq!(margins(size, kernel, stride), expected);
+        }
+    }
+
+    #[test]
+    fn padded_maps_are_the_reference_in_either_layout() {
+        for shape in [[1, 3, 6, 10], [2, 40, 6, 7], [3, 17, 5, 8], [1, 16, 7, 7]] {
+            let planes = primitive(random(shape));
+            let last = Flex::max_pool(planes.clone(), [1, 1], [1, 1], [0, 0], false);
+            for x in [planes, last] {
+                for (kernel, stride) in [(7, 2), (3, 2), (2, 1)] {
+                    let (found, even) = Flex::pad_same(x.clone(), [kernel; 2], [stride; 2]);
+                    let (expected, by) = pad::<Flex>(x.clone(), [kernel; 2], [stride; 2]);
+                    assert_eq!(even, by);
+                    let [found, expected] =
+                        [found, expected].map(|x| tensor::<Flex, 4>(x).into_data());
+                    found.assert_eq(&expected, true);
+                }
+            }
         }
     }
 

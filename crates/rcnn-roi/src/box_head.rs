@@ -5,12 +5,12 @@ mod text;
 pub use text::BoxHeadTextError;
 
 use burn::module::Module;
-use burn::nn::{DropoutConfig, Linear, LinearConfig};
+use burn::nn::{DropoutConfig, LinearConfig};
 use burn::tensor::{Tensor, activation::relu, backend::Backend};
 use rcnn_backbone::{
     ConvNorm, ConvNormConfig, MAX_CHANNELS, NormKind, StageHead, StageHeadConfig, conv_norm_relu,
 };
-use rcnn_ops::{DetectionBackend, Forward, Phase, linear};
+use rcnn_ops::{DetectionBackend, Forward, Linear, Phase};
 use rcnn_types::validate::{InvalidField, require_within};
 use serde::{Deserialize, Serialize};
 
@@ -174,8 +174,8 @@ impl BoxHeadConfig {
     pub(crate) fn init<B: Backend>(&self, input: [usize; 3], device: &B::Device) -> BoxHead<B> {
         let two = |fc6: usize, fc7: usize| {
             BoxHead::TwoMlp(TwoMlpHead {
-                fc6: LinearConfig::new(input.iter().product(), fc6).init(device),
-                fc7: LinearConfig::new(fc6, fc7).init(device),
+                fc6: LinearConfig::new(input.iter().product(), fc6).init(device).into(),
+                fc7: LinearConfig::new(fc6, fc7).init(device).into(),
             })
         };
         match self {
@@ -201,9 +201,8 @@ impl BoxHeadConfig {
                 layers.push(BoxHeadLayer::Flatten(0));
                 let mut features = channels * height * width;
                 for &out in fc_layers {
-                    layers.push(BoxHeadLayer::Linear(
-                        LinearConfig::new(features, out).init(device),
-                    ));
+                    let layer = LinearConfig::new(features, out).init(device);
+                    layers.push(BoxHeadLayer::Linear(layer.into()));
                     layers.push(BoxHeadLayer::Relu(0));
                     features = out;
                 }
@@ -271,7 +270,7 @@ impl<B: DetectionBackend> TwoMlpHead<B> {
     fn forward(&self, pooled: Tensor<B, 4>, dropout: f64, cx: &mut Forward<'_, B>) -> Tensor<B, 2> {
         let mut x = pooled.flatten(1, 3);
         for (name, layer) in [("fc6", &self.fc6), ("fc7", &self.fc7)] {
-            x = relu_dropout(linear(layer, x), dropout, cx.phase);
+            x = relu_dropout(layer.forward(x), dropout, cx.phase);
             cx.layer(name, &x);
         }
         x
@@ -311,7 +310,7 @@ fn conv_fc<B: DetectionBackend>(
     let mut x = convolved.flatten(1, 3);
     for (i, layer) in layers.iter().enumerate() {
         match layer {
-            BoxHeadLayer::Linear(layer) => x = linear(layer, x),
+            BoxHeadLayer::Linear(layer) => x = layer.forward(x),
             BoxHeadLayer::Relu(_) => {
                 x = relu_dropout(x, dropout, cx.phase);
                 // Seen as the linear layer before it.

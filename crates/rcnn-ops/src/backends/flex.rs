@@ -115,8 +115,9 @@ impl DetectionBackend for Flex {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Option<FloatTensor<Self>>,
+        plan: Option<&LayerPlan>,
     ) -> FloatTensor<Self> {
-        linear::forward(x, weight, bias)
+        linear::forward(x, weight, bias, plan)
     }
 
     fn max_pool(
@@ -144,6 +145,18 @@ impl DetectionBackend for Flex {
                 channels_last::tensor(output, [n, c, out_h, out_w])
             }
             _ => Self::max_pool2d(x, kernel, stride, padding, [1, 1], ceil_mode),
+        }
+    }
+
+    fn pad_same(
+        x: FloatTensor<Self>,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+    ) -> (FloatTensor<Self>, [usize; 2]) {
+        let [_, _, h, w] = dims(&x);
+        match same::padding([h, w], kernel, stride) {
+            (even, margins) if x.dtype() == DType::F32 => (channels_last::pad(x, margins), even),
+            _ => same::pad::<Self>(x, kernel, stride),
         }
     }
 

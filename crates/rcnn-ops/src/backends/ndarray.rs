@@ -52,6 +52,7 @@ impl DetectionBackend for NdArray {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Option<FloatTensor<Self>>,
+        _: Option<&LayerPlan>,
     ) -> FloatTensor<Self> {
         Self::linear(x, weight, bias)
     }

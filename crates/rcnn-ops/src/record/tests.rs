@@ -2,11 +2,11 @@ use std::convert::Infallible;
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::LinearConfig;
 use burn::tensor::{Int, backend::Backend, module::attention};
 
 use super::*;
-use crate::{Activation, Conv2d, ConvEpilogue, Forward, Phase, conv_transpose2d, linear};
+use crate::{Activation, Conv2d, ConvEpilogue, Forward, Linear, Phase, conv_transpose2d};
 
 #[derive(Module, Debug)]
 struct Net<B: Backend> {
@@ -29,7 +29,7 @@ fn net() -> Net<Recorder> {
     };
     Net {
         convs: vec![conv([4, 8], 1), conv([8, 16], 4)],
-        kind: Kind::Full(LinearConfig::new(16, 5).with_bias(false).init(&device)),
+        kind: Kind::Full(LinearConfig::new(16, 5).with_bias(false).init(&device).into()),
         up: ConvTranspose2dConfig::new([16, 6], [2, 2])
             .with_stride([2, 2])
             .init(&device),
@@ -59,7 +59,7 @@ fn counts_are_torchs_and_belong_to_the_modules_of_the_weights() {
         let up = conv_transpose2d(&net.up, x.clone(), Activation::Relu);
         let Kind::Full(full) = &net.kind;
         let [n, c, h, w] = x.dims();
-        let rows = linear(full, x.permute([0, 2, 3, 1]).reshape([n * h * w, c]));
+        let rows = full.forward(x.permute([0, 2, 3, 1]).reshape([n * h * w, c]));
         Forward::with_hook(Phase::Inference, recording).layer("second", &rows);
         let query = recording.input("query", [1, 2, 7, 3]);
         let mixed = attention(

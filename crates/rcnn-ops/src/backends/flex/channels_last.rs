@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Shape};
 use burn_flex::{FlexTensor, Layout};
-use rcnn_cpu::{BLOCK, ChannelBlock, Floats, channels_last};
+use rcnn_cpu::{BLOCK, ChannelBlock, Floats, channels_last, pad};
 
 use super::{arena, dims};
 
@@ -57,6 +57,30 @@ pub(super) fn concat(maps: &[FlexTensor]) -> Option<FlexTensor> {
     let mut values = Floats::new(channels_last::len(shape));
     channels_last::concat(&parts, pixels, values.blocks_mut());
     Some(tensor(values, shape))
+}
+
+/// A tensor of f32 with zeros around it, in its layout: above and below, on the left and on the right.
+pub(super) fn pad(tensor: FlexTensor, margins: [[usize; 2]; 2]) -> FlexTensor {
+    if margins == [[0; 2]; 2] {
+        return tensor;
+    }
+    let [n, c, h, w] = dims(&tensor);
+    let [[above, below], [left, right]] = margins;
+    let padded = [n, c, above + h + below, left + w + right];
+    match blocks(&tensor) {
+        Some(blocks) => {
+            let mut values = Floats::new(channels_last::len(padded));
+            let pixel = c.div_ceil(BLOCK);
+            pad::forward(blocks, [h, w], pixel, margins, values.blocks_mut());
+            self::tensor(values, padded)
+        }
+        None => {
+            let planes = tensor.to_contiguous();
+            let mut values = Floats::new(padded.iter().product());
+            pad::forward(planes.storage::<f32>(), [h, w], 1, margins, &mut values[..]);
+            arena::tensor(values, padded)
+        }
+    }
 }
 
 /// A contiguous tensor, of channels as planes.

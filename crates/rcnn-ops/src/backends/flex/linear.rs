@@ -4,14 +4,20 @@ use burn::tensor::DType;
 use burn::tensor::ops::ModuleOps;
 use burn_flex::{Flex, FlexTensor};
 use rcnn_cpu::BLOCK;
-use rcnn_cpu::linear::{self as kernel, Linear};
+use rcnn_cpu::linear::{self as kernel, Linear, Weights};
 
-use super::{arena, dims};
+use super::{arena, dims, plan};
+use crate::LayerPlan;
 
 /// Rows from which on the kernel pays.
 const MIN_ROWS: usize = 64;
 
-pub(super) fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
+pub(super) fn forward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: Option<FlexTensor>,
+    plan: Option<&LayerPlan>,
+) -> FlexTensor {
     let ([rows, ins], [_, outs]) = (dims(&x), dims(&weight));
     let operands = [Some(&x), Some(&weight), bias.as_ref()];
     let plain = operands
@@ -30,5 +36,8 @@ pub(super) fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor
         weights: weight.storage(),
         bias: bias.as_ref().map(|bias| bias.storage()),
     };
-    arena::tensor(kernel::forward(&layer, rows, x.storage()), [rows, outs])
+    let plan = plan.filter(|_| Weights::pays(rows));
+    let arranged = plan.and_then(|plan| plan::arranged(&layer, &weight, plan));
+    let output = kernel::forward(&layer, arranged.as_deref(), rows, x.storage());
+    arena::tensor(output, [rows, outs])
 }

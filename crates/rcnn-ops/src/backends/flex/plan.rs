@@ -1,15 +1,16 @@
-//! Weights in the form that convolutions multiply with, in the layer's [`LayerPlan`].
+//! Weights in the form that layers multiply with, in the layer's [`LayerPlan`].
 //!
-//! To prepare them is a few hundredths of a convolution, but Winograd's are four times as large as they
+//! To prepare a convolution's is a few hundredths of the work, but Winograd's are four times as large as they
 //! were, and memory that is new costs as much as several preparations. So they are kept once they have
-//! been prepared as often, and there is room for those of a ResNet-50.
+//! been prepared as often, and there is room for those of a ResNet-50. Linear layers do without until then.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use burn::tensor::Bytes;
+use burn::tensor::{Bytes, Shape};
 use burn_flex::FlexTensor;
-use rcnn_cpu::conv2d::{Conv2d, Weights};
+use rcnn_cpu::conv2d::{self, Conv2d};
+use rcnn_cpu::linear::{self, Linear};
 use rcnn_cpu::{InstructionSet, instruction_set};
 
 use crate::LayerPlan;
@@ -17,7 +18,7 @@ use crate::LayerPlan;
 /// Bytes of prepared weights that all layers together keep at most.
 const MAX_BYTES: usize = 256 << 20;
 
-/// Preparations after which weights are kept.
+/// Passes of a layer after which weights are kept.
 pub(crate) const KEPT_AFTER: usize = 8;
 
 /// Bytes of prepared weights that all layers together keep.
@@ -27,12 +28,30 @@ pub(crate) fn kept_bytes() -> usize {
     BYTES.load(Ordering::Relaxed)
 }
 
-/// Weights that count towards [`BYTES`].
-struct Kept(Arc<Weights>);
+/// Prepared weights of a kind of layer.
+pub(crate) trait Prepared: Send + Sync + 'static {
+    /// Bytes that they take.
+    fn bytes(&self) -> usize;
+}
 
-impl Kept {
+impl Prepared for conv2d::Weights {
+    fn bytes(&self) -> usize {
+        conv2d::Weights::bytes(self)
+    }
+}
+
+impl Prepared for linear::Weights {
+    fn bytes(&self) -> usize {
+        linear::Weights::bytes(self)
+    }
+}
+
+/// Weights that count towards [`BYTES`].
+struct Kept<W: Prepared>(Arc<W>);
+
+impl<W: Prepared> Kept<W> {
     /// None where there is no room.
-    fn new(weights: &Arc<Weights>) -> Option<Self> {
+    fn new(weights: &Arc<W>) -> Option<Self> {
         let more = |bytes: usize| {
             let sum = bytes + weights.bytes();
             (sum <= MAX_BYTES).then_some(sum)
@@ -42,7 +61,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl<W: Prepared> Drop for Kept<W> {
     fn drop(&mut self) {
         BYTES.fetch_sub(self.0.bytes(), Ordering::Relaxed);
     }
@@ -54,18 +73,18 @@ struct Key {
     /// must leave it for another place, as it is shared.
     source: Weak<Bytes>,
     /// The sizes of the weight, which views of the same memory may differ in.
-    shape: [usize; 4],
+    shape: Shape,
     instruction_set: InstructionSet,
     winograd: bool,
 }
 
 impl Key {
-    fn new(conv: &Conv2d, weight: &FlexTensor) -> Self {
+    fn new(weight: &FlexTensor, winograd: bool) -> Self {
         Self {
             source: Arc::downgrade(&weight.data_arc()),
-            shape: super::dims(weight),
+            shape: weight.layout().shape().clone(),
             instruction_set: instruction_set(),
-            winograd: Weights::uses_winograd(conv),
+            winograd,
         }
     }
 }
@@ -79,47 +98,75 @@ impl PartialEq for Key {
     }
 }
 
-struct Entry {
+struct Entry<W: Prepared> {
     key: Key,
-    /// How often the weights have been prepared.
+    /// Passes with these weights.
     times: usize,
     /// None until that was [`KEPT_AFTER`].
-    kept: Option<Kept>,
+    kept: Option<Kept<W>>,
 }
 
 /// A layer's entries: one, or more where its images have several sizes or its clones other weights.
-type Entries = Vec<Entry>;
+type Entries<W> = Vec<Entry<W>>;
 
-/// The weights of a convolution, prepared now or before.
-pub(super) fn prepared(conv: &Conv2d, weight: &FlexTensor, plan: &LayerPlan) -> Arc<Weights> {
-    let key = Key::new(conv, weight);
-    let (times, kept) = plan.with(|entries: &mut Entries| {
+/// The weights that are kept, or how many passes there were without.
+fn find<W: Prepared>(key: &Key, plan: &LayerPlan) -> Result<Arc<W>, usize> {
+    plan.with(|entries: &mut Entries<W>| {
         entries.retain(|entry| entry.key.source.strong_count() > 0);
-        let Some(entry) = entries.iter().find(|entry| entry.key == key) else {
-            return (0, None);
-        };
+        let entry = entries.iter().find(|entry| entry.key == *key).ok_or(0usize)?;
         let kept = entry.kept.as_ref().map(|Kept(weights)| weights.clone());
-        (entry.times, kept)
-    });
-    if let Some(weights) = kept {
-        return weights;
-    }
-    // The plan is not locked while threads work together.
-    let weights = Arc::new(Weights::new(conv, weight.storage()));
-    plan.with(|entries: &mut Entries| {
+        kept.ok_or(entry.times)
+    })
+}
+
+/// Notes the passes there were, and keeps weights if these are enough.
+fn note<W: Prepared>(key: Key, plan: &LayerPlan, times: usize, weights: Option<&Arc<W>>) {
+    plan.with(|entries: &mut Entries<W>| {
         entries.retain(|entry| entry.key != key);
-        let times = times + 1;
-        let often = times >= KEPT_AFTER;
-        let kept = often.then(|| Kept::new(&weights)).flatten();
+        let weights = weights.filter(|_| times >= KEPT_AFTER);
+        let kept = weights.and_then(Kept::new);
         entries.push(Entry { key, times, kept });
     });
-    weights
+}
+
+/// The weights of a convolution, prepared now or before.
+pub(super) fn prepared(
+    conv: &Conv2d,
+    weight: &FlexTensor,
+    plan: &LayerPlan,
+) -> Arc<conv2d::Weights> {
+    let key = Key::new(weight, conv2d::Weights::uses_winograd(conv));
+    find(&key, plan).unwrap_or_else(|times| {
+        // The plan is not locked while threads work together.
+        let weights = Arc::new(conv2d::Weights::new(conv, weight.storage()));
+        note(key, plan, times + 1, Some(&weights));
+        weights
+    })
+}
+
+/// The weights of a linear layer, if they are kept.
+pub(super) fn arranged(
+    layer: &Linear<'_>,
+    weight: &FlexTensor,
+    plan: &LayerPlan,
+) -> Option<Arc<linear::Weights>> {
+    let key = Key::new(weight, false);
+    find(&key, plan).map_or_else(
+        |times| {
+            let room = kept_bytes() + size_of_val(layer.weights) <= MAX_BYTES;
+            let pays = room && times + 1 >= KEPT_AFTER;
+            let weights = pays.then(|| Arc::new(linear::Weights::new(layer)));
+            note(key, plan, times + 1, weights.as_ref());
+            weights
+        },
+        Some,
+    )
 }
 
 /// The weights that a layer keeps.
 #[cfg(test)]
-pub(crate) fn kept_weights(plan: &LayerPlan) -> Vec<Weak<Weights>> {
-    plan.with(|entries: &mut Entries| {
+pub(crate) fn kept_weights<W: Prepared>(plan: &LayerPlan) -> Vec<Weak<W>> {
+    plan.with(|entries: &mut Entries<W>| {
         let kept = entries.iter().filter_map(|entry| entry.kept.as_ref());
         kept.map(|Kept(weights)| Arc::downgrade(weights)).collect()
     })
@@ -153,7 +200,7 @@ mod tests {
         for _ in 0..KEPT_AFTER {
             prepared(&conv, &weight, &plan);
         }
-        let kept = kept_weights(&plan)[0].upgrade().expect("often enough");
+        let kept = kept_weights::<conv2d::Weights>(&plan)[0].upgrade().expect("often enough");
         assert!(Arc::ptr_eq(&kept, &prepared(&conv, &weight, &plan)));
         weight.storage_mut::<f32>().fill(2.0);
         assert!(!Arc::ptr_eq(&kept, &prepared(&conv, &weight, &plan)));
