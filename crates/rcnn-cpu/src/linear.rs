@@ -107,7 +107,9 @@ struct Piece<'a> {
 
 impl Linear<'_> {
     fn check(&self) {
-        let Self { ins, outs, weights, .. } = self;
+        let Self {
+            ins, outs, weights, ..
+        } = self;
         assert!(outs.is_multiple_of(BLOCK) && *ins > 0 && weights.len() == ins * outs);
     }
 

@@ -85,7 +85,7 @@ vectorised! {
     /// The largest values of a row of windows.
     fn max_line(pool: &Pool, x: &[ChannelBlock], row: usize, out: &mut [ChannelBlock]) {
         let blocks = pool.blocks;
-        out.fill(ChannelBlock([f32::NEG_INFINITY; BLOCK]));
+        floats_mut(out).fill(f32::NEG_INFINITY);
         for (column, out) in out.chunks_mut(blocks).enumerate() {
             for y in window(pool, 0, row) {
                 for x_ in window(pool, 1, column) {
@@ -103,7 +103,7 @@ vectorised! {
     /// The means of a row of windows.
     fn average_line(pool: &Pool, x: &[ChannelBlock], row: usize, out: &mut [ChannelBlock]) {
         let blocks = pool.blocks;
-        out.fill(ChannelBlock([0.0; BLOCK]));
+        floats_mut(out).fill(0.0);
         for (column, out) in out.chunks_mut(blocks).enumerate() {
             let (rows, columns) = (window(pool, 0, row), window(pool, 1, column));
             let share = 1.0 / (rows.len() * columns.len()) as f32;

@@ -98,25 +98,66 @@ fn suppress(
     compete: impl Fn(usize, usize) -> bool,
 ) -> Vec<usize> {
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-    let passes_apart = iou_threshold >= 0.0;
+    // torchvision compares in double precision: 0.3f32 is above 0.3. So is every f32 that is above the next one below.
+    let mut above = iou_threshold as f32;
+    if f64::from(above) > iou_threshold {
+        above = above.next_down();
+    }
     let mut keep: Vec<usize> = Vec::new();
+    let mut kept: Vec<SideBySide> = Vec::new();
     for candidate in order {
-        // torchvision compares in double precision: 0.3f32 is above 0.3.
-        let overlaps = |&kept: &usize| {
-            compete(kept, candidate)
-                && !(passes_apart && apart(&boxes[kept], &boxes[candidate]))
-                && f64::from(box_iou(&boxes[kept], &boxes[candidate])) > iou_threshold
-        };
-        if !keep.iter().any(overlaps) {
+        let b = &boxes[candidate];
+        let mut all = keep.chunks(SIDE).zip(&kept);
+        let is_suppressed = all.any(|(indices, kept)| {
+            if above >= 0.0 && kept.are_apart(b) {
+                return false;
+            }
+            let ious = kept.ious(b);
+            let mut pairs = indices.iter().zip(&ious);
+            pairs.any(|(&index, iou)| *iou > above && compete(index, candidate))
+        });
+        if !is_suppressed {
+            let place = keep.len() % SIDE;
+            if place == 0 {
+                kept.push(SideBySide::default());
+            }
+            let last = kept
+                .last_mut()
+                .expect("just pushed, if there was none with room");
+            last.0
+                .iter_mut()
+                .zip(b)
+                .for_each(|(edge, value)| edge[place] = *value);
             keep.push(candidate);
         }
     }
     keep
 }
 
-/// Whether boxes do not even touch, as most: sooner known than an IoU.
-fn apart(a: &BBox, b: &BBox) -> bool {
-    a[0] > b[2] || b[0] > a[2] || a[1] > b[3] || b[1] > a[3]
+/// Boxes that another is compared with at once.
+const SIDE: usize = 16;
+
+/// The edges of some boxes, each edge of all of them side by side.
+#[derive(Default)]
+struct SideBySide([[f32; SIDE]; 4]);
+
+impl SideBySide {
+    /// Whether none even touches another box, as most: sooner known than an IoU.
+    fn are_apart(&self, b: &BBox) -> bool {
+        let [x1, y1, x2, y2] = &self.0;
+        let mut apart = 0;
+        for i in 0..SIDE {
+            let is_apart = (x1[i] > b[2]) | (b[0] > x2[i]) | (y1[i] > b[3]) | (b[1] > y2[i]);
+            apart += u32::from(is_apart);
+        }
+        apart == SIDE as u32
+    }
+
+    /// The IoU of each with another box.
+    fn ious(&self, b: &BBox) -> [f32; SIDE] {
+        let [x1, y1, x2, y2] = &self.0;
+        std::array::from_fn(|i| box_iou(&[x1[i], y1[i], x2[i], y2[i]], b))
+    }
 }
 
 /// Function by which Soft-NMS lowers the score of a box that overlaps a better one by `iou`.
@@ -202,6 +243,45 @@ mod tests {
         assert_eq!(nms(&BOXES, &[0.5, 0.9, 0.1, 0.5], 0.5), [1, 2]);
         assert_eq!(nms(&BOXES, &[0.5, 0.5, 0.5, 0.5], 0.9), [0, 1, 2]);
         assert!(nms(&[], &[], 0.5).is_empty());
+    }
+
+    /// Random boxes, some of them empty, reversed or not numbers, compared one by one.
+    #[test]
+    fn many_boxes_are_suppressed_as_one_by_one() {
+        let random = |i: usize, by: f32| (i as f32 * by).fract();
+        let boxes = (0..500).map(|i| {
+            let [x, y] = [0.754_877_7, 0.569_840_3].map(|by| random(i, by) * 90.0);
+            let [width, height] = [0.618_034, 0.414_213_6].map(|by| random(i, by) * 40.0);
+            match i % 50 {
+                7 => [x, y, x, y],
+                8 => [x + width, y, x, y + height],
+                9 => [f32::NAN, y, x, y + height],
+                _ => [x, y, x + width, y + height],
+            }
+        });
+        let boxes: Vec<BBox> = boxes.collect();
+        let scores: Vec<f32> = (0..500).map(|i| random(i, 0.324_718)).collect();
+        for threshold in [-1.0, 0.0, 0.3, 0.7] {
+            let mut order: Vec<usize> = (0..500).collect();
+            order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+            let mut expected: Vec<usize> = Vec::new();
+            for i in order {
+                let overlaps =
+                    |&kept: &usize| f64::from(box_iou(&boxes[kept], &boxes[i])) > threshold;
+                if !expected.iter().any(overlaps) {
+                    expected.push(i);
+                }
+            }
+            assert_eq!(nms(&boxes, &scores, threshold), expected, "{threshold}");
+        }
+    }
+
+    #[test]
+    fn an_iou_is_compared_in_double_precision() {
+        // An IoU of 0.3f32, which is above 0.3.
+        let boxes = [[0.0, 0.0, 10.0, 1.0], [0.0, 0.0, 3.0, 1.0]];
+        assert_eq!(nms(&boxes, &[0.9, 0.8], 0.3), [0]);
+        assert_eq!(nms(&boxes, &[0.9, 0.8], f64::from(0.3f32)), [0, 1]);
     }
 
     #[test]

@@ -174,7 +174,9 @@ impl BoxHeadConfig {
     pub(crate) fn init<B: Backend>(&self, input: [usize; 3], device: &B::Device) -> BoxHead<B> {
         let two = |fc6: usize, fc7: usize| {
             BoxHead::TwoMlp(TwoMlpHead {
-                fc6: LinearConfig::new(input.iter().product(), fc6).init(device).into(),
+                fc6: LinearConfig::new(input.iter().product(), fc6)
+                    .init(device)
+                    .into(),
                 fc7: LinearConfig::new(fc6, fc7).init(device).into(),
             })
         };

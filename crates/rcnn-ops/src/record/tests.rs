@@ -1,8 +1,8 @@
 use std::convert::Infallible;
 
 use burn::module::Module;
-use burn::nn::conv::{Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
 use burn::nn::LinearConfig;
+use burn::nn::conv::{Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
 use burn::tensor::{Int, backend::Backend, module::attention};
 
 use super::*;
@@ -29,7 +29,12 @@ fn net() -> Net<Recorder> {
     };
     Net {
         convs: vec![conv([4, 8], 1), conv([8, 16], 4)],
-        kind: Kind::Full(LinearConfig::new(16, 5).with_bias(false).init(&device).into()),
+        kind: Kind::Full(
+            LinearConfig::new(16, 5)
+                .with_bias(false)
+                .init(&device)
+                .into(),
+        ),
         up: ConvTranspose2dConfig::new([16, 6], [2, 2])
             .with_stride([2, 2])
             .init(&device),

@@ -113,7 +113,10 @@ type Entries<W> = Vec<Entry<W>>;
 fn find<W: Prepared>(key: &Key, plan: &LayerPlan) -> Result<Arc<W>, usize> {
     plan.with(|entries: &mut Entries<W>| {
         entries.retain(|entry| entry.key.source.strong_count() > 0);
-        let entry = entries.iter().find(|entry| entry.key == *key).ok_or(0usize)?;
+        let entry = entries
+            .iter()
+            .find(|entry| entry.key == *key)
+            .ok_or(0usize)?;
         let kept = entry.kept.as_ref().map(|Kept(weights)| weights.clone());
         kept.ok_or(entry.times)
     })
@@ -200,7 +203,9 @@ mod tests {
         for _ in 0..KEPT_AFTER {
             prepared(&conv, &weight, &plan);
         }
-        let kept = kept_weights::<conv2d::Weights>(&plan)[0].upgrade().expect("often enough");
+        let kept = kept_weights::<conv2d::Weights>(&plan)[0]
+            .upgrade()
+            .expect("often enough");
         assert!(Arc::ptr_eq(&kept, &prepared(&conv, &weight, &plan)));
         weight.storage_mut::<f32>().fill(2.0);
         assert!(!Arc::ptr_eq(&kept, &prepared(&conv, &weight, &plan)));
