@@ -13,6 +13,7 @@ import argparse
 import copy
 import json
 import math
+import re
 
 import torch
 from safetensors.torch import save
@@ -144,8 +145,10 @@ def compare(a, b, shift=GRADIENT_SHIFT):
 
 def is_silent(name, values):
     """Whether a parameter has no gradient: it is of a branch without anything to learn, whose loss is zero, or is the
-    bias of the heat maps, which softmax cancels."""
-    return name.endswith("kps_score_lowres.bias") or any(values.get(f"loss_{branch}") == 0 and branch in name for branch in ("mask", "keypoint"))
+    bias of the heat maps, which softmax cancels, or of a MobileNetV2's projection, which the next batch norm does."""
+    if name.endswith("kps_score_lowres.bias") or re.fullmatch(r"backbone\.\d+\.conv\.[23]\.bias", name):
+        return True
+    return any(values.get(f"loss_{branch}") == 0 and branch in name for branch in ("mask", "keypoint"))
 
 
 def steps(case, model, images, targets):

@@ -18,6 +18,7 @@ def anchors(maps):
     return {"rpn_anchor_generator": {"sizes": [[16, 32, 64, 128, 256]] * maps, "aspect_ratios": [[0.5, 1.0, 2.0]] * maps}}
 
 
+POOL = {"box_roi_pool": {"featmap_names": ["0"], "output_size": [5, 5], "sampling_ratio": 2}}
 NARROW = TRAINING | {"rpn_anchor_generator": {"sizes": [[16], [32], [64], [128]], "aspect_ratios": [[0.5, 1.0, 2.0]] * 4}}
 MASK = {"layers": [12, 8], "dim_reduced": 8}
 KEYPOINT = {"layers": [12, 8], "num_keypoints": 3}
@@ -39,8 +40,9 @@ def branches(name, images, gains, branches, visible=(True, True), **others):
     return {**found, "branches": branches, "visible": list(visible), "steps": descent}
 
 
-# Batch norm gets a bias of 1, and a VGG one of 4: without, so many units are near 0 that rounding alone moves a
-# gradient by more than 1e-3, through those that ReLU lets pass or not.
+# Batch norm gets a bias of 1, that of MobileNetV2 one of 1.5, and a VGG one of 4: without, so many units are near 0 that
+# rounding alone moves a gradient by more than 1e-3, through those that ReLU lets pass or not. With 2, few units of a
+# MobileNetV2 are outside of 0 to 6, and the gradients of most of its biases are zero but for rounding.
 CASES = [
     case(
         "resnet18_frozen", "resnet18", ("train18/a~3", "train18/b~3"),
@@ -65,6 +67,10 @@ CASES = [
     case(
         "mobilenet_v3_fpn", "mobilenet_v3_large", ("trainv3/a~0", "trainv3/b~0"),
         gains(8, 1, 8, 4), boxes=(3, 4), options=anchors(3), variant="mobilenet",
+    ),
+    case(
+        "mobilenet_v2_features", "mobilenet_v2", ("trainv2/a~0", "trainv2/b~0"),
+        gains(8, 1, 8, 4), options=anchors(1) | POOL, norm="batch", body_bias=1.5, variant="features", representation_size=64,
     ),
     case(
         "vgg16_roi_pool", "vgg16", ("trainvgg/a~0", "trainvgg/b~0"),

@@ -21,7 +21,8 @@ use serde_json::Value;
 use crate::{Check, Extent, models};
 
 /// Steps of whole detectors.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
+    "train_mobilenet_v2_features",
     "train_mobilenet_v3_fpn",
     "train_resnet18_frozen",
     "train_resnet18_batchnorm",
