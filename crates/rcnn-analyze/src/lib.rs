@@ -2,8 +2,8 @@
 //!
 //! [`analyze`] measures on real pictures: the time of each layer, what it puts out, and, where the
 //! pictures have labels, the gradients of its parameters and what happens to loss and average
-//! precision when it is left out. So what to remove is found out rather than guessed.
-//! [`feature_maps`] draws what layers put out.
+//! precision when it is left out, so that what to remove is measured rather than guessed.
+//! [`feature_maps`] draws the outputs of layers.
 
 mod activations;
 mod analysis;

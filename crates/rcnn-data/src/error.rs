@@ -1,4 +1,4 @@
-//! Why a data set could not be read or written.
+//! Errors of reading and writing data sets.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use rcnn_image::ImageError;
 
 use crate::problems::Problems;
 
-/// Why a data set could not be read or written.
+/// Error of reading or writing a data set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {

@@ -52,6 +52,7 @@ use crate::{DistillationConfig, LearningRateFactor, ScheduleConfig, TrainError};
 pub struct TrainConfig {
     /// Folder of the data (COCO, Pascal VOC or YOLO), or its COCO `.json`, YOLO `.yaml` or darknet `.data`
     /// file.
+    #[setters(into)]
     pub data: PathBuf,
     /// Format of the labels, where there are several; inferred from the files if not given.
     #[serde(skip_serializing_if = "Option::is_none")]

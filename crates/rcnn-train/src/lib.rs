@@ -1,20 +1,15 @@
 //! Trains Faster R-CNN detectors on burn-train: its learner, metrics, checkpoints and dashboard.
 //!
-//! A [`Run`] is a folder. [`TrainConfig`] describes it completely, and a run that was killed goes on
-//! from its last checkpoint as if nothing had happened: optimizer and schedule are saved, and chance
-//! depends on the seed and the place of a batch alone. What a run has to say it says as events of the
-//! `tracing` crate.
+//! A [`Run`] is a folder. [`TrainConfig`] describes it completely, and a run that was killed continues
+//! from its last checkpoint as if nothing had happened: optimizer and schedule are saved, and all randomness
+//! depends on the seed and the position of a batch alone. Messages are events of the `tracing` crate.
 //!
 //! ```no_run
 //! # mod rcnn_burn { pub use rcnn_core::*; pub use rcnn_train as train; }
 //! use rcnn_burn::Flex;
 //! use rcnn_burn::train::{Progress, Run, TrainConfig};
 //!
-//! let config = TrainConfig {
-//!     data: "bccd".into(),
-//!     epochs: 10,
-//!     ..TrainConfig::default()
-//! };
+//! let config = TrainConfig::default().with_data("bccd").with_epochs(10);
 //! let run = Run::create("runs/cells", config)?;
 //! let report = run.train::<Flex>(&[Default::default()], Progress::Lines)?;
 //! println!("AP {:.3} after epoch {}", report.best_ap, report.best_epoch);

@@ -53,7 +53,8 @@ pub struct Run {
 pub enum Progress {
     /// burn-train's dashboard, for a terminal.
     Dashboard,
-    /// A `tracing` event every ten seconds and after every epoch.
+    /// A `tracing` event every ten seconds and after every epoch, which a subscriber such as that of the crate
+    /// `tracing-subscriber` shows.
     Lines,
 }
 
