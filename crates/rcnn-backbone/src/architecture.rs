@@ -146,8 +146,8 @@ impl BackboneConfig {
         }
     }
 
-    /// The default configuration of the architecture of that name. With `_fpn` after it, an architecture that can has
-    /// a feature pyramid; with `_features`, none.
+    /// The default configuration of the architecture of that name. With the suffix `_fpn` it has a feature pyramid, where
+    /// the architecture can; with `_features`, none.
     ///
     /// # Errors
     /// Lists the known names.

@@ -191,7 +191,7 @@ impl Problems {
         self.iter().filter(|p| p.kind.is_invalid()).count()
     }
 
-    /// Problems that do not make data invalid, but may not be meant, in words: `duplicate boxes: 2, empty
+    /// Problems that do not make data invalid but may be unintended, in words: `duplicate boxes: 2, empty
     /// splits: 1`.
     pub fn notes(&self) -> Option<String> {
         let notes = self

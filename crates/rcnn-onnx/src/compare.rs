@@ -34,7 +34,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Whether the same is detected, within [`BOX_TOLERANCE`], [`SCORE_TOLERANCE`] and [`MASK_TOLERANCE`].
+    /// Whether file and model detect the same, within [`BOX_TOLERANCE`], [`SCORE_TOLERANCE`] and [`MASK_TOLERANCE`].
     pub fn is_same(&self) -> bool {
         let within = |gap: Option<f32>, most: f32| gap.is_none_or(|gap| gap <= most);
         self.unmatched == 0

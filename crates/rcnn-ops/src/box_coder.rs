@@ -56,7 +56,7 @@ impl BoxCoder {
         )
     }
 
-    /// Boxes that the deltas of each class make of the reference boxes.
+    /// Decodes the deltas of each class to boxes, relative to the reference boxes.
     ///
     /// # Shapes
     /// - deltas: `[N, 4 * C]`, class by class

@@ -38,7 +38,7 @@ pub enum Align {
 pub struct Canvas(pub RgbImage);
 
 impl Canvas {
-    /// A white canvas of some size in pixels.
+    /// Creates a white canvas of a size in pixels.
     pub fn new(width: u32, height: u32) -> Self {
         Self(RgbImage::from_pixel(width, height, WHITE))
     }

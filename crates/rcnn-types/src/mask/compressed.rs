@@ -35,7 +35,7 @@ impl Mask {
         Self::from_counts(counts, size)
     }
 
-    /// COCO's compressed RLE.
+    /// The mask in COCO's compressed RLE.
     pub fn to_compressed(&self) -> String {
         let mut text = String::new();
         for (run, &count) in self.counts.iter().enumerate() {
