@@ -158,6 +158,15 @@ mod tests {
         vec![toy(&bytes, Metric::BoxMap(0.0), Some(0.0))].leak()
     }
 
+    fn resnet18(num_classes: usize) -> FasterRcnnConfig {
+        let backbone = ResNetFpnConfig {
+            arch: ResNetArch::ResNet18,
+            out_channels: 16,
+            ..Default::default()
+        };
+        FasterRcnnConfig::new(backbone, num_classes)
+    }
+
     fn norm_eps(config: &FasterRcnnConfig) -> f64 {
         config.backbone.architecture().expect("a ResNet").norm_eps()
     }
@@ -174,12 +183,7 @@ mod tests {
     fn epsilon_of_published_weights_goes_by_content_and_not_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
-        let backbone = ResNetFpnConfig {
-            arch: ResNetArch::ResNet18,
-            out_channels: 16,
-            ..Default::default()
-        };
-        let config = FasterRcnnConfig::new(backbone, 3);
+        let config = resnet18(3);
         write_detector(&file("renamed.pth"), &config, 1);
         let table = table(&file("renamed.pth"));
 
@@ -235,16 +239,11 @@ mod tests {
     fn published_keypoint_models_of_one_size_differ_by_content_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
-        let backbone = ResNetFpnConfig {
-            arch: ResNetArch::ResNet18,
-            out_channels: 16,
-            ..Default::default()
-        };
         let keypoint = KeypointConfig {
             layers: vec![8],
             ..Default::default()
         };
-        let config = FasterRcnnConfig::new(backbone, 2).with_keypoint(keypoint);
+        let config = resnet18(2).with_keypoint(keypoint);
         let row = |name: &str, last: u8, norm_eps: Option<f64>| {
             write_detector(&file(name), &config, last);
             let bytes = fs::read(file(name)).unwrap();

@@ -134,15 +134,25 @@ fn assert_norm(what: &str, found: &[f32], expected: &[f32]) {
     );
 }
 
-/// Compares the loss and its gradients by the pooled features and by every parameter.
-fn assert_loss<B: DetectionBackend>(
+/// Compares a branch's logits, its loss, and the gradients by the pooled features and by every parameter. Returns the
+/// logits.
+fn assert_learns<B: DetectionBackend>(
     case: &str,
-    loss: Tensor<Autodiff<B>, 1>,
-    pooled: &Tensor<Autodiff<B>, 4>,
+    branch: &impl LogitBranch<Autodiff<B>>,
+    samples: &RoiSamples,
+    targets: &[Instances],
     heads: &RoiHeads<Autodiff<B>>,
-) where
+) -> Tensor<Autodiff<B>, 4>
+where
     Autodiff<B>: AutodiffBackend<InnerBackend = B>,
 {
+    let device = &heads.devices()[0];
+    let pooled = BRANCHES.tensor::<Autodiff<B>, 4>(&format!("{case}/pooled"), device);
+    let pooled = pooled.require_grad();
+    let logits = branch.predict(pooled.clone(), &mut Forward::training());
+    assert_tensor(case, "logits", &thinned(logits.clone()), LOGITS);
+    let positives: Vec<_> = samples.positives().collect();
+    let loss = branch.loss(logits.clone(), &positives, targets);
     let expected: f32 = BRANCHES.setting(case, "loss");
     assert_close(case, &[scalar(loss.clone())], &[expected], LOSS);
     let gradients = loss.backward();
@@ -163,6 +173,7 @@ fn assert_loss<B: DetectionBackend>(
         }
     }
     assert!(compared >= 6, "{case}: {compared} gradients compared");
+    logits
 }
 
 fn mask_branch<B: DetectionBackend>(device: &<B as BackendTypes>::Device) {
@@ -194,15 +205,8 @@ fn mask_branch<B: DetectionBackend>(device: &<B as BackendTypes>::Device) {
         });
         let targets: Vec<Instances> = masks.collect();
         let samples = samples(case, &labels);
-        let positives: Vec<_> = samples.positives().collect();
-
         let branch = heads.mask_branch().expect("a mask branch");
-        let pooled = BRANCHES.tensor::<Autodiff<B>, 4>(&format!("{case}/pooled"), device);
-        let pooled = pooled.require_grad();
-        let logits = branch.predict(pooled.clone(), &mut Forward::training());
-        assert_tensor(case, "logits", &thinned(logits.clone()), LOGITS);
-        let loss = branch.loss(logits.clone(), &positives, &targets);
-        assert_loss::<B>(case, loss, &pooled, &heads);
+        let logits = assert_learns::<B>(case, &branch, &samples, &targets, &heads);
 
         let boxes = samples.proposals.iter().zip(&samples.labels);
         let mut found: Vec<Instances> = boxes
@@ -213,7 +217,7 @@ fn mask_branch<B: DetectionBackend>(device: &<B as BackendTypes>::Device) {
             .iter()
             .flat_map(|found| found.mask_probabilities.iter().flatten());
         let values: Vec<f32> = masks.flat_map(|mask| mask.values.iter().copied()).collect();
-        let values = TensorData::new(values, [positives.len(), 1, 28, 28]);
+        let values = TensorData::new(values, [samples.positives().count(), 1, 28, 28]);
         let values = thinned(Tensor::<B, 4>::from_data(values, device));
         assert_tensor(case, "probabilities", &values, LOGITS);
     });
@@ -244,15 +248,8 @@ fn keypoint_branch<B: DetectionBackend>(device: &<B as BackendTypes>::Device) {
             })
             .collect();
         let samples = samples(case, &labels);
-        let positives: Vec<_> = samples.positives().collect();
-
         let branch = heads.keypoint_branch().expect("a keypoint branch");
-        let pooled = BRANCHES.tensor::<Autodiff<B>, 4>(&format!("{case}/pooled"), device);
-        let pooled = pooled.require_grad();
-        let logits = branch.predict(pooled.clone(), &mut Forward::training());
-        assert_tensor(case, "logits", &thinned(logits.clone()), LOGITS);
-        let loss = branch.loss(logits.clone(), &positives, &targets);
-        assert_loss::<B>(case, loss, &pooled, &heads);
+        let logits = assert_learns::<B>(case, &branch, &samples, &targets, &heads);
 
         let boxes = BRANCHES.boxes(&format!("{case}/boxes"));
         let labels = vec![1; boxes.len()];

@@ -111,7 +111,7 @@ fn class_names_that_the_font_lacks_are_numbers_on_pictures() {
     let drawn = detect(&["--labels", "zh.txt", "--output", "drawn_zh"]);
     let said = String::from_utf8_lossy(&drawn.stderr);
     assert!(
-        said.contains("numbers on pictures: 1 红细胞, 2 白, 3 血小板"),
+        said.contains("pictures show their numbers: 1 红细胞, 2 白, 3 血小板"),
         "{said}"
     );
     // A wide letter takes two columns.

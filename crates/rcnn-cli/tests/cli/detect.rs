@@ -239,7 +239,7 @@ fn bad_weights_are_told_apart() {
         1,
         "no such file, nor published weights of this name",
     );
-    assert_fails(&with("."), 1, "a folder without a model of TensorFlow");
+    assert_fails(&with("."), 1, "a folder without a TensorFlow model");
     assert_fails(
         &rcnn(&["train", "--data", ".", "--weights", "blood-cells"]),
         1,

@@ -35,12 +35,14 @@ use rcnn_burn::backbone::{ResNetArch, ResNetFpnConfig};
 use rcnn_burn::roi::BoxHeadConfig;
 use rcnn_burn::weights::{Precision, Weights};
 use rcnn_burn::{FasterRcnnConfig, Flex};
+use rcnn_files::TemporaryFolder;
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// A folder with a small model of random weights and a few pictures, made once.
-static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().expect("a folder");
+static FOLDER: LazyLock<TemporaryFolder> = LazyLock::new(|| {
+    // A static is never dropped: the next run removes the folder, which may have a gigabyte.
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = TemporaryFolder::create_in(parent).expect("a folder");
     let backbone = ResNetFpnConfig {
         arch: ResNetArch::ResNet18,
         returned_layers: vec![1],

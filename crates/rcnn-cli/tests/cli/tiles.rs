@@ -162,7 +162,7 @@ fn a_data_set_is_evaluated_in_tiles_and_cut_into_them() {
         said.contains("wide-tiles: 2 tiles of 1 images, 3 boxes of 3 objects"),
         "{said}"
     );
-    let dropped = "less than 50% of an object: 1; objects in no tile: 0";
+    let dropped = "less than 50% of them: 1; in no tile at all: 0";
     assert!(said.contains(dropped), "{said}");
     let checked = json(&rcnn(&["data", "check", "wide-tiles", "--json"]));
     assert_eq!(
