@@ -3,16 +3,18 @@
 use std::sync::LazyLock;
 
 use rcnn_burn::prelude::*;
-use tempfile::TempDir;
+use rcnn_files::TemporaryFolder;
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
 /// A folder with the picture in it, where files are read and written.
-static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().expect("a folder");
+static FOLDER: LazyLock<TemporaryFolder> = LazyLock::new(|| {
+    // A static is never dropped: the next run removes the folder.
+    let parent = env!("CARGO_TARGET_TMPDIR").as_ref();
+    let folder = TemporaryFolder::create_in(parent).expect("a folder");
     let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/blood-cells.jpg");
     std::fs::copy(picture, folder.path().join("blood-cells.jpg")).expect("a copy");
-    std::env::set_current_dir(&folder).expect("a folder");
+    std::env::set_current_dir(folder.path()).expect("a folder");
     folder
 });
 

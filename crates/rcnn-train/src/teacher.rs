@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use burn::module::Initializer;
 use burn::nn::conv::Conv2dConfig;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -89,7 +90,13 @@ impl<B: DetectionBackend> Teacher<B> {
         channels: usize,
         device: &S::Device,
     ) -> Option<Adapters<S>> {
+        // The loss does not depend on their scale, and the smaller they are, the faster they learn.
+        let initializer = Initializer::Normal {
+            mean: 0.0,
+            std: 0.02,
+        };
         let config = Conv2dConfig::new([channels, self.channels()], [1, 1]);
+        let config = config.with_initializer(initializer);
         let is_needed = self.config.features > 0.0 && channels != self.channels();
         let levels = self.levels.iter();
         is_needed.then(|| levels.map(|_| Conv2d::from(config.init(device))).collect())
