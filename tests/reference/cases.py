@@ -191,15 +191,13 @@ CASES = [
 # Too large for every run of the tests: written when they are named, and compared with PARITY_CASES=vgg16_paper,... set.
 FULL_SIZE = [
     case(
-        "vgg16_paper", "vgg16", 21, [("paper/a~0", 300, 400), ("paper/b~0", 375, 281)],
-        gains(1.0, 0.25, 1.0, 0.5, bias=4),
-        {"min_size": [384], "max_size": 640, "rpn_pre_nms_top_n_test": 6000, "rpn_post_nms_top_n_test": 300},
+        "vgg16_paper", "vgg16", 21, [("paper~0", 300, 400)],
+        gains(1.0, 0.25, 1.0, 0.5, bias=4), {"min_size": [384], "max_size": 640},
         norm="none", variant="paper", trim=1,
     ),
     case(
-        "vgg16_tutorial", "vgg16", 4, [("tutorial/a~0", 300, 400)],
-        gains(0.25, 0.0625, 0.5, 0.25, bias=4),
-        plain(480, 800) | {"rpn_pre_nms_top_n_test": 1000, "rpn_post_nms_top_n_test": 1000},
+        "vgg16_tutorial", "vgg16", 4, [("tutorial~0", 300, 400)],
+        gains(0.25, 0.0625, 0.5, 0.25, bias=4), plain(384, 640),
         norm="none", variant="features",
     ),
-]  # fmt: skip
+]
