@@ -5,17 +5,18 @@ memory over many requests, and a good client among slow and malicious ones.
     python bench/serve.py                                  # the bundled detector
     python bench/serve.py --weights W.pth --image photo.jpg --requests 10000
 
-Latencies are those of requests that come evenly, one every 1 / (0.7 * capacity) seconds, and, for comparison, by
-chance (exponential intervals), where requests queue behind each other whatever the server. A single picture's
-time is the median of requests one after another. The client runs on the same processors. Needs Python alone.
+A single picture's time is the median of requests one after another. Latencies are those of requests that come
+evenly, one every 1 / (0.7 * capacity) seconds, and, for comparison, by chance (exponential intervals), where
+requests queue behind each other whatever the server. Rates are medians of three turns, the folder's between the
+service's. The client shares the processors with the server, so it is one thread over prepared bytes and open
+connections; its own processor time is printed. Needs Python alone.
 """
 
 import argparse
-import http.client
-import os
 import pathlib
 import random
 import re
+import select
 import socket
 import statistics
 import subprocess
@@ -41,9 +42,6 @@ class Server:
         # What it says later is not wanted, but has to be read.
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
 
-    def connect(self):
-        return http.client.HTTPConnection(*self.address, timeout=120)
-
     def memory(self):
         """Resident MiB."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
@@ -54,72 +52,88 @@ class Server:
         return self.process.wait(60)
 
 
-def post(connection, picture):
-    """Seconds that a request took."""
-    start = time.perf_counter()
-    connection.request("POST", "/detect", picture)
-    response = connection.getresponse()
-    body = response.read()
-    if response.status != 200:
-        raise RuntimeError(f"{response.status}: {body.decode()}")
-    return time.perf_counter() - start
+class Client:
+    """A connection with at most one request on its way."""
+
+    def __init__(self, address):
+        self.socket = socket.create_connection(address, timeout=120)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.used = time.perf_counter()
+
+    def fileno(self):
+        return self.socket.fileno()
+
+    def send(self, request):
+        self.socket.sendall(request)
+        self.received = b""
+
+    def receive(self):
+        """Takes what has come: the body, once it is there."""
+        data = self.socket.recv(1 << 16)
+        if not data:
+            raise RuntimeError("the server hung up")
+        self.received += data
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        if not end or len(body) < int(re.search(rb"content-length: *(\d+)", head, re.I)[1]):
+            return None
+        self.used = time.perf_counter()
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError((head.splitlines()[0] + b": " + body).decode())
+        return body
 
 
-def in_turn(server, picture, count):
-    connection = server.connect()
-    return [post(connection, picture) for _ in range(count)]
+def get(server, path):
+    client = Client(server.address)
+    client.send(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+    while (body := client.receive()) is None:
+        pass
+    return body.decode()
 
 
-def together(server, picture, count, clients):
+def drive(server, request, times, clients=64):
+    """Sends a request at each of these times, as soon as one of so many clients is free: latencies from when each was
+    due, and from when it was sent."""
+    times = iter(times)
+    due, idle, waiting = next(times, None), [], {}
+    from_due, from_sent = [], []
+    begin = time.perf_counter()
+    while due is not None or waiting:
+        now = time.perf_counter() - begin
+        if due is not None and due <= now and len(waiting) < clients:
+            client = idle.pop() if idle else Client(server.address)
+            # The server closes what is idle for ten seconds.
+            if time.perf_counter() - client.used > 5:
+                client = Client(server.address)
+            sent = time.perf_counter() - begin
+            client.send(request)
+            waiting[client] = due, sent
+            due = next(times, None)
+            continue
+        wait = due - now if due is not None and len(waiting) < clients else None
+        for client in select.select(list(waiting), [], [], wait)[0]:
+            if client.receive() is not None:
+                due_then, sent = waiting.pop(client)
+                from_due.append(time.perf_counter() - begin - due_then)
+                from_sent.append(time.perf_counter() - begin - sent)
+                idle.append(client)
+    return from_due, from_sent
+
+
+def in_turn(server, request, count):
+    """Seconds that each of several requests took, one after another."""
+    return drive(server, request, [0] * count, 1)[1]
+
+
+def rate_of(server, request, count, clients):
     """Requests a second with so many clients, each with one request at a time."""
-    left = iter(range(count))
-    lock = threading.Lock()
-
-    def client():
-        connection = server.connect()
-        while True:
-            with lock:
-                if next(left, None) is None:
-                    return
-            post(connection, picture)
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
     start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    drive(server, request, [0] * count, clients)
     return count / (time.perf_counter() - start)
 
 
-def scheduled(server, picture, times):
-    """Latencies of requests sent at these times, whether or not earlier ones are answered."""
-    latencies, errors, idle = [], [], []
-    begin = time.perf_counter() + 0.1
-
-    def send(due):
-        try:
-            # The server closes what is idle for ten seconds.
-            opened, connection = idle.pop() if idle else (0, None)
-            if time.perf_counter() - opened > 5:
-                opened, connection = time.perf_counter(), server.connect()
-            post(connection, picture)
-            # From when it was due: a late client would hide what the server did.
-            latencies.append(time.perf_counter() - begin - due)
-            idle.append((time.perf_counter(), connection))
-        except Exception as error:
-            errors.append(error)
-
-    threads = []
-    for due in times:
-        time.sleep(max(0, begin + due - time.perf_counter()))
-        threads.append(threading.Thread(target=send, args=(due,)))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        print(f"  {len(errors)} failed, such as: {errors[0]}")
-    return latencies
+def latencies_at(server, request, times):
+    """Latencies of requests that are due at these times, whether or not earlier ones are answered."""
+    return drive(server, request, times, 10**9)[0]
 
 
 def percentile(values, share):
@@ -138,11 +152,10 @@ def folder_rate(rcnn, weights, image, count):
     return (count - few) / (seconds(count) - seconds(few))
 
 
-def slow_clients(address, picture, stop):
+def slow_clients(address, whole, stop):
     """A hundred clients that send half a head, half a body, drop by drop, garbage, or hang up."""
-    head = f"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
-    whole = head + picture
-    bombs = [b"", head[:20], head, whole[: len(whole) // 2], b"\x16\x03\x01garbage\r\n\r\n", whole]
+    body = whole.index(b"\r\n\r\n") + 4
+    bombs = [b"", whole[:20], whole[:body], whole[: len(whole) // 2], b"\x16\x03\x01garbage\r\n\r\n", whole]
 
     def client(kind):
         while not stop.is_set():
@@ -168,7 +181,7 @@ def main():
     parser.add_argument("--rcnn", default=ROOT / "target" / "release" / "rcnn", help="the command")
     parser.add_argument("--weights", help="those of `rcnn serve --weights`")
     parser.add_argument("--image", type=pathlib.Path, default=ROOT / "assets" / "blood-cells.jpg")
-    parser.add_argument("--requests", type=int, default=1000, help="requests for the test of memory; a fifth for the others")
+    parser.add_argument("--requests", type=int, default=1000, help="requests for the test of memory; a half for latencies")
     parser.add_argument("--clients", type=int, default=8, help="clients at the same time, for throughput")
     parser.add_argument("--load", type=float, default=0.7, help="share of the capacity")
     parser.add_argument("--options", default="", help="more options of `rcnn serve`, in one argument")
@@ -176,47 +189,57 @@ def main():
 
     weights = ["--weights", args.weights] if args.weights else []
     picture = args.image.read_bytes()
-    count = max(20, args.requests // 5)
+    head = f"POST /detect HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(picture)}\r\n\r\n"
+    request = head.encode() + picture
+    count = min(1000, max(20, args.requests // 2))
     command = [str(args.rcnn), "serve", "--listen", "127.0.0.1:0", *weights, *args.options.split()]
     server = Server(command)
     try:
         # The first eight prepare the model's weights.
-        in_turn(server, picture, 10)
-        single = statistics.median(in_turn(server, picture, count))
-        print(f"single picture          {1000 * single:8.1f} ms")
-        folder = folder_rate(args.rcnn, weights, args.image, count)
+        in_turn(server, request, 10)
+        started = time.process_time()
+        single = in_turn(server, request, count)
+        own = (time.process_time() - started) / count
+        median = statistics.median(single)
+        print(f"single picture          {1000 * median:8.1f} ms, of which the client computes {1000 * own:.2f}; p99 {1000 * percentile(single, 0.99):.1f} ms")
+        turns = [
+            (
+                rate_of(server, request, count // 2, args.clients),
+                folder_rate(args.rcnn, weights, args.image, count // 2),
+            )
+            for _ in range(3)
+        ]
+        capacity, folder = (statistics.median(rates) for rates in zip(*turns))
         print(f"rcnn detect, folder     {folder:8.1f} pictures/s")
-        capacity = together(server, picture, count, args.clients)
         print(f"{args.clients} clients               {capacity:8.1f} pictures/s, {capacity / folder:.2f} of the folder's")
         rate = args.load * capacity
-        even = scheduled(server, picture, [i / rate for i in range(count)])
+        even = latencies_at(server, request, [i / rate for i in range(count)])
         p99 = percentile(even, 0.99)
-        print(f"p99, even arrivals      {1000 * p99:8.1f} ms, {p99 / single:.2f} of the single picture's")
+        print(f"p99, even arrivals      {1000 * p99:8.1f} ms, {p99 / median:.2f} of the single picture's; median {1000 * statistics.median(even):.1f} ms")
         random.seed(0)
         due, times = 0.0, []
         for _ in range(count):
             due += random.expovariate(rate)
             times.append(due)
-        chance = scheduled(server, picture, times)
+        chance = latencies_at(server, request, times)
         print(f"p99, arrivals by chance {1000 * percentile(chance, 0.99):8.1f} ms, median {1000 * statistics.median(chance):.1f} ms")
 
         stop = threading.Event()
-        threads = slow_clients(server.address, picture, stop)
+        threads = slow_clients(server.address, request, stop)
         time.sleep(1)
-        among = in_turn(server, picture, max(10, count // 10))
+        among = in_turn(server, request, max(10, count // 5))
         stop.set()
         for thread in threads:
             thread.join(35)
         print(f"among 100 slow clients  {1000 * statistics.median(among):8.1f} ms in the median, {1000 * max(among):.1f} at most, none failed")
 
-        before = server.memory()
-        together(server, picture, args.requests // 2, args.clients)
-        half = server.memory()
-        together(server, picture, args.requests - args.requests // 2, args.clients)
-        print(f"memory                  {before:8.1f} MiB, after {args.requests // 2} requests {half:.1f}, after {args.requests} {server.memory():.1f}")
-        connection = server.connect()
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
+        memory = [server.memory()]
+        part = max(1, args.requests // 10)
+        for _ in range(10):
+            rate_of(server, request, part, args.clients)
+            memory.append(server.memory())
+        print(f"memory                  {memory[0]:8.1f} MiB, then after every {part} requests {', '.join(f'{mib:.1f}' for mib in memory[1:])}")
+        text = get(server, "/metrics")
         batches = re.search(r"rcnn_batch_pictures_count (\d+)", text)[1]
         pictures = re.search(r"rcnn_batch_pictures_sum ([\d.]+)", text)[1]
         print(f"pictures in a batch     {float(pictures) / int(batches):8.2f} in the mean")

@@ -16,13 +16,6 @@ pub(crate) struct DeviceName {
     index: Option<usize>,
 }
 
-impl DeviceName {
-    /// Whether it is the processor, by way of this project's own kernels.
-    pub(crate) fn is_cpu(&self) -> bool {
-        self.backend == "flex"
-    }
-}
-
 /// Backends that this binary was built with, the default first.
 const BUILT: &[&str] = &[
     #[cfg(feature = "flex")]

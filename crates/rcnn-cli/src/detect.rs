@@ -10,8 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use image::RgbImage;
 use indicatif::ProgressBar;
-use rayon::prelude::*;
-use rcnn_burn::image::{ImageError, to_tensor};
+use rcnn_burn::image::{Batching, ImageError, to_tensor};
 use rcnn_burn::ops::DetectionBackend;
 use rcnn_burn::tile::Views;
 use rcnn_burn::weights::Weights;
@@ -33,9 +32,6 @@ use crate::video::{Frame, Input, Picture, PipedVideo, VideoArgs};
 
 /// Most pictures that are read before they are computed.
 const MOST_AHEAD: usize = 64;
-
-/// Most pixels of what the network sees for two batches to be computed side by side: they take twice the memory.
-const SMALL: usize = 1 << 18;
 
 /// Find objects in pictures and videos
 ///
@@ -261,16 +257,12 @@ impl Job for Detect {
         } = self;
         let ids = image_ids(input.files());
         let in_parts = !drawn.is_wanted() && in_tiles_alone(views.as_ref());
+        let batching = Batching::new::<B>(&weights.config.transform);
         // Where tiles are computed together, a picture may be large: no more of them are held than must be.
         let (progress, together, ahead) = match views {
             Some(_) => (progress_bar_in_parts(ids.len(), "images"), 1, 0),
             None => {
-                let sizes = &weights.config.transform;
-                let side = sizes.min_size.last().unwrap_or(&0);
-                let pixels = side.saturating_mul(sizes.max_size);
-                // A processor that has nothing to do in one batch's small layers takes the other's.
-                let beside = args.compute.device.is_cpu() && pixels <= SMALL;
-                let together = args.batch_size.saturating_mul(1 + usize::from(beside));
+                let together = args.batch_size.saturating_mul(batching.concurrent());
                 let progress = progress_bar(ids.len(), "images");
                 (progress, together, together.min(MOST_AHEAD))
             }
@@ -325,14 +317,9 @@ impl Job for Detect {
                         .iter_mut()
                         .map(|picture| picture.pixels.look(&model, views, &progress, &devices[0]))
                         .collect(),
-                    None => match batch.len() > args.batch_size {
-                        true => batch
-                            .par_chunks(args.batch_size)
-                            .map(|batch| detect(&model, batch, &devices[0]))
-                            .collect::<Result<Vec<_>>>()
-                            .map(|found| found.into_iter().flatten().collect()),
-                        false => detect(&model, &batch, &devices[0]),
-                    },
+                    None => batching.detect(&batch, args.batch_size, |batch| {
+                        detect(&model, batch, &devices[0])
+                    }),
                 };
                 let detections: Vec<Instances> = match detections {
                     Ok(detections) => detections,

@@ -4,6 +4,9 @@ pub use image::RgbImage;
 pub use rcnn_image::{Animation, ImageError, ImageErrorKind, StripReader, open_rgb, upright_size};
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
+use rayon::prelude::*;
+use rcnn_detector::GeneralizedRcnnTransform;
+use rcnn_ops::DetectionBackend;
 
 /// Converts a picture to the tensor that detectors take.
 ///
@@ -30,4 +33,49 @@ pub fn to_tensor<B: Backend>(picture: &RgbImage, device: &B::Device) -> Tensor<B
     }
     let shape = [3, height as usize, width as usize];
     Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// How pictures are computed: on the CPU, several small batches at the same time.
+#[derive(Debug, Clone, Copy)]
+pub struct Batching {
+    concurrent: usize,
+}
+
+impl Batching {
+    /// The way that suits a network that sees pictures of this size, on this backend.
+    pub fn new<B: DetectionBackend>(transform: &GeneralizedRcnnTransform) -> Self {
+        let side = transform.min_size.last().unwrap_or(&0);
+        let pixels = match transform.fixed_size {
+            Some(size) => size.pixels(),
+            None => side.saturating_mul(transform.max_size),
+        };
+        Self {
+            concurrent: B::concurrent_batches(pixels),
+        }
+    }
+
+    /// Number of batches computed at the same time.
+    pub fn concurrent(self) -> usize {
+        self.concurrent
+    }
+
+    /// Calls a function with batches of pictures, and puts together what it returns of each picture.
+    ///
+    /// # Errors
+    /// That of one of the batches.
+    pub fn detect<T: Sync, R: Send, E: Send>(
+        self,
+        pictures: &[T],
+        batch_size: usize,
+        detect: impl Fn(&[T]) -> Result<Vec<R>, E> + Send + Sync,
+    ) -> Result<Vec<R>, E> {
+        let batch_size = batch_size.max(1);
+        let found: Result<Vec<_>, E> = match self.concurrent {
+            1 => pictures.chunks(batch_size).map(detect).collect(),
+            // Even a single batch is computed within the pool: from outside, each of its layers would wake the pool's threads
+            // and wait to be woken.
+            _ => rayon::scope(|_| pictures.par_chunks(batch_size).map(detect).collect()),
+        };
+        Ok(found?.into_iter().flatten().collect())
+    }
 }

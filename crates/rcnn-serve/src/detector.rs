@@ -1,7 +1,7 @@
 //! The model behind the service.
 
 use image::RgbImage;
-use rcnn_core::image::to_tensor;
+use rcnn_core::image::{Batching, to_tensor};
 use rcnn_core::ops::DetectionBackend;
 use rcnn_core::{DetectError, FasterRcnnConfig, StandardFasterRcnn};
 use rcnn_types::{Instances, Size, decimal};
@@ -93,11 +93,16 @@ impl Detector {
             config: model.config(),
         };
         let first = info.thresholds();
+        let batching = Batching::new::<B>(&model.transform);
         let mut detector = Self::from_fn(info, move |pictures, thresholds| {
             model.roi_heads.config.score_thresh = thresholds.score_thresh;
             model.roi_heads.config.nms_thresh = thresholds.nms_thresh;
-            let tensors = pictures.iter().map(|image| to_tensor::<B>(image, &device));
-            model.detect(&tensors.collect::<Vec<_>>())
+            let (model, device) = (&model, &device);
+            let batch_size = pictures.len().div_ceil(batching.concurrent());
+            batching.detect(pictures, batch_size, |pictures| {
+                let tensors = pictures.iter().map(|image| to_tensor::<B>(image, device));
+                model.detect(&tensors.collect::<Vec<_>>())
+            })
         });
         (detector.detect)(&[&RgbImage::new(64, 64)], first)?;
         Ok(detector)

@@ -25,7 +25,18 @@ mod linear;
 pub(crate) mod plan;
 mod roi_align;
 
+/// Largest batch, in pixels, that leaves processors without work.
+const SMALL_BATCH: usize = 1 << 18;
+
 impl DetectionBackend for Flex {
+    /// A processor that has nothing to do in one batch's small layers takes the other's.
+    fn concurrent_batches(pixels: usize) -> usize {
+        match pixels <= SMALL_BATCH {
+            true => 2,
+            false => 1,
+        }
+    }
+
     fn fit_image(image: FloatTensor<Self>, fit: &ImageFit) -> FloatTensor<Self> {
         if image.dtype() != DType::F32 {
             return images::reference::<Self>(image, fit);
