@@ -367,7 +367,7 @@ fn says_what_is_no_checkpoint() {
     let folder = tempfile::tempdir().expect("a folder");
     let error = error(folder.path()).to_string();
     assert!(
-        error.contains("a folder without a model of TensorFlow"),
+        error.contains("a folder without a TensorFlow model"),
         "{error}"
     );
 }

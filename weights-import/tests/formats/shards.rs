@@ -69,7 +69,7 @@ fn parts_without_their_index_and_indices_without_their_parts_are_named() {
         assert!(message.contains(says), "{message}");
     }
     fs::write(place(INDEX), "{\"weight_map\": {}}").expect("a file");
-    assert!(message(&place(INDEX)).contains("of no tensors"));
+    assert!(message(&place(INDEX)).contains("lists no tensors"));
     fs::remove_file(place(INDEX)).expect("a file");
     let alone = message(&place(FILES[1]));
     assert!(

@@ -293,7 +293,7 @@ fn what_a_pipeline_says_wrongly_is_named_with_its_file() {
             "faster_rcnn_resnet101",
             "feature_extractor.type = faster_rcnn_resnet101",
         ),
-        ("faster_rcnn {", "ssd {", "no faster_rcnn"),
+        ("faster_rcnn {", "ssd {", "not a faster_rcnn"),
         (
             "maxpool_stride: 2",
             "maxpool_stride: 1",
