@@ -328,6 +328,6 @@ fn fully_connected<B: DetectionBackend>(
     bias: Tensor<B, 1>,
 ) -> Tensor<B, 2> {
     let (rows, weight, bias) = (primitive(rows), primitive(weight), primitive(bias));
-    let output = B::fully_connected(rows, weight, Some(bias));
+    let output = B::fully_connected(rows, weight, Some(bias), None);
     Tensor::from_primitive(TensorPrimitive::Float(output))
 }
