@@ -14,7 +14,7 @@ pub struct Shapes {
     norms: IndexMap<String, NormFacts>,
 }
 
-/// What a checkpoint says about a norm.
+/// Properties of a norm that a checkpoint shows.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct NormFacts {
     /// Frozen or trainable.
@@ -114,7 +114,7 @@ impl Shapes {
         (0..).take_while(|&i| self.has(&name(i))).count()
     }
 
-    /// What the shapes say about a norm. Only a trainable one counts batches, but its counter may have been left out of the file.
+    /// Properties of a norm, by its tensors. Only a trainable norm has a batch counter, which some files leave out.
     pub fn norm(&self, module: &str) -> NormFacts {
         let known = self.norms.get(module).copied().unwrap_or_default();
         match self.has(&format!("{module}.num_batches_tracked")) {

@@ -58,8 +58,8 @@
 //!
 //! # A tour
 //!
-//! What to freeze is a list of rules, in which the last match wins ([`freeze`](mod@freeze)). Operations remove and replace
-//! layers, and keep the weights that still fit ([`surgery`]). Costs are counted on a recorded forward pass ([`cost`]). Any
+//! Layers are frozen by a list of rules, of which the last that matches decides ([`freeze`](mod@freeze)). Layers can be removed
+//! and replaced; weights that still fit are kept ([`surgery`]). Costs are counted on a recorded forward pass ([`cost`]). Any
 //! model can be saved for torchvision, for this library and as ONNX ([`weights`], [`export`]):
 //!
 //! ```

@@ -71,7 +71,7 @@ pub(crate) struct PruneArgs {
     training: TrainingArgs,
 }
 
-/// What may remain of the model, from 0 to 1: one of these.
+/// Share of the model that may remain, from 0 to 1. Exactly one budget is given.
 #[derive(Args)]
 #[command(next_help_heading = "Budget")]
 struct BudgetArgs {

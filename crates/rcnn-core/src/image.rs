@@ -35,14 +35,14 @@ pub fn to_tensor<B: Backend>(picture: &RgbImage, device: &B::Device) -> Tensor<B
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// How pictures are computed: on the CPU, several small batches at the same time.
+/// Number of batches computed at the same time: on the CPU, two where they are small.
 #[derive(Debug, Clone, Copy)]
 pub struct Batching {
     concurrent: usize,
 }
 
 impl Batching {
-    /// The way that suits a network that sees pictures of this size, on this backend.
+    /// Chooses the number for this backend and the network's input size.
     pub fn new<B: DetectionBackend>(transform: &GeneralizedRcnnTransform) -> Self {
         let side = transform.min_size.last().unwrap_or(&0);
         let pixels = match transform.fixed_size {
@@ -59,7 +59,7 @@ impl Batching {
         self.concurrent
     }
 
-    /// Calls a function with batches of pictures, and puts together what it returns of each picture.
+    /// Calls a function with batches of pictures, and concatenates the results.
     ///
     /// # Errors
     /// That of one of the batches.

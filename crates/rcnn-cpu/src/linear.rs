@@ -36,8 +36,7 @@ pub struct Linear<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// Weights as [few](Weights::pays) rows meet them: in groups of outputs, in each group piece after piece, and of each piece
-/// in panels.
+/// Weights arranged for [few](Weights::pays) rows: by groups of outputs, then by pieces of inputs, then by panels.
 pub struct Weights {
     values: Scratch,
     arch: Arch,
@@ -47,7 +46,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Whether so many rows are faster with weights that have been arranged beforehand.
+    /// Whether this number of rows is computed faster with weights arranged beforehand.
     pub fn pays(rows: usize) -> bool {
         rows <= FEW_ROWS
     }
@@ -121,7 +120,7 @@ impl Linear<'_> {
     }
 }
 
-/// The outputs of `rows` rows of inputs, with the layer's weights arranged or as they lie: the bits are the same.
+/// Outputs for `rows` rows of inputs. Arranged weights give the same bits.
 pub fn forward(layer: &Linear<'_>, arranged: Option<&Weights>, rows: usize, x: &[f32]) -> Floats {
     let Linear { ins, outs, .. } = *layer;
     layer.check();
@@ -187,8 +186,8 @@ fn by_rows(layer: &Linear<'_>, rows: usize, x: &[f32]) -> Floats {
     output
 }
 
-/// Each thread has some of the outputs for all rows, so that every weight is read and, unless it has been, arranged once, by
-/// one thread, and stays in its cache for the rows. Threads do not wait for each other.
+/// Each thread computes some of the outputs for all rows. It alone reads their weights, arranges them if they are not yet, and
+/// finds them in its cache for each row. Threads do not wait for each other.
 fn by_outputs(layer: &Linear<'_>, arranged: Option<&Weights>, rows: usize, x: &[f32]) -> Floats {
     let Linear { ins, outs, .. } = *layer;
     let all = outs / BLOCK;

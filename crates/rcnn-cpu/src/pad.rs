@@ -1,10 +1,9 @@
-//! Zeros around images, for convolutions that want more of them at one end.
+//! Zero padding, which may differ between the two ends of an axis.
 
 use bytemuck::Pod;
 use rayon::prelude::*;
 
-/// Adds zeros above and below, and on the left and on the right, of images of a height and width. A pixel is `pixel` values,
-/// of planes one.
+/// Pads images of a height and width with zeros. A pixel is `pixel` consecutive values; 1 where channels are planes.
 pub fn forward<T: Pod + Send + Sync>(
     images: &[T],
     [height, width]: [usize; 2],

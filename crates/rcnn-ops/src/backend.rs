@@ -15,8 +15,8 @@ use crate::{
 /// of your own needs nothing but `impl DetectionBackend for MyBackend {}`. Those bodies are also the
 /// [`reference`](crate::reference) that hand-written kernels are tested against.
 pub trait DetectionBackend: Backend {
-    /// How many batches, each of that many pixels, are best computed at the same time, on threads of their own. They
-    /// take as many times the memory; one is enough where it keeps the whole device busy.
+    /// Number of batches of this many pixels that are best computed at the same time, each on its own thread.
+    /// Memory grows with it. It is 1 where a single batch keeps the device busy.
     fn concurrent_batches(_pixels: usize) -> usize {
         1
     }

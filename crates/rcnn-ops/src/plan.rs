@@ -75,7 +75,7 @@ impl<L> DerefMut for Planned<L> {
 }
 
 impl<L> Planned<L> {
-    /// With another layer in the place of this one. Its weight may be the same, and then the plan serves on.
+    /// Replaces the layer. The plan stays valid for as long as the weight is the same.
     fn map_layer(self, map: impl FnOnce(L) -> L) -> Self {
         let Self { layer, plan } = self;
         let layer = map(layer);

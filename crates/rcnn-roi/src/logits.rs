@@ -25,7 +25,7 @@ pub trait LogitBranch<B: DetectionBackend> {
     /// - output: `[K, maps, side, side]`
     fn predict(&self, pooled: Tensor<B, 4>, cx: &mut Forward<'_, B>) -> Tensor<B, 4>;
 
-    /// Whether a sample's object has what the branch learns.
+    /// Whether a sample's object has the labels that the branch learns from.
     fn learns_from(&self, sample: &Positive, targets: &[Instances]) -> bool;
 
     /// Loss of the logits `[P, maps, side, side]` of samples that the branch
@@ -40,11 +40,11 @@ pub trait LogitBranch<B: DetectionBackend> {
         targets: &[Instances],
     ) -> Tensor<B, 1>;
 
-    /// Adds to the detections of every image, in pixels of the resized image, what the logits
-    /// `[K, maps, side, side]` of all of them say.
+    /// Adds predictions, decoded from the logits `[K, maps, side, side]` of all images' boxes, to the detections of each
+    /// image, in pixels of the resized image.
     fn add(&self, logits: Tensor<B, 4>, detections: &mut [Instances]);
 
-    /// The same for an image without detections.
+    /// Adds empty predictions to an image without detections.
     fn add_none(detections: &mut Instances);
 }
 
@@ -92,8 +92,8 @@ pub(crate) fn losses<B: DetectionBackend, L: LogitBranch<B>>(
     Losses::new([L::LOSS], [loss])
 }
 
-/// Adds to the detections of every image, in pixels of the resized image, what a branch says of them. It is read back
-/// from the device at once.
+/// Adds a branch's predictions to the detections of every image, in pixels of the resized image. They are read back from
+/// the device in one transfer.
 pub(crate) fn infer<B: DetectionBackend, L: LogitBranch<B>>(
     branch: &L,
     features: &FeatureMaps<B>,

@@ -78,7 +78,7 @@ impl<A: SequentialArch> SequentialConfig<A> {
     }
 }
 
-/// What the shapes say about the norms, if there are any.
+/// Properties of the first norm; the default without norms.
 fn norm<A: SequentialArch>(body: &Shapes, arch: A) -> NormFacts {
     let network = SequentialConfig::features(arch).network();
     let layers = network.layers.iter().enumerate();

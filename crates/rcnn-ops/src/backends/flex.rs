@@ -25,11 +25,11 @@ mod linear;
 pub(crate) mod plan;
 mod roi_align;
 
-/// Largest batch, in pixels, that leaves processors without work.
+/// Largest batch, in pixels, whose layers are too small to keep all processors busy.
 const SMALL_BATCH: usize = 1 << 18;
 
 impl DetectionBackend for Flex {
-    /// A processor that has nothing to do in one batch's small layers takes the other's.
+    /// A processor that is idle during one batch's small layers works on the other batch.
     fn concurrent_batches(pixels: usize) -> usize {
         match pixels <= SMALL_BATCH {
             true => 2,

@@ -2,7 +2,8 @@
 //!
 //! To prepare a convolution's is a few hundredths of the work, but Winograd's are four times as large as they
 //! were, and memory that is new costs as much as several preparations. So they are kept once they have
-//! been prepared as often, and there is room for those of a ResNet-50. Linear layers do without until then.
+//! been prepared as often, and there is room within `MAX_BYTES`. Until then, linear layers use their weights as
+//! they are stored.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -109,7 +110,7 @@ struct Entry<W: Prepared> {
 /// A layer's entries: one, or more where its images have several sizes or its clones other weights.
 type Entries<W> = Vec<Entry<W>>;
 
-/// The weights that are kept, or how many passes there were without.
+/// The kept weights, or the number of passes so far.
 fn find<W: Prepared>(key: &Key, plan: &LayerPlan) -> Result<Arc<W>, usize> {
     plan.with(|entries: &mut Entries<W>| {
         entries.retain(|entry| entry.key.source.strong_count() > 0);
@@ -122,7 +123,7 @@ fn find<W: Prepared>(key: &Key, plan: &LayerPlan) -> Result<Arc<W>, usize> {
     })
 }
 
-/// Notes the passes there were, and keeps weights if these are enough.
+/// Records the number of passes, and keeps the weights once there have been enough.
 fn note<W: Prepared>(key: Key, plan: &LayerPlan, times: usize, weights: Option<&Arc<W>>) {
     plan.with(|entries: &mut Entries<W>| {
         entries.retain(|entry| entry.key != key);
