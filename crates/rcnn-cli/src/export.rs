@@ -195,13 +195,7 @@ fn check<B: DetectionBackend>(
             ))
         })
         .collect::<Result<Vec<_>>>()?;
-    let found = compare(
-        model,
-        options,
-        &args.output,
-        std::path::Path::new(&library),
-        &images,
-    )?;
+    let found = compare(model, options, &args.output, library.as_ref(), &images)?;
     let Comparison {
         detections,
         unmatched,
