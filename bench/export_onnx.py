@@ -17,22 +17,25 @@ import torchvision_detect
 OUTPUTS = {"maskrcnn": ["masks"], "keypointrcnn": ["keypoints", "keypoint_scores"]}
 
 
-def main():
-    parser = torchvision_detect.parser(__doc__)
-    parser.add_argument("-o", "--output", required=True)
-    args = parser.parse_args()
-    model = torchvision_detect.build(args)
-    image = torchvision_detect.pixels(args.images[0])
+def export(model, image, output, kind="fasterrcnn"):
+    """Writes a detector's file for images [3, H, W] of this one's size."""
     warnings.simplefilter("ignore")
     torch.onnx.export(
         model,
         ([image],),
-        args.output,
+        output,
         opset_version=17,
         input_names=["image"],
-        output_names=["boxes", "labels", "scores", *OUTPUTS.get(args.model, [])],
+        output_names=["boxes", "labels", "scores", *OUTPUTS.get(kind, [])],
         dynamo=False,
     )
+
+
+def main():
+    parser = torchvision_detect.parser(__doc__)
+    parser.add_argument("-o", "--output", required=True)
+    args = parser.parse_args()
+    export(torchvision_detect.build(args), torchvision_detect.pixels(args.images[0]), args.output, args.model)
 
 
 if __name__ == "__main__":

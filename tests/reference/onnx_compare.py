@@ -100,24 +100,31 @@ def noisy(model, seed):
     return other
 
 
+def pairs(a, b):
+    """Detections of two results that are the same, best overlap first."""
+    gaps = np.abs(a["boxes"][:, None] - b["boxes"][None]).max(-1, initial=0)
+    gaps = gaps + np.where(a["labels"][:, None] == b["labels"][None], 0, np.inf)
+    gaps = gaps + np.where(np.abs(a["scores"][:, None] - b["scores"][None]) < 0.01, 0, np.inf)
+    found = []
+    while gaps.size and np.isfinite(gaps.min()) and gaps.min() < 1:
+        i, j = np.unravel_index(gaps.argmin(), gaps.shape)
+        found.append((i, j, float(gaps[i, j])))
+        gaps[i], gaps[:, j] = np.inf, np.inf
+    return found
+
+
 def difference(first, second):
-    """Largest differences of boxes and scores, and how many detections have no partner; best overlap first."""
+    """Largest differences of boxes and scores, how many detections have no partner, and the largest of keypoints."""
     box = score = point = 0.0
     alone = 0
     for a, b in zip(first, second, strict=True):
-        gaps = np.abs(a["boxes"][:, None] - b["boxes"][None]).max(-1, initial=0)
-        gaps = gaps + np.where(a["labels"][:, None] == b["labels"][None], 0, np.inf)
-        gaps = gaps + np.where(np.abs(a["scores"][:, None] - b["scores"][None]) < 0.01, 0, np.inf)
-        pairs = []
-        while gaps.size and np.isfinite(gaps.min()) and gaps.min() < 1:
-            i, j = np.unravel_index(gaps.argmin(), gaps.shape)
-            pairs.append((i, j))
-            box = max(box, float(gaps[i, j]))
+        found = pairs(a, b)
+        for i, j, gap in found:
+            box = max(box, gap)
             score = max(score, abs(float(a["scores"][i]) - float(b["scores"][j])))
             if "keypoints" in a and "keypoints" in b:
                 point = max(point, float(np.abs(a["keypoints"][i] - b["keypoints"][j]).max()))
-            gaps[i], gaps[:, j] = np.inf, np.inf
-        alone += len(a["boxes"]) + len(b["boxes"]) - 2 * len(pairs)
+        alone += len(a["boxes"]) + len(b["boxes"]) - 2 * len(found)
     return box, score, alone, point
 
 

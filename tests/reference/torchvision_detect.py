@@ -79,10 +79,10 @@ def pixels(path):
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def parser(description):
-    """The options that `build` takes, and images."""
+def parser(description, has_default=False):
+    """The options that `build` takes, and images; `has_default` if weights and images can be left out."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True, help=".safetensors, .pth or .pt with torchvision's names")
+    parser.add_argument("--weights", required=not has_default, help=".safetensors, .pth or .pt with torchvision's names")
     parser.add_argument("--model", choices=[*MODELS, *BUILDERS], default="fasterrcnn")
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--v2", action="store_true", help="fasterrcnn_resnet50_fpn_v2 or maskrcnn_resnet50_fpn_v2")
@@ -93,7 +93,7 @@ def parser(description):
     parser.add_argument("--norm-eps", type=float, help="0 for the published resnet50 weights")
     parser.add_argument("--score-thresh", type=float, default=0.05)
     parser.add_argument("--names", help="a file with a class name per line, background first")
-    parser.add_argument("images", nargs="+")
+    parser.add_argument("images", nargs="*" if has_default else "+")
     return parser
 
 
