@@ -46,6 +46,15 @@ pub enum OnnxError {
     /// A setting of the export that does not go with the model or with another.
     #[error("{0}")]
     Options(String),
+    /// More than a protobuf message can hold.
+    #[error(
+        "the file would have {} MiB, and ONNX files have at most 2048: half-precision weights take half the space",
+        .bytes >> 20
+    )]
+    TooLarge {
+        /// Size of the file.
+        bytes: usize,
+    },
     /// A node of the graph whose operands do not fit, or a file that does not read as it was written: a fault
     /// of this program. No file is left.
     #[error(

@@ -53,7 +53,9 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 
 use rcnn_backbone::{AnyBackbone, Backbone, LevelSpec};
-use rcnn_detector::{DetectError, FasterRcnn, FasterRcnnConfig, StandardFasterRcnn};
+use rcnn_detector::{
+    DetectError, FasterRcnn, FasterRcnnConfig, MAX_BATCH_PIXELS, StandardFasterRcnn,
+};
 use rcnn_files::WriteError;
 use rcnn_ops::DetectionBackend;
 use rcnn_ops::record::{Graph, Recorder};
@@ -153,15 +155,15 @@ pub fn validate(file: &[u8]) -> std::io::Result<()> {
 fn recordings<R: Backbone<Recorder>>(
     recorded: &FasterRcnn<Recorder, R>,
     options: &OnnxOptions,
-) -> Result<Vec<Graph>, DetectError> {
+) -> Result<Vec<Graph>, OnnxError> {
     let config = recorded.config();
     let batches = match options.fixed {
-        Some(fixed) => vec![(fixed.batch, padded(&config, options.input, fixed.size))],
+        Some(fixed) => vec![fixed_batch(&config, options.input, fixed)?],
         None => free_batches(&config, &recorded.backbone.levels()).into(),
     };
     let batches = batches.into_iter();
     batches
-        .map(|(batch, padded)| recorded.record_batch(batch, padded))
+        .map(|(batch, padded)| Ok(recorded.record_batch(batch, padded)?))
         .collect()
 }
 
@@ -173,14 +175,24 @@ fn free_batches(config: &FasterRcnnConfig, levels: &[LevelSpec]) -> [(usize, Siz
         .map(|(batch, [height, width])| (batch, Size::new(height * unit, width * unit)))
 }
 
-/// Size of a batch of images of one size, padding included.
-fn padded(config: &FasterRcnnConfig, input: OnnxInput, size: Size) -> Size {
+/// A batch of images of one size, and what they are padded to.
+fn fixed_batch(
+    config: &FasterRcnnConfig,
+    input: OnnxInput,
+    FixedShape { batch, size }: FixedShape,
+) -> Result<(usize, Size), OnnxError> {
     let transform = &config.transform;
-    let size = match input {
+    let padded = transform.pad(match input {
         OnnxInput::Tensor => size,
         OnnxInput::Image => transform.resized(size),
-    };
-    transform.pad(size)
+    });
+    if padded.pixels().saturating_mul(batch) <= MAX_BATCH_PIXELS {
+        return Ok((batch, padded));
+    }
+    let Size { height, width } = padded;
+    Err(OnnxError::Options(format!(
+        "{batch} image(s) padded to {height}x{width} pixels: expected at most {MAX_BATCH_PIXELS} pixels in a batch"
+    )))
 }
 
 fn metadata(config: &FasterRcnnConfig) -> Vec<(&'static str, String)> {

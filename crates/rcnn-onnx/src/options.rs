@@ -78,6 +78,9 @@ pub enum Pooling {
 /// Versions of ONNX's operators that files are written for.
 pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 13..=21;
 
+/// Most pixels of an image of fixed size, before it is resized.
+const MOST_PIXELS: usize = i32::MAX as usize;
+
 impl OnnxOptions {
     pub(crate) fn validate(&self) -> Result<(), OnnxError> {
         let fault = |text: String| Err(OnnxError::Options(text));
@@ -90,8 +93,10 @@ impl OnnxOptions {
         }
         match self.fixed {
             Some(FixedShape { batch: 0, .. }) => fault("a batch of no images".into()),
-            Some(FixedShape { size, .. }) if size.pixels() == 0 => {
-                fault(format!("images of {}x{} pixels", size.height, size.width))
+            Some(FixedShape { size, .. }) if !(1..=MOST_PIXELS).contains(&size.pixels()) => {
+                let Size { height, width } = size;
+                let expected = format!("expected 1 to {MOST_PIXELS} pixels");
+                fault(format!("images of {height}x{width} pixels: {expected}"))
             }
             Some(FixedShape { batch: 2.., .. }) if self.input == OnnxInput::Image => {
                 fault("the image input takes one picture; the batch must be 1".into())

@@ -7,6 +7,8 @@ use std::io::{self, Write};
 
 use burn::tensor::Bytes;
 
+use crate::error::OnnxError;
+
 /// An encoded message, or a part of one.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Message(pub(crate) Vec<u8>);
@@ -219,6 +221,9 @@ pub(crate) struct Model<'a> {
 /// The first version in which an initializer need not be an input, and may be the default of one.
 const IR_VERSION: i64 = 7;
 
+/// Largest graph: protobuf's limit of 2 GiB, less what may stand around it.
+const MOST_BYTES: usize = (1 << 31) - (1 << 20);
+
 impl Model<'_> {
     pub(crate) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let opset = Message::default().text(1, "").int(2, self.opset);
@@ -230,7 +235,6 @@ impl Model<'_> {
             let entry = Message::default().text(1, key).text(2, value);
             model = model.message(14, &entry);
         }
-        to.write_all(&model.0)?;
         let heads: Vec<(Vec<u8>, Message)> = (self.initializers.iter())
             .map(|initializer| {
                 let head = initializer.head();
@@ -242,6 +246,10 @@ impl Model<'_> {
         let length = constants.fold(self.graph.0.len(), |sum, ((opening, head), initializer)| {
             sum + opening.len() + head.0.len() + initializer.length()
         });
+        if length > MOST_BYTES {
+            return Err(io::Error::other(OnnxError::TooLarge { bytes: length }));
+        }
+        to.write_all(&model.0)?;
         to.write_all(&Message::opening(7, length))?;
         to.write_all(&self.graph.0)?;
         for ((opening, head), initializer) in heads.iter().zip(&self.initializers) {
@@ -251,5 +259,31 @@ impl Model<'_> {
         }
         // At the end, so that files of two versions differ there alone.
         to.write_all(&Message::default().text(3, env!("CARGO_PKG_VERSION")).0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No runtime reads such a file.
+    #[test]
+    fn more_than_protobuf_holds_is_not_written() {
+        let unread = || unreachable!("nothing is written");
+        let model = Model {
+            opset: 13,
+            graph: Message::default(),
+            initializers: vec![Initializer {
+                name: "weight".into(),
+                shape: vec![1 << 16, 1 << 13],
+                element: ElementType::Float,
+                contents: Contents::Read(Box::new(unread)),
+            }],
+            metadata: Vec::new(),
+        };
+        let mut file = Vec::new();
+        let error = model.write(&mut file).unwrap_err().to_string();
+        assert!(error.contains("2048 MiB"), "{error}");
+        assert!(file.is_empty());
     }
 }

@@ -109,6 +109,32 @@ fn every_kind_of_file_passes_the_second_reader() {
     }
 }
 
+/// The number of anchors overflowed, and the sizes of a file were negative.
+#[test]
+fn batches_that_no_machine_computes_are_refused() {
+    let fault = |batch, height, width, input| {
+        let size = Size::new(height, width);
+        let fixed = Some(FixedShape { batch, size });
+        let options = OnnxOptions {
+            fixed,
+            input,
+            ..OnnxOptions::default()
+        };
+        let error = exported(&config(), Kind::Plain, &options);
+        error.expect_err("too large").to_string()
+    };
+    for error in [
+        fault(usize::MAX, 64, 64, OnnxInput::Tensor),
+        fault(1, 40_000, 40_000, OnnxInput::Tensor),
+    ] {
+        assert!(error.contains("pixels in a batch"), "{error}");
+    }
+    for input in [OnnxInput::Tensor, OnnxInput::Image] {
+        let error = fault(1, usize::MAX, 2, input);
+        assert!(error.contains("x2 pixels: expected 1 to"), "{error}");
+    }
+}
+
 #[test]
 fn options_that_contradict_each_other_are_named() {
     let fault = |options: OnnxOptions| {
@@ -130,6 +156,12 @@ fn options_that_contradict_each_other_are_named() {
         ..default()
     });
     assert!(error.contains("the batch must be 1"), "{error}");
+    let fixed = |batch, size| OnnxOptions {
+        fixed: Some(FixedShape { batch, size }),
+        ..default()
+    };
+    let error = fault(fixed(1, Size::new(0, 70)));
+    assert!(error.contains("0x70 pixels: expected 1 to"), "{error}");
     let error = fault(OnnxOptions {
         input,
         part: OnnxPart::Body,
