@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::checkpoint::Contents;
 use crate::error::CheckpointError;
 use crate::source::Source;
-use crate::state_dict::{StateTensor, transpose};
+use crate::state_dict::{ReadErrors, StateTensor, transpose};
 use crate::storage::StoredTensor;
 use crate::weights::{CONFIG_KEY, Weights, WeightsError, write};
 
@@ -125,20 +125,28 @@ impl Weights {
         path: impl AsRef<Path>,
         precision: Precision,
     ) -> Result<(), WeightsError> {
+        let errors = ReadErrors::default();
         let tensors = self.tensors.iter();
-        let tensors = tensors.map(|(name, tensor)| stored(name, tensor, precision));
+        let tensors = tensors.map(|(name, tensor)| stored(name, tensor, precision, &errors));
         let writer = BurnpackWriter::new(tensors.collect())
             .with_metadata(CONFIG_KEY, &self.config_json())
             .with_metadata(LAYOUT_KEY, BURN_LAYOUT);
         write(path.as_ref(), |file| {
             let written = writer.write_to_file(file.path());
-            written.map_err(|error| io::Error::other(error.to_string()))
+            written.map_err(|error| {
+                io::Error::other(errors.first().unwrap_or_else(|| error.to_string()))
+            })
         })
     }
 }
 
 /// The tensor as a burnpack stores it.
-fn stored(name: &str, tensor: &StateTensor, precision: Precision) -> TensorSnapshot {
+fn stored(
+    name: &str,
+    tensor: &StateTensor,
+    precision: Precision,
+    errors: &ReadErrors,
+) -> TensorSnapshot {
     let dtype = match precision {
         _ if !tensor.dtype.is_float() => tensor.dtype,
         Precision::F16 if tensor.shape.len() > 1 => DType::F16,
@@ -149,7 +157,7 @@ fn stored(name: &str, tensor: &StateTensor, precision: Precision) -> TensorSnaps
     if linear {
         shape.reverse();
     }
-    tensor.snapshot(name, shape, dtype, move |data| {
+    tensor.snapshot(name, shape, dtype, errors, move |data| {
         let data = if linear { transpose(data) } else { data };
         data.convert_dtype(dtype)
     })

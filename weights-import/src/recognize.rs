@@ -45,8 +45,8 @@ fn detector(
     ] {
         if !shapes.any(prefix) {
             return Err(format!(
-                "a backbone with {missing}; if the backbone is custom, load with \
-                     Weights::open_with and load_into"
+                "a backbone with {missing}; a detector over a custom backbone is loaded by the program \
+                 that builds it, with Weights::open_with and load_into"
             ));
         }
     }

@@ -3,6 +3,7 @@
 //! Modules are laid out so that their paths are torchvision's names; what is left to translate
 //! is the layout of linear weights: `[out, in]` in torch, `[in, out]` in Burn.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -69,12 +70,13 @@ impl StateTensor {
         name: &str,
         shape: Vec<usize>,
         dtype: DType,
+        errors: &ReadErrors,
         change: impl Fn(TensorData) -> TensorData + 'static,
     ) -> TensorSnapshot {
-        let read = self.read.clone();
-        let data = move || match read() {
-            Ok(data) => Ok(change(data)),
-            Err(error) => Err(TensorSnapshotError::IoError(error.to_string())),
+        let (read, errors, key) = (self.read.clone(), errors.clone(), name.to_string());
+        let data = move || {
+            let data = read().map_err(|error| errors.keep(&key, &error))?;
+            Ok(change(data))
         };
         let path = name.split('.').map(String::from).collect();
         let id = Default::default();
@@ -89,6 +91,23 @@ impl StateTensor {
 impl fmt::Debug for StateTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {:?}", self.dtype, self.shape)
+    }
+}
+
+/// Messages of tensors that could not be read, by name: burn-store passes on their debug output.
+#[derive(Clone, Default)]
+pub(crate) struct ReadErrors(Rc<RefCell<BTreeMap<String, String>>>);
+
+impl ReadErrors {
+    fn keep(&self, name: &str, error: &CheckpointError) -> TensorSnapshotError {
+        let message = error.to_string();
+        self.0.borrow_mut().insert(name.into(), message.clone());
+        TensorSnapshotError::IoError(message)
+    }
+
+    /// The message of the first one.
+    pub(crate) fn first(&self) -> Option<String> {
+        self.0.borrow().values().next().cloned()
     }
 }
 
@@ -147,6 +166,15 @@ impl LoadReport {
 
     fn fits(&self) -> bool {
         self.mismatched.is_empty() && self.unreadable.is_empty()
+    }
+
+    /// What is wrong, in one line.
+    pub(crate) fn summary(&self) -> &'static str {
+        let keys_fit = self.missing.is_empty() && self.unexpected.is_empty();
+        match keys_fit && self.mismatched.is_empty() {
+            true => "the weights cannot be read",
+            false => "the weights do not fit the model",
+        }
     }
 }
 
@@ -216,6 +244,7 @@ pub fn load_state_dict<B: Backend, M: Module<B>>(
     let mut report = LoadReport::default();
     let expected: BTreeMap<String, Vec<usize>> = parameter_shapes(module).into_iter().collect();
     let mut fitting = Vec::new();
+    let read_errors = ReadErrors::default();
     for (name, tensor) in &tensors {
         let Some(shape) = expected.get(name) else {
             report.unexpected.push(name.clone());
@@ -231,7 +260,7 @@ pub fn load_state_dict<B: Backend, M: Module<B>>(
             continue;
         }
         let as_f32 = |data: TensorData| data.convert_dtype(DType::F32);
-        fitting.push(tensor.snapshot(name, found, DType::F32, as_f32));
+        fitting.push(tensor.snapshot(name, found, DType::F32, &read_errors, as_f32));
     }
     let absent = expected
         .iter()
@@ -246,7 +275,10 @@ pub fn load_state_dict<B: Backend, M: Module<B>>(
     let mut loaded = module.clone();
     let result = loaded.apply(fitting, None, Some(Box::new(FromTorch)), true);
     let errors = result.errors.into_iter().map(|error| match error {
-        burn_store::ApplyError::LoadError { path, message } => (path, message),
+        burn_store::ApplyError::LoadError { path, message } => {
+            let message = read_errors.0.borrow_mut().remove(&path).unwrap_or(message);
+            (path, message)
+        }
         other => (String::new(), other.to_string()),
     });
     report.unreadable.extend(errors);

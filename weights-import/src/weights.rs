@@ -43,8 +43,8 @@ pub enum WeightsError {
     },
     /// The weights are an image classifier's.
     #[error(
-        "{}: these are the weights of an image classifier ({arch}); they fit the backbone alone \
-         and detect nothing by themselves: load them with `load_backbone` to train from",
+        "{}: these are the weights of an image classifier ({arch}), which detects nothing by itself; train a \
+         detector over it with `rcnn train --backbone-weights FILE`, in code with load_backbone",
         path.display()
     )]
     Classifier {
@@ -78,7 +78,7 @@ pub enum WeightsError {
         reason: SurgeryError,
     },
     /// Keys of model and file differ.
-    #[error("{}: the weights do not fit the model\n{report}", path.display())]
+    #[error("{}: {}\n{}", path.display(), report.summary(), report.to_string().trim_end())]
     Keys {
         /// The file.
         path: PathBuf,

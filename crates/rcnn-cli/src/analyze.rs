@@ -27,8 +27,8 @@ use crate::{files, inputs};
 /// that removes them.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  rcnn analyze cells.bpk --data bccd --split test
-  rcnn analyze cells.bpk --data bccd --count 64 --output report/
+  rcnn analyze cells.bpk --data cells --split test
+  rcnn analyze cells.bpk --data cells --count 64 --output report/
   rcnn analyze cells.bpk --data pictures/ --feature-maps 'backbone.body.layer1.*' --output report/")]
 pub(crate) struct AnalyzeArgs {
     /// Weights: a file, or the name of published weights

@@ -31,8 +31,8 @@ use crate::tiles::{Pixels, TileArgs};
 /// Pascal VOC or YOLO.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  rcnn eval --weights cells.bpk --data bccd --split test
-  rcnn eval --weights cells.bpk --data bccd --split test --format json --output report/
+  rcnn eval --weights cells.bpk --data cells --split test
+  rcnn eval --weights cells.bpk --data cells --split test --format json --output report/
   rcnn eval --weights cars.bpk --data city --tile 640 --full-image")]
 pub(crate) struct EvalArgs {
     /// Weights: a file, or the name of published weights

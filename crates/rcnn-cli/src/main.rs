@@ -91,8 +91,10 @@ enum Command {
     #[cfg(feature = "data")]
     Analyze(analyze::AnalyzeArgs),
     /// List the devices that this binary can run on
+    #[command(after_help = "Example:\n  rcnn detect --device wgpu:1 photo.jpg")]
     Devices,
     /// List the published weights that can be given by name
+    #[command(after_help = "Example:\n  rcnn detect --weights COCO_V1 photo.jpg")]
     Weights,
 }
 

@@ -26,8 +26,8 @@ use crate::source::positive;
 /// resized for the model. Their names are printed, too.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  rcnn data preview --data bccd --split train --output preview.png
-  rcnn data preview --data bccd --split train --crop 1 --mosaic 0.5 --count 4 --output pictures/")]
+  rcnn data preview --data cells --split train --output preview.png
+  rcnn data preview --data cells --split train --crop 1 --mosaic 0.5 --count 4 --output pictures/")]
 pub(crate) struct PreviewArgs {
     #[command(flatten)]
     dataset: DatasetArgs,

@@ -35,15 +35,15 @@ use steps::Steps;
 #[derive(Args)]
 #[command(after_help = "Examples:
   Half the multiply-accumulates, and one epoch of training:
-    rcnn prune cells.bpk --data bccd --macs 0.5 --epochs 1 --out runs/half
+    rcnn prune cells.bpk --data cells --macs 0.5 --epochs 1 --out runs/half
   In three steps, with the recipe of a training run:
-    rcnn prune cells.bpk --data bccd --macs 0.3 --steps 3 --epochs 1 --recipe run.toml --out runs/third
-  At most six tenths of the time, the box head left alone and half of layer4 at least:
-    rcnn prune cells.bpk --data bccd --time 0.6 --keep-of box_head=1 --keep-of layer4=0.5
+    rcnn prune cells.bpk --data cells --macs 0.3 --steps 3 --epochs 1 --recipe run.toml
+  At most 0.6 of the time, with the box head unchanged and at least half of layer4:
+    rcnn prune cells.bpk --data cells --time 0.6 --keep-of box_head=1 --keep-of layer4=0.5
   By the norms of the weights, without pictures:
     rcnn prune cells.bpk --params 0.5 --out runs/small
   After an interruption:
-    rcnn prune --resume --out runs/third")]
+    rcnn prune --resume --out runs/half")]
 pub(crate) struct PruneArgs {
     /// Weights: a file, or the name of published weights
     #[arg(value_name = "MODEL", required_unless_present = "resume")]

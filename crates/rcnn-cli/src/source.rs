@@ -71,7 +71,7 @@ pub(crate) struct ModelArgs {
     /// Pixels to resize the shorter side to [default: the model's; torchvision's is 800]
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     min_size: Option<usize>,
-    /// Most pixels of the longer side after resizing [default: the model's; torchvision's is 1333]
+    /// Maximum number of pixels of the longer side after resizing [default: the model's; torchvision's is 1333]
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true)]
     max_size: Option<usize>,
     /// Load the weights that fit, initialise the rest at random, and list them

@@ -13,7 +13,8 @@ pub enum ConfigError {
     Backbone(#[from] BackboneConfigError),
     /// The backbone is a custom one, which cannot be made from the configuration.
     #[error(
-        "the model has a custom backbone: make it yourself and pass it to `init_with_backbone`"
+        "the model has a custom backbone, so that only a program which builds it can load the model: see \
+         `init_with_backbone`"
     )]
     CustomBackbone,
     /// An unknown parameter.
@@ -27,8 +28,8 @@ pub enum ConfigError {
         /// The most similar known name.
         nearest: Option<String>,
     },
-    /// A parameter of the wrong type.
-    #[error("not a detector's configuration: {0}")]
+    /// A parameter of the wrong type: its name, what was found and what was expected.
+    #[error("{0}")]
     Type(String),
     /// A field has an invalid value.
     #[error(transparent)]

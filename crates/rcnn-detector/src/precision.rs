@@ -9,7 +9,7 @@ use crate::FasterRcnn;
 
 /// Error for a precision that a device cannot compute in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{device} can't compute in {dtype:?}")]
+#[error("{device} cannot compute in {}", format!("{dtype:?}").to_lowercase())]
 pub struct PrecisionError {
     /// The device, as its backend names it.
     pub device: String,

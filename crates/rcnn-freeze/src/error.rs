@@ -50,8 +50,8 @@ pub enum FreezeError {
     },
     /// `trainable_backbone_layers` of a backbone that lists no stages.
     #[error(
-        "trainable_backbone_layers counts the stages of the backbone, but this backbone has none \
-         (`Backbone::stages`)"
+        "trainable_backbone_layers counts the stages of the backbone, but this backbone lists none; \
+         freeze its parameters by name"
     )]
     NoStages,
     /// All is frozen.

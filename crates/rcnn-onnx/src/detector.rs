@@ -67,7 +67,7 @@ impl<'a> Detector<'a> {
             NmsMethod::Hard => Ok(()),
             _ => Err(OnnxError::Setting {
                 field: "box_nms_method",
-                found: format!("{method:?}"),
+                found: serde_json::to_string(&method).unwrap_or_default(),
                 expected: "hard, as ONNX has no soft suppression",
             }),
         }

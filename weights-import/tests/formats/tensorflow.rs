@@ -190,6 +190,30 @@ fn a_changed_byte_of_a_tensor_is_named() {
     assert!(message.contains("checksum"), "{message}");
 }
 
+/// burn-store's debug output stood in the place of the message: `Failed to load tensor data: IoError("...")`.
+#[test]
+fn a_damaged_tensor_is_reported_in_words_when_it_is_loaded_and_when_it_is_written() {
+    let folder = copy("2018");
+    let data = folder.path().join("model.ckpt.data-00000-of-00001");
+    let mut bytes = fs::read(&data).unwrap();
+    for byte in bytes.iter_mut().step_by(512) {
+        *byte ^= 1;
+    }
+    fs::write(&data, &bytes).unwrap();
+    let weights = Weights::open(folder.path().join("model.ckpt")).unwrap();
+    let loaded = weights.load::<Flex>(&FlexDevice).map(|_| ());
+    let written = [
+        weights.write_burnpack(folder.path().join("out.bpk"), Precision::F32),
+        weights.write_safetensors(folder.path().join("out.safetensors")),
+    ];
+    for error in written.into_iter().chain([loaded]) {
+        let message = error.unwrap_err().to_string();
+        let words = format!("{}: the file is damaged: tensor `", data.display());
+        assert!(message.contains(&words), "{message}");
+        assert!(!message.contains("Error("), "{message}");
+    }
+}
+
 #[test]
 fn cut_and_damaged_files_are_errors_that_name_them() {
     let folder = copy("2018");

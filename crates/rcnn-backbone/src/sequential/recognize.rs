@@ -123,8 +123,8 @@ fn recognize_arch<A: SequentialArch>(body: &Shapes) -> Result<(A, usize), String
         .ok_or_else(|| {
             let known: Vec<&str> = all().map(A::name).collect();
             format!(
-                "{}, but the layers are of none of {}; if the backbone is custom, load with \
-                 Weights::open_with and load_into",
+                "{}, but the layers are of none of {}; a custom backbone is loaded by the program that \
+                 builds it, with Weights::open_with and load_into",
                 body.path(A::MARK),
                 known.join(", ")
             )

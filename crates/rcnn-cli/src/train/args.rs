@@ -21,11 +21,11 @@ macro_rules! examples {
     () => {
         "Examples:
   From scratch, small:
-    rcnn train --data bccd --arch resnet18 --min-size 240 --max-size 480 --out runs/cells
+    rcnn train --data cells --arch resnet18 --min-size 240 --max-size 480 --out runs/cells
   From a trained detector:
-    rcnn train --data bccd --weights fasterrcnn_resnet50_fpn --learning-rate 0.002
+    rcnn train --data cells --weights fasterrcnn_resnet50_fpn --learning-rate 0.002
   A new head on a frozen backbone:
-    rcnn train --data bccd --weights fasterrcnn_resnet50_fpn --freeze backbone
+    rcnn train --data cells --weights fasterrcnn_resnet50_fpn --freeze backbone
   After an interruption:
     rcnn train --resume --out runs/cells"
     };
@@ -39,14 +39,14 @@ macro_rules! examples {
 #[derive(Args)]
 #[command(after_help = examples!(), after_long_help = concat!(examples!(), "
   A small detector that learns from a large one:
-    rcnn train --data bccd --config small.toml --teacher runs/large/best.bpk --out runs/small
+    rcnn train --data cells --config small.toml --teacher runs/large/best.bpk --out runs/small
   More epochs, for a run with --decay step or constant:
     rcnn train --resume --epochs 30 --out runs/cells
   Can it learn two pictures by heart?
-    rcnn train --data bccd --arch resnet18 --min-size 240 --overfit 2 --out runs/check
+    rcnn train --data cells --arch resnet18 --min-size 240 --overfit 2 --out runs/check
 
 A TOML file (missing keys have defaults; run.toml in the run's folder has them all):
-  data = \"bccd\"
+  data = \"cells\"
   epochs = 10
   clip_norm = 10.0
   freeze = [\"roi_heads\", \"thaw box_predictor from epoch 2\", \"thaw box_head.fc7 from epoch 4\"]

@@ -33,11 +33,22 @@ impl<'de> Deserialize<'de> for FasterRcnnConfig {
 
 /// Reads the fields, then compares the given names with those of the result.
 fn read(json: &Value) -> Result<FasterRcnnConfig, ConfigError> {
-    let wrong = |error: serde_json::Error| ConfigError::Type(error.to_string());
-    let config = Fields::deserialize(json).map_err(wrong)?;
-    let known = serde_json::to_value(&config).map_err(wrong)?;
+    let config = Fields::deserialize(json).map_err(|error| wrong_type(json, &error))?;
+    let known = serde_json::to_value(&config).map_err(|error| wrong_type(json, &error))?;
     require_known(json, &known, "")?;
     Ok(config)
+}
+
+/// Serde's error with the name of the parameter, which flattened structs lose: that of the first one that cannot be
+/// read by itself.
+fn wrong_type(json: &Value, error: &serde_json::Error) -> ConfigError {
+    let fields = json.as_object().into_iter().flatten();
+    let mut errors = fields.filter_map(|(name, value)| {
+        let alone = Value::from_iter([(name.as_str(), value.clone())]);
+        let error = Fields::deserialize(&alone).err()?;
+        Some(format!("{name}: {error}"))
+    });
+    ConfigError::Type(errors.next().unwrap_or_else(|| error.to_string()))
 }
 
 /// Checks that all names in `given` are in `known`, at every depth. `path` is the prefix of both.

@@ -62,6 +62,21 @@ fn parameters_can_be_overridden() {
     assert!(error(json!({"min_size": "big"})).contains("big"));
 }
 
+/// Parts of the configuration are flattened, and serde then says neither which parameter it is nor where.
+#[test]
+fn a_value_of_the_wrong_type_is_reported_with_its_parameter() {
+    let base = FasterRcnnConfig::default();
+    for (json, says) in [
+        (json!({"min_size": "big"}), "min_size: invalid type: string"),
+        (json!({"rpn_nms_thresh": []}), "rpn_nms_thresh: invalid type: sequence"),
+        (json!({"box_nms_method": "soft"}), "box_nms_method: unknown variant `soft`"),
+        (json!({"backbone": {"arch": "resnet17"}}), "backbone: unknown variant `resnet17`"),
+    ] {
+        let error = base.overridden(json.as_object().unwrap()).unwrap_err();
+        assert!(error.to_string().starts_with(says), "{error}");
+    }
+}
+
 /// It has the network's in files, and another in the code.
 #[test]
 fn a_box_head_that_is_a_stage_keeps_its_name_in_files() {
