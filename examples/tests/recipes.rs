@@ -7,16 +7,47 @@ use rcnn_files::TemporaryFolder;
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
-/// A folder with the picture in it, where files are read and written.
+/// A folder with a picture and labelled ones in it, where files are read and written.
 static FOLDER: LazyLock<TemporaryFolder> = LazyLock::new(|| {
     // A static is never dropped: the next run removes the folder.
     let parent = env!("CARGO_TARGET_TMPDIR").as_ref();
     let folder = TemporaryFolder::create_in(parent).expect("a folder");
     let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/blood-cells.jpg");
     std::fs::copy(picture, folder.path().join("blood-cells.jpg")).expect("a copy");
+    let labelled = concat!(env!("CARGO_MANIFEST_DIR"), "/blood-cells");
+    let copies = folder.path().join("blood-cells");
+    std::fs::create_dir(&copies).expect("a folder");
+    for file in std::fs::read_dir(labelled).expect("pictures").flatten() {
+        std::fs::copy(file.path(), copies.join(file.file_name())).expect("a copy");
+    }
     std::env::set_current_dir(folder.path()).expect("a folder");
     folder
 });
+
+#[test]
+fn draw_what_was_found() -> Done {
+    use rcnn_burn::image::{Label, draw_labels};
+
+    LazyLock::force(&FOLDER);
+    let device = Default::default();
+    let model = rcnn_burn::bundled::blood_cells()?.load::<Flex>(&device)?;
+    let mut photo = open_rgb("blood-cells.jpg")?;
+    let found = model.detect(&[to_tensor(&photo, &device)])?;
+    let labels: Vec<Label> = found[0]
+        .iter()
+        .filter(|object| object.score > 0.5)
+        .map(|object| Label {
+            bounds: object.bbox,
+            text: &model.class_names[object.label],
+            colour: object.label,
+            ..Label::default()
+        })
+        .collect();
+    draw_labels(&mut photo, &labels);
+    photo.save("boxes.png")?;
+    assert_ne!(photo, open_rgb("blood-cells.jpg")?);
+    Ok(())
+}
 
 #[test]
 fn trainable_backbone_layers() -> Done {
@@ -198,6 +229,38 @@ fn losses_on_held_out_pictures() -> Done {
     let mut rng = StdRng::seed_from_u64(0);
     let (losses, found) = model.validate(&[image], &[target], &mut Subsample::Random(&mut rng))?;
     println!("{losses:?}, {} objects", found[0].len());
+    Ok(())
+}
+
+#[test]
+fn average_precision() -> Done {
+    use rcnn_burn::data::{ReadOptions, read};
+    use rcnn_burn::eval::evaluate;
+    use rcnn_burn::types::ImageInstances;
+
+    LazyLock::force(&FOLDER);
+    let device = Default::default();
+    let model = rcnn_burn::bundled::blood_cells()?.load::<Flex>(&device)?;
+    let data = read("blood-cells".as_ref(), &ReadOptions::default())?.accept(false)?;
+    let (mut truth, mut found) = (Vec::new(), Vec::new());
+    for (image_id, sample) in (1..).zip(&data.samples) {
+        let image = to_tensor(&open_rgb(&sample.image)?, &device);
+        let instances = model.detect(&[image])?.remove(0);
+        found.push(ImageInstances {
+            image_id,
+            instances,
+            ..Default::default()
+        });
+        let instances = sample.instances.clone();
+        truth.push(ImageInstances {
+            image_id,
+            instances,
+            ..Default::default()
+        });
+    }
+    let evaluation = evaluate(&truth, &found, &model.class_names)?;
+    println!("AP {:.3}", evaluation.summary.ap.unwrap_or(0.0));
+    assert!(evaluation.summary.ap.is_some_and(|ap| ap > 0.4));
     Ok(())
 }
 

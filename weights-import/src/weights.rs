@@ -160,9 +160,9 @@ impl Weights {
         Self::from_checkpoint_overridden(checkpoint, &Map::new())
     }
 
-    /// Reads weights and configuration of an open checkpoint as [`from_checkpoint`](Self::from_checkpoint), with
-    /// some parameters [replaced](FasterRcnnConfig::overridden). Those that names and shapes do not tell, as the anchors,
-    /// are taken from there before a network is found unknown.
+    /// Reads an open checkpoint as [`from_checkpoint`](Self::from_checkpoint) does, with some parameters
+    /// [replaced](FasterRcnnConfig::overridden). They also supply what names and shapes do not determine, such
+    /// as anchors, to recognise the network by.
     ///
     /// # Errors
     /// When its network is unknown, or the parameters are no configuration.

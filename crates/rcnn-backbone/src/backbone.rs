@@ -16,7 +16,7 @@ impl<B: Backend> FeatureMaps<B> {
         Self(maps)
     }
 
-    /// Creates feature maps of a single one, under the name `"0"` that torchvision gives it.
+    /// Wraps a single feature map, under the name `"0"` that torchvision gives it.
     pub fn single(map: Tensor<B, 4>) -> Self {
         Self(vec![("0".to_string(), map)])
     }

@@ -1,7 +1,10 @@
-//! Image files to the tensors that detectors take.
+//! Image files to the tensors that detectors take, and detections drawn on pictures.
 
 pub use image::RgbImage;
-pub use rcnn_image::{Animation, ImageError, ImageErrorKind, StripReader, open_rgb, upright_size};
+pub use rcnn_image::draw::{Label, draw_labels};
+pub use rcnn_image::{
+    Animation, ImageError, ImageErrorKind, StripReader, decode_rgb, open_rgb, upright_size,
+};
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rayon::prelude::*;

@@ -101,7 +101,7 @@ pub struct ReadOptions {
     pub clip: bool,
     /// Decode every picture, which takes time: else damage behind a picture's header shows when it is loaded.
     pub decode: bool,
-    /// Fields that are read of each object besides box, label, area and crowd.
+    /// Optional fields to read for each object, besides box, label, area and crowd flag; all by default.
     pub fields: Fields,
     /// Read COCO's `person_keypoints_<split>.json` instead of `instances_<split>.json`, where there are both.
     pub keypoint_files: bool,

@@ -84,9 +84,9 @@ impl FasterRcnnConfig {
         Self::new(BackboneConfig::Custom, num_classes)
     }
 
-    /// This detector with other output channels in its layers: those that `channels` says by the layers' paths. It is
-    /// asked for every layer whose channels are free; those of others, such as the last of a residual block or a
-    /// depthwise convolution, follow. Layers of a custom backbone stay as they are.
+    /// This detector with other numbers of output channels: `channels` is asked for every layer, by path, whose
+    /// number is free. Others, such as the last layer of a residual block or a depthwise convolution, follow.
+    /// Layers of a custom backbone stay as they are.
     pub fn with_channels(&self, channels: &dyn Fn(&str) -> Option<usize>) -> Self {
         let of = |backbone: &BackboneConfig| {
             let levels = backbone.architecture().map(|network| network.levels());

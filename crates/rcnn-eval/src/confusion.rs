@@ -84,8 +84,8 @@ impl Confusion {
 /// The darkest colour, that of all objects of a row.
 const DARK: [f32; 3] = [8.0, 64.0, 129.0];
 
-/// Draws the matrix: a row for what objects are, a column for what they are taken for, colours by
-/// the part of the row. Classes that don't occur are left out; of more than 100, the rarest.
+/// Draws the matrix: true classes in rows, detected classes in columns, coloured by the share of the row.
+/// Classes that do not occur are left out; of more than 100, the rarest.
 pub fn draw_confusion(confusion: &Confusion) -> RgbImage {
     let labels = confusion.shown(100);
     let cell = (1000 / labels.len() as i64).clamp(30, 76);

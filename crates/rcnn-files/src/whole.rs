@@ -18,7 +18,7 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-/// Writes a file whole or not at all: beside its place, synced, then renamed over what was there.
+/// Writes a file atomically: to a temporary file beside it, which is synced and then renamed.
 ///
 /// `write` gets the file under its temporary name. Once it has returned, the file gets the permissions that any new file
 /// has. A symbolic link stays one; what is no regular file (`/dev/null`) is rejected, as renaming would replace it.

@@ -8,9 +8,9 @@ use burn::optim::{GradientsParams, MultiGradientsParams, Optimizer, SimpleOptimi
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
-/// One of Burn's optimizers, whose state (momentum, moments) of a parameter is dropped when that is
-/// frozen: it takes no memory, and a parameter that is thawed starts clean. Burn's by itself, as
-/// torch's, leaves a frozen parameter alone too, but keeps its state and goes on from it.
+/// Wraps one of Burn's optimizers and drops the state (momentum, moments) of parameters that are frozen: it
+/// takes no memory, and a parameter that is thawed starts clean. Burn's optimizers alone, like torch's, do not
+/// update a frozen parameter either, but keep its state and continue from it.
 #[derive(Clone)]
 pub struct FreezingOptimizer<O, M, B>
 where

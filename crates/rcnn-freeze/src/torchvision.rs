@@ -27,9 +27,9 @@ pub(crate) fn is_frozen(parameter: &str, count: usize, stages: &[Stage]) -> Opti
     Some(stage + count < stages.len())
 }
 
-/// The rules with torchvision's default before them, and whether a `trainable_backbone_layers` among
-/// them has no effect (`_validate_trainable_layers`): it stands for 3 in a detector whose weights or
-/// backbone are `trained`, and is ignored in one that starts from nothing.
+/// Puts torchvision's default before the rules (`_validate_trainable_layers`): three trainable stages in a
+/// detector whose weights or backbone are `trained`. In one that starts from nothing,
+/// `trainable_backbone_layers` has no effect; the second value says whether a rule was ignored for this.
 pub fn with_torchvision_default(mut rules: Vec<Rule>, trained: bool) -> (Vec<Rule>, bool) {
     let counts = |rule: &Rule| matches!(rule.change, Change::TrainableBackboneLayers(_));
     if !trained {

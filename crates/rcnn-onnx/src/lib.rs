@@ -6,7 +6,7 @@
 //! other kinds of file. Soft suppression has no form in ONNX, nor has RoIPool without its operator.
 //!
 //! # Inputs
-//! - `images` `[batch, 3, height, width]`: RGB from 0 to 1, resized as the model wants it; normalisation and
+//! - `images` `[batch, 3, height, width]`: RGB from 0 to 1, resized as the model expects; normalisation and
 //!   padding are in the file
 //! - `image_sizes` `[batch, 2]`, int64: height and width of each image, which lies in the upper left corner with
 //!   anything around it; 0 for the height or width of `images`

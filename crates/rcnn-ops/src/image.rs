@@ -23,7 +23,7 @@ pub struct ImageFit {
     pub padded: Size,
 }
 
-/// Where the pixels of a resized image lie in the image that it is made of.
+/// Position of the pixels of a resized image in the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PixelPositions {
     /// Their centres lie where they are in both images, as in torch.

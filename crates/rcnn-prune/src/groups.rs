@@ -25,7 +25,7 @@ pub struct ChannelGroups {
     pub(crate) original: Vec<usize>,
 }
 
-/// Channels that go through the same layers.
+/// Channels that can only be removed together, because they pass through the same layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Paths of the layers that put out the channels, in the order of the pass: those whose outputs are added up,
@@ -265,8 +265,8 @@ impl ChannelGroups {
         }
     }
 
-    /// The same groups, of which limits keep shares of the channels in another network: the one that was pruned to
-    /// this.
+    /// The same groups, with limits that count shares of the channels of `original`, the network that was
+    /// pruned to this one.
     pub fn pruned_from(mut self, original: &Self) -> Self {
         let before = original.groups.iter().zip(&original.original);
         let before: HashMap<&Vec<String>, usize> = before

@@ -82,8 +82,8 @@ impl Importance {
         importance.finite(groups)
     }
 
-    /// Takes the squared norms of a unit's weights, set against the mean of its group: a guess that needs no
-    /// pictures.
+    /// Estimates importance by the squared norms of a unit's weights, relative to the mean of its group: a
+    /// guess that needs no pictures.
     ///
     /// # Errors
     /// Where a tensor is missing or cannot be read.

@@ -5,7 +5,7 @@
 //! pyramid, and from the pooled features to the heads. How much each matters is estimated by a first-order Taylor
 //! expansion of the loss on labelled pictures, or by the norms of the weights ([`Importance`]). What matters least
 //! for what it costs is removed until a budget is met ([`Order`]). The result is a detector like any other, with
-//! other numbers of channels in its configuration; it wants some training.
+//! other numbers of channels in its configuration; it must be trained again.
 //!
 //! ```
 //! # mod rcnn_burn { pub use rcnn_core::*; pub use rcnn_prune as prune; }

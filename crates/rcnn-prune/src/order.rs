@@ -115,7 +115,8 @@ fn ranked(values: &[f64]) -> Vec<usize> {
 }
 
 impl Order {
-    /// Removes as little as leaves a share of the whole network's cost, 0 to 1, or less.
+    /// Removes as few channels as possible so that at most this share, 0 to 1, of the whole network's cost
+    /// remains.
     ///
     /// # Errors
     /// When that cannot be met within the limits, with the least share that can.
@@ -133,8 +134,8 @@ impl Order {
         Ok(self.kept(step))
     }
 
-    /// Removes as little as makes the network as fast as wanted, by trying: `measure` makes the network and returns
-    /// the time of a detection, in any unit, of which `share` times that of the whole network may be left.
+    /// Removes as few channels as possible so that at most this share of the whole network's time remains. It
+    /// tries them out: `measure` builds the network and returns the time of a detection, in any unit.
     ///
     /// # Errors
     /// When that cannot be met within the limits, or measuring fails.

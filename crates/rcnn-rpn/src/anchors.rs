@@ -119,7 +119,7 @@ impl AnchorGenerator {
         )
     }
 
-    /// Checks that there are anchors for each of these feature maps and for no others.
+    /// Checks that each feature map has anchors, and that there are no others.
     ///
     /// # Errors
     /// Names the feature maps.

@@ -16,7 +16,7 @@ pub struct Thresholds {
     pub nms_thresh: f64,
 }
 
-/// Facts about a model that clients are told and requests are checked against.
+/// Facts about a model, which clients can ask for and requests are checked against.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
     /// Its name, such as that of its file.

@@ -3,11 +3,17 @@
 //! [`Server::bind`] listens; [`Server::run`] answers until it is told to stop:
 //!
 //! ```no_run
-//! use rcnn_serve::{Options, Server, interrupted};
-//! # fn load() -> Result<rcnn_serve::Detector, std::io::Error> { unimplemented!() }
+//! use rcnn_burn::Flex;
+//! use rcnn_burn::weights::Weights;
+//! use rcnn_serve::{Detector, Options, Server, interrupted};
 //!
 //! let server = Server::bind(Options::default())?;
 //! println!("http://{}", server.local_addr());
+//! let load = || -> Result<Detector, Box<dyn std::error::Error + Send + Sync>> {
+//!     let device = Default::default();
+//!     let model = Weights::open("cells.bpk")?.load::<Flex>(&device)?;
+//!     Ok(Detector::new("cells", "flex", model, device)?)
+//! };
 //! server.run(load, interrupted())?;
 //! # Ok::<(), rcnn_serve::ServeError>(())
 //! ```
@@ -15,6 +21,11 @@
 //! One thread owns the model and computes in batches; another does everything else, and hands decoding to a
 //! few more. What clients send is bounded in number, bytes, pixels and time before it costs anything
 //! ([`Options`]), and each bound has its status: 413, 429, 408, 503.
+
+/// The program of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/serving.md")]
+struct Guide;
 
 mod access;
 mod batches;

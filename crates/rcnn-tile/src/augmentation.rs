@@ -7,7 +7,7 @@ use rcnn_types::validate::{InvalidField, require, require_within};
 /// Smallest and largest scale.
 const SCALES: [f32; 2] = [0.1, 10.0];
 
-/// Views of an image besides itself, of which the detections are merged; by default none.
+/// Mirrored and resized views of an image, detected in besides the image itself; none by default.
 ///
 /// ```
 /// # mod rcnn_burn { pub use rcnn_tile as tile; pub use rcnn_types::*; }

@@ -9,7 +9,7 @@ use rcnn_core::ops::binary_cross_entropy_with_logits;
 use rcnn_types::validate::{InvalidField, is_weight, require};
 use serde::{Deserialize, Serialize};
 
-/// Distillation losses, and their weights beside those of the labels.
+/// Weights of the distillation losses, relative to the losses on the labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
 #[setters(prefix = "with_")]

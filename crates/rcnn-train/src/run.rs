@@ -134,7 +134,7 @@ impl Run {
         self.accepts_changed_data = true;
     }
 
-    /// Changes the number of epochs of a run that goes on, such as one that has come to its end.
+    /// Changes the number of epochs of a resumed run, even of one that has ended.
     ///
     /// # Errors
     /// If the learning rate falls along a cosine, whose every step depends on the number of epochs, if more epochs are
@@ -392,8 +392,8 @@ impl Run {
         training.launch::<Autodiff<B>, N, _>(trainee, FreezingOptimizer::from(optimizer))
     }
 
-    /// The epoch that the run goes on after when it is resumed: the last one whose checkpoint is complete and whose
-    /// validation was logged.
+    /// Number of the epoch after which a resumed run continues: the last one with a complete checkpoint and a
+    /// logged validation.
     ///
     /// # Errors
     /// If `metrics.jsonl` cannot be read, or is missing although there are checkpoints.

@@ -41,8 +41,8 @@ impl CocoResult {
         }
     }
 
-    /// Its box: the given one, else that around the mask, else that around the keypoints, as `loadRes`
-    /// takes them; `None` where there is nothing.
+    /// The object's box: the given one, else the one around its mask, else around its keypoints, as in
+    /// `loadRes`; `None` if there is nothing.
     pub fn bounds(&self) -> Option<BBox> {
         if let Some([x, y, width, height]) = self.bbox {
             return Some([x, y, x + width, y + height].map(|v| v as f32));

@@ -95,7 +95,7 @@ pub struct FrameReader<R> {
 }
 
 impl<R: Read> FrameReader<R> {
-    /// Reads a stream's header, where there is one.
+    /// Reads the header of the stream, if its format has one.
     ///
     /// # Errors
     /// If the input cannot be read, is empty, or is not of that format; if it is of a kind that is not read, such as

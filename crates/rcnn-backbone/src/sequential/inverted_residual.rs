@@ -30,7 +30,8 @@ pub struct InvertedResidual<B: Backend> {
 pub enum BlockLayer<B: Backend> {
     /// A convolution with its norm.
     ConvNorm(ConvNorm<B>),
-    /// Squeeze and excitation.
+    /// Squeeze and excitation (`torchvision.ops.SqueezeExcitation`): multiplies each channel by a factor from 0
+    /// to 1 that is computed from the means of all channels.
     SqueezeExcitation(SqueezeExcitation<B>),
     /// The last convolution of a MobileNetV2's block, whose norm is the next layer.
     Conv(Conv2d<B>),

@@ -51,6 +51,16 @@ pub struct Label<'a> {
 ///
 /// Boxes are cut to the picture; objects outside of it or with an edge that is NaN are left out, as are
 /// masks of another size, keypoints outside, and tags of which another would hide more than a third.
+///
+/// ```
+/// # mod rcnn_burn { pub mod image { pub use image::RgbImage; pub use rcnn_image::draw::*; } }
+/// use rcnn_burn::image::{Label, RgbImage, draw_labels};
+///
+/// let mut picture = RgbImage::new(64, 48);
+/// let cell = Label { bounds: [8.0, 16.0, 40.0, 40.0], text: "cell 0.98", colour: 1, ..Label::default() };
+/// draw_labels(&mut picture, &[cell]);
+/// assert_ne!(picture, RgbImage::new(64, 48));
+/// ```
 pub fn draw_labels(image: &mut RgbImage, labels: &[Label]) {
     let style = Style::new(image);
     let (boxes, labels): (Vec<Rect>, Vec<&Label>) = labels

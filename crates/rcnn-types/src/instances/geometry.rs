@@ -62,7 +62,7 @@ impl Instances {
         self.areas = None;
     }
 
-    /// Moves the objects to a larger image of that size, of which theirs becomes a part.
+    /// Moves the objects to a larger image of which theirs becomes a part.
     pub fn paste(&mut self, left: u32, top: u32, size: Size) {
         let (x, y) = (left as f32, top as f32);
         self.map_boxes(|b| shift_box(b, x, y));
