@@ -50,7 +50,10 @@ fn what_can_not_be_exported_is_named_and_leaves_no_file() {
     let error = exported(&soft, Kind::Plain, &OnnxOptions::default())
         .unwrap_err()
         .to_string();
-    assert!(error.contains("box_nms_method = \"soft_linear\""), "{error}");
+    assert!(
+        error.contains("box_nms_method = \"soft_linear\""),
+        "{error}"
+    );
 }
 
 #[test]

@@ -68,9 +68,18 @@ fn a_value_of_the_wrong_type_is_reported_with_its_parameter() {
     let base = FasterRcnnConfig::default();
     for (json, says) in [
         (json!({"min_size": "big"}), "min_size: invalid type: string"),
-        (json!({"rpn_nms_thresh": []}), "rpn_nms_thresh: invalid type: sequence"),
-        (json!({"box_nms_method": "soft"}), "box_nms_method: unknown variant `soft`"),
-        (json!({"backbone": {"arch": "resnet17"}}), "backbone: unknown variant `resnet17`"),
+        (
+            json!({"rpn_nms_thresh": []}),
+            "rpn_nms_thresh: invalid type: sequence",
+        ),
+        (
+            json!({"box_nms_method": "soft"}),
+            "box_nms_method: unknown variant `soft`",
+        ),
+        (
+            json!({"backbone": {"arch": "resnet17"}}),
+            "backbone: unknown variant `resnet17`",
+        ),
     ] {
         let error = base.overridden(json.as_object().unwrap()).unwrap_err();
         assert!(error.to_string().starts_with(says), "{error}");
