@@ -197,8 +197,9 @@ fn a_damaged_tensor_is_reported_in_words_when_it_is_loaded_and_when_it_is_writte
     let data = folder.path().join("model.ckpt.data-00000-of-00001");
     let mut bytes = fs::read(&data).unwrap();
     // Not in the tensor that the anchors are recognised by, which is read when the file is opened.
-    for place in (1..19).map(|k| bytes.len() * k / 20) {
-        bytes[place] ^= 1;
+    let size = bytes.len();
+    for twentieth in 1..19 {
+        bytes[size * twentieth / 20] ^= 1;
     }
     fs::write(&data, &bytes).unwrap();
     let weights = Weights::open(folder.path().join("model.ckpt")).unwrap();
