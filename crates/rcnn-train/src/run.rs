@@ -146,8 +146,8 @@ impl Run {
         }
         if self.config.schedule.decay == Decay::Cosine {
             return Err(TrainError::Config(format!(
-                "epochs = {epochs}: the learning rate falls along a cosine over {before} epochs, so that every step \
-                 would have had another one; only runs with decay = \"constant\" or \"step\" can go on for longer"
+                "epochs = {epochs}: the learning rate falls along a cosine over {before} epochs; only runs with \
+                 decay = \"constant\" or \"step\" can be extended"
             )));
         }
         let trained = self.last_checkpoint()?.unwrap_or(0);
