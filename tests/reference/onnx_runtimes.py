@@ -107,8 +107,9 @@ def resized_by_tensorflow(picture, min_size, max_size, rule):
 
 
 class Exported:
-    def __init__(self, path, runtime, model=None):
-        model = model or check(path)
+    def __init__(self, path, runtime, model=None, noise=0.0):
+        """``noise`` is added to each pixel of tensors, up to this much."""
+        model, self.noise = model or check(path), noise
         self.metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.names = json.loads(self.metadata["classes"])
         self.shapes = {
@@ -134,6 +135,8 @@ class Exported:
         batch = np.random.default_rng(0).random((len(images), 3, height or high, width or wide), np.float32)
         for place, image in zip(batch, images):
             place[:, : image.shape[1], : image.shape[2]] = image
+        if self.noise:
+            batch += np.float32(self.noise) * (np.random.default_rng(1).random(batch.shape, np.float32) - np.float32(0.5))
         return {"images": batch, "image_sizes": sizes}
 
     def __call__(self, pictures):
