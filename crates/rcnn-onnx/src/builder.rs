@@ -318,12 +318,6 @@ impl<'a> Builder<'a> {
         self.exact_floats(&format!("{value}"), &[], vec![value])
     }
 
-    /// A number in double precision.
-    pub(crate) fn double(&mut self, value: f64) -> Value {
-        let contents = Contents::Bytes(value.to_le_bytes().to_vec());
-        self.initializer(&format!("{value}"), &[], ElementType::Double, contents)
-    }
-
     /// A constant of integers.
     pub(crate) fn integers(&mut self, name: &str, shape: &[usize], values: &[i64]) -> Value {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes());

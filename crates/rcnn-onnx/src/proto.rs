@@ -104,17 +104,15 @@ pub(crate) enum ElementType {
     Int64 = 7,
     Bool = 9,
     Float16 = 10,
-    Double = 11,
 }
 
 impl ElementType {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 5] = [
         Self::Float,
         Self::Uint8,
         Self::Int64,
         Self::Bool,
         Self::Float16,
-        Self::Double,
     ];
 
     /// The type of a code of `onnx.proto`.
@@ -128,7 +126,7 @@ impl ElementType {
             Self::Uint8 | Self::Bool => 1,
             Self::Float16 => 2,
             Self::Float => 4,
-            Self::Int64 | Self::Double => 8,
+            Self::Int64 => 8,
         }
     }
 }

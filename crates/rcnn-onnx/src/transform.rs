@@ -1,11 +1,14 @@
 //! From what a file takes to a padded batch.
 
+mod scale;
+
 use rcnn_detector::{GeneralizedRcnnTransform, ResizeRule};
 use rcnn_types::Size;
 
 use crate::builder::{Builder, Value};
 use crate::options::FixedShape;
 use crate::proto::{Attribute, Dimension, ElementType};
+use scale::scaled;
 
 /// A batch as the networks take it.
 pub(crate) struct Batch {
@@ -158,38 +161,13 @@ fn sides(size: Size, b: &mut Builder) -> Value {
     b.ints(&[size.height as i64, size.width as i64])
 }
 
-/// Size that an image of any size `[2]` is resized to: in double precision as torchvision computes it, and where the
-/// runtime has none, as whole numbers make it.
+/// torchvision's size for an image of any size `[2]`.
 fn resized_size(transform: &GeneralizedRcnnTransform, size: &Value, b: &mut Builder) -> Value {
-    let limits = [
-        transform.min_size.last().copied().unwrap_or(1),
-        transform.max_size,
-    ];
-    let exact = b.cast(size, ElementType::Double);
-    let [shorter, longer] = shorter_and_longer(&exact, b);
-    let [shorter, longer] = [(&shorter, limits[0]), (&longer, limits[1])].map(|(side, limit)| {
-        let limit = b.double(limit as f64);
-        b.op("Div", [&limit, side])
-    });
-    let scale = b.op("Min", [&shorter, &longer]);
-    let resized = b.op("Mul", [&exact, &scale]);
-    let resized = b.op("Floor", [&resized]);
-    let resized = b.cast(&resized, ElementType::Int64);
-
+    let least = transform.min_size.last().copied().unwrap_or(1);
     let [shorter, longer] = shorter_and_longer(size, b);
-    let [shorter, longer] = [(&shorter, limits[0]), (&longer, limits[1])].map(|(side, limit)| {
-        let limit = b.int(limit as i64);
-        let sides = b.op("Mul", [size, &limit]);
-        b.op("Div", [&sides, side])
-    });
-    let whole = b.op("Min", [&shorter, &longer]);
-    // Lost in single precision.
-    let little = b.double((-30f64).exp2());
-    let more = b.op("Add", [&exact, &little]);
-    let is_double = b.op("Greater", [&more, &exact]);
-    let resized = b.op("Where", [&is_double, &resized, &whole]);
-    let one = b.int(1);
-    b.op("Max", [&resized, &one])
+    let [by_shorter, by_longer] = [(&shorter, least), (&longer, transform.max_size)]
+        .map(|(side, limit)| scaled(size, side, limit as i64, b));
+    b.op("Min", [&by_shorter, &by_longer])
 }
 
 /// The shorter and the longer side, `[1]` each, of a size `[2]`. With ReduceMin and ReduceMax instead, OpenVINO 2026.4
