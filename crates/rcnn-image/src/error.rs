@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::read::MAX_PIXELS;
+use crate::read::{MAX_BYTES, MAX_PIXELS};
 
 /// Error of reading or writing an image file.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum ImageErrorKind {
         /// Its height in pixels.
         height: u32,
     },
+    /// The image takes too much memory to be decoded; holds the format, such as `PNG`.
+    #[error("decoding this {0} would take more than {gib} GiB", gib = MAX_BYTES >> 30)]
+    Memory(String),
     /// The image cannot be written in a format; holds what the encoder said.
     #[error("cannot be written: {0}")]
     Encode(String),

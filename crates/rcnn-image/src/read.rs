@@ -290,6 +290,8 @@ impl Source<'_> {
                 }
                 _ => e.to_string(),
             }),
+            // Of sizes that no picture has, before they are seen here.
+            E::Limits(_) => ImageErrorKind::Memory(self.name()).at(self.path),
             // Without the preamble, which repeats the format.
             E::Decoding(e) => {
                 self.damaged(e.source().map_or_else(|| e.to_string(), |e| e.to_string()))

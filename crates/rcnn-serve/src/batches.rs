@@ -1,12 +1,14 @@
-//! The queue of decoded pictures, and the thread that computes them in batches.
+//! The queue of decoded pictures, and the threads that compute them in batches.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use image::RgbImage;
+use rayon::ThreadPoolBuilder;
 use rcnn_core::MAX_BATCH_PIXELS;
 use rcnn_types::{Instances, Size};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -38,6 +40,11 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
+    /// Batches being computed, and their pixels.
+    running: usize,
+    running_pixels: usize,
+    /// Whether all processors compute the one that is running.
+    is_alone: bool,
     /// With the number of the request.
     waiting: VecDeque<(u64, Job)>,
     /// Pictures whose requests wait for an answer.
@@ -96,34 +103,53 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits for pictures that can be computed together, the longest waiting among them. A batch that is not full
-    /// waits a little for pictures that are being decoded, and not at all where there are none.
-    fn next_batch(&self) -> Option<Vec<Job>> {
+    /// Waits for pictures that can be computed together, the longest waiting among them, where at most `lanes` batches are
+    /// computed at the same time.
+    ///
+    /// A batch that is not full waits a little for pictures that are being decoded, and not at all where there are none.
+    /// One behind which nothing waits has all processors, and nothing begins beside it.
+    fn next_batch(&self, lanes: usize) -> Option<Batch> {
         let mut state = self.lock();
+        let mut deadline = None;
         loop {
-            while state.waiting.is_empty() {
-                if state.is_closed {
+            let may_begin = state.running == 0 || (state.running < lanes && !state.is_alone);
+            let batch = match may_begin {
+                true => self.compatible(&state, self.batch_size(lanes)),
+                false => Vec::new(),
+            };
+            if batch.is_empty() {
+                if state.is_closed && state.waiting.is_empty() {
                     return None;
                 }
+                deadline = None;
                 state = self.wait(state, Duration::MAX);
+                continue;
             }
-            let deadline = Instant::now() + self.batch_window;
-            loop {
-                let batch = self.compatible(&state.waiting);
-                let left = deadline.saturating_duration_since(Instant::now());
-                if batch.len() == self.max_batch || state.arriving == 0 || left.is_zero() {
-                    // From the back, so that positions stay what they are.
-                    let jobs = batch.iter().rev().filter_map(|&i| state.waiting.remove(i));
-                    let mut jobs: Vec<Job> = jobs.map(|(_, job)| job).collect();
-                    jobs.reverse();
-                    if jobs.is_empty() {
-                        // Whoever sent the last picture hung up.
-                        break;
-                    }
-                    return Some(jobs);
+            let now = Instant::now();
+            let deadline = *deadline.get_or_insert(now + self.batch_window);
+            if batch.len() == self.batch_size(lanes) || state.arriving == 0 || deadline <= now {
+                let batch = state.begin(&batch);
+                if !state.waiting.is_empty() {
+                    // Perhaps beside this.
+                    self.changed.notify_one();
                 }
-                state = self.wait(state, left);
+                return Some(batch);
             }
+            state = self.wait(state, deadline - now);
+        }
+    }
+
+    fn end(&self, batch: &Batch) {
+        let mut state = self.lock();
+        state.running -= 1;
+        state.running_pixels -= batch.pixels;
+    }
+
+    /// Most pictures of a batch. Where several are computed at the same time, more than one gains nothing.
+    fn batch_size(&self, lanes: usize) -> usize {
+        match lanes {
+            1 => self.max_batch,
+            _ => 1,
         }
     }
 
@@ -132,27 +158,54 @@ impl Queue {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Positions of pictures that can be computed with the first.
-    fn compatible(&self, waiting: &VecDeque<(u64, Job)>) -> Vec<usize> {
-        let Some((_, first)) = waiting.front() else {
+    /// Positions of pictures that can be computed with the first, and beside what is being computed.
+    fn compatible(&self, state: &State, most: usize) -> Vec<usize> {
+        let Some((_, first)) = state.waiting.front() else {
             return Vec::new();
         };
-        let (mut batch, mut pixels) = (Vec::new(), 0);
-        for (index, (_, job)) in waiting.iter().enumerate() {
+        let (mut batch, mut pixels) = (Vec::new(), state.running_pixels);
+        for (index, (_, job)) in state.waiting.iter().enumerate() {
             let all = pixels + size(job).pixels();
             let fits = job.padded == first.padded
                 && job.thresholds.nms_thresh == first.thresholds.nms_thresh
                 && job.padded.pixels().saturating_mul(batch.len() + 1) <= MAX_BATCH_PIXELS
                 && all <= self.max_pixels;
-            if batch.is_empty() || fits {
+            // One that is too large for any batch is computed by itself.
+            if fits || (batch.is_empty() && state.running == 0) {
                 batch.push(index);
                 pixels = all;
             }
-            if batch.len() == self.max_batch {
+            if batch.is_empty() || batch.len() == most {
                 break;
             }
         }
         batch
+    }
+}
+
+/// Pictures to be computed together.
+struct Batch {
+    jobs: Vec<Job>,
+    pixels: usize,
+    is_alone: bool,
+}
+
+impl State {
+    /// Takes the pictures at these positions, in ascending order.
+    fn begin(&mut self, batch: &[usize]) -> Batch {
+        // From the back, so that positions stay what they are.
+        let jobs = batch.iter().rev().filter_map(|&i| self.waiting.remove(i));
+        let mut jobs: Vec<Job> = jobs.map(|(_, job)| job).collect();
+        jobs.reverse();
+        let pixels = jobs.iter().map(|job| size(job).pixels()).sum();
+        self.is_alone = self.running == 0 && self.waiting.is_empty();
+        self.running += 1;
+        self.running_pixels += pixels;
+        Batch {
+            jobs,
+            pixels,
+            is_alone: self.is_alone,
+        }
     }
 }
 
@@ -208,21 +261,39 @@ impl Drop for Places {
 }
 
 /// Computes until the queue is closed and empty.
-pub(crate) fn compute(app: &App, detector: &mut Detector) {
-    while let Some(jobs) = app.queue.next_batch() {
-        let replies = compute_batch(app, detector, &jobs);
-        for (job, reply) in jobs.into_iter().zip(replies) {
-            // Nobody waits where the client hung up.
-            let _ = job.reply.send(reply);
+pub(crate) fn compute(app: &App, detector: &Detector) {
+    let lanes = detector.concurrent.min(app.options.max_batch).max(1);
+    // A batch is computed within a pool: from outside, each of its layers would wake the pool's threads and wait to be woken.
+    // Batches side by side have processors of their own: in one pool, a thread that waits for its batch's layer could take
+    // up the other batch, and not come back before that is done.
+    let processors = rayon::current_num_threads() / lanes;
+    let pool = || ThreadPoolBuilder::new().num_threads(processors.max(1));
+    let lane = || {
+        let share = (lanes > 1).then(|| pool().build().ok()).flatten();
+        while let Some(batch) = app.queue.next_batch(lanes) {
+            let replies = match &share {
+                None => compute_batch(app, detector, &batch.jobs),
+                Some(_) if batch.is_alone => {
+                    rayon::scope(|_| compute_batch(app, detector, &batch.jobs))
+                }
+                Some(share) => share.install(|| compute_batch(app, detector, &batch.jobs)),
+            };
+            app.queue.end(&batch);
+            for (job, reply) in batch.jobs.into_iter().zip(replies) {
+                // Nobody waits where the client hung up.
+                let _ = job.reply.send(reply);
+            }
         }
-    }
+    };
+    thread::scope(|scope| {
+        for _ in 1..lanes {
+            scope.spawn(lane);
+        }
+        lane();
+    });
 }
 
-fn compute_batch(
-    app: &App,
-    detector: &mut Detector,
-    jobs: &[Job],
-) -> Vec<Result<Instances, Refusal>> {
+fn compute_batch(app: &App, detector: &Detector, jobs: &[Job]) -> Vec<Result<Instances, Refusal>> {
     let pictures: Vec<&RgbImage> = jobs.iter().map(|job| &job.picture).collect();
     let score_threshs = jobs.iter().map(|job| job.thresholds.score_thresh);
     let thresholds = Thresholds {
@@ -281,6 +352,18 @@ mod tests {
         }
     }
 
+    /// A batch that is computed at once.
+    fn next(queue: &Queue) -> Option<Batch> {
+        let batch = queue.next_batch(1)?;
+        queue.end(&batch);
+        Some(batch)
+    }
+
+    fn sides(batch: Option<Batch>) -> Option<Vec<usize>> {
+        let jobs = batch?.jobs;
+        Some(jobs.iter().map(|job| job.padded.width).collect())
+    }
+
     #[test]
     fn only_what_has_one_padded_size_and_threshold_is_computed_together() {
         let queue = queue(Options::default());
@@ -289,12 +372,11 @@ mod tests {
         for (side, nms_thresh) in jobs {
             places.push(job(side, nms_thresh));
         }
-        let sides = |batch: Vec<Job>| batch.iter().map(|job| job.padded.width).collect::<Vec<_>>();
-        assert_eq!(sides(queue.next_batch().expect("a batch")), [32, 32, 32]);
-        assert_eq!(sides(queue.next_batch().expect("a batch")), [64]);
-        assert_eq!(sides(queue.next_batch().expect("a batch")), [32]);
+        assert_eq!(sides(next(&queue)), Some(vec![32, 32, 32]));
+        assert_eq!(sides(next(&queue)), Some(vec![64]));
+        assert_eq!(sides(next(&queue)), Some(vec![32]));
         queue.close();
-        assert!(queue.next_batch().is_none());
+        assert!(next(&queue).is_none());
     }
 
     #[test]
@@ -307,12 +389,12 @@ mod tests {
         let queue = queue(bounds);
         let places = queue.admit(3).expect("places");
         (0..3).for_each(|_| places.push(job(32, 0.5)));
-        assert_eq!(queue.next_batch().map(|batch| batch.len()), Some(2));
-        assert_eq!(queue.next_batch().map(|batch| batch.len()), Some(1));
+        assert_eq!(next(&queue).map(|batch| batch.jobs.len()), Some(2));
+        assert_eq!(next(&queue).map(|batch| batch.jobs.len()), Some(1));
         let places = queue.admit(2).expect("places");
         (0..2).for_each(|_| places.push(job(64, 0.5)));
         // Larger than all that a batch may have, but each has to be computed some time.
-        assert_eq!(queue.next_batch().map(|batch| batch.len()), Some(1));
+        assert_eq!(next(&queue).map(|batch| batch.jobs.len()), Some(1));
     }
 
     #[test]
@@ -330,8 +412,12 @@ mod tests {
         drop(first);
         assert_eq!(queue.len(), 1);
         assert!(queue.admit(3).is_none());
-        let batch = queue.next_batch().expect("a batch");
-        assert_eq!(batch[0].padded.width, 64, "the other is no longer waiting");
+        let batch = next(&queue);
+        assert_eq!(
+            sides(batch),
+            Some(vec![64]),
+            "the other is no longer waiting"
+        );
         drop(second);
         assert!(queue.admit(3).is_some());
     }
@@ -345,12 +431,59 @@ mod tests {
         let queue = queue(patient);
         let places = queue.admit(3).expect("places");
         places.push(job(32, 0.5));
-        let batch = std::thread::scope(|scope| {
-            let batch = scope.spawn(|| queue.next_batch());
+        let batch = thread::scope(|scope| {
+            let batch = scope.spawn(|| next(&queue));
             places.push(job(32, 0.5));
             places.give_up();
             batch.join().expect("no panic")
         });
-        assert_eq!(batch.map(|batch| batch.len()), Some(2));
+        assert_eq!(batch.map(|batch| batch.jobs.len()), Some(2));
+    }
+    #[test]
+    fn a_picture_behind_which_none_waits_has_all_processors() {
+        let queue = queue(Options::default());
+        let places = queue.admit(4).expect("places");
+        places.push(job(32, 0.5));
+        let first = queue.next_batch(2).expect("a batch");
+        assert!(first.is_alone);
+        thread::scope(|scope| {
+            let next = scope.spawn(|| queue.next_batch(2));
+            (0..3).for_each(|_| places.push(job(64, 0.5)));
+            thread::sleep(Duration::from_millis(50));
+            assert!(!next.is_finished(), "it is no longer alone");
+            queue.end(&first);
+            let second = queue.next_batch(2).expect("a batch");
+            // The other thread knows by now that there is more to do.
+            let third = next.join().expect("no panic").expect("a batch");
+            assert!(!second.is_alone && !third.is_alone);
+            assert_eq!([second.jobs.len(), third.jobs.len()], [1, 1]);
+            queue.end(&second);
+            // It shares the processors with the one before.
+            assert!(queue.next_batch(2).is_some_and(|last| !last.is_alone));
+        });
+    }
+
+    #[test]
+    fn batches_side_by_side_have_no_more_pixels_than_one_may() {
+        let queue = queue(Options {
+            max_pixels: 3 * 32 * 32,
+            ..Options::default()
+        });
+        let places = queue.admit(3).expect("places");
+        (0..3).for_each(|_| places.push(job(48, 0.5)));
+        let first = queue.next_batch(2).expect("a batch");
+        assert!(!first.is_alone);
+        thread::scope(|scope| {
+            let next = scope.spawn(|| queue.next_batch(2));
+            thread::sleep(Duration::from_millis(50));
+            assert!(!next.is_finished(), "two are too large");
+            queue.end(&first);
+            let second = queue.next_batch(2).expect("a batch");
+            thread::sleep(Duration::from_millis(50));
+            assert!(!next.is_finished(), "two are too large");
+            queue.end(&second);
+            queue.close();
+            assert!(next.join().expect("no panic").is_some());
+        });
     }
 }

@@ -8,6 +8,7 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::{StreamExt, stream};
+use percent_encoding::percent_decode_str;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 use tokio::time::timeout;
 
@@ -177,7 +178,8 @@ async fn form(received: Received, boundary: String) -> Result<Vec<Upload>, Refus
     let mut form = multer::Multipart::new(stream, boundary);
     let mut uploads = Vec::new();
     while let Some(field) = form.next_field().await.map_err(damaged)? {
-        let Some(name) = field.file_name().map(str::to_string) else {
+        let name = field.file_name().map(str::to_string);
+        let Some(name) = name.or_else(|| encoded_name(field.headers())) else {
             let field = field.name().unwrap_or("").to_string();
             return Err(Refusal::bad_request(format!(
                 "the field `{field}` of the form is not a file; thresholds belong in the query: \
@@ -192,4 +194,13 @@ async fn form(received: Received, boundary: String) -> Result<Vec<Upload>, Refus
         });
     }
     Ok(uploads)
+}
+
+/// A file's name as `filename*=UTF-8''caf%C3%A9.jpg` (RFC 8187), by which some clients write what is not ASCII.
+fn encoded_name(headers: &HeaderMap) -> Option<String> {
+    let disposition = headers.get(header::CONTENT_DISPOSITION)?.to_str().ok()?;
+    let (_, value) = disposition.split_once("filename*=")?;
+    let (_, name) = value.split_once('\'')?.1.split_once('\'')?;
+    let name = name.split(';').next()?.trim();
+    Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
 }

@@ -68,11 +68,13 @@ impl ModelInfo {
     }
 }
 
-type Detect = dyn FnMut(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError>;
+type Detect = dyn Fn(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError> + Send + Sync;
 
-/// A model that is ready to detect. It stays on the thread that made it.
+/// A model that is ready to detect.
 pub struct Detector {
     pub(crate) info: ModelInfo,
+    /// Batches that are computed at the same time.
+    pub(crate) concurrent: usize,
     pub(crate) detect: Box<Detect>,
 }
 
@@ -84,7 +86,7 @@ impl Detector {
     pub fn new<B: DetectionBackend>(
         name: &str,
         device_name: &str,
-        mut model: StandardFasterRcnn<B>,
+        model: StandardFasterRcnn<B>,
         device: B::Device,
     ) -> Result<Self, DetectError> {
         let info = ModelInfo {
@@ -92,29 +94,38 @@ impl Detector {
             device: device_name.to_string(),
             config: model.config(),
         };
-        let first = info.thresholds();
-        let batching = Batching::new::<B>(&model.transform);
-        let mut detector = Self::from_fn(info, move |pictures, thresholds| {
+        let default = info.thresholds();
+        let concurrent = Batching::new::<B>(&model.transform).concurrent();
+        let detector = Self::from_fn(info, move |pictures, thresholds| {
+            let tensors = pictures.iter().map(|image| to_tensor::<B>(image, &device));
+            let tensors: Vec<_> = tensors.collect();
+            if thresholds == default {
+                return model.detect(&tensors);
+            }
+            // It shares its weights.
+            let mut model = model.clone();
             model.roi_heads.config.score_thresh = thresholds.score_thresh;
             model.roi_heads.config.nms_thresh = thresholds.nms_thresh;
-            let (model, device) = (&model, &device);
-            let batch_size = pictures.len().div_ceil(batching.concurrent());
-            batching.detect(pictures, batch_size, |pictures| {
-                let tensors = pictures.iter().map(|image| to_tensor::<B>(image, device));
-                model.detect(&tensors.collect::<Vec<_>>())
-            })
+            model.detect(&tensors)
         });
-        (detector.detect)(&[&RgbImage::new(64, 64)], first)?;
-        Ok(detector)
+        (detector.detect)(&[&RgbImage::new(64, 64)], default)?;
+        Ok(Self {
+            concurrent,
+            ..detector
+        })
     }
 
     /// Serves whatever finds objects in pictures: for each picture its [`Instances`], in order of their scores.
     pub fn from_fn(
         info: ModelInfo,
-        detect: impl FnMut(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError> + 'static,
+        detect: impl Fn(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Self {
             info,
+            concurrent: 1,
             detect: Box::new(detect),
         }
     }

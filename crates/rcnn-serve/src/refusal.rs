@@ -41,7 +41,9 @@ impl Refusal {
 impl From<ImageError> for Refusal {
     fn from(error: ImageError) -> Self {
         let status = match &error.kind {
-            ImageErrorKind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ImageErrorKind::TooLarge { .. } | ImageErrorKind::Memory(_) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             ImageErrorKind::NotAnImage(_) | ImageErrorKind::Unsupported(_) => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }

@@ -108,11 +108,11 @@ impl Server {
             let app = app.clone();
             let work = move || {
                 let loaded = load().map_err(|error| ServeError::Load(error.into()));
-                let result = loaded.map(|mut detector| {
+                let result = loaded.map(|detector| {
                     tracing::info!(device = detector.info.device, "ready");
                     // It is set once, here.
                     let _ = app.model.set(detector.info.clone());
-                    compute(&app, &mut detector);
+                    compute(&app, &detector);
                 });
                 let _ = ended.send(result);
             };

@@ -116,11 +116,14 @@ pub fn parse_class_names(text: &str, num_classes: usize) -> Result<Vec<String>, 
 /// assert_eq!(find_class("dog", &names, 3), Some(2));
 /// assert_eq!(find_class("1", &names, 3), Some(1));
 /// assert_eq!(find_class("bird", &names, 3), None);
+/// assert_eq!(find_class("__background__", &names, 3), None);
 /// ```
 pub fn find_class(wanted: &str, names: &[String], num_classes: usize) -> Option<usize> {
     let named = names.iter().position(|name| name == wanted);
-    let number = || wanted.parse().ok().filter(|n| (1..num_classes).contains(n));
-    named.or_else(number)
+    let number = || wanted.parse().ok();
+    named
+        .or_else(number)
+        .filter(|n| (1..num_classes).contains(n))
 }
 
 /// Name of a class; its number where it has no name.

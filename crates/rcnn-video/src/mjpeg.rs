@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
+use rcnn_image::ImageErrorKind;
+
 use crate::VideoErrorKind;
 
 /// Most bytes before a picture that are none of its: headers of a multipart stream, as cameras send over HTTP, or filler.
@@ -11,11 +13,14 @@ const MAX_GAP: u64 = 1 << 16;
 const MAX_BYTES: u64 = 1 << 28;
 
 /// Reads the bytes of the next picture. `None` at the end of the stream.
+///
+/// `is_begun` says whether its start was read already, behind one that is cut short.
 pub(crate) fn read_jpeg(
     input: &mut impl BufRead,
     is_first: bool,
+    is_begun: &mut bool,
 ) -> Result<Option<Vec<u8>>, VideoErrorKind> {
-    if !find_start(input, is_first)? {
+    if !std::mem::take(is_begun) && !find_start(input, is_first)? {
         return Ok(None);
     }
     let mut jpeg = Jpeg {
@@ -25,7 +30,12 @@ pub(crate) fn read_jpeg(
     let ended = jpeg.read();
     let (bytes, rest) = (jpeg.bytes, jpeg.input.limit());
     match ended {
-        Ok(()) => Ok(Some(bytes)),
+        Ok(End::OfImage) => Ok(Some(bytes)),
+        Ok(End::NextImage) => {
+            *is_begun = true;
+            let cut = ImageErrorKind::Truncated("JPEG".to_string());
+            Err(VideoErrorKind::Image(cut))
+        }
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
         Err(_) if rest == 0 => Err(VideoErrorKind::Unsupported(format!(
             "a JPEG of more than {MAX_BYTES} bytes"
@@ -62,15 +72,22 @@ fn find_start(input: &mut impl BufRead, is_first: bool) -> Result<bool, VideoErr
     }
 }
 
+/// How the bytes of a picture end.
+enum End {
+    OfImage,
+    /// Another picture begins within them, as where a camera lost its connection.
+    NextImage,
+}
+
 struct Jpeg<R> {
     input: io::Take<R>,
     bytes: Vec<u8>,
 }
 
 impl<R: BufRead> Jpeg<R> {
-    /// Reads up to the end-of-image marker. Segments tell their length, and thumbnails are within them; coded data
+    /// Reads up to the end of the picture. Segments tell their length, and thumbnails are within them; coded data
     /// escape whatever looks like a marker.
-    fn read(&mut self) -> io::Result<()> {
+    fn read(&mut self) -> io::Result<End> {
         loop {
             self.input.read_until(0xff, &mut self.bytes)?;
             if self.bytes.last() != Some(&0xff) {
@@ -81,7 +98,10 @@ impl<R: BufRead> Jpeg<R> {
                 [marker] = self.take()?;
             }
             match marker {
-                0xd9 => return Ok(()),
+                0xd9 => return Ok(End::OfImage),
+                0xd8 if self.bytes.len() > 4 && self.input.fill_buf()?.first() == Some(&0xff) => {
+                    return Ok(End::NextImage);
+                }
                 0x00 | 0x01 | 0xd0..=0xd8 => {}
                 _ => {
                     let length = usize::from(u16::from_be_bytes(self.take()?)).saturating_sub(2);

@@ -91,6 +91,8 @@ pub struct FrameReader<R> {
     /// Bytes of the frame being read.
     bytes: Vec<u8>,
     number: u64,
+    /// Whether the start of the next JPEG was read within the one before.
+    is_begun: bool,
     is_over: bool,
 }
 
@@ -117,6 +119,7 @@ impl<R: Read> FrameReader<R> {
             info,
             bytes: Vec::new(),
             number: 0,
+            is_begun: false,
             is_over: false,
         })
     }
@@ -148,7 +151,9 @@ impl<R: Read> FrameReader<R> {
         let size = self.size;
         match self.format {
             StreamFormat::Mjpeg => {
-                let Some(bytes) = mjpeg::read_jpeg(&mut self.input, self.number == 0)? else {
+                let is_first = self.number == 0;
+                let bytes = mjpeg::read_jpeg(&mut self.input, is_first, &mut self.is_begun)?;
+                let Some(bytes) = bytes else {
                     return Ok(None);
                 };
                 let damaged = |error: ImageError| VideoErrorKind::Image(error.kind);

@@ -190,6 +190,21 @@ fn a_damaged_jpeg_is_an_error_of_its_frame() {
     assert_eq!(frames[2].as_ref().unwrap().number, 2);
 }
 
+/// A half picture and the whole one behind it were one frame of both.
+#[test]
+fn a_jpeg_that_another_one_cuts_short_is_an_error_and_the_other_a_frame() {
+    let jpeg = written(&[picture(16, 12)], OutputFormat::Mjpeg);
+    let scan = jpeg.windows(2).position(|w| w == b"\xff\xda").unwrap();
+    let half = &jpeg[..(scan + jpeg.len()) / 2];
+    let stream = [&jpeg[..], half, half, &jpeg, b"\xff\xd8\xff", &jpeg[1..]].concat();
+    let frames = read(&stream, StreamFormat::Mjpeg).unwrap();
+    let whole: Vec<_> = frames.iter().map(Result::is_ok).collect();
+    assert_eq!(whole, [true, false, false, true, true]);
+    let says = frames[1].as_ref().unwrap_err().to_string();
+    assert_eq!(says, "frame 1: the JPEG data is cut short");
+    assert_eq!(frames[4].as_ref().unwrap().number, 4);
+}
+
 #[test]
 fn streams_cut_anywhere_give_their_whole_frames_and_an_error_that_names_the_next() {
     let pictures = [picture(16, 12), picture(16, 12)];

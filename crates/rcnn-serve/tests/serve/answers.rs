@@ -48,6 +48,12 @@ fn files_of_a_form_are_answered_in_their_order() {
     assert_eq!([&json[1]["width"], &json[1]["height"]], [20, 90]);
     assert_eq!(json[0], json[2]);
     post_form(server.address, &[]).refuses(400, "no file");
+    // As some clients write names that are not ASCII.
+    let head = "--edge\r\nContent-Disposition: form-data; name=\"f\"; filename*=UTF-8''b%20%C3%A9.png\r\n\r\n";
+    let kind = ["Content-Type: multipart/form-data; boundary=edge"];
+    let form = [head.as_bytes(), &b, b"\r\n--edge--\r\n"].concat();
+    let answer = send(server.address, "POST", "/detect", &kind, &form);
+    assert_eq!(answer.json()[0]["image"], "b \u{e9}.png");
     let field =
         "--edge\r\nContent-Disposition: form-data; name=\"score_thresh\"\r\n\r\n0.5\r\n--edge--";
     let kind = ["Content-Type: multipart/form-data; boundary=edge"];
@@ -97,6 +103,7 @@ fn the_query_chooses_detections() {
         ("?max_dets=101", "from 1 to 100"),
         ("?classes=horse", "`horse` is none of cat, dog, bird"),
         ("?classes=4", "`4` is none of"),
+        ("?classes=__background__", "is none of"),
         ("?masks=png", "masks"),
         ("?threshold=0.5", "known are score_thresh"),
     ] {
@@ -136,12 +143,8 @@ fn broken_pictures_are_refused_one_by_one() {
     post(b"this is not a picture").refuses(415, "x.png: this is not a picture");
     post(&[0xff; 5000]).refuses(415, "not a picture");
     post(&picture[..picture.len() / 2]).refuses(422, "x.png");
-    let mut huge = picture.clone();
-    huge[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
-    // The checksum of the header.
-    let sum = crc(&huge[12..29]).to_be_bytes();
-    huge[29..33].copy_from_slice(&sum);
-    post(&huge).refuses(413, "30000x30000 pixels are more than");
+    post(&with_size(&picture, [0, 0, 0x75, 0x30])).refuses(413, "30000x30000 pixels are more than");
+    post(&with_size(&picture, [0x7f, 0xff, 0xff, 0xff])).refuses(413, "would take more than 4 GiB");
     let answer = post_form(
         server.address,
         &[("good.png", &picture), ("half.png", &picture[..60])],
@@ -152,6 +155,16 @@ fn broken_pictures_are_refused_one_by_one() {
     assert!(images[1]["error"].is_string(), "{images}");
     assert_eq!(post(&picture).status, 200);
     assert_eq!(metric(server.address, "rcnn_queue_pictures"), 0.0);
+}
+
+/// A PNG whose header says that it has these many columns and rows.
+fn with_size(png: &[u8], side: [u8; 4]) -> Vec<u8> {
+    let mut huge = png.to_vec();
+    huge[16..24].copy_from_slice(&[side, side].concat());
+    // The checksum of the header.
+    let sum = crc(&huge[12..29]).to_be_bytes();
+    huge[29..33].copy_from_slice(&sum);
+    huge
 }
 
 fn crc(bytes: &[u8]) -> u32 {

@@ -24,8 +24,9 @@ impl Running {
     /// Starts a server, and waits for it to be ready.
     pub(crate) fn new(
         options: Options,
-        detect: impl FnMut(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError>
+        detect: impl Fn(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError>
         + Send
+        + Sync
         + 'static,
     ) -> Self {
         let load = move || Ok::<_, std::io::Error>(Detector::from_fn(info(), detect));
@@ -136,7 +137,7 @@ pub(crate) fn everywhere(bbox: BBox) -> MaskProbabilities {
 /// The same, after some time.
 pub(crate) fn slowly(
     time: Duration,
-) -> impl FnMut(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError> {
+) -> impl Fn(&[&RgbImage], Thresholds) -> Result<Vec<Instances>, DetectError> {
     move |pictures, thresholds| {
         sleep(time);
         animals(pictures, thresholds)
