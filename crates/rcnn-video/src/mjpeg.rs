@@ -99,7 +99,7 @@ impl<R: BufRead> Jpeg<R> {
             }
             match marker {
                 0xd9 => return Ok(End::OfImage),
-                0xd8 if self.bytes.len() > 4 && self.input.fill_buf()?.first() == Some(&0xff) => {
+                0xd8 if self.input.fill_buf()?.first() == Some(&0xff) => {
                     return Ok(End::NextImage);
                 }
                 0x00 | 0x01 | 0xd0..=0xd8 => {}
