@@ -21,6 +21,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -29,18 +30,16 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 class Server:
     def __init__(self, command):
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        self.address = None
-        for line in self.process.stderr:
-            if found := re.search(r"http://([\d.]+):(\d+)", line):
-                if self.address is None:
-                    self.address = found[1], int(found[2])
-            if line.startswith("ready"):
-                break
-        else:
-            sys.exit("the server does not start")
-        # What it says later is not wanted, but has to be read.
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        # A file: reading a pipe would take time from the client.
+        self.log = tempfile.NamedTemporaryFile("r")
+        with open(self.log.name, "w") as log:
+            self.process = subprocess.Popen(command, stderr=log)
+        while not re.search("^ready", said := pathlib.Path(self.log.name).read_text(), re.M):
+            if self.process.poll() is not None:
+                sys.exit(f"the server does not start: {said}")
+            time.sleep(0.05)
+        address = re.search(r"http://([\d.]+):(\d+)", said)
+        self.address = address[1], int(address[2])
 
     def memory(self):
         """Resident MiB."""

@@ -18,8 +18,8 @@
 //! # Ok::<(), rcnn_serve::ServeError>(())
 //! ```
 //!
-//! One thread owns the model and computes in batches; another does everything else, and hands decoding to a
-//! few more. What clients send is bounded in number, bytes, pixels and time before it costs anything
+//! One thread computes with the model in batches, or several compute picture by picture where these are small; another does everything
+//! else, and hands decoding to a few more. What clients send is bounded in number, bytes, pixels and time before it costs anything
 //! ([`Options`]), and each bound has its status: 413, 429, 408, 503.
 
 /// The program of the guide.
