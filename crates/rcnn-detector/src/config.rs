@@ -23,6 +23,22 @@ use crate::{ConfigError, FasterRcnn, GeneralizedRcnnTransform, StandardFasterRcn
 /// In JSON the fields of the parts stand side by side under the names of torchvision's keywords
 /// (`min_size`, `rpn_nms_thresh`, `box_score_thresh`); what is missing has torchvision's default, and
 /// an unknown name is an error.
+///
+/// ```
+/// # mod rcnn_burn { pub use rcnn_backbone as backbone; pub use rcnn_detector::*; pub use rcnn_ops::backend_types::*; }
+/// use rcnn_burn::backbone::BackboneConfig;
+/// use rcnn_burn::{FasterRcnnConfig, Flex};
+///
+/// // One of torchvision's detectors for three classes and the background, or any over a backbone.
+/// let published = FasterRcnnConfig::named("fasterrcnn_mobilenet_v3_large_fpn", 4)?;
+/// let mut config = FasterRcnnConfig::new(BackboneConfig::named("resnet18")?, 4);
+/// config.transform.min_size = vec![240];
+/// config.roi_heads.score_thresh = 0.5;
+/// # let config = config.with_surgery(&["cut-after layer2".parse()?, "box-head fc:16".parse()?])?;
+/// let model = config.init::<Flex>(&Default::default())?;
+/// assert_eq!(model.num_classes(), published.num_classes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Setters)]
 #[setters(prefix = "with_")]
 pub struct FasterRcnnConfig {

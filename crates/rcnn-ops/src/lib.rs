@@ -6,6 +6,15 @@
 //! [`DetectionBackend`], whose default bodies are composed of Burn operations or run on the host, so
 //! that any backend serves with one empty `impl`, and a backend with a kernel of its own overrides a
 //! method.
+//!
+//! ```
+//! # mod rcnn_burn { pub use rcnn_ops as ops; }
+//! use rcnn_burn::ops::{box_iou, nms};
+//!
+//! let boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0], [20.0, 20.0, 30.0, 30.0]];
+//! assert_eq!(box_iou(&boxes[0], &boxes[1]), 0.8);
+//! assert_eq!(nms(&boxes, &[0.7, 0.9, 0.8], 0.5), [1, 2]);
+//! ```
 
 mod activation;
 mod backend;
