@@ -43,7 +43,7 @@
 //! | `flex` | yes | Burn's CPU backend with this project's kernels: [`Flex`] |
 //! | `ndarray`, `wgpu`, `cuda` | | other backends; `vulkan` and `metal` are `wgpu` with other shaders |
 //! | `autotune` | yes | selection of the fastest GPU kernels at run time |
-//! | `image` | yes | picture files to tensors: [`image`](mod@image) |
+//! | `image` | yes | picture files to tensors, and drawing: [`image`](mod@image) |
 //! | `weights` | yes | checkpoints: [`weights`], [`load`] |
 //! | `download` | yes | published weights by name |
 //! | `record` | yes | recorded forward passes: [`cost`] |

@@ -1,5 +1,5 @@
-//! Data sets for object detection: reading and writing COCO, Pascal VOC and YOLO labels, a doctor
-//! for them, augmentation, and a loader that gives the same batches for the same seed.
+//! Data sets for object detection: reading, checking and writing COCO, Pascal VOC and YOLO labels,
+//! augmentation, and a loader that gives the same batches for the same seed.
 //!
 //! Nothing here depends on a tensor library.
 //!
