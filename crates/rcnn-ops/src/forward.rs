@@ -60,7 +60,7 @@ impl<B: Backend> LayerOutput<B> {
     }
 }
 
-/// The context of a forward pass, which every module on the way hands on.
+/// Context of a forward pass, handed on from module to module.
 ///
 /// [`Forward::inference`] is the one for plain use: `backbone.forward(images, &mut Forward::inference())`.
 pub struct Forward<'a, B: Backend> {

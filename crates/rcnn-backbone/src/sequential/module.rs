@@ -18,7 +18,7 @@ use crate::{
     FeatureMaps, LevelSpec, NormKind, Stage, conv_norm_activation,
 };
 
-/// Layers that follow one another, named by their places as those of an `nn.Sequential`: `0`, `1`, ...
+/// Layers that follow one another, named by position like those of an `nn.Sequential`: `0`, `1`, …
 ///
 /// A [`Body`] of a feature pyramid, or a [`Backbone`] by itself that returns one map, `0`.
 #[derive(Debug, Clone)]
