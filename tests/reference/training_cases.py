@@ -22,6 +22,7 @@ POOL = {"box_roi_pool": {"featmap_names": ["0"], "output_size": [5, 5], "samplin
 NARROW = TRAINING | {"rpn_anchor_generator": {"sizes": [[16], [32], [64], [128]], "aspect_ratios": [[0.5, 1.0, 2.0]] * 4}}
 MASK = {"layers": [12, 8], "dim_reduced": 8}
 KEYPOINT = {"layers": [12, 8], "num_keypoints": 3}
+BIASED = (0.25, 1, 4)  # RAISED over a body whose bias makes its maps four times as large
 
 
 def case(name, arch, images, gains, boxes=(5, 5), options=None, trainable_layers=3, **others):
@@ -40,9 +41,9 @@ def branches(name, images, gains, branches, visible=(True, True), **others):
     return {**found, "branches": branches, "visible": list(visible), "steps": descent}
 
 
-# Batch norm gets a bias of 1, that of MobileNetV2 one of 1.5, and a VGG one of 4: without, so many units are near 0 that
-# rounding alone moves a gradient by more than 1e-3, through those that ReLU lets pass or not. With 2, few units of a
-# MobileNetV2 are outside of 0 to 6, and the gradients of most of its biases are zero but for rounding.
+# Batch norm gets a bias of 1, that of MobileNetV2 and of the keypoint model one of 1.5, and a VGG one of 4: without, so many
+# units are near 0 that rounding alone moves a gradient by more than 1e-3, through those that ReLU lets pass or not. With 2,
+# few units of a MobileNetV2 are outside of 0 to 6, and the gradients of most of its biases are zero but for rounding.
 CASES = [
     case(
         "resnet18_frozen", "resnet18", ("train18/a~3", "train18/b~3"),
@@ -82,8 +83,9 @@ CASES = [
         gains(0.25, 0.0625, 0.0625, 0.25, fpn=RAISED), {"mask": MASK},
     ),
     branches(
-        "keypoint", ("keypoint/a~4", "keypoint/b~4"),
-        gains(0.25, 0.0625, 0.0625, 0.25, fpn=RAISED), {"keypoint": KEYPOINT}, visible=(True, False),
+        "keypoint", ("keypoint/a~1", "keypoint/b~1"),
+        gains(0.25, 0.0625, 0.0625, 0.25, fpn=BIASED), {"keypoint": KEYPOINT}, visible=(True, False),
+        norm="batch", body_bias=1.5,
     ),
     branches(
         "mask_keypoint_empty", ("branches/a~1", "branches/b~1"),
@@ -91,3 +93,17 @@ CASES = [
         boxes=(5, 0), visible=(False, False),
     ),
 ]
+
+# Cases of so many units near 0 that noise of 1e-6 on the weights tips some, and moves torchvision's own gradients by up to
+# 6.1e-3 of their norm ("margins" in each JSON says how far); rounding itself does not. Only `train_mask` and
+# `train_mask_keypoint_empty` among them are compared on other backends than Flex and CUDA.
+ON_EDGE = {
+    "train_mask",
+    "train_mask_keypoint_empty",
+    "train_resnet18_batchnorm",
+    "train_resnet18_empty",
+    "train_resnet18_frozen",
+    "train_resnet50_batchnorm",
+    "train_resnet50_frozen",
+    "train_vgg16_roi_pool",
+}

@@ -92,8 +92,7 @@ impl<B: Backend> Check<B> {
 /// How much of whole detectors a backend is checked with, so that it takes minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Extent {
-    /// Detections of small ones and one training step, `train_mask`. On WGPU another order of sums tips a ReLU in
-    /// `train_keypoint`, whose gradients of the body are off by 1.3e-3 of their norm.
+    /// Detections of small ones and two training steps, `train_mask` and `train_keypoint`.
     #[cfg_attr(not(feature = "wgpu"), expect(dead_code))]
     Least,
     /// Every training step of small ones, too.

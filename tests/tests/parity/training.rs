@@ -40,8 +40,10 @@ pub(crate) fn checks<B: DetectionBackend>(extent: Extent) -> Vec<Check<B>> {
     let step =
         |name: &'static str| Check::new(name, move |device: &B::Device| check::<B>(name, device));
     let steps = STEPS.into_iter().filter(|_| extent == Extent::All);
-    let is_taken = |name: &&str| extent >= Extent::Small || *name == "train_mask";
-    let branches = BRANCHES.into_iter().filter(is_taken);
+    let least = |name: &&str| ["train_mask", "train_keypoint"].contains(name);
+    let branches = BRANCHES
+        .into_iter()
+        .filter(|name| extent >= Extent::Small || least(name));
     steps.chain(branches).map(step).collect()
 }
 
