@@ -9,10 +9,13 @@ A single picture's time is the median of requests one after another. Latencies a
 evenly, one every 1 / (0.7 * capacity) seconds, and, for comparison, by chance (exponential intervals), where
 requests queue behind each other whatever the server. Rates are medians of three turns, the folder's between the
 service's. The client shares the processors with the server, so it is one thread over prepared bytes and open
-connections; its own processor time is printed. Needs Python alone.
+connections; its own processor time is printed. So is what the machine does to a computation of a picture's time without
+any server: nothing that is served is steadier. Needs Python alone.
 """
 
 import argparse
+import multiprocessing
+import os
 import pathlib
 import random
 import re
@@ -135,6 +138,27 @@ def latencies_at(server, request, times):
     return drive(server, request, times, 10**9)[0]
 
 
+def compute(steps):
+    for _ in range(steps):
+        pass
+
+
+def times_alone(seconds, count):
+    """Seconds that a fixed computation on all processors takes again and again, of about so many each."""
+    start = time.perf_counter()
+    compute(10**6)
+    steps = int(10**6 * seconds / (time.perf_counter() - start))
+    processors = os.cpu_count()
+    times = []
+    with multiprocessing.Pool(processors) as pool:
+        for _ in range(count):
+            start = time.perf_counter()
+            pool.map(compute, [steps] * processors, 1)
+            times.append(time.perf_counter() - start)
+            time.sleep(seconds / 4)
+    return times
+
+
 def percentile(values, share):
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
@@ -201,6 +225,8 @@ def main():
         own = (time.process_time() - started) / count
         median = statistics.median(single)
         print(f"single picture          {1000 * median:8.1f} ms, of which the client computes {1000 * own:.2f}; p99 {1000 * percentile(single, 0.99):.1f} ms")
+        alone = times_alone(median, count)
+        print(f"without a server        p99 {percentile(alone, 0.99) / statistics.median(alone):8.2f} of the median of so long a computation")
         turns = [
             (
                 rate_of(server, request, count // 2, args.clients),
