@@ -36,6 +36,7 @@ from PIL import Image
 def session(path, threads):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # not what torchvision's loop over masks warns of
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
