@@ -2,7 +2,8 @@
 
 use rcnn_types::{BBox, Keypoints, Mask, Size};
 
-use crate::problems::ProblemKind as Kind;
+use crate::dataset::Sample;
+use crate::problems::{ProblemKind as Kind, Problems};
 use crate::shapes;
 
 /// How far a mask's or a keypoint's place may be from the box's edges: pixels, and a share of the side.
@@ -68,6 +69,24 @@ pub(crate) fn of_keypoints(keypoints: &Keypoints, b: &BBox, size: Size) -> Optio
         let message = format!("keypoint {number} at {x}, {y}, outside of {place}");
         Some((Kind::KeypointOutside, message))
     })
+}
+
+/// Doubts about the numbers of keypoints.
+pub(crate) fn of_counts(samples: &[Sample], problems: &mut Problems) {
+    let mut first = None;
+    for sample in samples {
+        let file = sample.source.file.as_ref().unwrap_or(&sample.image);
+        let keypoints = sample.instances.keypoints.iter().flatten();
+        let counts = keypoints.map(|points| points.0.len());
+        let counts = counts.zip(&sample.source.objects);
+        for (count, number) in counts.filter(|(count, _)| *count > 0) {
+            let expected = *first.get_or_insert(count);
+            if count != expected {
+                let message = format!("{count} keypoints, the first object {expected}");
+                problems.push(Kind::KeypointCount, file, Some(*number), message);
+            }
+        }
+    }
 }
 
 /// How far from each edge of a box is near.

@@ -42,6 +42,8 @@ pub enum ProblemKind {
     MaskMismatch,
     /// Note: a keypoint beyond the image, or far from its object's box.
     KeypointOutside,
+    /// Note: an object with another number of keypoints than the first that has some; a model has one number.
+    KeypointCount,
     /// Note: an image of another size than the label file states; the image's counts.
     SizeMismatch,
     /// Note: an image whose labels were made without heeding its orientation, and are turned with it.
@@ -94,6 +96,7 @@ impl ProblemKind {
             Self::EmptyMask => "masks without a pixel",
             Self::MaskMismatch => "masks that do not fit their box",
             Self::KeypointOutside => "keypoints outside their box or the image",
+            Self::KeypointCount => "objects with another number of keypoints",
             Self::SizeMismatch => "images of another size than their labels state",
             Self::TurnedLabels => {
                 "images labelled as they are stored, their labels turned with them"

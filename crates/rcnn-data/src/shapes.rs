@@ -58,7 +58,7 @@ pub(crate) fn skeleton(category: &Extras) -> Skeleton {
     let edges = edges.map(|edge| edge.map(|end| end - 1)).collect();
     // No member of COCO's, but YOLO's.
     let mirrored = list("flip_idx").and_then(|json| serde_json::from_str(json).ok());
-    let mirrored = mirrored.filter(|all: &Vec<usize>| is_permutation(all, names.len()));
+    let mirrored = mirrored.filter(|all: &Vec<usize>| is_flip(all, names.len()));
     Skeleton {
         names,
         edges,
@@ -66,11 +66,10 @@ pub(crate) fn skeleton(category: &Extras) -> Skeleton {
     }
 }
 
-/// Whether numbers are those from 0 to below `count`, each once.
-pub(crate) fn is_permutation(numbers: &[usize], count: usize) -> bool {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_unstable();
-    sorted.into_iter().eq(0..count)
+/// Whether each of the numbers below `count` has a partner, itself perhaps, of which it is the partner.
+pub(crate) fn is_flip(partners: &[usize], count: usize) -> bool {
+    let mut pairs = partners.iter().enumerate();
+    partners.len() == count && pairs.all(|(i, &partner)| partners.get(partner) == Some(&i))
 }
 
 /// The polygons of a `segmentation`, those around the pixels where it is run lengths.

@@ -70,6 +70,7 @@ impl Annotations {
             samples.extend(sample);
         }
         let place = |i: &usize| places.get(*i).copied().flatten();
+        doubts::of_counts(&samples, &mut problems);
         let splits = self.splits.into_iter();
         let splits = splits.map(|(name, all)| (name, all.iter().filter_map(place).collect()));
         let category_extras = classes.extras(self.category_extras);

@@ -7,7 +7,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use crate::error::DataError;
 use crate::files::lines_of;
-use crate::shapes::is_permutation;
+use crate::shapes::is_flip;
 use crate::text::read_text;
 use crate::tree::folder_of;
 
@@ -209,7 +209,7 @@ fn keypoint_shape(yaml: &Yaml) -> Result<[usize; 2], String> {
     }
 }
 
-/// The numbers of all keypoints, in another order.
+/// The number of each keypoint in the mirrored image: that of its partner, or its own.
 fn flip_idx(yaml: &Yaml, points: usize) -> Result<Vec<usize>, String> {
     // Empty, as many templates have it, it tells nothing.
     if points == 0
@@ -222,11 +222,12 @@ fn flip_idx(yaml: &Yaml, points: usize) -> Result<Vec<usize>, String> {
     let numbers: Option<Vec<usize>> = yaml
         .as_vec()
         .and_then(|all| all.iter().map(count).collect());
-    let numbers = numbers.filter(|all| is_permutation(all, points));
+    let numbers = numbers.filter(|all| is_flip(all, points));
     numbers.ok_or_else(|| {
         let last = points - 1;
         format!(
-            "`flip_idx` is not the numbers from 0 to {last}, one for each keypoint of `kpt_shape`"
+            "`flip_idx` is not the numbers from 0 to {last}, one for each keypoint of `kpt_shape`, with partners \
+             in each other's places"
         )
     })
 }

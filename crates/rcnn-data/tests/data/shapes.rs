@@ -70,6 +70,11 @@ fn masks_and_keypoints_are_doubted() {
             [1.0, 40.0, 8.0, 8.0],
             json!({"keypoints": [2, 42, 2, 0, 0, 0]})
         ),
+        object(
+            8,
+            [20.0, 40.0, 8.0, 8.0],
+            json!({"keypoints": [22, 42, 2, 0, 0, 0, 23, 43, 2]})
+        ),
     ]));
     let reading = folder.read().unwrap();
     let name = || "instances_train.json".to_string();
@@ -79,6 +84,7 @@ fn masks_and_keypoints_are_doubted() {
         (Kind::MaskOutside, name(), Some(4)),
         (Kind::KeypointOutside, name(), Some(5)),
         (Kind::KeypointOutside, name(), Some(6)),
+        (Kind::KeypointCount, name(), Some(8)),
     ];
     assert_eq!(told(&reading), expected);
     let text = reading.problems.to_string();
@@ -87,6 +93,7 @@ fn masks_and_keypoints_are_doubted() {
         "a corner at 90, 40 of 64x48",
         "keypoint 2 at 30, 22, outside of the box",
         "keypoint 2 at -9, 32, outside of 64x48",
+        "3 keypoints, the first object 2",
     ] {
         assert!(text.contains(part), "no `{part}` in {text}");
     }
@@ -199,7 +206,13 @@ fn yolo_says_which_keypoint_is_which_in_a_mirror() {
     let skeletons = folder.read().unwrap().dataset.skeletons;
     assert_eq!(skeletons[1].names, ["a", "b", "c"]);
     assert_eq!(skeletons[2].mirrored(), [0, 2, 1]);
-    for wrong in ["flip_idx: [0, 1]", "flip_idx: [0, 1, 1]", "flip_idx: x"] {
+    for wrong in [
+        "flip_idx: [0, 1]",
+        "flip_idx: [0, 1, 1]",
+        // Twice mirrored, it would be another pose.
+        "flip_idx: [1, 2, 0]",
+        "flip_idx: x",
+    ] {
         folder.file("data.yaml", yaml(wrong));
         let error = folder.read().unwrap_err().to_string();
         assert!(
