@@ -129,7 +129,7 @@ impl Splits {
         let objects = || self.train.samples.iter().map(|sample| &sample.instances);
         let says = |what: &str, is_there: fn(&Instances) -> bool| {
             if !objects().any(is_there) {
-                tracing::warn!("no object has {what}: the {what} head learns nothing");
+                tracing::warn!("no object has a {what}: the {what} head learns nothing");
             }
         };
         if config.roi_heads.mask.is_some() {
@@ -138,7 +138,10 @@ impl Splits {
         let Some(keypoint) = &config.roi_heads.keypoint else {
             return Ok(());
         };
-        says("keypoint", |objects| objects.keypoints.is_some());
+        says("keypoint", |objects| {
+            let mut keypoints = objects.keypoints.iter().flatten();
+            keypoints.any(|points| points.labelled() > 0)
+        });
         let expected = keypoint.num_keypoints;
         for sample in self.train.samples.iter().chain(&self.valid.samples) {
             let mut counts = sample
