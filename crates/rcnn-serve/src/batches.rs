@@ -119,6 +119,8 @@ impl Queue {
             };
             if batch.is_empty() {
                 if state.is_closed && state.waiting.is_empty() {
+                    // Others may have waited for what was computed last.
+                    self.changed.notify_all();
                     return None;
                 }
                 deadline = None;
@@ -442,7 +444,7 @@ mod tests {
     #[test]
     fn a_picture_behind_which_none_waits_has_all_processors() {
         let queue = queue(Options::default());
-        let places = queue.admit(4).expect("places");
+        let places = queue.admit(6).expect("places");
         places.push(job(32, 0.5));
         let first = queue.next_batch(2).expect("a batch");
         assert!(first.is_alone);
@@ -459,7 +461,21 @@ mod tests {
             assert_eq!([second.jobs.len(), third.jobs.len()], [1, 1]);
             queue.end(&second);
             // It shares the processors with the one before.
-            assert!(queue.next_batch(2).is_some_and(|last| !last.is_alone));
+            let last = queue.next_batch(2).expect("a batch");
+            assert!(!last.is_alone);
+            queue.end(&third);
+            queue.end(&last);
+            // The thread that has waited for its turn hears of the end.
+            places.push(job(32, 0.5));
+            let alone = queue.next_batch(2).expect("a batch");
+            places.push(job(32, 0.5));
+            let idle = scope.spawn(|| queue.next_batch(2));
+            thread::sleep(Duration::from_millis(50));
+            queue.close();
+            queue.end(&alone);
+            assert!(queue.next_batch(2).is_some());
+            assert!(queue.next_batch(2).is_none());
+            assert!(idle.join().expect("no panic").is_none());
         });
     }
 
