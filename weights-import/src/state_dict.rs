@@ -168,7 +168,7 @@ impl LoadReport {
         self.mismatched.is_empty() && self.unreadable.is_empty()
     }
 
-    /// What is wrong, in one line.
+    /// A one-line summary of the errors.
     pub(crate) fn summary(&self) -> &'static str {
         let keys_fit = self.missing.is_empty() && self.unexpected.is_empty();
         match keys_fit && self.mismatched.is_empty() {

@@ -71,7 +71,7 @@ pub(crate) fn of_keypoints(keypoints: &Keypoints, b: &BBox, size: Size) -> Optio
     })
 }
 
-/// Doubts about the numbers of keypoints.
+/// Adds doubts about objects with another number of keypoints than the first object that has some.
 pub(crate) fn of_counts(samples: &[Sample], problems: &mut Problems) {
     let mut first = None;
     for sample in samples {

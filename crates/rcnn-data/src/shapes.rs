@@ -66,7 +66,7 @@ pub(crate) fn skeleton(category: &Extras) -> Skeleton {
     }
 }
 
-/// Whether each of the numbers below `count` has a partner, itself perhaps, of which it is the partner.
+/// Whether these are the numbers below `count` with some pairs swapped, so that a second flip undoes the first.
 pub(crate) fn is_flip(partners: &[usize], count: usize) -> bool {
     let mut pairs = partners.iter().enumerate();
     partners.len() == count && pairs.all(|(i, &partner)| partners.get(partner) == Some(&i))

@@ -13,7 +13,7 @@ pub enum ConfigError {
     Backbone(#[from] BackboneConfigError),
     /// The backbone is a custom one, which cannot be made from the configuration.
     #[error(
-        "the model has a custom backbone, so that only a program which builds it can load the model: see \
+        "the model has a custom backbone: only a program that builds the backbone can load it, with \
          `init_with_backbone`"
     )]
     CustomBackbone,

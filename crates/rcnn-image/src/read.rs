@@ -290,7 +290,7 @@ impl Source<'_> {
                 }
                 _ => e.to_string(),
             }),
-            // Of sizes that no picture has, before they are seen here.
+            // A size so large that the decoder refuses it before it is checked here.
             E::Limits(_) => ImageErrorKind::Memory(self.name()).at(self.path),
             // Without the preamble, which repeats the format.
             E::Decoding(e) => {

@@ -441,6 +441,7 @@ mod tests {
         });
         assert_eq!(batch.map(|batch| batch.jobs.len()), Some(2));
     }
+
     #[test]
     fn a_picture_behind_which_none_waits_has_all_processors() {
         let queue = queue(Options::default());

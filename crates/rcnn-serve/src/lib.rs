@@ -18,7 +18,7 @@
 //! # Ok::<(), rcnn_serve::ServeError>(())
 //! ```
 //!
-//! One thread computes with the model in batches, or several compute picture by picture where these are small; another does everything
+//! One thread runs the model on batches, or several threads run it on single small pictures. Another thread does everything
 //! else, and hands decoding to a few more. What clients send is bounded in number, bytes, pixels and time before it costs anything
 //! ([`Options`]), and each bound has its status: 413, 429, 408, 503.
 

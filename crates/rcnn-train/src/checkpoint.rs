@@ -76,7 +76,8 @@ fn read(path: &Path) -> Result<(Vec<u8>, bool), TrainError> {
     Ok((bytes, true))
 }
 
-/// A record of version 0.1.0 with today's names. The variant `Stage` of the box head was then named after its network. In MessagePack a text of n bytes begins with `0xa0 + n`, and an enum is a map of one entry, `0x81`.
+/// A record of version 0.1.0 with today's names: the variant `Stage` of the box head was then named after its network.
+/// In MessagePack a text of n bytes begins with `0xa0 + n`, and an enum is a map of one entry, `0x81`.
 fn renamed(bytes: &[u8]) -> Option<Vec<u8>> {
     const BEFORE: &[u8] = b"\xa8box_head\x81\xabInceptionV2";
     const NOW: &[u8] = b"\xa8box_head\x81\xa5Stage";

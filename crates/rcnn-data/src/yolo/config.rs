@@ -209,7 +209,7 @@ fn keypoint_shape(yaml: &Yaml) -> Result<[usize; 2], String> {
     }
 }
 
-/// The number of each keypoint in the mirrored image: that of its partner, or its own.
+/// For each keypoint, the number of the one that it becomes in the mirrored image.
 fn flip_idx(yaml: &Yaml, points: usize) -> Result<Vec<usize>, String> {
     // Empty, as many templates have it, it tells nothing.
     if points == 0
@@ -226,8 +226,8 @@ fn flip_idx(yaml: &Yaml, points: usize) -> Result<Vec<usize>, String> {
     numbers.ok_or_else(|| {
         let last = points - 1;
         format!(
-            "`flip_idx` is not the numbers from 0 to {last}, one for each keypoint of `kpt_shape`, with partners \
-             in each other's places"
+            "`flip_idx` is not the numbers from 0 to {last}, one for each keypoint of `kpt_shape`, with some \
+             pairs swapped"
         )
     })
 }

@@ -1,9 +1,10 @@
 //! torchvision's size of a resized image in whole numbers.
 //!
-//! torchvision computes `floor(side * (limit / reference))` in double precision, which OpenVINO does not have. This is the
-//! quotient `n = side * limit / reference`, but where that has no remainder, one less if rounding loses enough: the scale
-//! has 53 binary digits, and if `r` of `reference` parts of the last one are cut off, the product is `side * r / reference` of
-//! them too small. It is rounded to `n` again unless that exceeds half the distance of `n` from the next smaller double.
+//! torchvision computes `floor(side * (limit / reference))` in double precision, which OpenVINO does not have. The result is
+//! the whole quotient `n = side * limit / reference`, except that it can be one less where the division has no remainder.
+//! The scale is rounded to 53 binary digits. If that cuts off `r / reference` of the last digit, the product is too small by
+//! `side * r / reference` of that digit. It is rounded back to `n` unless this exceeds half the distance from `n` to the next
+//! smaller double.
 
 use crate::builder::{Builder, Value};
 
